@@ -1,0 +1,2 @@
+//! mosaik
+pub mod primitives;

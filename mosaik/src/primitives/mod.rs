@@ -1,0 +1,10 @@
+//! The nouns every other room shares: identifiers, tags, the [`Datum`] contract and limits.
+//!
+//! Everyone may import from here; this room imports from no other one.
+
+mod const_hash;
+mod id;
+mod peer;
+
+pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
+pub use peer::PeerId;

@@ -1,0 +1,210 @@
+//! The tracked spawner: the only place that calls `tokio::spawn`.
+//!
+//! Every task of a node runs here, so that the node can wait for them all at shutdown, tests can assert that none
+//! is left, and the simulator can crash a node (`abort_all`) or freeze it (`pause`: tasks are not polled).
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use futures::FutureExt;
+use tokio::{sync::Notify, task::AbortHandle};
+use tracing::Instrument;
+
+/// Spawns and tracks the tasks of one node. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Tasks(Arc<Shared>);
+
+/// Observes how many tasks a node has left, without keeping the node alive.
+#[derive(Clone, Debug)]
+pub struct TaskProbe(Weak<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    next: AtomicU64,
+    paused: AtomicBool,
+    live: Mutex<Live>,
+    empty: Notify,
+}
+
+#[derive(Default)]
+struct Live {
+    closed: bool,
+    tasks: BTreeMap<u64, (&'static str, Option<AbortHandle>)>,
+    parked: Vec<Waker>,
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, id: u64) {
+        let mut live = self.live();
+        live.tasks.remove(&id);
+        if live.tasks.is_empty() {
+            self.empty.notify_waiters();
+        }
+    }
+}
+
+impl Tasks {
+    /// Runs a future to its end on the node's runtime. A panic is contained and logged with the task's name. After
+    /// [`abort_all`](Self::abort_all) nothing is spawned any more: the future is dropped.
+    pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut live = self.0.live();
+            if live.closed {
+                return;
+            }
+            live.tasks.insert(id, (name, None));
+        }
+        let guard = EndGuard { shared: self.0.clone(), id };
+        let task = async move {
+            let _guard = guard;
+            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
+                tracing::error!(task = name, "task panicked; this is a bug in mosaik or in a callback given to it");
+            }
+        }
+        .in_current_span();
+        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        let handle = tokio::spawn(Gate { shared: self.0.clone(), future: Box::pin(task) });
+        let mut live = self.0.live();
+        if live.closed {
+            handle.abort();
+        } else if let Some(task) = live.tasks.get_mut(&id) {
+            task.1 = Some(handle.abort_handle());
+        }
+    }
+
+    /// Aborts every task and refuses new ones: the way a node crashes, and the last resort of a shutdown.
+    pub(crate) fn abort_all(&self) {
+        let handles: Vec<_> = {
+            let mut live = self.0.live();
+            live.closed = true;
+            live.tasks.values().filter_map(|(_, handle)| handle.clone()).collect()
+        };
+        handles.iter().for_each(AbortHandle::abort);
+        self.resume();
+    }
+
+    /// Stops polling tasks until [`resume`](Self::resume).
+    #[cfg(feature = "testing")]
+    pub(crate) fn pause(&self) {
+        self.0.paused.store(true, Ordering::SeqCst);
+    }
+
+    /// Polls tasks again.
+    pub(crate) fn resume(&self) {
+        self.0.paused.store(false, Ordering::SeqCst);
+        let parked = std::mem::take(&mut self.0.live().parked);
+        parked.into_iter().for_each(Waker::wake);
+    }
+
+    /// Resolves when no task is left. Cancellation-safe.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let empty = self.0.empty.notified();
+            tokio::pin!(empty);
+            empty.as_mut().enable();
+            if self.0.live().tasks.is_empty() {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    /// An observer that outlives the node.
+    pub(crate) fn probe(&self) -> TaskProbe {
+        TaskProbe(Arc::downgrade(&self.0))
+    }
+}
+
+impl TaskProbe {
+    /// The names of the tasks that are still there, in the order they were spawned.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.upgrade().map_or_else(Vec::new, |shared| shared.live().tasks.values().map(|(name, _)| *name).collect())
+    }
+
+    /// How many tasks are still there.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.names().len()
+    }
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.probe().names()).finish()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").finish_non_exhaustive()
+    }
+}
+
+/// Takes the task off the list however it ends: return, panic or abort.
+struct EndGuard {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        self.shared.ended(self.id);
+    }
+}
+
+/// Polls the inner future unless the node is paused.
+struct Gate {
+    shared: Arc<Shared>,
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Future for Gate {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.paused.load(Ordering::SeqCst) {
+            self.shared.live().parked.push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.future.poll_unpin(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panicking_task_is_contained_and_leaves_the_list() {
+        let tasks = Tasks::default();
+        tasks.spawn("boom", async { panic!("expected by the test") });
+        tasks.drained().await;
+        assert_eq!(tasks.probe().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn abort_ends_every_task_and_refuses_new_ones() {
+        let tasks = Tasks::default();
+        tasks.spawn("stuck", std::future::pending());
+        assert_eq!(tasks.probe().names(), ["stuck"]);
+        tasks.abort_all();
+        tasks.spawn("late", std::future::pending());
+        tasks.drained().await;
+    }
+}
