@@ -1,2 +1,9 @@
-//! mosaik
+//! mosaik: self-organising, leaderless distributed systems from annotated Rust types.
+
+pub mod network;
 pub mod primitives;
+mod transport;
+
+pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
+pub use network::Network;
+pub use primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};

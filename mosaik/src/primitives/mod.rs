@@ -8,3 +8,5 @@ mod peer;
 
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
+
+pub(crate) use id::parse_hex;

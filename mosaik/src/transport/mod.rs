@@ -15,7 +15,8 @@ use ::iroh::EndpointAddr;
 use bytes::Bytes;
 
 pub(crate) use self::iroh::{IrohConfig, IrohTransport};
-pub(crate) use self::tasks::{TaskProbe, Tasks};
+pub use self::tasks::TaskProbe;
+pub(crate) use self::tasks::Tasks;
 use crate::primitives::PeerId;
 
 /// How long one `connect` may take before it fails with [`ConnectError::TimedOut`].
@@ -156,6 +157,11 @@ impl Transport {
     /// Closes every connection (code 0) and releases the socket.
     pub(crate) async fn close(&self) {
         on!(self, t => t.close().await)
+    }
+
+    /// Releases the socket without waiting, for a node whose last handle was dropped.
+    pub(crate) fn abandon(&self) {
+        on!(self, t => t.abandon())
     }
 
     /// The node's spawner: every task of the node runs on it.

@@ -1,0 +1,91 @@
+//! Close codes: why a stream or a connection was ended, as both sides see it.
+
+use std::fmt;
+
+use crate::transport::Code;
+
+macro_rules! close_codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// Why a link or a connection was closed. Travels as a number; one that this version does not know arrives
+        /// as [`Unknown`](Self::Unknown).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum CloseCode {
+            $($(#[$doc])* $name,)*
+            /// A code of a later version.
+            Unknown(u32),
+        }
+
+        impl CloseCode {
+            /// The number on the wire.
+            #[must_use]
+            pub const fn code(self) -> u32 {
+                match self {
+                    $(Self::$name => $code,)*
+                    Self::Unknown(code) => code,
+                }
+            }
+        }
+
+        impl From<Code> for CloseCode {
+            fn from(code: Code) -> Self {
+                match code {
+                    $($code => Self::$name,)*
+                    code => Self::Unknown(code),
+                }
+            }
+        }
+
+        impl fmt::Display for CloseCode {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name => f.write_str($text),)*
+                    Self::Unknown(code) => write!(f, "unknown code {code}"),
+                }
+            }
+        }
+    };
+}
+
+close_codes! {
+    /// Done; nothing is wrong.
+    Normal = 0, "done";
+    /// A predicate of the other side does not admit this peer.
+    NotAllowed = 1, "not allowed by a predicate";
+    /// The other side has as many subscribers as it takes.
+    NoCapacity = 2, "no capacity";
+    /// This consumer did not keep up with its producer.
+    TooSlow = 3, "too slow";
+    /// The other side does not produce this stream.
+    StreamNotFound = 4, "stream not found";
+    /// The two nodes belong to different networks.
+    DifferentNetwork = 5, "different network";
+    /// The other side could not learn who this peer is.
+    UnknownPeer = 6, "unknown peer";
+    /// Both sides declare the same thing differently.
+    Incompatible = 7, "incompatible declarations";
+    /// The other side is shutting down.
+    ShuttingDown = 8, "shutting down";
+    /// A frame or an item is over the limit of its protocol.
+    TooLarge = 9, "too large";
+    /// Bytes that are no message of this protocol.
+    Undecodable = 10, "undecodable";
+    /// The other side does not speak this protocol or this version of it.
+    UnsupportedProtocol = 11, "protocol or version not supported";
+    /// Nothing was using the connection.
+    Idle = 12, "idle";
+    /// The other side waited too long for this one.
+    Timeout = 13, "timed out";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_round_trip() {
+        for code in 0..64 {
+            assert_eq!(CloseCode::from(code).code(), code);
+        }
+    }
+}

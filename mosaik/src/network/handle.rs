@@ -1,0 +1,115 @@
+//! [`Network`]: the handle that keeps a node running.
+
+use std::{sync::Arc, time::Duration};
+
+use iroh::EndpointAddr;
+use tokio::time::timeout;
+
+use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
+use crate::{
+    network::BuildError,
+    primitives::{NetworkId, PeerId},
+    transport::TaskProbe,
+};
+
+/// How long a shutdown may take before what is left is aborted.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
+
+/// A running node of a network. Cheap to clone; when the last clone is dropped the node ends at once, as in a crash.
+/// Call [`shutdown`](Self::shutdown) to leave gracefully.
+#[derive(Clone, Debug)]
+pub struct Network(Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) node: Node,
+}
+
+/// The local node of a [`Network`].
+#[derive(Clone, Debug)]
+pub struct Local(Node);
+
+impl Network {
+    /// Starts a node with no configuration: a fresh identity, all interfaces, a free port. It finds the other nodes
+    /// of this process by itself. Works without internet and waits for nobody.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    pub async fn new(network_id: impl Into<NetworkId>) -> Result<Self, BuildError> {
+        Self::builder(network_id).build().await
+    }
+
+    /// Configures a node.
+    #[must_use]
+    pub fn builder(network_id: impl Into<NetworkId>) -> NetworkBuilder {
+        NetworkBuilder::new(network_id.into())
+    }
+
+    pub(super) fn from_inner(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    #[cfg(test)]
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// The network that this node belongs to.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        self.0.node.network_id()
+    }
+
+    /// The local node: who and where it is.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        Local(self.0.node.clone())
+    }
+
+    /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
+    /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
+    /// closing and ends when the last handle is dropped.
+    pub async fn shutdown(&self) {
+        let node = &self.0.node;
+        let orderly = async {
+            node.pool().close(CloseCode::ShuttingDown);
+            node.cancel().cancel();
+            node.transport().close().await;
+            node.tasks().drained().await;
+        };
+        if timeout(SHUTDOWN_LIMIT, orderly).await.is_err() {
+            tracing::warn!(left = ?node.tasks(), "shutdown took too long; aborting what is left");
+        }
+        node.tasks().abort_all();
+        node.tasks().drained().await;
+    }
+
+    /// Observes this node's tasks, also after it has ended: for tests that assert that none is left.
+    #[must_use]
+    pub fn task_probe(&self) -> TaskProbe {
+        self.0.node.tasks().probe()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.node.cancel().cancel();
+        self.node.pool().close(CloseCode::ShuttingDown);
+        self.node.tasks().abort_all();
+        self.node.transport().abandon();
+    }
+}
+
+impl Local {
+    /// The node's identity.
+    #[must_use]
+    pub fn id(&self) -> PeerId {
+        self.0.id()
+    }
+
+    /// Where peers can reach the node now.
+    #[must_use]
+    pub fn addr(&self) -> EndpointAddr {
+        self.0.addr()
+    }
+}

@@ -1,0 +1,29 @@
+//! The network layer: the [`Network`] handle, and typed links between peers for the subsystems.
+//!
+//! It owns connections (one pool per node), the accept side with its limits against strangers, and shutdown. It knows
+//! no protocol: discovery, streams and later groups register theirs and open links through [`Node`].
+
+mod builder;
+mod close;
+mod handle;
+mod identity;
+mod link;
+mod node;
+mod pool;
+mod router;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{BuildError, NetworkBuilder};
+pub use close::CloseCode;
+pub use handle::{Local, Network};
+pub use identity::SecretError;
+pub use link::{Family, LinkError, Protocol};
+
+pub use crate::transport::TaskProbe;
+
+pub(crate) use identity::load_or_create as load_or_create_secret;
+pub(crate) use link::{Link, LinkReceiver, LinkSender, RawLink, encode_frame};
+pub(crate) use node::{Node, OpenError};
+pub(crate) use pool::{ConnectionChange, ConnectionEvent, InUse};
+pub(crate) use router::{Acceptors, Incoming};

@@ -1,0 +1,160 @@
+//! What every subsystem gets of the network: identity, spawner, cancellation, and links to peers.
+//!
+//! `Node` is a cheap clone. It does not keep the network alive: when the last `Network` handle goes, the tasks end and
+//! every call here fails.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use iroh::EndpointAddr;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    close::CloseCode,
+    link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
+    pool::{ConnectionEvent, DialResult, Entry, Pool, Way},
+    router::{self, Acceptors},
+};
+use crate::{
+    primitives::{NetworkId, PeerId},
+    transport::{ConnectError, Tasks, Transport},
+};
+
+/// The node as its subsystems see it.
+#[derive(Clone, Debug)]
+pub(crate) struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    network_id: NetworkId,
+    transport: Transport,
+    cancel: CancellationToken,
+    pool: Pool,
+    acceptors: RwLock<Arc<Acceptors>>,
+}
+
+/// Why a link could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    #[error("cannot open a stream: {0}")]
+    Link(#[from] LinkError),
+}
+
+impl Node {
+    pub(super) fn new(network_id: NetworkId, transport: Transport) -> Self {
+        Self(Arc::new(Inner {
+            network_id,
+            transport,
+            cancel: CancellationToken::new(),
+            pool: Pool::new(),
+            acceptors: RwLock::default(),
+        }))
+    }
+
+    pub(crate) fn network_id(&self) -> NetworkId {
+        self.0.network_id
+    }
+
+    pub(crate) fn id(&self) -> PeerId {
+        self.0.transport.id()
+    }
+
+    pub(crate) fn addr(&self) -> EndpointAddr {
+        self.0.transport.addr()
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.0.transport
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        self.0.transport.tasks()
+    }
+
+    /// The root of the cancellation tree: network, then subsystem, then connection.
+    pub(crate) fn cancel(&self) -> &CancellationToken {
+        &self.0.cancel
+    }
+
+    /// The smoothed round-trip time to a connected peer.
+    pub(crate) fn rtt(&self, peer: PeerId) -> Option<Duration> {
+        self.0.pool.rtt(peer)
+    }
+
+    pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
+        self.0.pool.is_connected(peer)
+    }
+
+    /// Closes every connection to a peer.
+    pub(crate) fn disconnect(&self, peer: PeerId, code: CloseCode) {
+        self.0.pool.disconnect(peer, code);
+    }
+
+    /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.
+    pub(crate) fn connection_events(&self) -> broadcast::Receiver<ConnectionEvent> {
+        self.0.pool.events()
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    pub(super) fn set_acceptors(&self, acceptors: Acceptors) {
+        *self.0.acceptors.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(acceptors);
+    }
+
+    pub(super) fn acceptors(&self) -> Arc<Acceptors> {
+        self.0.acceptors.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Opens a link over the peer's connection, dialling when there is none. The peer answers the protocol, not the
+    /// opening: a refusal arrives with the first `recv`. Cancellation-safe; a dial that has begun goes on for others.
+    pub(crate) async fn open<P: Protocol>(&self, to: &EndpointAddr) -> Result<Link<P>, OpenError> {
+        let entry = self.connection(to, P::FAMILY).await?;
+        let in_use = entry.in_use();
+        let (mut send, recv) = entry.connection.open_bi().await.map_err(LinkError::from)?;
+        let preamble = Preamble { network: self.network_id(), protocol: P::NAME.into() };
+        let frame = encode_frame(&preamble, MAX_PREAMBLE)?;
+        send.write_all_chunks(&mut [frame]).await.map_err(LinkError::from)?;
+        Ok(Link::new(entry.connection.clone(), (send, recv), BytesMut::new(), in_use))
+    }
+
+    async fn connection(&self, to: &EndpointAddr, family: Family) -> Result<Arc<Entry>, ConnectError> {
+        let mut dial = match self.0.pool.way(to.id.into(), family) {
+            Way::Ready(entry) => return Ok(entry),
+            Way::Closed => return Err(ConnectError::Closed),
+            Way::Wait(dial) => dial,
+            Way::Dial(sender, receiver) => {
+                self.tasks().spawn("connection", dial(self.clone(), to.clone(), family, sender));
+                receiver
+            }
+        };
+        // The sender goes unanswered only when the dialling task was aborted.
+        let result = dial.wait_for(Option::is_some).await.map_err(|_| ConnectError::Closed)?;
+        result.clone().unwrap_or(Err(ConnectError::Closed))
+    }
+}
+
+/// Dials and then serves the connection to its end.
+async fn dial(node: Node, to: EndpointAddr, family: Family, sender: watch::Sender<DialResult>) {
+    let connected = tokio::select! {
+        biased;
+        () = node.cancel().cancelled() => Err(ConnectError::Closed),
+        connected = node.transport().connect(&to, family.alpn().as_bytes()) => connected,
+    };
+    let peer = PeerId::from(to.id);
+    let entry = connected.map(|connection| Entry::new(connection, family, true));
+    if let Err(error) = &entry {
+        tracing::debug!(?peer, family = family.alpn(), %error, "dial failed");
+    }
+    node.pool().dialled((peer, family), &sender, entry.clone());
+    if let Ok(entry) = entry {
+        router::serve(node, entry).await;
+    }
+}

@@ -1,0 +1,259 @@
+//! The connection pool: the connections of a node by peer and family, whoever dialled them.
+//!
+//! `node` opens links through it and `router` adds what comes in. The newest connection of a peer is used for new
+//! links, because a peer that dials again has usually lost the older one; older ones serve their streams to the end.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
+
+use super::{close::CloseCode, link::Family};
+use crate::{
+    primitives::PeerId,
+    transport::{ConnectError, Connection, ConnectionLost},
+};
+
+/// Events that a slow listener may be behind before it misses some.
+const EVENTS: usize = 1024;
+
+/// A connection came or went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionEvent {
+    pub(crate) peer: PeerId,
+    pub(crate) family: Family,
+    pub(crate) change: ConnectionChange,
+}
+
+/// What happened to a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionChange {
+    /// It was made.
+    Up,
+    /// It ended. Another connection to the same peer may still be there.
+    Down(ConnectionLost),
+}
+
+/// What a dial came to; `None` while it is under way.
+pub(super) type DialResult = Option<Result<Arc<Entry>, ConnectError>>;
+
+/// All connections of a node.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+    events: broadcast::Sender<ConnectionEvent>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first.
+    live: BTreeMap<(PeerId, Family), Vec<Arc<Entry>>>,
+    dials: BTreeMap<(PeerId, Family), watch::Receiver<DialResult>>,
+    closed: bool,
+}
+
+/// One connection and its use.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) connection: Connection,
+    pub(super) family: Family,
+    /// Whether this node dialled it.
+    pub(super) outgoing: bool,
+    pub(super) since: Instant,
+    /// Whether a stream with a valid preamble was ever seen, in either direction.
+    spoken: AtomicBool,
+    links: AtomicUsize,
+    last_used: Mutex<Instant>,
+}
+
+/// Counts one user of a connection for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<Entry>);
+
+impl Entry {
+    pub(super) fn new(connection: Connection, family: Family, outgoing: bool) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            connection,
+            family,
+            outgoing,
+            since: now,
+            spoken: AtomicBool::new(outgoing),
+            links: AtomicUsize::new(0),
+            last_used: Mutex::new(now),
+        })
+    }
+
+    pub(super) fn in_use(self: &Arc<Self>) -> Arc<InUse> {
+        self.spoken.store(true, Ordering::Relaxed);
+        self.links.fetch_add(1, Ordering::Relaxed);
+        Arc::new(InUse(self.clone()))
+    }
+
+    pub(super) fn has_spoken(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
+    }
+
+    /// For how long nobody has used the connection; zero while somebody does.
+    pub(super) fn idle(&self) -> Duration {
+        if self.links.load(Ordering::Relaxed) > 0 {
+            return Duration::ZERO;
+        }
+        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        *self.0.last_used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.links.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How to get a connection.
+pub(super) enum Way {
+    Ready(Arc<Entry>),
+    Wait(watch::Receiver<DialResult>),
+    Dial(watch::Sender<DialResult>, watch::Receiver<DialResult>),
+    Closed,
+}
+
+impl Pool {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), events: broadcast::channel(EVENTS).0 }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn events(&self) -> broadcast::Receiver<ConnectionEvent> {
+        self.events.subscribe()
+    }
+
+    /// The way to a connection; for `Dial` the caller must dial and report through [`dialled`](Self::dialled).
+    pub(super) fn way(&self, peer: PeerId, family: Family) -> Way {
+        let mut state = self.state();
+        if state.closed {
+            return Way::Closed;
+        }
+        if let Some(entry) = state.newest(peer, family) {
+            return Way::Ready(entry);
+        }
+        if let Some(dial) = state.dials.get(&(peer, family)) {
+            return Way::Wait(dial.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        state.dials.insert((peer, family), receiver.clone());
+        Way::Dial(sender, receiver)
+    }
+
+    /// Ends a dial: those who wait get the result.
+    pub(super) fn dialled(
+        &self,
+        (peer, family): (PeerId, Family),
+        sender: &watch::Sender<DialResult>,
+        result: Result<Arc<Entry>, ConnectError>,
+    ) {
+        self.state().dials.remove(&(peer, family));
+        let result =
+            result.and_then(|entry| if self.add(entry.clone()) { Ok(entry) } else { Err(ConnectError::Closed) });
+        sender.send_replace(Some(result));
+    }
+
+    /// Adds a connection; false when the pool is closed already (the connection is then closed, too).
+    pub(super) fn add(&self, entry: Arc<Entry>) -> bool {
+        let (peer, family) = (entry.connection.peer(), entry.family);
+        {
+            let mut state = self.state();
+            if state.closed {
+                entry.connection.close(CloseCode::ShuttingDown.code());
+                return false;
+            }
+            state.live.entry((peer, family)).or_default().push(entry);
+        }
+        self.tell(peer, family, ConnectionChange::Up);
+        true
+    }
+
+    /// Takes an ended connection out and tells the listeners.
+    pub(super) fn remove(&self, entry: &Arc<Entry>, why: ConnectionLost) {
+        let key = (entry.connection.peer(), entry.family);
+        {
+            let mut state = self.state();
+            if let Some(entries) = state.live.get_mut(&key) {
+                entries.retain(|other| !Arc::ptr_eq(other, entry));
+                if entries.is_empty() {
+                    state.live.remove(&key);
+                }
+            }
+        }
+        self.tell(key.0, key.1, ConnectionChange::Down(why));
+    }
+
+    fn tell(&self, peer: PeerId, family: Family, change: ConnectionChange) {
+        // An error says that nobody listens, which is fine.
+        let _ = self.events.send(ConnectionEvent { peer, family, change });
+    }
+
+    /// The live connections of a peer in one family, oldest first.
+    pub(super) fn of(&self, peer: PeerId, family: Family) -> Vec<Arc<Entry>> {
+        self.state().live.get(&(peer, family)).cloned().unwrap_or_default()
+    }
+
+    /// The incoming connections on which nothing was ever said, oldest first.
+    pub(super) fn silent(&self) -> Vec<Arc<Entry>> {
+        let mut silent: Vec<_> =
+            self.state().live.values().flatten().filter(|entry| !entry.has_spoken()).cloned().collect();
+        silent.sort_by_key(|entry| entry.since);
+        silent
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state().live.values().map(Vec::len).sum()
+    }
+
+    pub(super) fn is_connected(&self, peer: PeerId) -> bool {
+        let state = self.state();
+        Family::ALL.into_iter().any(|family| state.newest(peer, family).is_some())
+    }
+
+    pub(super) fn rtt(&self, peer: PeerId) -> Option<Duration> {
+        let state = self.state();
+        Family::ALL.into_iter().filter_map(|family| state.newest(peer, family)?.connection.rtt()).min()
+    }
+
+    pub(super) fn disconnect(&self, peer: PeerId, code: CloseCode) {
+        for family in Family::ALL {
+            for entry in self.of(peer, family) {
+                entry.connection.close(code.code());
+            }
+        }
+    }
+
+    /// Closes everything and refuses what comes later.
+    pub(super) fn close(&self, code: CloseCode) {
+        let entries: Vec<_> = {
+            let mut state = self.state();
+            state.closed = true;
+            state.live.values().flatten().cloned().collect()
+        };
+        entries.iter().for_each(|entry| entry.connection.close(code.code()));
+    }
+}
+
+impl State {
+    fn newest(&self, peer: PeerId, family: Family) -> Option<Arc<Entry>> {
+        let entries = self.live.get(&(peer, family))?;
+        entries.iter().rev().find(|entry| entry.connection.close_reason().is_none()).cloned()
+    }
+}

@@ -1,0 +1,171 @@
+//! The accept side: takes connections, reads each stream's preamble, and hands the stream to its protocol.
+//!
+//! Whatever a stranger sends ends here, within a bound: a connection that says nothing valid is closed after five
+//! seconds, at most 128 such connections are kept (the oldest goes first), a peer has at most eight connections
+//! of a family, and a stream without a valid preamble is closed with a code.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    close::CloseCode,
+    link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, decode, read_frame},
+    node::Node,
+    pool::{Entry, InUse},
+};
+use crate::{
+    primitives::PeerId,
+    transport::{Connection, RecvStream, SendStream},
+};
+
+/// How long a new connection and a new stream may take to say something valid.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that have said nothing yet.
+const MAX_SILENT: usize = 128;
+/// Incoming connections of one peer in one family.
+const MAX_PER_PEER: usize = 8;
+/// A connection without a stream is closed by its dialler after this time, and by the other side after twice of it.
+const IDLE_LIMIT: Duration = Duration::from_secs(15);
+
+/// What a subsystem does with a stream of its protocol. Must not block: it spawns a task or hands the stream on.
+pub(crate) type Acceptor = Box<dyn Fn(Incoming) + Send + Sync>;
+
+/// The acceptors by family and protocol name.
+#[derive(Default)]
+pub(crate) struct Acceptors(BTreeMap<Family, BTreeMap<&'static str, Acceptor>>);
+
+/// A stream that a peer opened for a protocol.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    connection: Connection,
+    streams: (SendStream, RecvStream),
+    buffer: BytesMut,
+    in_use: Arc<InUse>,
+}
+
+impl Acceptors {
+    /// Serves a protocol. Each is registered once, before the node accepts connections.
+    pub(crate) fn accept<P: Protocol>(&mut self, acceptor: impl Fn(Incoming) + Send + Sync + 'static) {
+        let before = self.0.entry(P::FAMILY).or_default().insert(P::NAME, Box::new(acceptor));
+        debug_assert!(before.is_none(), "{} is registered twice", P::NAME);
+    }
+
+    fn find(&self, family: Family, name: &str) -> Option<&Acceptor> {
+        self.0.get(&family)?.get(name)
+    }
+}
+
+impl fmt::Debug for Acceptors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.values().flat_map(BTreeMap::keys)).finish()
+    }
+}
+
+impl Incoming {
+    pub(crate) fn peer(&self) -> PeerId {
+        self.connection.peer()
+    }
+
+    /// The stream as the link of its protocol. The router has checked that it is `P`.
+    pub(crate) fn link<P: Protocol>(self) -> Link<P> {
+        Link::new(self.connection, self.streams, self.buffer, self.in_use)
+    }
+}
+
+/// Takes connections until the node ends.
+pub(super) async fn accept_loop(node: Node) {
+    loop {
+        let connection = tokio::select! {
+            biased;
+            () = node.cancel().cancelled() => return,
+            connection = node.transport().accept() => connection,
+        };
+        let Some(connection) = connection else { return };
+        let Some(family) = Family::from_alpn(connection.alpn()) else {
+            connection.close(CloseCode::UnsupportedProtocol.code());
+            continue;
+        };
+        make_room(&node, connection.peer(), family);
+        let entry = Entry::new(connection, family, false);
+        if node.pool().add(entry.clone()) {
+            node.tasks().spawn("connection", serve(node.clone(), entry));
+        }
+    }
+}
+
+/// Closes the oldest connections that stand in the way of a new one: a peer that dials again has lost the older ones,
+/// and strangers that say nothing must not keep honest peers out.
+fn make_room(node: &Node, peer: PeerId, family: Family) {
+    let close_oldest = |entries: Vec<Arc<Entry>>, limit: usize, code: CloseCode| {
+        let excess = (entries.len() + 1).saturating_sub(limit);
+        entries.iter().take(excess).for_each(|entry| entry.connection.close(code.code()));
+    };
+    let of_peer = node.pool().of(peer, family).into_iter().filter(|entry| !entry.outgoing).collect();
+    close_oldest(of_peer, MAX_PER_PEER, CloseCode::NoCapacity);
+    close_oldest(node.pool().silent(), MAX_SILENT, CloseCode::Timeout);
+}
+
+/// Serves one connection to its end: the streams that the peer opens, silence, and idleness.
+pub(super) async fn serve(node: Node, entry: Arc<Entry>) {
+    let connection = &entry.connection;
+    tracing::debug!(%connection, family = entry.family.alpn(), outgoing = entry.outgoing, "connection up");
+    let idle_limit = if entry.outgoing { IDLE_LIMIT } else { 2 * IDLE_LIMIT };
+    let mut check_at = entry.since + if entry.outgoing { idle_limit } else { PREAMBLE_TIMEOUT };
+    let lost = loop {
+        tokio::select! {
+            biased;
+            stream = connection.accept_bi() => match stream {
+                Ok(streams) => node.tasks().spawn("stream", greet(node.clone(), entry.clone(), streams)),
+                Err(lost) => break lost,
+            },
+            () = sleep_until(check_at) => {
+                if !entry.has_spoken() {
+                    connection.close(CloseCode::Timeout.code());
+                } else if entry.idle() >= idle_limit {
+                    connection.close(CloseCode::Idle.code());
+                }
+                check_at = Instant::now() + idle_limit;
+            }
+        }
+    };
+    tracing::debug!(%connection, family = entry.family.alpn(), %lost, "connection down");
+    node.pool().remove(&entry, lost);
+}
+
+/// Reads a stream's preamble and hands the stream to its protocol, or closes it with the reason.
+async fn greet(node: Node, entry: Arc<Entry>, (mut send, mut recv): (SendStream, RecvStream)) {
+    let mut buffer = BytesMut::new();
+    let refusal = match read_preamble(&mut recv, &mut buffer).await {
+        Ok(preamble) if preamble.network != node.network_id() => {
+            tracing::debug!(peer = ?entry.connection.peer(), theirs = ?preamble.network, "peer is of another network");
+            entry.connection.close(CloseCode::DifferentNetwork.code());
+            return;
+        }
+        Ok(preamble) => match node.acceptors().find(entry.family, &preamble.protocol) {
+            Some(acceptor) => {
+                let (connection, in_use) = (entry.connection.clone(), entry.in_use());
+                acceptor(Incoming { connection, streams: (send, recv), buffer, in_use });
+                return;
+            }
+            None => CloseCode::UnsupportedProtocol,
+        },
+        Err(code) => code,
+    };
+    tracing::debug!(peer = ?entry.connection.peer(), %refusal, "stream refused");
+    send.reset(refusal.code());
+    recv.stop(refusal.code());
+}
+
+async fn read_preamble(recv: &mut RecvStream, buffer: &mut BytesMut) -> Result<Preamble, CloseCode> {
+    let read =
+        timeout(PREAMBLE_TIMEOUT, read_frame(recv, buffer, MAX_PREAMBLE)).await.map_err(|_| CloseCode::Timeout)?;
+    match read.and_then(|frame| frame.map_or(Err(LinkError::Truncated), |frame| decode(&frame))) {
+        Ok(preamble) => Ok(preamble),
+        Err(LinkError::TooLarge { .. }) => Err(CloseCode::TooLarge),
+        Err(LinkError::Stalled) => Err(CloseCode::Timeout),
+        Err(LinkError::Closed(_) | LinkError::Lost(_)) => Err(CloseCode::Normal),
+        Err(_) => Err(CloseCode::Undecodable),
+    }
+}
