@@ -145,6 +145,11 @@ impl IrohTransport {
         u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
     }
 
+    #[expect(clippy::unused_self, reason = "each simulated network has its own scope")]
+    pub(crate) fn scope(&self) -> u64 {
+        0
+    }
+
     #[expect(clippy::unused_self, reason = "in simulation each node has its own seed")]
     pub(crate) fn random_seed(&self) -> [u8; 32] {
         rand::random()

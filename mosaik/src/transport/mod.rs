@@ -174,6 +174,11 @@ impl Transport {
         on!(self, t => t.wall_clock())
     }
 
+    /// Nodes of one scope and one network may find each other through memory: this process (0), or one simulated network.
+    pub(crate) fn scope(&self) -> u64 {
+        on!(self, t => t.scope())
+    }
+
     /// Fresh randomness: from the operating system, or in simulation from the network's seed.
     pub(crate) fn random_seed(&self) -> [u8; 32] {
         on!(self, t => t.random_seed())
