@@ -3,9 +3,11 @@
 //! Everyone may import from here; this room imports from no other one.
 
 mod const_hash;
+mod datum;
 mod id;
 mod peer;
 
+pub use datum::{Datum, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
 
