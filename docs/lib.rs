@@ -1,0 +1,24 @@
+//! Holds the book and the README to the code: `cargo test` compiles every Rust snippet of every page (as doc tests) and
+//! checks that pages, links and named paths exist. Nobody calls this crate, and it exports nothing.
+
+/// The README and every page of the book, each as a module whose documentation it is.
+macro_rules! pages {
+    ($($module:ident $path:literal)*) => {
+        $(
+            #[cfg(doctest)]
+            #[doc = include_str!($path)]
+            mod $module {}
+        )*
+
+        #[cfg(test)]
+        const PAGES: &[&str] = &[$($path),*];
+    };
+}
+
+pages! {
+    readme "../README.md"
+    introduction "src/introduction.md"
+}
+
+#[cfg(test)]
+mod tests;
