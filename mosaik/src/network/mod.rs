@@ -1,7 +1,7 @@
 //! The network layer: the [`Network`] handle, and typed links between peers for the subsystems.
 //!
 //! It owns connections (one pool per node), the accept side with its limits against strangers, and shutdown. It knows
-//! no protocol: discovery, streams and later groups register theirs and open links through [`Node`].
+//! no protocol: discovery, streams and later groups register theirs and open links through `Node`.
 
 mod builder;
 mod close;
