@@ -18,6 +18,9 @@ macro_rules! pages {
 pages! {
     readme "../README.md"
     introduction "src/introduction.md"
+    identity "src/identity.md"
+    protocols "src/protocols.md"
+    decisions "src/decisions.md"
 }
 
 #[cfg(test)]
