@@ -2,6 +2,8 @@
 
 pub mod network;
 pub mod primitives;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use iroh::{EndpointAddr, RelayUrl, SecretKey};

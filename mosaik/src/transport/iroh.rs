@@ -35,8 +35,10 @@ const MAX_HANDSHAKES: usize = 256;
 const ACCEPT_QUEUE: usize = 64;
 /// An incoming handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much one stream may have in flight before its reader must catch up, in bytes.
-const STREAM_WINDOW: u32 = 4 << 20;
+/// How much one stream may have in flight before its reader must catch up, in bytes. Not more: noq-proto 1.4 keeps what
+/// was not read in the pieces in which it came, and above 1,024 pieces it ends the whole connection ("too many gaps in
+/// stream buffer", quinn issue 2809); 1 MiB is 912 full datagrams.
+const STREAM_WINDOW: u32 = 1 << 20;
 /// The same for all streams of a connection together, in bytes.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The TLS alert of a peer that shares no protocol with us: `no_application_protocol` (RFC 7301, section 3.2).
@@ -63,7 +65,10 @@ pub(crate) struct IrohTransport {
 pub(crate) struct IrohConnection(endpoint::Connection);
 
 #[derive(Debug)]
-pub(crate) struct IrohSendStream(endpoint::SendStream);
+pub(crate) struct IrohSendStream {
+    stream: endpoint::SendStream,
+    finished: bool,
+}
 
 #[derive(Debug)]
 pub(crate) struct IrohRecvStream(endpoint::RecvStream);
@@ -222,12 +227,12 @@ impl IrohConnection {
 
     pub(crate) async fn open_bi(&self) -> Result<(IrohSendStream, IrohRecvStream), ConnectionLost> {
         let (send, recv) = self.0.open_bi().await.map_err(lost)?;
-        Ok((IrohSendStream(send), IrohRecvStream(recv)))
+        Ok((IrohSendStream { stream: send, finished: false }, IrohRecvStream(recv)))
     }
 
     pub(crate) async fn accept_bi(&self) -> Result<(IrohSendStream, IrohRecvStream), ConnectionLost> {
         let (send, recv) = self.0.accept_bi().await.map_err(lost)?;
-        Ok((IrohSendStream(send), IrohRecvStream(recv)))
+        Ok((IrohSendStream { stream: send, finished: false }, IrohRecvStream(recv)))
     }
 
     pub(crate) async fn closed(&self) -> ConnectionLost {
@@ -250,24 +255,25 @@ impl IrohConnection {
 
 impl IrohSendStream {
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.0.write_all(bytes).await.map_err(write_error)
+        self.stream.write_all(bytes).await.map_err(write_error)
     }
 
     pub(crate) async fn write_all_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
-        self.0.write_all_chunks(chunks).await.map_err(write_error)
+        self.stream.write_all_chunks(chunks).await.map_err(write_error)
     }
 
     pub(crate) fn finish(&mut self) {
         // An error says that the stream has ended already, which is what the caller wants.
-        let _ = self.0.finish();
+        let _ = self.stream.finish();
+        self.finished = true;
     }
 
     pub(crate) fn reset(&mut self, code: Code) {
-        let _ = self.0.reset(VarInt::from_u32(code));
+        let _ = self.stream.reset(VarInt::from_u32(code));
     }
 
     pub(crate) async fn stopped(&mut self) -> Result<Option<Code>, ConnectionLost> {
-        match self.0.stopped().await {
+        match self.stream.stopped().await {
             Ok(code) => Ok(code.map(narrow)),
             Err(endpoint::StoppedError::ConnectionLost(error)) => Err(lost(error)),
             Err(error) => Err(ConnectionLost::Other(error.to_string())),
@@ -276,7 +282,16 @@ impl IrohSendStream {
 
     pub(crate) fn set_priority(&self, priority: i32) {
         // Only a stream that has ended refuses, and then there is nothing to send.
-        let _ = self.0.set_priority(priority);
+        let _ = self.stream.set_priority(priority);
+    }
+}
+
+impl Drop for IrohSendStream {
+    /// QUIC's own handle would finish the stream, and the reader would take a part for the whole.
+    fn drop(&mut self) {
+        if !self.finished {
+            self.reset(0);
+        }
     }
 }
 

@@ -8,6 +8,8 @@ mod iroh;
 #[cfg(feature = "testing")]
 pub(crate) mod sim;
 mod tasks;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
 use std::{fmt, time::Duration};
 
@@ -262,8 +264,8 @@ impl SendStream {
         on!(self, s => s.reset(code))
     }
 
-    /// Resolves when the receiver no longer reads: with its code when it stopped the stream, `None` when it read to
-    /// the end of a finished stream. Cancellation-safe.
+    /// Resolves with the receiver's code when it stopped the stream, and with `None` when all of a finished stream has
+    /// reached the peer's transport (not yet its application). Cancellation-safe.
     pub(crate) async fn stopped(&mut self) -> Result<Option<Code>, ConnectionLost> {
         on!(self, s => s.stopped().await)
     }

@@ -40,7 +40,8 @@ struct Shared {
 struct Live {
     closed: bool,
     tasks: BTreeMap<u64, (&'static str, Option<AbortHandle>)>,
-    parked: Vec<Waker>,
+    /// Tasks that were woken while the node was paused, with their newest waker.
+    parked: BTreeMap<u64, Waker>,
 }
 
 impl Shared {
@@ -51,6 +52,7 @@ impl Shared {
     fn ended(&self, id: u64) {
         let mut live = self.live();
         live.tasks.remove(&id);
+        live.parked.remove(&id);
         if live.tasks.is_empty() {
             self.empty.notify_waiters();
         }
@@ -78,7 +80,7 @@ impl Tasks {
         }
         .in_current_span();
         #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-        let handle = tokio::spawn(Gate { shared: self.0.clone(), future: Box::pin(task) });
+        let handle = tokio::spawn(Gate { shared: self.0.clone(), id, future: Box::pin(task) });
         let mut live = self.0.live();
         if live.closed {
             handle.abort();
@@ -106,9 +108,12 @@ impl Tasks {
 
     /// Polls tasks again.
     pub(crate) fn resume(&self) {
-        self.0.paused.store(false, Ordering::SeqCst);
-        let parked = std::mem::take(&mut self.0.live().parked);
-        parked.into_iter().for_each(Waker::wake);
+        let parked = {
+            let mut live = self.0.live();
+            self.0.paused.store(false, Ordering::SeqCst);
+            std::mem::take(&mut live.parked)
+        };
+        parked.into_values().for_each(Waker::wake);
     }
 
     /// Resolves when no task is left. Cancellation-safe.
@@ -171,6 +176,7 @@ impl Drop for EndGuard {
 /// Polls the inner future unless the node is paused.
 struct Gate {
     shared: Arc<Shared>,
+    id: u64,
     future: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -179,8 +185,12 @@ impl Future for Gate {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.shared.paused.load(Ordering::SeqCst) {
-            self.shared.live().parked.push(cx.waker().clone());
-            return Poll::Pending;
+            let mut live = self.shared.live();
+            // Looked at again under the lock, under which `resume` takes the wakers.
+            if self.shared.paused.load(Ordering::SeqCst) {
+                live.parked.insert(self.id, cx.waker().clone());
+                return Poll::Pending;
+            }
         }
         self.future.poll_unpin(cx)
     }
@@ -206,5 +216,29 @@ mod tests {
         tasks.abort_all();
         tasks.spawn("late", std::future::pending());
         tasks.drained().await;
+    }
+
+    #[cfg(feature = "testing")]
+    #[tokio::test]
+    async fn a_paused_task_is_not_polled_and_parks_one_waker() {
+        let (tasks, wake) = (Tasks::default(), Arc::new(Notify::new()));
+        let (woken, polls) = (wake.clone(), Arc::new(AtomicU64::new(0)));
+        let counter = polls.clone();
+        tasks.spawn("counter", async move {
+            loop {
+                woken.notified().await;
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        tokio::task::yield_now().await;
+        tasks.pause();
+        for _ in 0..3 {
+            wake.notify_one();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((polls.load(Ordering::SeqCst), tasks.0.live().parked.len()), (0, 1));
+        tasks.resume();
+        tokio::task::yield_now().await;
+        assert!(polls.load(Ordering::SeqCst) > 0 && tasks.0.live().parked.is_empty());
     }
 }
