@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use iroh::EndpointAddr;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
     router::{self, Acceptors},
 };
 use crate::{
-    primitives::{NetworkId, PeerId},
+    primitives::{NetworkId, PeerId, watch},
     transport::{ConnectError, Tasks, Transport},
 };
 

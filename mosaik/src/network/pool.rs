@@ -12,14 +12,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
 use super::{close::CloseCode, link::Family};
 use crate::{
-    primitives::PeerId,
+    primitives::{PeerId, watch},
     transport::{ConnectError, Connection, ConnectionLost},
 };
 

@@ -6,6 +6,7 @@ mod const_hash;
 mod datum;
 mod id;
 mod peer;
+pub(crate) mod watch;
 
 pub use datum::{Datum, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};

@@ -1,0 +1,303 @@
+//! A channel of the newest value, as `tokio::sync::watch`, that wakes its receivers in the order in which they began
+//! to wait.
+//!
+//! Tokio's own spreads waiting receivers over eight lists at random, and its randomness cannot be seeded: a simulation
+//! with two receivers of one value would run differently each time. Everyone in this crate uses this one instead.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+/// Sets the value. Cheap to clone.
+pub(crate) struct Sender<T>(Arc<Shared<T>>);
+
+/// Sees the newest value. Cheap to clone; a clone has seen what the original had.
+pub(crate) struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+    seen: u64,
+}
+
+/// A look at the value. Setting it waits for as long as this lives, so it must not be kept, let alone over an await.
+pub(crate) struct Ref<'a, T>(RwLockReadGuard<'a, Versioned<T>>);
+
+/// All senders are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the value will not change any more")]
+pub(crate) struct RecvError;
+
+struct Shared<T> {
+    value: RwLock<Versioned<T>>,
+    senders: AtomicUsize,
+    receivers: AtomicUsize,
+    changed: Notify,
+    abandoned: Notify,
+}
+
+struct Versioned<T> {
+    value: T,
+    version: u64,
+}
+
+/// A value with its first receiver.
+pub(crate) fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
+    let sender = Sender::new(value);
+    let receiver = sender.subscribe();
+    (sender, receiver)
+}
+
+impl<T> Shared<T> {
+    fn read(&self) -> RwLockReadGuard<'_, Versioned<T>> {
+        self.value.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Versioned<T>> {
+        self.value.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Sender<T> {
+    /// A value without receivers.
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(Shared {
+            value: RwLock::new(Versioned { value, version: 0 }),
+            senders: AtomicUsize::new(1),
+            receivers: AtomicUsize::new(0),
+            changed: Notify::new(),
+            abandoned: Notify::new(),
+        }))
+    }
+
+    /// A receiver that has seen the present value.
+    pub(crate) fn subscribe(&self) -> Receiver<T> {
+        self.0.receivers.fetch_add(1, Ordering::AcqRel);
+        let seen = self.0.read().version;
+        Receiver { shared: self.0.clone(), seen }
+    }
+
+    pub(crate) fn borrow(&self) -> Ref<'_, T> {
+        Ref(self.0.read())
+    }
+
+    /// Sets the value and returns the former one.
+    pub(crate) fn send_replace(&self, value: T) -> T {
+        let mut former = value;
+        self.send_modify(|present| std::mem::swap(present, &mut former));
+        former
+    }
+
+    /// Changes the value in place.
+    pub(crate) fn send_modify(&self, change: impl FnOnce(&mut T)) {
+        self.send_if_modified(|value| {
+            change(value);
+            true
+        });
+    }
+
+    /// Changes the value in place and tells the receivers if `change` says so.
+    pub(crate) fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) -> bool {
+        let modified = {
+            let mut value = self.0.write();
+            let modified = change(&mut value.value);
+            value.version += u64::from(modified);
+            modified
+        };
+        if modified {
+            self.0.changed.notify_waiters();
+        }
+        modified
+    }
+
+    pub(crate) fn receiver_count(&self) -> usize {
+        self.0.receivers.load(Ordering::Acquire)
+    }
+
+    /// Resolves when there is no receiver. Cancellation-safe.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let abandoned = self.0.abandoned.notified();
+            tokio::pin!(abandoned);
+            abandoned.as_mut().enable();
+            if self.receiver_count() == 0 {
+                return;
+            }
+            abandoned.await;
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The present value, without marking it as seen.
+    pub(crate) fn borrow(&self) -> Ref<'_, T> {
+        Ref(self.shared.read())
+    }
+
+    /// The present value, marked as seen.
+    pub(crate) fn borrow_and_update(&mut self) -> Ref<'_, T> {
+        let value = self.shared.read();
+        self.seen = value.version;
+        Ref(value)
+    }
+
+    /// Whether the value was set since it was last seen.
+    pub(crate) fn has_changed(&self) -> Result<bool, RecvError> {
+        let changed = self.shared.read().version != self.seen;
+        if !changed && self.shared.senders.load(Ordering::Acquire) == 0 { Err(RecvError) } else { Ok(changed) }
+    }
+
+    /// Makes the present value count as not seen.
+    pub(crate) fn mark_changed(&mut self) {
+        self.seen = self.shared.read().version.wrapping_sub(1);
+    }
+
+    /// Resolves when the value was set since it was last seen, and marks it as seen. Cancellation-safe.
+    pub(crate) async fn changed(&mut self) -> Result<(), RecvError> {
+        let seen = self.seen;
+        self.advance(|value| value.version != seen).await.map(|_| ())
+    }
+
+    /// Resolves when the value, the present one included, fulfils the condition. Cancellation-safe.
+    pub(crate) async fn wait_for(&mut self, mut condition: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, RecvError> {
+        self.advance(|value| condition(&value.value)).await
+    }
+
+    async fn advance(&mut self, mut until: impl FnMut(&Versioned<T>) -> bool) -> Result<Ref<'_, T>, RecvError> {
+        let Self { shared, seen } = self;
+        let shared: &Shared<T> = shared;
+        loop {
+            let changed = shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            // In this order: what the last sender set before it went is still seen.
+            let ended = shared.senders.load(Ordering::Acquire) == 0;
+            {
+                let value = shared.read();
+                let reached = until(&value);
+                *seen = value.version;
+                if reached {
+                    return Ok(Ref(value));
+                }
+            }
+            if ended {
+                return Err(RecvError);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.0.senders.fetch_add(1, Ordering::AcqRel);
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Clone for Receiver<T> {
+    fn clone(&self) -> Self {
+        self.shared.receivers.fetch_add(1, Ordering::AcqRel);
+        Self { shared: self.shared.clone(), seen: self.seen }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        if self.0.senders.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        if self.shared.receivers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.abandoned.notify_waiters();
+        }
+    }
+}
+
+impl<T> Deref for Ref<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sender").field(&*self.borrow()).finish()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Receiver").field(&*self.borrow()).finish()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Ref<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn receivers_wake_in_the_order_of_waiting() {
+        let (sender, receiver) = channel(0);
+        let (tell, mut told) = mpsc::channel(16);
+        let mut tasks = tokio::task::JoinSet::new();
+        for i in 0..16 {
+            let (mut receiver, tell) = (receiver.clone(), tell.clone());
+            tasks.spawn(async move {
+                receiver.changed().await.expect("there is a sender");
+                tell.send(i).await.expect("the test listens");
+            });
+        }
+        tokio::task::yield_now().await;
+        sender.send_replace(1);
+        for i in 0..16 {
+            assert_eq!(told.recv().await, Some(i));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_once_and_the_last_one_even_without_a_sender() {
+        let (sender, mut receiver) = channel(1);
+        assert!(receiver.changed().now_or_never().is_none());
+        assert!(!sender.send_if_modified(|_| false));
+        assert!(receiver.changed().now_or_never().is_none());
+        sender.send_modify(|value| *value = 2);
+        assert_eq!(receiver.has_changed(), Ok(true));
+        assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
+        assert_eq!((*receiver.borrow(), receiver.has_changed()), (2, Ok(false)));
+        assert_eq!(sender.send_replace(3), 2);
+        drop(sender);
+        assert_eq!(receiver.wait_for(|value| *value == 3).now_or_never().map(|found| found.map(|v| *v)), Some(Ok(3)));
+        assert_eq!(receiver.changed().now_or_never(), Some(Err(RecvError)));
+        receiver.mark_changed();
+        assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_sender_learns_that_nobody_listens() {
+        let (sender, receiver) = channel(());
+        let other = receiver.clone();
+        assert!(sender.closed().now_or_never().is_none());
+        drop((receiver, other));
+        assert!(sender.closed().now_or_never().is_some());
+    }
+}
