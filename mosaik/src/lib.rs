@@ -1,5 +1,6 @@
 //! mosaik: self-organising, leaderless distributed systems from annotated Rust types.
 
+pub mod discovery;
 pub mod network;
 pub mod primitives;
 #[cfg(feature = "testing")]

@@ -1,0 +1,351 @@
+//! The discovery core: a pure state machine that decides what to believe about peers and whom to talk to.
+//!
+//! `step(input, now) -> outputs`: no tokio, no socket, no clock, no global randomness; the worker feeds it and carries
+//! out what it asks for. Each file holds one idea: `local` (one's own entry and lease), `merge` (which news replaces
+//! which), `lease` (silence, suspicion, departure), `gone` (those who departed), `contact` (first contact and
+//! bootstrap), `pull` (fetching entries that hints tell of), `sync` (anti-entropy messages and answers).
+//!
+//! Life of a peer: a hint or a sync tells of it; its entry is pulled and it is **live**; after two thirds of its lease
+//! without a sign of life it is **silent** and is asked directly; at the end of the lease, or when it cannot be
+//! reached after its connection was lost, or when it says farewell, it **departs** and leaves a **tombstone**; a higher
+//! version, or a newer beat of a run that did not say farewell, brings it back.
+
+mod contact;
+mod gone;
+mod lease;
+mod local;
+mod merge;
+mod pull;
+pub(super) mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use iroh::{EndpointAddr, SecretKey, TransportAddr};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use self::{contact::Contact, gone::Gone, lease::Peer, local::Local, pull::Pulls};
+use super::{
+    catalog::Catalog,
+    config::Config,
+    entry::{LocalEntry, PeerEntry, Version},
+    events::Event,
+    hint::Hint,
+};
+use crate::primitives::{NetworkId, PeerId};
+
+/// A moment: monotonic time since an origin that lies before the node's start by more than any lease, so that the
+/// moment at which an old hint was issued can always be expressed.
+pub(super) type Now = Duration;
+/// A peer's key bytes: what tables are ordered by.
+type Key = [u8; 32];
+
+/// A sign of life with its age: how long ago it was issued, as far as the holder can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sign {
+    pub(super) hint: Hint,
+    pub(super) age: Duration,
+}
+
+/// A verified entry with the newest sign of life that its sender holds.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) entry: PeerEntry,
+    pub(super) sign: Sign,
+}
+
+/// An entry that is wanted: this version or a newer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    pub(super) peer: Key,
+    pub(super) version: Version,
+}
+
+/// Why a peer is dialled; decides what success and failure mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// A regular round of anti-entropy.
+    Round,
+    /// First contact, or a bootstrap peer that was lost.
+    Contact,
+    /// Its connection was lost: is it still there?
+    Suspect,
+    /// It has given no sign of life for two thirds of its lease.
+    Silent,
+    /// It departed without a word and may be back.
+    Lost,
+}
+
+/// Whom to dial and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) peer: PeerId,
+    pub(super) addrs: BTreeSet<TransportAddr>,
+    /// `host:port`, to be resolved when dialled.
+    pub(super) hosts: BTreeSet<String>,
+}
+
+impl From<EndpointAddr> for Target {
+    fn from(addr: EndpointAddr) -> Self {
+        Self { peer: addr.id.into(), addrs: addr.addrs, hosts: BTreeSet::new() }
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Time passed; due at [`Core::next_deadline`].
+    Tick,
+    /// The local node's addresses may have changed.
+    Addr(EndpointAddr),
+    /// Keep contact with a peer: for ever, or until it was reached once or `attempts` failed.
+    Contact { target: Target, attempts: Option<u32> },
+    /// A hint came by gossip or in a message of a peer.
+    Hint { sign: Sign, from: PeerId },
+    /// Records came: from a sync or a pull.
+    Records(Vec<Record>),
+    /// A sync session that [`Output::Dial`] asked for has ended, with everything merged that it brought.
+    Dialled { peer: PeerId, reached: bool },
+    /// A pull that [`Output::Pull`] asked for has ended, with everything merged that it brought.
+    Pulled { from: PeerId },
+    /// A connection ended in a way that makes one wonder whether the peer is alive.
+    ConnectionLost(PeerId),
+    /// The gossip overlay gained a neighbour.
+    NeighborUp(PeerId),
+    /// The gossip overlay lost a neighbour.
+    NeighborDown(PeerId),
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Output {
+    /// Give the hint to gossip.
+    Broadcast(Hint),
+    /// Run a sync session and report [`Input::Dialled`].
+    Dial { target: Target, purpose: Purpose },
+    /// Ask for entries and report [`Input::Pulled`].
+    Pull { from: EndpointAddr, wants: Vec<Want> },
+    /// Join the gossip overlay through the peer; when not `force`d, only if there are few neighbours.
+    Join { peer: PeerId, force: bool },
+    /// Tell the subscribers.
+    Event(Event),
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub(super) struct Core {
+    config: Config,
+    network: NetworkId,
+    rng: SmallRng,
+    local: Local,
+    catalog: Catalog,
+    peers: BTreeMap<Key, Peer>,
+    /// When each live peer is to be looked at: at most one moment per peer, moved lazily.
+    checks: BTreeSet<(Now, Key)>,
+    /// Silent peers that wait for a probe.
+    silent: BTreeSet<Key>,
+    /// Peers that fell silent, some of which may have spoken again: tidied when read.
+    quiet: BTreeSet<Key>,
+    gone: Gone,
+    contacts: BTreeMap<PeerId, Contact>,
+    dialling: BTreeMap<PeerId, Purpose>,
+    pulls: Pulls,
+    neighbors: BTreeSet<PeerId>,
+    next_sync: Now,
+    /// When to try again to get into the overlay; only looked at without neighbours.
+    next_join: Now,
+    join_attempts: u32,
+    next_forced_join: Now,
+    refused_full: u64,
+    outputs: Vec<Output>,
+}
+
+impl Core {
+    /// A node that knows nobody. Its first announcement is due at once.
+    pub(super) fn new(
+        said: LocalEntry,
+        run_id: u64,
+        network: NetworkId,
+        secret: SecretKey,
+        config: Config,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Result<Self, super::EntryError> {
+        let local = Local::new(said, run_id, network, secret, &config, now)?;
+        Ok(Self {
+            network,
+            rng: SmallRng::from_seed(seed),
+            catalog: Catalog::new(local.entry().clone()),
+            local,
+            peers: BTreeMap::new(),
+            checks: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            quiet: BTreeSet::new(),
+            gone: Gone::default(),
+            contacts: BTreeMap::new(),
+            dialling: BTreeMap::new(),
+            pulls: Pulls::default(),
+            neighbors: BTreeSet::new(),
+            next_sync: now,
+            next_join: now,
+            join_attempts: 0,
+            next_forced_join: now,
+            refused_full: 0,
+            outputs: Vec::new(),
+            config,
+        })
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub(super) fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+        match input {
+            Input::Tick => {}
+            Input::Addr(addr) => self.update_local(|said| said.addr = addr, now),
+            Input::Contact { target, attempts } => self.on_contact(target, attempts, now),
+            Input::Hint { sign, from } => self.on_hint(sign, Some(from), now),
+            Input::Records(records) => records.into_iter().for_each(|record| self.on_record(record, now)),
+            Input::Dialled { peer, reached } => self.on_dialled(peer, reached, now),
+            Input::Pulled { from } => self.on_pulled(from),
+            Input::ConnectionLost(peer) => self.on_connection_lost(peer, now),
+            Input::NeighborUp(peer) => self.on_neighbor_up(peer, now),
+            Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
+        }
+        self.tick(now);
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Everything that is due.
+    fn tick(&mut self, now: Now) {
+        self.tick_leases(now);
+        self.tick_gone(now);
+        self.tick_contacts(now);
+        self.tick_probes(now);
+        self.tick_sync(now);
+        self.tick_join(now);
+        self.tick_pulls();
+        self.tick_local(now);
+    }
+
+    /// When [`Input::Tick`] is due if nothing else happens.
+    pub(super) fn next_deadline(&self) -> Now {
+        let leases = self.checks.first().map(|(at, _)| *at);
+        let contacts = self.contacts.values().filter_map(Contact::due).min();
+        let join = (self.neighbors.is_empty() && !self.peers.is_empty()).then_some(self.next_join);
+        let sync = (!self.peers.is_empty()).then_some(self.next_sync);
+        let candidates = [leases, contacts, join, sync, self.next_lost_dial()];
+        candidates.into_iter().flatten().fold(self.local.due(), Now::min)
+    }
+
+    /// The present catalog.
+    pub(super) const fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Peers that were refused because the catalog was full.
+    pub(super) const fn refused_full(&self) -> u64 {
+        self.refused_full
+    }
+
+    /// Starts a dial unless the peer is being dialled already or too many are.
+    fn dial(&mut self, target: Target, purpose: Purpose) -> bool {
+        if self.dialling.contains_key(&target.peer) || target.peer == self.local.id() {
+            return false;
+        }
+        self.dialling.insert(target.peer, purpose);
+        self.outputs.push(Output::Dial { target, purpose });
+        true
+    }
+
+    fn dials(&self, purposes: &[Purpose]) -> usize {
+        self.dialling.values().filter(|purpose| purposes.contains(purpose)).count()
+    }
+
+    fn on_dialled(&mut self, peer: PeerId, reached: bool, now: Now) {
+        let Some(purpose) = self.dialling.remove(&peer) else { return };
+        let came_back = self.settle_contact(peer, reached, now);
+        if reached {
+            self.clear_suspicion(peer);
+            // The overlay did not bring its signs of life, or it was not there at all: tie it in.
+            match purpose {
+                Purpose::Lost | Purpose::Silent => self.join(peer, true, now),
+                Purpose::Contact | Purpose::Suspect if came_back => self.join(peer, false, now),
+                _ => {}
+            }
+        } else {
+            self.on_unreachable(peer, now);
+            self.lost_again(peer, now);
+        }
+    }
+
+    /// One round of anti-entropy with a random peer.
+    fn tick_sync(&mut self, now: Now) {
+        if now < self.next_sync || self.peers.is_empty() {
+            return;
+        }
+        self.next_sync = now + jitter(&mut self.rng, self.config.sync_every, 0.2);
+        if self.dialling.len() >= self.config.max_dials {
+            return;
+        }
+        let pick = self.rng.random_range(0..self.peers.len());
+        if let Some(peer) = self.peers.values().nth(pick) {
+            let target = peer.entry.addr().clone().into();
+            self.dial(target, Purpose::Round);
+        }
+    }
+
+    fn on_neighbor_up(&mut self, peer: PeerId, now: Now) {
+        self.neighbors.insert(peer);
+        self.join_attempts = 0;
+        // It may never have heard of this node.
+        self.local.announce_soon(now);
+    }
+
+    fn on_neighbor_down(&mut self, peer: PeerId, now: Now) {
+        self.neighbors.remove(&peer);
+        if self.neighbors.is_empty() {
+            self.next_join = now;
+        }
+    }
+
+    /// A node without neighbours joins the overlay through a random peer, again and again.
+    fn tick_join(&mut self, now: Now) {
+        if !self.neighbors.is_empty() || self.peers.is_empty() || now < self.next_join {
+            return;
+        }
+        let pick = self.rng.random_range(0..self.peers.len());
+        let peer = self.peers.values().nth(pick).map(|peer| peer.entry.id());
+        let pause = backoff(&mut self.rng, self.join_attempts, Duration::from_secs(1), Duration::from_secs(5));
+        self.join_attempts += 1;
+        self.next_join = now + pause;
+        if let Some(peer) = peer {
+            self.outputs.push(Output::Join { peer, force: true });
+        }
+    }
+
+    /// Joins through a certain peer. Forced joins cost an overlay link somewhere, so they are rationed.
+    fn join(&mut self, peer: PeerId, force: bool, now: Now) {
+        if force {
+            if now < self.next_forced_join {
+                return;
+            }
+            self.next_forced_join = now + Duration::from_secs(2);
+        }
+        // Give this join the time to work before trying another peer.
+        self.next_join = self.next_join.max(now + Duration::from_secs(1));
+        self.outputs.push(Output::Join { peer, force });
+    }
+}
+
+/// `mean` give or take a share of it, so that nodes do not act in step.
+fn jitter(rng: &mut SmallRng, mean: Duration, share: f64) -> Duration {
+    mean.mul_f64(rng.random_range(1.0 - share..1.0 + share))
+}
+
+/// Exponential back-off with jitter.
+fn backoff(rng: &mut SmallRng, attempts: u32, first: Duration, cap: Duration) -> Duration {
+    jitter(rng, first.saturating_mul(1 << attempts.min(16)).min(cap), 0.25)
+}

@@ -1,0 +1,24 @@
+//! Discovery: who is in the network, where, and what each says about itself.
+//!
+//! Hints travel by gossip, entries are pulled by whoever lacks them, and a sync with a random peer every few seconds
+//! repairs whatever was missed. `core` decides, `worker` does the IO, `announce` drives the gossip overlay; everybody
+//! else reads [`Catalog`] snapshots and [`Events`]. Nothing here knows streams or groups: it only lists their ids.
+
+mod catalog;
+mod config;
+#[allow(dead_code)]
+mod core;
+mod entry;
+mod events;
+mod hint;
+mod verify;
+
+pub use catalog::{Catalog, RootDigest};
+pub use config::{Config, ConfigBuilder, MAX_PEERS};
+pub use entry::{
+    EntryDigest, EntryError, Fingerprint, LocalEntry, MAX_ADDRS, MAX_ENTRY_BYTES, MAX_GROUPS, MAX_PROTOCOL_NAME,
+    MAX_PROTOCOLS, MAX_STREAMS, MAX_TAGS, PeerEntry, StreamSet, Version,
+};
+pub use events::{DepartReason, Departed, Event, Events};
+
+pub(crate) use entry::SignedEntry;
