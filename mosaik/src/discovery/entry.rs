@@ -255,8 +255,7 @@ impl SignedEntry {
             .id
             .verify(&signed_bytes(network, &self.body), &self.signature)
             .map_err(|_| EntryError::BadSignature)?;
-        let entry =
-            Arc::new(Inner { digest: EntryDigest::of(&self.body), body, signed: self.clone(), network });
+        let entry = Arc::new(Inner { digest: EntryDigest::of(&self.body), body, signed: self.clone(), network });
         verify::remember_entry(key, &entry);
         Ok(PeerEntry(entry))
     }

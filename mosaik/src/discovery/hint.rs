@@ -120,10 +120,7 @@ impl Hint {
             Some(peer) => peer,
             None => EndpointId::from_bytes(&id).map_err(|_| HintError::Undecodable)?.into(),
         };
-        let version = Version {
-            run_id: u64::from_le_bytes(take(&mut rest)),
-            seq: u64::from_le_bytes(take(&mut rest)),
-        };
+        let version = Version { run_id: u64::from_le_bytes(take(&mut rest)), seq: u64::from_le_bytes(take(&mut rest)) };
         let digest = EntryDigest::from_bytes(take(&mut rest));
         let beat = u64::from_le_bytes(take(&mut rest));
         let ttl_ms = u32::from_le_bytes(take(&mut rest));

@@ -4,14 +4,24 @@
 //! repairs whatever was missed. `core` decides, `worker` does the IO, `announce` drives the gossip overlay; everybody
 //! else reads [`Catalog`] snapshots and [`Events`]. Nothing here knows streams or groups: it only lists their ids.
 
+mod announce;
+mod book;
+mod bootstrap;
 mod catalog;
 mod config;
-#[allow(dead_code)]
 mod core;
 mod entry;
 mod events;
+mod handle;
 mod hint;
+mod rendezvous;
+mod session;
+mod shared;
+mod stats;
 mod verify;
+mod worker;
+
+pub use bootstrap::{Bootstrap, BootstrapError};
 
 pub use catalog::{Catalog, RootDigest};
 pub use config::{Config, ConfigBuilder, MAX_PEERS};
@@ -20,5 +30,9 @@ pub use entry::{
     MAX_PROTOCOLS, MAX_STREAMS, MAX_TAGS, PeerEntry, StreamSet, Version,
 };
 pub use events::{DepartReason, Departed, Event, Events};
+pub use handle::Discovery;
+pub use session::Error;
+pub use stats::{Stats, Traffic};
 
 pub(crate) use entry::SignedEntry;
+pub(crate) use handle::Setup;

@@ -13,7 +13,8 @@ use super::{
         entry::{PeerEntry, Version},
         hint::{Hint, Kind},
     },
-    Core, Key, Now, Purpose, backoff, lease::Peer,
+    Core, Key, Now, Purpose, backoff,
+    lease::Peer,
 };
 use crate::primitives::PeerId;
 

@@ -10,7 +10,8 @@ use super::{
         events::{DepartReason, Event},
         hint::{Hint, Kind},
     },
-    Core, Now, Output, Record, Sign, lease::Peer,
+    Core, Now, Output, Record, Sign,
+    lease::Peer,
 };
 use crate::primitives::PeerId;
 
@@ -133,7 +134,7 @@ impl Core {
         }
         if self.peers.get(id.as_bytes()).is_some_and(|peer| peer.hint.is_none()) {
             // Others want a hint with the entry; its owner has one.
-            self.want_from_owner(&entry, now);
+            self.want_from_owner(&entry);
         }
         Ok(entry)
     }

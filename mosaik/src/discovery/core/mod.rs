@@ -1,6 +1,6 @@
 //! The discovery core: a pure state machine that decides what to believe about peers and whom to talk to.
 //!
-//! `step(input, now) -> outputs`: no tokio, no socket, no clock, no global randomness; the worker feeds it and carries
+//! `step(input, now)`, then `take_outputs()`: no tokio, no socket, no clock, no global randomness; the worker feeds it and carries
 //! out what it asks for. Each file holds one idea: `local` (one's own entry and lease), `merge` (which news replaces
 //! which), `lease` (silence, suspicion, departure), `gone` (those who departed), `contact` (first contact and
 //! bootstrap), `pull` (fetching entries that hints tell of), `sync` (anti-entropy messages and answers).
@@ -59,7 +59,7 @@ pub(super) struct Record {
 }
 
 /// An entry that is wanted: this version or a newer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Want {
     pub(super) peer: Key,
     pub(super) version: Version,
@@ -112,6 +112,10 @@ pub(super) enum Input {
     Dialled { peer: PeerId, reached: bool },
     /// A pull that [`Output::Pull`] asked for has ended, with everything merged that it brought.
     Pulled { from: PeerId },
+    /// A peer was contacted outside of what this core asked for, and everything merged that it brought.
+    Met(PeerId),
+    /// A neighbour named a peer that the overlay wants to talk to and that is not in the catalog.
+    Introduced { peer: PeerId, by: PeerId },
     /// A connection ended in a way that makes one wonder whether the peer is alive.
     ConnectionLost(PeerId),
     /// The gossip overlay gained a neighbour.
@@ -200,8 +204,8 @@ impl Core {
         })
     }
 
-    /// Takes in what happened and says what to do about it.
-    pub(super) fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+    /// Takes in what happened; what to do about it is in [`Self::take_outputs`].
+    pub(super) fn step(&mut self, input: Input, now: Now) {
         match input {
             Input::Tick => {}
             Input::Addr(addr) => self.update_local(|said| said.addr = addr, now),
@@ -210,11 +214,17 @@ impl Core {
             Input::Records(records) => records.into_iter().for_each(|record| self.on_record(record, now)),
             Input::Dialled { peer, reached } => self.on_dialled(peer, reached, now),
             Input::Pulled { from } => self.on_pulled(from),
+            Input::Met(peer) => self.join(peer, false, now),
+            Input::Introduced { peer, by } => self.want_introduced(peer, by),
             Input::ConnectionLost(peer) => self.on_connection_lost(peer, now),
             Input::NeighborUp(peer) => self.on_neighbor_up(peer, now),
             Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
         }
         self.tick(now);
+    }
+
+    /// What is to be done, in order, since the last call.
+    pub(super) fn take_outputs(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)
     }
 

@@ -145,8 +145,15 @@ impl Core {
         }
     }
 
-    pub(super) fn want_from_owner(&mut self, entry: &PeerEntry, _now: Now) {
+    pub(super) fn want_from_owner(&mut self, entry: &PeerEntry) {
         self.pulls.add(*entry.id().as_bytes(), entry.version(), None, entry.id());
+    }
+
+    /// Any version will do: the overlay only wants the address.
+    pub(super) fn want_introduced(&mut self, peer: PeerId, by: PeerId) {
+        if peer != self.local.id() && !self.peers.contains_key(peer.as_bytes()) {
+            self.pulls.add(*peer.as_bytes(), Version { run_id: 0, seq: 0 }, None, by);
+        }
     }
 
     pub(super) fn on_pulled(&mut self, from: PeerId) {
@@ -156,8 +163,10 @@ impl Core {
     pub(super) fn tick_pulls(&mut self) {
         for (from, wants) in self.pulls.next() {
             // A source without an entry here is connected, or it could not have told.
-            let addr =
-                self.peers.get(from.as_bytes()).map_or_else(|| EndpointAddr::from(from), |peer| peer.entry.addr().clone());
+            let addr = self
+                .peers
+                .get(from.as_bytes())
+                .map_or_else(|| EndpointAddr::from(from), |peer| peer.entry.addr().clone());
             self.outputs.push(Output::Pull { from: addr, wants });
         }
     }

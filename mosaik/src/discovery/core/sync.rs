@@ -174,8 +174,8 @@ impl Core {
 
     fn items(&self, bucket: u8) -> Vec<Item> {
         let me = self.local.entry();
-        let local = (me.id().as_bytes()[0] == bucket)
-            .then(|| Item { peer: *me.id().as_bytes(), version: me.version() });
+        let local =
+            (me.id().as_bytes()[0] == bucket).then(|| Item { peer: *me.id().as_bytes(), version: me.version() });
         let live = self.peers.range(bucket_range(bucket));
         live.map(|(key, peer)| Item { peer: *key, version: peer.entry.version() }).chain(local).collect()
     }

@@ -1,0 +1,330 @@
+//! Links of the overlay: for each peer at most one outgoing stream with its own bounded queue and writer task, and
+//! one incoming stream with its own reader task. A slow peer fills its own queue and is dropped; nobody waits for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use iroh::EndpointAddr;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{catalog::Catalog, stats::Counters},
+    Gossip, Packet,
+};
+use crate::{
+    network::{CloseCode, Incoming, Node},
+    primitives::PeerId,
+};
+
+/// A link that is not needed is kept for so long: peers often become neighbours again, and one stream keeps the order.
+const LINGER: Duration = Duration::from_secs(5);
+/// How long to wait for the address of a peer that was only named so far.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages that readers have taken and the worker has not; beyond it the streams' flow control holds.
+const INBOX: usize = 1024;
+
+/// What link tasks tell the worker.
+#[derive(Debug)]
+pub(in super::super) enum FromLink {
+    /// A peer opened a stream.
+    Opened { peer: PeerId, link: u64, stop: CancellationToken },
+    /// A message came.
+    Packet { peer: PeerId, link: u64, packet: Bytes },
+    /// The stream to a peer ended; `lost` unless it was released and lingered out.
+    Closed { peer: PeerId, link: u64, lost: bool },
+}
+
+/// The links of the local node.
+pub(in super::super) struct Neighbors {
+    node: Node,
+    cancel: CancellationToken,
+    catalog: watch::Receiver<Catalog>,
+    counters: Arc<Counters>,
+    queue: usize,
+    outgoing: BTreeMap<PeerId, Outgoing>,
+    incoming: BTreeMap<PeerId, (u64, CancellationToken)>,
+    inbox: mpsc::Sender<FromLink>,
+    next_link: Arc<AtomicU64>,
+    /// Writers hold a clone; when all are gone, everything queued was delivered or given up.
+    writers: (mpsc::Sender<()>, mpsc::Receiver<()>),
+}
+
+struct Outgoing {
+    link: u64,
+    queue: mpsc::Sender<Bytes>,
+    stop: CancellationToken,
+    released: watch::Sender<bool>,
+}
+
+/// Makes the reader tasks for incoming streams.
+pub(in super::super) struct Door {
+    node: Node,
+    cancel: CancellationToken,
+    counters: Arc<Counters>,
+    inbox: mpsc::Sender<FromLink>,
+    next_link: Arc<AtomicU64>,
+}
+
+impl Neighbors {
+    pub(in super::super) fn new(
+        node: Node,
+        cancel: CancellationToken,
+        catalog: watch::Receiver<Catalog>,
+        counters: Arc<Counters>,
+        queue: usize,
+    ) -> (Self, Door, mpsc::Receiver<FromLink>) {
+        let (inbox, receiver) = mpsc::channel(INBOX);
+        let next_link = Arc::new(AtomicU64::new(0));
+        let door = Door {
+            node: node.clone(),
+            cancel: cancel.clone(),
+            counters: counters.clone(),
+            inbox: inbox.clone(),
+            next_link: next_link.clone(),
+        };
+        let neighbors = Self {
+            node,
+            cancel,
+            catalog,
+            counters,
+            queue,
+            outgoing: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            inbox,
+            next_link,
+            writers: mpsc::channel(1),
+        };
+        (neighbors, door, receiver)
+    }
+
+    /// Queues a message for a peer. False when its queue is full: then its link was dropped.
+    pub(in super::super) fn send(&mut self, to: PeerId, packet: Bytes) -> bool {
+        if let Some(out) = self.outgoing.get(&to) {
+            out.released.send_replace(false);
+            match out.queue.try_send(packet) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    tracing::debug!(peer = ?to, "a neighbour's queue is full; dropping the link");
+                    self.drop_outgoing(to);
+                    return false;
+                }
+                // The writer has ended and its notice is on the way: a new link takes its place.
+                Err(mpsc::error::TrySendError::Closed(packet)) => return self.open(to, packet),
+            }
+        }
+        self.open(to, packet)
+    }
+
+    fn open(&mut self, to: PeerId, packet: Bytes) -> bool {
+        let link = self.next_link.fetch_add(1, Ordering::Relaxed);
+        let (queue, receiver) = mpsc::channel(self.queue);
+        // The queue is new and holds at least one.
+        let queued = queue.try_send(packet).is_ok();
+        let (released, is_released) = watch::channel(false);
+        let stop = self.cancel.child_token();
+        let writer = Writer {
+            node: self.node.clone(),
+            peer: to,
+            catalog: self.catalog.clone(),
+            counters: self.counters.clone(),
+            queue: receiver,
+            released: is_released,
+            _alive: self.writers.0.clone(),
+        };
+        self.outgoing.insert(to, Outgoing { link, queue, stop: stop.clone(), released });
+        let inbox = self.inbox.clone();
+        self.node.tasks().spawn("gossip-out", async move {
+            let lost = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                lost = writer.run() => lost,
+            };
+            // The worker is gone only when the node is.
+            let _ = inbox.send(FromLink::Closed { peer: to, link, lost }).await;
+        });
+        queued
+    }
+
+    /// The link to a peer is not needed any more; it closes unless it is used again soon.
+    pub(in super::super) fn release(&self, peer: PeerId) {
+        if let Some(out) = self.outgoing.get(&peer) {
+            out.released.send_replace(true);
+        }
+    }
+
+    /// A peer opened a stream. True when it had one open already: it has forgotten that, and with it the neighbourhood.
+    pub(in super::super) fn opened(&mut self, peer: PeerId, link: u64, stop: CancellationToken) -> bool {
+        match self.incoming.insert(peer, (link, stop)) {
+            Some((_, old)) => {
+                old.cancel();
+                self.drop_outgoing(peer);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A link has ended. True when it was the current one of its direction, and, for one that the peer had opened, was
+    /// lost rather than finished: the other direction is then given up, too.
+    pub(in super::super) fn closed(&mut self, peer: PeerId, link: u64, lost: bool) -> bool {
+        if self.is_current(peer, link) {
+            self.incoming.remove(&peer);
+            if lost {
+                self.drop_outgoing(peer);
+            }
+            return lost;
+        }
+        if self.outgoing.get(&peer).is_some_and(|out| out.link == link) {
+            self.outgoing.remove(&peer);
+            return true;
+        }
+        false
+    }
+
+    /// Whether messages of this link count: not when a newer one took its place.
+    pub(in super::super) fn is_current(&self, peer: PeerId, link: u64) -> bool {
+        self.incoming.get(&peer).is_some_and(|(current, _)| *current == link)
+    }
+
+    /// Closes a peer's stream to this node, because of what it sent.
+    pub(in super::super) fn refuse(&mut self, peer: PeerId) {
+        if let Some((_, stop)) = self.incoming.remove(&peer) {
+            stop.cancel();
+        }
+    }
+
+    fn drop_outgoing(&mut self, peer: PeerId) {
+        if let Some(out) = self.outgoing.remove(&peer) {
+            out.stop.cancel();
+        }
+    }
+
+    /// Ends every outgoing link after what is queued. Resolves when the peers have taken it; bound it from outside.
+    pub(in super::super) async fn flush(mut self) {
+        self.outgoing.clear();
+        drop(self.writers.0);
+        let none = self.writers.1.recv().await;
+        debug_assert!(none.is_none());
+    }
+}
+
+/// A writer task's belongings.
+struct Writer {
+    node: Node,
+    peer: PeerId,
+    catalog: watch::Receiver<Catalog>,
+    counters: Arc<Counters>,
+    queue: mpsc::Receiver<Bytes>,
+    released: watch::Receiver<bool>,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Writer {
+    /// Writes until the link fails (true), or it was released and lingered out (false).
+    async fn run(mut self) -> bool {
+        let Some(addr) = self.address().await else { return true };
+        let link = match self.node.open::<Gossip>(&addr).await {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(peer = ?self.peer, %error, "no gossip link");
+                return true;
+            }
+        };
+        let (mut sender, mut receiver) = link.split();
+        let lost = loop {
+            let linger = async {
+                // An error says that the worker has dropped this link; then the queue ends, too.
+                while self.released.wait_for(|released| *released).await.is_ok() {
+                    if timeout(LINGER, self.released.wait_for(|released| !*released)).await.is_err() {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                biased;
+                packet = self.queue.recv() => {
+                    let Some(packet) = packet else { break false };
+                    self.counters.gossip.sent(packet.len());
+                    if sender.send(&Packet(packet)).await.is_err() {
+                        return true;
+                    }
+                }
+                // The peer says nothing in this direction: whatever comes, it has stopped reading.
+                _ = receiver.recv() => break true,
+                () = linger => break false,
+            }
+        };
+        sender.finish();
+        if !lost {
+            // It ends when the peer's reader has taken everything.
+            let _ = timeout(LINGER, receiver.recv()).await;
+        }
+        lost
+    }
+
+    /// Where the peer is: in the catalog, or it is connected, or its entry is being fetched.
+    async fn address(&mut self) -> Option<EndpointAddr> {
+        let known = |catalog: &Catalog| catalog.get(self.peer).map(|entry| entry.addr().clone());
+        if let Some(addr) = known(&self.catalog.borrow()) {
+            return Some(addr);
+        }
+        if self.node.is_connected(self.peer) {
+            return Some(self.peer.into());
+        }
+        let found = timeout(ADDRESS_TIMEOUT, self.catalog.wait_for(|catalog| catalog.contains(self.peer))).await;
+        found.ok()?.ok().as_deref().and_then(known)
+    }
+}
+
+impl Door {
+    /// Takes in a stream that a peer opened.
+    pub(in super::super) fn enter(&self, incoming: Incoming) {
+        let (inbox, counters) = (self.inbox.clone(), self.counters.clone());
+        let peer = incoming.peer();
+        let id = self.next_link.fetch_add(1, Ordering::Relaxed);
+        let stop = self.cancel.child_token();
+        self.node.tasks().spawn("gossip-in", async move {
+            let mut link = incoming.link::<Gossip>();
+            if inbox.send(FromLink::Opened { peer, link: id, stop: stop.clone() }).await.is_err() {
+                return;
+            }
+            let lost = loop {
+                let received = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {
+                        link.close(CloseCode::NotAllowed);
+                        return;
+                    }
+                    received = link.recv() => received,
+                };
+                match received {
+                    Ok(Some(Packet(packet))) => {
+                        counters.gossip.received(packet.len());
+                        if inbox.send(FromLink::Packet { peer, link: id, packet }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break false,
+                    Err(error) => {
+                        tracing::trace!(?peer, %error, "gossip stream ended");
+                        break true;
+                    }
+                }
+            };
+            // The worker is gone only when the node is.
+            let _ = inbox.send(FromLink::Closed { peer, link: id, lost }).await;
+        });
+    }
+}

@@ -1,0 +1,249 @@
+//! [`Discovery`]: the handle that users and the other subsystems hold.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use iroh::{EndpointAddr, SecretKey};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    announce::{Gossip, Neighbors, Overlay},
+    book::Book,
+    bootstrap::Bootstrap,
+    catalog::Catalog,
+    config::Config,
+    core::{Core, Input},
+    entry::{EntryError, LocalEntry, PeerEntry, SignedEntry},
+    events::Events,
+    rendezvous::Guest,
+    session::{self, Error},
+    shared::Shared,
+    stats::Stats,
+    worker::Worker,
+};
+use crate::{
+    network::{Acceptors, Node, Protocol},
+    primitives::{Tag, Tags},
+};
+
+/// Nodes of this process that a starting node dials.
+const RENDEZVOUS_CONTACTS: usize = 3;
+/// Remembered peers that a starting node dials.
+const REMEMBERED_CONTACTS: usize = 16;
+/// Attempts to reach a contact that is not a bootstrap peer.
+const CONTACT_ATTEMPTS: u32 = 3;
+/// The remembered peers are written down so long after a change, and at most every `BOOK_EVERY`.
+const BOOK_DELAY: Duration = Duration::from_millis(500);
+const BOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Who is in the network. Cheap to clone; does not keep the network alive.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    shared: Arc<Shared>,
+    shutdown: mpsc::Sender<()>,
+}
+
+/// What discovery is started with.
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) secret: SecretKey,
+    pub(crate) bootstrap: Vec<Bootstrap>,
+    pub(crate) tags: Tags,
+    /// Where known peers are remembered, if anywhere.
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl Discovery {
+    /// Starts discovery and registers its protocols. Returns at once; peers are found in the background.
+    ///
+    /// # Errors
+    /// When the initial tags are over the limit of an entry.
+    pub(crate) fn spawn(setup: Setup, node: Node, acceptors: &mut Acceptors) -> Result<Self, EntryError> {
+        let Setup { config, secret, bootstrap, tags, data_dir } = setup;
+        let transport = node.transport();
+        let mut said = LocalEntry::new(node.addr());
+        said.tags = tags;
+        said.protocols = [Gossip::NAME, session::Sync::NAME, session::Pull::NAME].map(String::from).into();
+        let (network, now) = (node.network_id(), Shared::origin());
+        let seed = transport.random_seed();
+        let core = Core::new(said, transport.wall_clock(), network, secret, config.clone(), seed, now)?;
+        let overlay = Overlay::new(node.id(), network, &config, transport.random_seed());
+        let shared = Arc::new(Shared::new(node.clone(), config.clone(), core, node.cancel().child_token()));
+        let (neighbors, door, inbox) = Neighbors::new(
+            node.clone(),
+            shared.cancel.clone(),
+            shared.watch(),
+            shared.counters.clone(),
+            config.neighbor_queue,
+        );
+        acceptors.accept::<Gossip>(move |incoming| door.enter(incoming));
+        serve(&shared, acceptors);
+
+        let guest = config.rendezvous.then(|| Guest::enter(transport.scope(), network, node.addr()));
+        let book = data_dir.map(|dir| Book::in_dir(&dir, config.max_remembered));
+        first_contacts(&shared, bootstrap, book.as_ref(), guest.as_ref());
+        if let Some(book) = book {
+            node.tasks().spawn("known-peers", keep(shared.clone(), book));
+        }
+        let (shutdown, on_shutdown) = mpsc::channel(1);
+        let connections = node.connection_events();
+        let worker =
+            Worker { shared: shared.clone(), overlay, neighbors, inbox, connections, shutdown: on_shutdown, guest };
+        node.tasks().spawn("discovery", worker.run());
+        Ok(Self { shared, shutdown })
+    }
+
+    /// A snapshot of all known entries.
+    #[must_use]
+    pub fn catalog(&self) -> Catalog {
+        self.shared.catalog()
+    }
+
+    /// Subscribes to changes of the catalog from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.subscribers.subscribe(self.shared.is_closed())
+    }
+
+    /// What this node says about itself.
+    #[must_use]
+    pub fn me(&self) -> PeerEntry {
+        self.shared.catalog().local().clone()
+    }
+
+    /// Adds tags to the local node. The catalog shows them on return and they are announced at once. Tags over the
+    /// limit of [`MAX_TAGS`](super::MAX_TAGS) are refused together, with a warning.
+    pub fn add_tags(&self, tags: impl IntoIterator<Item = impl Into<Tag>>) {
+        self.update_local(|said| tags.into_iter().for_each(|tag| _ = said.tags.insert(tag)));
+    }
+
+    /// Removes tags from the local node, as [`add_tags`](Self::add_tags) adds them.
+    pub fn remove_tags(&self, tags: impl IntoIterator<Item = impl Into<Tag>>) {
+        self.update_local(|said| tags.into_iter().for_each(|tag| _ = said.tags.remove(tag)));
+    }
+
+    /// Exchanges the full catalog with a peer now. On return both hold what either held. Cancellation-safe.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached within 3 s, or the exchange fails or takes longer than
+    /// [`Config::session_timeout`].
+    pub async fn sync_with(&self, peer: impl Into<EndpointAddr>) -> Result<(), Error> {
+        let target = peer.into().into();
+        tokio::select! {
+            biased;
+            () = self.shared.cancel.cancelled() => return Err(Error::ShutDown),
+            result = session::synchronize(&self.shared, &target) => result?,
+        }
+        self.shared.step(Input::Met(target.peer));
+        Ok(())
+    }
+
+    /// Makes contact with a peer in the background: exchanges catalogs and joins its overlay. A few attempts are made;
+    /// what comes of it shows in [`events`](Self::events).
+    pub fn dial(&self, peer: impl Into<EndpointAddr>) {
+        self.shared.step(Input::Contact { target: peer.into().into(), attempts: Some(CONTACT_ATTEMPTS) });
+    }
+
+    /// What discovery has cost so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared.counters;
+        let (refused_full, adoptions) = self.shared.with_quietly(|core, _| (core.refused_full(), core.adoptions()));
+        Stats {
+            gossip: counters.gossip.read(),
+            sync: counters.sync.read(),
+            entry: counters.entry.read(),
+            refused_full,
+            adoptions,
+        }
+    }
+
+    /// The catalog as it changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Catalog> {
+        self.shared.watch()
+    }
+
+    /// Changes what the local node says about itself; the same promises as [`add_tags`](Self::add_tags).
+    pub(crate) fn update_local(&self, change: impl FnOnce(&mut LocalEntry)) {
+        if let Err(error) = self.shared.with(|core, now| core.try_update_local(change, now)) {
+            tracing::warn!(%error, "the node's own entry cannot say this and stays as it was");
+        }
+    }
+
+    /// The local node's newest entry, for a protocol that introduces the node to a peer at once.
+    pub(crate) fn signed_local(&self) -> SignedEntry {
+        self.me().signed().clone()
+    }
+
+    /// Takes in what a peer gave about itself on a live connection. On return the catalog has it. The caller has
+    /// checked that it is the entry of the peer at the other end.
+    ///
+    /// # Errors
+    /// When the entry is forged, over a limit, stale, or the catalog is full.
+    pub(crate) fn offer(&self, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
+        let entry = entry.verify(self.shared.node.network_id())?;
+        self.shared.with(|core, now| core.offer(entry, now))
+    }
+
+    /// Says farewell and ends discovery, within [`Config::farewell`]. Safe to call twice.
+    pub(crate) async fn shutdown(&self) {
+        // Full or closed: it is departing already.
+        let _ = self.shutdown.try_send(());
+        self.shared.cancel.cancelled().await;
+    }
+}
+
+/// Registers what discovery serves.
+fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
+    let on_sync = shared.clone();
+    acceptors.accept::<session::Sync>(move |incoming| {
+        on_sync.node.tasks().spawn("sync-serve", session::serve_sync(on_sync.clone(), incoming));
+    });
+    let on_pull = shared.clone();
+    acceptors.accept::<session::Pull>(move |incoming| {
+        on_pull.node.tasks().spawn("pull-serve", session::serve_pull(on_pull.clone(), incoming));
+    });
+}
+
+/// Bootstrap peers for ever, remembered peers and nodes of this process a few times.
+fn first_contacts(shared: &Arc<Shared>, bootstrap: Vec<Bootstrap>, book: Option<&Book>, guest: Option<&Guest>) {
+    for peer in bootstrap {
+        shared.step(Input::Contact { target: peer.target(), attempts: None });
+    }
+    let remembered = book.map_or_else(Vec::new, Book::load).into_iter().take(REMEMBERED_CONTACTS);
+    let here = guest.map_or_else(Vec::new, |guest| guest.others(RENDEZVOUS_CONTACTS));
+    for addr in remembered.chain(here) {
+        shared.step(Input::Contact { target: addr.into(), attempts: Some(CONTACT_ATTEMPTS) });
+    }
+}
+
+/// Writes known peers down whenever they change.
+async fn keep(shared: Arc<Shared>, book: Book) {
+    let mut catalog = shared.watch();
+    let mut not_before = Instant::now();
+    let save = |catalog: &Catalog| {
+        if let Err(error) = book.save(catalog.peers().map(PeerEntry::addr)) {
+            tracing::warn!(%error, "cannot write the remembered peers down");
+        }
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => return,
+            changed = catalog.changed() => if changed.is_err() { return },
+        }
+        tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => {}
+            () = async { sleep(BOOK_DELAY).await; sleep_until(not_before).await } => {}
+        }
+        // A node that everybody left, or that is leaving, still wants to know whom to dial next time.
+        let snapshot = catalog.borrow_and_update().clone();
+        if snapshot.len() > 1 {
+            save(&snapshot);
+        }
+        not_before = Instant::now() + BOOK_EVERY;
+    }
+}

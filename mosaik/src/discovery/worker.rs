@@ -1,0 +1,237 @@
+//! The worker: the one task that carries out what the core asks for and drives the overlay.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    announce::{Effect, FromLink, Neighbors, Overlay},
+    core::{Core, Input, Output, Purpose, Sign, Target, Want},
+    rendezvous::Guest,
+    session,
+    shared::Shared,
+};
+use crate::{
+    network::{CloseCode, ConnectionChange, ConnectionEvent},
+    primitives::PeerId,
+    transport::ConnectionLost,
+};
+
+/// Messages taken from the links at once.
+const BATCH: usize = 128;
+/// How often the node looks whether its own addresses changed.
+const ADDRESS_CHECK: Duration = Duration::from_secs(5);
+
+/// The worker's belongings.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) overlay: Overlay,
+    pub(super) neighbors: Neighbors,
+    pub(super) inbox: mpsc::Receiver<FromLink>,
+    pub(super) connections: broadcast::Receiver<ConnectionEvent>,
+    pub(super) shutdown: mpsc::Receiver<()>,
+    /// Held for as long as the node can be found in this process.
+    pub(super) guest: Option<Guest>,
+}
+
+impl Worker {
+    /// Runs until the node is cancelled or asked to depart.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut check_address = Instant::now() + ADDRESS_CHECK;
+        let timer = sleep_until(check_address);
+        tokio::pin!(timer);
+        loop {
+            let deadline = self.settle().min(check_address);
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.cancel.cancelled() => break,
+                _ = self.shutdown.recv() => {
+                    self.depart().await;
+                    return;
+                }
+                event = self.connections.recv() => self.on_connection(event),
+                () = self.shared.wake.notified() => {}
+                _ = self.inbox.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|message| self.on_link(message));
+                }
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if now >= check_address {
+                        check_address = now + ADDRESS_CHECK;
+                        let addr = self.shared.node.addr();
+                        self.feed(Input::Addr(addr));
+                    }
+                    self.overlay.tick(now);
+                    self.feed(Input::Tick);
+                }
+            }
+        }
+        self.shared.close();
+    }
+
+    fn feed(&self, input: Input) {
+        self.shared.with_quietly(|core, now| core.step(input, now));
+    }
+
+    /// Carries out everything that was asked for; when to tick next.
+    fn settle(&mut self) -> Instant {
+        loop {
+            let (outputs, deadline) = self.shared.take_outputs();
+            outputs.into_iter().for_each(|output| self.carry_out(output));
+            let effects = self.overlay.take_effects();
+            if effects.is_empty() {
+                let deadline = self.shared.instant(deadline);
+                return self.overlay.next_deadline().map_or(deadline, |at| at.min(deadline));
+            }
+            effects.into_iter().for_each(|effect| self.on_effect(effect));
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let now = Instant::now();
+        match output {
+            Output::Broadcast(hint) => self.overlay.broadcast(hint, now),
+            Output::Join { peer, force } => self.overlay.join(peer, force, now),
+            Output::Dial { target, purpose } => self.dial(target, purpose),
+            Output::Pull { from, wants } => self.pull(from, wants),
+            // Published where it was made.
+            Output::Event(_) => {}
+        }
+    }
+
+    fn dial(&self, target: Target, purpose: Purpose) {
+        let shared = self.shared.clone();
+        self.shared.node.tasks().spawn("sync", async move {
+            let result = tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => return,
+                result = session::synchronize(&shared, &target) => result,
+            };
+            let peer = target.peer;
+            match &result {
+                Ok(()) => tracing::trace!(?peer, ?purpose, "synchronized"),
+                Err(error) => tracing::debug!(?peer, ?purpose, %error, "not synchronized"),
+            }
+            // A peer that answered, but not as it should, is there all the same.
+            let reached = matches!(result, Ok(()) | Err(session::Error::Protocol(_)));
+            shared.step(Input::Dialled { peer, reached });
+        });
+    }
+
+    fn pull(&self, from: iroh::EndpointAddr, wants: Vec<Want>) {
+        let shared = self.shared.clone();
+        self.shared.node.tasks().spawn("pull", async move {
+            let pulled = timeout(shared.config.session_timeout, session::pull(&shared, &from, wants));
+            let result = tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => return,
+                result = pulled => result.unwrap_or(Err(session::Error::TimedOut)),
+            };
+            let from = PeerId::from(from.id);
+            if let Err(error) = result {
+                tracing::debug!(?from, %error, "entries not pulled");
+            }
+            shared.step(Input::Pulled { from });
+        });
+    }
+
+    fn on_effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, packet, cause } => {
+                if let Some(cause) = cause
+                    && !self.shared.knows(to)
+                {
+                    self.feed(Input::Introduced { peer: to, by: cause });
+                }
+                if !self.neighbors.send(to, packet) {
+                    self.overlay.disconnected(to, Instant::now());
+                }
+            }
+            Effect::Release(peer) => self.neighbors.release(peer),
+            Effect::Hint { hint, from } => {
+                tracing::trace!(?hint, ?from, "hint");
+                self.feed(Input::Hint { sign: Sign { hint, age: Duration::ZERO }, from });
+            }
+            Effect::NeighborUp(peer) => {
+                tracing::debug!(?peer, "neighbour up");
+                self.feed(Input::NeighborUp(peer));
+            }
+            Effect::NeighborDown(peer) => {
+                tracing::debug!(?peer, "neighbour down");
+                self.feed(Input::NeighborDown(peer));
+            }
+        }
+    }
+
+    fn on_link(&mut self, message: FromLink) {
+        let now = Instant::now();
+        match message {
+            FromLink::Opened { peer, link, stop } => {
+                if self.neighbors.opened(peer, link, stop) && self.overlay.is_neighbor(&peer) {
+                    self.overlay.disconnected(peer, now);
+                }
+            }
+            FromLink::Packet { peer, link, packet } => {
+                if self.neighbors.is_current(peer, link)
+                    && let Err(refusal) = self.overlay.receive(peer, &packet, now)
+                {
+                    tracing::debug!(?peer, %refusal, "gossip link refused");
+                    self.neighbors.refuse(peer);
+                }
+            }
+            FromLink::Closed { peer, link, lost } => {
+                let counts = self.neighbors.closed(peer, link, lost);
+                if counts && (lost || !self.overlay.is_neighbor(&peer)) {
+                    self.overlay.disconnected(peer, now);
+                }
+            }
+        }
+        // Effects come out in order, and hints are merged before the next message is read.
+        let effects = self.overlay.take_effects();
+        effects.into_iter().for_each(|effect| self.on_effect(effect));
+    }
+
+    fn on_connection(&self, event: Result<ConnectionEvent, broadcast::error::RecvError>) {
+        let Ok(ConnectionEvent { peer, change: ConnectionChange::Down(why), .. }) = event else {
+            // Whatever was missed is noticed by silence.
+            return;
+        };
+        let suspicious = match &why {
+            ConnectionLost::TimedOut | ConnectionLost::Other(_) => true,
+            ConnectionLost::ClosedByPeer { code } => {
+                CloseCode::from(*code) != CloseCode::Idle && !self.shared.node.is_connected(peer)
+            }
+            ConnectionLost::ClosedLocally => false,
+        };
+        if suspicious {
+            tracing::debug!(?peer, %why, "connection lost");
+            self.feed(Input::ConnectionLost(peer));
+        }
+    }
+
+    /// Says farewell to the network, for as long as the configuration allows.
+    async fn depart(mut self) {
+        drop(self.guest.take());
+        let now = Instant::now();
+        let farewell = self.shared.with_quietly(Core::depart);
+        self.overlay.broadcast(farewell, now);
+        self.overlay.quit(now);
+        for effect in self.overlay.take_effects() {
+            if let Effect::Send { to, packet, .. } = effect {
+                self.neighbors.send(to, packet);
+            }
+        }
+        if timeout(self.shared.config.farewell, self.neighbors.flush()).await.is_err() {
+            tracing::debug!("a neighbour did not take the farewell in time");
+        }
+        self.shared.close();
+        self.shared.cancel.cancel();
+    }
+}
