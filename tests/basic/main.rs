@@ -1,1 +1,3 @@
-fn main() {}
+//! The integration suite: `cargo test --test basic`. One module per subsystem.
+
+mod discovery;

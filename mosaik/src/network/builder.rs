@@ -12,7 +12,8 @@ use super::{
     router::{self, Acceptors},
 };
 use crate::{
-    primitives::NetworkId,
+    discovery::{self, Bootstrap, Discovery, EntryError},
+    primitives::{NetworkId, Tag, Tags},
     transport::{IrohConfig, IrohTransport, Transport},
 };
 
@@ -25,7 +26,10 @@ pub struct NetworkBuilder {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     relays: Vec<RelayUrl>,
-    transport: Option<Transport>,
+    bootstrap: Vec<Bootstrap>,
+    tags: Tags,
+    discovery: discovery::Config,
+    transport: Option<(Transport, SecretKey)>,
 }
 
 /// Why a node could not be started.
@@ -43,11 +47,24 @@ pub enum BuildError {
     /// The node's identity could not be read or kept.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The tags are over the limit of an entry.
+    #[error("the node's own entry: {0}")]
+    Entry(#[from] EntryError),
 }
 
 impl NetworkBuilder {
     pub(super) fn new(network_id: NetworkId) -> Self {
-        Self { network_id, secret_key: None, listen: None, data_dir: None, relays: Vec::new(), transport: None }
+        Self {
+            network_id,
+            secret_key: None,
+            listen: None,
+            data_dir: None,
+            relays: Vec::new(),
+            bootstrap: Vec::new(),
+            tags: Tags::default(),
+            discovery: discovery::Config::default(),
+            transport: None,
+        }
     }
 
     /// The node's identity. Default: fresh, or the one kept in the data directory.
@@ -74,10 +91,29 @@ impl NetworkBuilder {
         self
     }
 
-    /// Runs the node on a simulated network.
+    /// A peer to contact first: an address, a peer id, or a parsed [`Bootstrap`] such as `id@host:port`. Repeatable.
+    /// The node stays in touch with it: when it is lost, it is looked for until it is back.
+    pub fn with_bootstrap(mut self, peer: impl Into<Bootstrap>) -> Self {
+        self.bootstrap.push(peer.into());
+        self
+    }
+
+    /// Roles and properties that the node announces from its start. Repeatable.
+    pub fn with_tags(mut self, tags: impl IntoIterator<Item = impl Into<Tag>>) -> Self {
+        tags.into_iter().for_each(|tag| _ = self.tags.insert(tag));
+        self
+    }
+
+    /// Limits and intervals of discovery.
+    pub fn with_discovery(mut self, config: impl Into<discovery::Config>) -> Self {
+        self.discovery = config.into();
+        self
+    }
+
+    /// Runs the node on a simulated network, which gives it its key.
     #[cfg(feature = "testing")]
-    pub(crate) fn with_transport(mut self, transport: Transport) -> Self {
-        self.transport = Some(transport);
+    pub(crate) fn with_transport(mut self, transport: Transport, secret_key: SecretKey) -> Self {
+        self.transport = Some((transport, secret_key));
         self
     }
 
@@ -86,29 +122,46 @@ impl NetworkBuilder {
     /// # Errors
     /// When the socket cannot be bound or the data directory cannot be used.
     pub async fn build(self) -> Result<Network, BuildError> {
-        let transport = match self.transport {
-            Some(transport) => transport,
-            None => bind(self.secret_key, self.listen, self.data_dir.as_deref(), self.relays).await?,
+        let (transport, secret) = match self.transport {
+            Some(given) => given,
+            None => {
+                let secret = secret_key(self.secret_key, self.data_dir.as_deref())?;
+                (bind(secret.clone(), self.listen, self.relays).await?, secret)
+            }
         };
         let node = Node::new(self.network_id, transport);
-        let acceptors = Acceptors::default();
+        let mut acceptors = Acceptors::default();
+        let setup = discovery::Setup {
+            config: self.discovery,
+            secret,
+            bootstrap: self.bootstrap,
+            tags: self.tags,
+            data_dir: self.data_dir,
+        };
+        let discovery = Discovery::spawn(setup, node.clone(), &mut acceptors).inspect_err(|_| {
+            node.cancel().cancel();
+            node.tasks().abort_all();
+            node.transport().abandon();
+        })?;
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node }))
+        Ok(Network::from_inner(Inner { node, discovery }))
+    }
+}
+
+fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {
+    match (given, data_dir) {
+        (Some(key), _) => Ok(key),
+        (None, Some(dir)) => identity::in_data_dir(dir),
+        (None, None) => Ok(SecretKey::from_bytes(&rand::random())),
     }
 }
 
 async fn bind(
-    secret_key: Option<SecretKey>,
+    secret_key: SecretKey,
     listen: Option<SocketAddr>,
-    data_dir: Option<&std::path::Path>,
     relays: Vec<RelayUrl>,
 ) -> Result<Transport, BuildError> {
-    let secret_key = match (secret_key, data_dir) {
-        (Some(key), _) => key,
-        (None, Some(dir)) => identity::in_data_dir(dir)?,
-        (None, None) => SecretKey::from_bytes(&rand::random()),
-    };
     let alpns = Family::ALL.iter().map(|family| family.alpn().as_bytes().to_vec()).collect();
     let transport = IrohTransport::bind(IrohConfig { secret_key, listen, relays, alpns }).await.map_err(|error| {
         let listen = listen.map_or_else(|| "all interfaces".to_owned(), |addr| addr.to_string());

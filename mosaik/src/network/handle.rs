@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
 use crate::{
+    discovery::Discovery,
     network::BuildError,
     primitives::{NetworkId, PeerId},
     transport::TaskProbe,
@@ -23,6 +24,7 @@ pub struct Network(Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) node: Node,
+    pub(super) discovery: Discovery,
 }
 
 /// The local node of a [`Network`].
@@ -66,12 +68,19 @@ impl Network {
         Local(self.0.node.clone())
     }
 
+    /// Who is in the network.
+    #[must_use]
+    pub fn discovery(&self) -> &Discovery {
+        &self.0.discovery
+    }
+
     /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
     /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
     /// closing and ends when the last handle is dropped.
     pub async fn shutdown(&self) {
         let node = &self.0.node;
         let orderly = async {
+            self.0.discovery.shutdown().await;
             node.pool().close(CloseCode::ShuttingDown);
             node.cancel().cancel();
             node.transport().close().await;

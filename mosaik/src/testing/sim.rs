@@ -181,7 +181,7 @@ impl SimNode {
     pub fn builder(&self, network_id: impl Into<NetworkId>) -> NetworkBuilder {
         let alpns = Family::ALL.iter().map(|family| family.alpn().as_bytes().to_vec()).collect();
         let transport = SimTransport::start(&self.net, self.ix, None, alpns);
-        Network::builder(network_id).with_transport(Transport::Sim(transport))
+        Network::builder(network_id).with_transport(Transport::Sim(transport), self.secret_key())
     }
 
     /// [`crash`](Self::crash), then [`builder`](Self::builder): the node comes back with its key and address and no memory.
