@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use iroh::{EndpointAddr, SecretKey};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     network::{Acceptors, Node, Protocol},
-    primitives::{Tag, Tags},
+    primitives::{Tag, Tags, watch},
 };
 
 /// Nodes of this process that a starting node dials.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, Semaphore},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,10 @@ use super::{
     events::Subscribers,
     stats::Counters,
 };
-use crate::{network::Node, primitives::PeerId};
+use crate::{
+    network::Node,
+    primitives::{PeerId, watch},
+};
 
 /// The core's clock starts here: further from zero than any lease is long.
 const ORIGIN: Now = Duration::from_secs(3600);

@@ -12,10 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use iroh::EndpointAddr;
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +21,7 @@ use super::{
 };
 use crate::{
     network::{CloseCode, Incoming, Node},
-    primitives::PeerId,
+    primitives::{PeerId, watch},
 };
 
 /// A link that is not needed is kept for so long: peers often become neighbours again, and one stream keeps the order.
