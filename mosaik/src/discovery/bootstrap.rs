@@ -1,6 +1,6 @@
 //! [`Bootstrap`]: how a user names a first contact.
 
-use std::{fmt, str::FromStr};
+use std::{convert::Infallible, fmt, str::FromStr};
 
 use iroh::{EndpointAddr, TransportAddr};
 
@@ -66,7 +66,23 @@ impl From<PeerId> for Bootstrap {
     }
 }
 
-/// Text that names no peer. Converting a `&str` with `into()` is not offered, because it can fail: use `parse`.
+impl TryFrom<&str> for Bootstrap {
+    type Error = BootstrapError;
+
+    fn try_from(text: &str) -> Result<Self, BootstrapError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Bootstrap {
+    type Error = BootstrapError;
+
+    fn try_from(text: String) -> Result<Self, BootstrapError> {
+        text.parse()
+    }
+}
+
+/// Text that names no peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootstrapError {
@@ -88,6 +104,12 @@ pub enum BootstrapError {
         /// What stands where the host is expected.
         host: String,
     },
+}
+
+impl From<Infallible> for BootstrapError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl FromStr for Bootstrap {

@@ -12,7 +12,7 @@ use super::{
     router::{self, Acceptors},
 };
 use crate::{
-    discovery::{self, Bootstrap, Discovery, EntryError},
+    discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
     primitives::{NetworkId, Tag, Tags},
     transport::{IrohConfig, IrohTransport, Transport},
 };
@@ -26,7 +26,7 @@ pub struct NetworkBuilder {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     relays: Vec<RelayUrl>,
-    bootstrap: Vec<Bootstrap>,
+    bootstrap: Vec<Result<Bootstrap, BootstrapError>>,
     tags: Tags,
     discovery: discovery::Config,
     transport: Option<(Transport, SecretKey)>,
@@ -47,6 +47,9 @@ pub enum BuildError {
     /// The node's identity could not be read or kept.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A bootstrap peer was named by text that names no peer.
+    #[error("bootstrap peer: {0}")]
+    Bootstrap(#[from] BootstrapError),
     /// The tags are over the limit of an entry.
     #[error("the node's own entry: {0}")]
     Entry(#[from] EntryError),
@@ -91,10 +94,14 @@ impl NetworkBuilder {
         self
     }
 
-    /// A peer to contact first: an address, a peer id, or a parsed [`Bootstrap`] such as `id@host:port`. Repeatable.
-    /// The node stays in touch with it: when it is lost, it is looked for until it is back.
-    pub fn with_bootstrap(mut self, peer: impl Into<Bootstrap>) -> Self {
-        self.bootstrap.push(peer.into());
+    /// A peer to contact first: an `EndpointAddr`, a [`PeerId`](crate::PeerId), or text such as `id@host:port`.
+    /// Repeatable. The node stays in touch with it: when it is lost, it is looked for until it is back. Text that names no
+    /// peer is reported by [`build`](Self::build).
+    pub fn with_bootstrap<B>(mut self, peer: B) -> Self
+    where
+        B: TryInto<Bootstrap, Error: Into<BootstrapError>>,
+    {
+        self.bootstrap.push(peer.try_into().map_err(Into::into));
         self
     }
 
@@ -120,8 +127,10 @@ impl NetworkBuilder {
     /// Starts the node. Returns as soon as the socket is bound; peers are found in the background.
     ///
     /// # Errors
-    /// When the socket cannot be bound or the data directory cannot be used.
+    /// When the socket cannot be bound, the data directory cannot be used, a bootstrap peer is named wrongly, or there are
+    /// more tags than an entry holds.
     pub async fn build(self) -> Result<Network, BuildError> {
+        let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
         let (transport, secret) = match self.transport {
             Some(given) => given,
             None => {
@@ -131,13 +140,8 @@ impl NetworkBuilder {
         };
         let node = Node::new(self.network_id, transport);
         let mut acceptors = Acceptors::default();
-        let setup = discovery::Setup {
-            config: self.discovery,
-            secret,
-            bootstrap: self.bootstrap,
-            tags: self.tags,
-            data_dir: self.data_dir,
-        };
+        let setup =
+            discovery::Setup { config: self.discovery, secret, bootstrap, tags: self.tags, data_dir: self.data_dir };
         let discovery = Discovery::spawn(setup, node.clone(), &mut acceptors).inspect_err(|_| {
             node.cancel().cancel();
             node.tasks().abort_all();
