@@ -19,6 +19,8 @@ pages! {
     readme "../README.md"
     introduction "src/introduction.md"
     identity "src/identity.md"
+    discovery "src/discovery.md"
+    testing "src/testing.md"
     protocols "src/protocols.md"
     decisions "src/decisions.md"
 }
