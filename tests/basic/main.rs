@@ -1,3 +1,6 @@
 //! The integration suite: `cargo test --test basic`. One module per subsystem.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 mod discovery;
+mod layering;

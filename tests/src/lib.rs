@@ -1,1 +1,1 @@
-
+//! The shared parts of the integration tests.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
-    primitives::{NetworkId, Tag, Tags},
+    primitives::{NetworkId, Tag, Tags, fresh_bytes},
     transport::{IrohConfig, IrohTransport, Transport},
 };
 
@@ -157,7 +157,7 @@ fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> R
     match (given, data_dir) {
         (Some(key), _) => Ok(key),
         (None, Some(dir)) => identity::in_data_dir(dir),
-        (None, None) => Ok(SecretKey::from_bytes(&rand::random())),
+        (None, None) => Ok(SecretKey::from_bytes(&fresh_bytes())),
     }
 }
 

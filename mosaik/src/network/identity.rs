@@ -8,7 +8,7 @@ use std::{
 
 use iroh::SecretKey;
 
-use crate::primitives::parse_hex;
+use crate::primitives::{fresh_bytes, parse_hex};
 
 /// The file in the data directory that holds the secret key as 64 hex digits.
 const FILE: &str = "secret.key";
@@ -49,7 +49,7 @@ pub(crate) fn load_or_create(path: &Path) -> Result<SecretKey, SecretError> {
             Ok(SecretKey::from_bytes(&bytes))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = SecretKey::from_bytes(&rand::random());
+            let key = SecretKey::from_bytes(&fresh_bytes());
             write_private(path, &key).map_err(io)?;
             Ok(key)
         }
@@ -64,8 +64,10 @@ fn write_private(path: &Path, key: &SecretKey) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    let hex: String = key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{hex}")?;
+    for byte in key.to_bytes() {
+        write!(file, "{byte:02x}")?;
+    }
+    writeln!(file)?;
     file.sync_all()
 }
 

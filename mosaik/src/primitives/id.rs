@@ -117,7 +117,7 @@ impl NetworkId {
     /// A fresh identifier from the operating system's randomness.
     #[must_use]
     pub fn random() -> Self {
-        Self(rand::random())
+        Self(super::fresh_bytes())
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod const_hash;
 mod datum;
+mod entropy;
 mod id;
 mod peer;
 pub(crate) mod watch;
@@ -12,4 +13,5 @@ pub use datum::{Datum, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
 
+pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;

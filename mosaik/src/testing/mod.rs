@@ -24,9 +24,11 @@
 
 mod eventually;
 mod sim;
+mod trace;
 
 pub use self::{
     eventually::eventually,
     sim::{Sim, SimNode, Trace},
+    trace::trace,
 };
 pub use crate::transport::sim::{LinkQuality, Traffic};

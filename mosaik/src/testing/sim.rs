@@ -59,6 +59,7 @@ impl Sim {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.unwrap_or_else(|error| panic!("cannot start a runtime: {error}"));
         runtime.block_on(async {
+            super::trace();
             let sim = Self::new(seed);
             let _report = Report(sim.clone());
             scenario(sim).await
@@ -211,6 +212,7 @@ impl SimNode {
     /// Sets the node's wall clock so many seconds ahead of the others' (behind, if negative). The clock's rate and
     /// all timers stay true.
     pub fn skew(&self, seconds: f64) {
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates at 292,000 years")]
         self.net.set_skew(self.ix, (seconds * 1e6) as i64);
     }
 

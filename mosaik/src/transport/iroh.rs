@@ -27,7 +27,7 @@ use super::{
     CONNECT_TIMEOUT, Code, ConnectError, ConnectionLost, IDLE_TIMEOUT, KEEP_ALIVE, MAX_STREAMS, ReadError, Tasks,
     WriteError,
 };
-use crate::primitives::PeerId;
+use crate::primitives::{PeerId, fresh_bytes};
 
 /// Handshakes that may be under way at once; further dials wait in the endpoint's own bounded queue.
 const MAX_HANDSHAKES: usize = 256;
@@ -157,7 +157,7 @@ impl IrohTransport {
 
     #[expect(clippy::unused_self, reason = "in simulation each node has its own seed")]
     pub(crate) fn random_seed(&self) -> [u8; 32] {
-        rand::random()
+        fresh_bytes()
     }
 }
 

@@ -8,7 +8,7 @@ mod iroh;
 #[cfg(feature = "testing")]
 pub(crate) mod sim;
 mod tasks;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;
 
 use std::{fmt, time::Duration};
@@ -158,12 +158,12 @@ impl Transport {
 
     /// Closes every connection (code 0) and releases the socket.
     pub(crate) async fn close(&self) {
-        on!(self, t => t.close().await)
+        on!(self, t => t.close().await);
     }
 
     /// Releases the socket without waiting, for a node whose last handle was dropped.
     pub(crate) fn abandon(&self) {
-        on!(self, t => t.abandon())
+        on!(self, t => t.abandon());
     }
 
     /// The node's spawner: every task of the node runs on it.
@@ -233,7 +233,7 @@ impl Connection {
 
     /// Closes the connection; data not yet delivered is dropped. Later calls change nothing.
     pub(crate) fn close(&self, code: Code) {
-        on!(self, c => c.close(code))
+        on!(self, c => c.close(code));
     }
 
     /// The smoothed round-trip time of the path in use.
@@ -256,12 +256,12 @@ impl SendStream {
 
     /// Ends the stream after what was written; the receiver reads to the end. Idempotent.
     pub(crate) fn finish(&mut self) {
-        on!(self, s => s.finish())
+        on!(self, s => s.finish());
     }
 
     /// Ends the stream at once; what the receiver has not read yet is dropped. Idempotent.
     pub(crate) fn reset(&mut self, code: Code) {
-        on!(self, s => s.reset(code))
+        on!(self, s => s.reset(code));
     }
 
     /// Resolves with the receiver's code when it stopped the stream, and with `None` when all of a finished stream has
@@ -272,7 +272,7 @@ impl SendStream {
 
     /// Streams of higher priority are sent first; the default is 0.
     pub(crate) fn set_priority(&self, priority: i32) {
-        on!(self, s => s.set_priority(priority))
+        on!(self, s => s.set_priority(priority));
     }
 }
 
@@ -284,7 +284,7 @@ impl RecvStream {
 
     /// Tells the sender that nothing more will be read. Idempotent.
     pub(crate) fn stop(&mut self, code: Code) {
-        on!(self, s => s.stop(code))
+        on!(self, s => s.stop(code));
     }
 }
 

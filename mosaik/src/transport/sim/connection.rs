@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, OnceLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -201,7 +202,7 @@ impl SimConnection {
     }
 
     pub(crate) async fn closed(&self) -> ConnectionLost {
-        wait(&self.handle.signals.changed, || self.close_reason()).await
+        wait(&self.handle.signals.changed, || self.close_reason().map_or(Poll::Pending, Poll::Ready)).await
     }
 
     pub(crate) fn close_reason(&self) -> Option<ConnectionLost> {
@@ -218,12 +219,12 @@ impl SimConnection {
 }
 
 /// Waits for a signal until there is an answer.
-pub(super) async fn wait<T>(signal: &Notify, mut answer: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn wait<T>(signal: &Notify, mut answer: impl FnMut() -> Poll<T>) -> T {
     loop {
         let signalled = signal.notified();
         tokio::pin!(signalled);
         signalled.as_mut().enable();
-        if let Some(answer) = answer() {
+        if let Poll::Ready(answer) = answer() {
             return answer;
         }
         signalled.await;

@@ -4,7 +4,7 @@
 //! authentication does. There are no keep-alive packets: an end is *deaf* from the moment at which none could reach
 //! it (path cut, a node stopped or dead, the other end gone), and is lost one idle time-out later unless that changed.
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use iroh::EndpointAddr;
 
@@ -59,14 +59,15 @@ impl World {
     }
 
     /// The outcome of a dial, once there is one.
-    pub(super) fn dialled(&self, conn: ConnId) -> Option<Result<(), ConnectError>> {
-        match &self.conns.get(&conn)?.end(Side::Dialler).state {
-            EndState::Dialling | EndState::Unborn | EndState::Handshaking => None,
-            EndState::Refused(error) => Some(Err(error.clone())),
-            EndState::Open => Some(Ok(())),
-            EndState::Over(ConnectionLost::ClosedByPeer { code }) => Some(Err(ConnectError::Refused { code: *code })),
-            EndState::Over(_) => Some(Err(ConnectError::Closed)),
-        }
+    pub(super) fn dialled(&self, conn: ConnId) -> Poll<Result<(), ConnectError>> {
+        let Some(connection) = self.conns.get(&conn) else { return Poll::Ready(Err(ConnectError::Closed)) };
+        Poll::Ready(match &connection.end(Side::Dialler).state {
+            EndState::Dialling | EndState::Unborn | EndState::Handshaking => return Poll::Pending,
+            EndState::Refused(error) => Err(error.clone()),
+            EndState::Open => Ok(()),
+            EndState::Over(ConnectionLost::ClosedByPeer { code }) => Err(ConnectError::Refused { code: *code }),
+            EndState::Over(_) => Err(ConnectError::Closed),
+        })
     }
 
     pub(super) fn on_dial(&mut self, conn: ConnId) {
@@ -122,17 +123,17 @@ impl World {
         }
     }
 
-    /// The next connection for a node to take; `Some(None)` when it takes none any more.
-    pub(super) fn accept(&mut self, node: NodeIx, life: u32) -> Option<Option<(ConnId, Arc<Signals>)>> {
+    /// The next connection for a node to take; ready with `None` when it takes none any more.
+    pub(super) fn accept(&mut self, node: NodeIx, life: u32) -> Poll<Option<(ConnId, Arc<Signals>)>> {
         if !self.is_alive(node, life) {
-            return Some(None);
+            return Poll::Ready(None);
         }
         while let Some(conn) = self.nodes[node].backlog.pop_front() {
             if let Some(connection) = self.conns.get(&conn) {
-                return Some(Some((conn, connection.end(Side::Acceptor).signals.clone())));
+                return Poll::Ready(Some((conn, connection.end(Side::Acceptor).signals.clone())));
             }
         }
-        None
+        Poll::Pending
     }
 
     /// Who is at the other end, and under which protocol.
@@ -141,7 +142,7 @@ impl World {
         Some((self.nodes[connection.end(side.other()).node].id, connection.alpn))
     }
 
-    pub(super) fn rtt(&self, conn: ConnId) -> Option<std::time::Duration> {
+    pub(super) fn rtt(&self, conn: ConnId) -> Option<Duration> {
         let connection = self.conns.get(&conn)?;
         Some(self.paths.rtt(connection.end(Side::Dialler).node, connection.end(Side::Acceptor).node))
     }

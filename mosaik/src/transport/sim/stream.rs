@@ -2,7 +2,7 @@
 //!
 //! Each call enters the world for an instant; waiting is a waker left in the stream's pipe.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 
@@ -57,11 +57,7 @@ impl SimSendStream {
     async fn write(&self, mut bytes: Bytes) -> Result<(), WriteError> {
         let Handle { net, conn, side, .. } = &*self.handle;
         loop {
-            poll_fn(|cx| match net.with(|world| world.write(*conn, *side, self.key, &mut bytes, cx.waker())) {
-                Some(outcome) => Poll::Ready(outcome),
-                None => Poll::Pending,
-            })
-            .await?;
+            poll_fn(|cx| net.with(|world| world.write(*conn, *side, self.key, &mut bytes, cx.waker()))).await?;
             if bytes.is_empty() {
                 return Ok(());
             }
@@ -80,11 +76,7 @@ impl SimSendStream {
 
     pub(crate) async fn stopped(&mut self) -> Result<Option<Code>, ConnectionLost> {
         let Handle { net, conn, side, .. } = &*self.handle;
-        poll_fn(|cx| match net.with(|world| world.poll_stopped(*conn, *side, self.key, cx.waker())) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
-        })
-        .await
+        poll_fn(|cx| net.with(|world| world.poll_stopped(*conn, *side, self.key, cx.waker()))).await
     }
 
     /// Has no effect: the simulator sends what is written at once, in the order of writing.
@@ -106,11 +98,7 @@ impl SimRecvStream {
 
     pub(crate) async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
         let Handle { net, conn, side, .. } = &*self.handle;
-        poll_fn(|cx| match net.with(|world| world.read(*conn, *side, self.key, max, cx.waker())) {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
-        })
-        .await
+        poll_fn(|cx| net.with(|world| world.read(*conn, *side, self.key, max, cx.waker()))).await
     }
 
     pub(crate) fn stop(&mut self, code: Code) {

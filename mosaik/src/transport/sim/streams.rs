@@ -2,7 +2,7 @@
 //!
 //! Pure bookkeeping on the world; the futures around it are in `stream.rs`.
 
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
@@ -34,14 +34,14 @@ impl World {
     }
 
     /// A new stream, unless the other end allows no more for now.
-    pub(super) fn open_stream(&mut self, conn: ConnId, side: Side) -> Option<Result<StreamKey, ConnectionLost>> {
+    pub(super) fn open_stream(&mut self, conn: ConnId, side: Side) -> Poll<Result<StreamKey, ConnectionLost>> {
         if let Some(reason) = self.over(conn, side) {
-            return Some(Err(reason));
+            return Poll::Ready(Err(reason));
         }
-        let connection = self.conns.get_mut(&conn)?;
+        let Some(connection) = self.conns.get_mut(&conn) else { return Poll::Pending };
         let end = connection.end_mut(side);
         if end.opened == end.allowed {
-            return None;
+            return Poll::Pending;
         }
         let key = StreamKey { opener: side, index: end.opened };
         end.opened += 1;
@@ -49,11 +49,11 @@ impl World {
         stream.halves[side as usize] = 2;
         self.nodes[end.node].traffic.streams += 1;
         connection.streams.insert(key, stream);
-        Some(Ok(key))
+        Poll::Ready(Ok(key))
     }
 
     /// The next stream that the other end opened; streams that came before the end of the connection still count.
-    pub(super) fn accept_stream(&mut self, conn: ConnId, side: Side) -> Option<Result<StreamKey, ConnectionLost>> {
+    pub(super) fn accept_stream(&mut self, conn: ConnId, side: Side) -> Poll<Result<StreamKey, ConnectionLost>> {
         if let Some(connection) = self.conns.get_mut(&conn)
             && let Some(key) = connection.end_mut(side).incoming.pop_front()
         {
@@ -61,9 +61,9 @@ impl World {
                 stream.accepted = true;
                 stream.halves[side as usize] = 2;
             }
-            return Some(Ok(key));
+            return Poll::Ready(Ok(key));
         }
-        self.over(conn, side).map(Err)
+        self.over(conn, side).map_or(Poll::Pending, |reason| Poll::Ready(Err(reason)))
     }
 
     /// Shows the receiving end all streams up to this one, as QUIC does: a stream's first packet also opens those
@@ -80,8 +80,8 @@ impl World {
         self.wakes.signal(&end.signals.incoming);
     }
 
-    /// Writes as much as the window allows and takes it off `bytes`; `None` when nothing was written for lack of
-    /// credit, `waker` is woken then.
+    /// Writes as much as the window allows and takes it off `bytes`; pending when nothing was written for lack of
+    /// credit; `waker` is woken then.
     pub(super) fn write(
         &mut self,
         conn: ConnId,
@@ -89,21 +89,21 @@ impl World {
         key: StreamKey,
         bytes: &mut Bytes,
         waker: &Waker,
-    ) -> Option<Result<(), WriteError>> {
+    ) -> Poll<Result<(), WriteError>> {
         let lost = self.over(conn, side);
-        let Some(pipe) = self.pipe(conn, key, side) else { return Some(Err(WriteError::Finished)) };
+        let Some(pipe) = self.pipe(conn, key, side) else { return Poll::Ready(Err(WriteError::Finished)) };
         if pipe.sending != Sending::Open {
-            return Some(Err(WriteError::Finished));
+            return Poll::Ready(Err(WriteError::Finished));
         }
         if let Some(reason) = lost {
-            return Some(Err(reason.into()));
+            return Poll::Ready(Err(reason.into()));
         }
         if let Some(code) = pipe.stopped {
-            return Some(Err(WriteError::Stopped { code }));
+            return Poll::Ready(Err(WriteError::Stopped { code }));
         }
         if pipe.credit == 0 {
             pipe.writer = Some(waker.clone());
-            return None;
+            return Poll::Pending;
         }
         let fits = bytes.len().min(usize::try_from(pipe.credit).unwrap_or(usize::MAX));
         let mut offset = pipe.written;
@@ -116,7 +116,7 @@ impl World {
             self.send(conn, side, Body::Data { stream: key, offset, bytes: segment });
             offset += length;
         }
-        Some(Ok(()))
+        Poll::Ready(Ok(()))
     }
 
     fn segment(&mut self, length: usize) -> usize {
@@ -153,17 +153,17 @@ impl World {
         side: Side,
         key: StreamKey,
         waker: &Waker,
-    ) -> Option<Result<Option<Code>, ConnectionLost>> {
+    ) -> Poll<Result<Option<Code>, ConnectionLost>> {
         let lost = self.over(conn, side);
-        let Some(pipe) = self.pipe(conn, key, side) else { return Some(Ok(None)) };
+        let Some(pipe) = self.pipe(conn, key, side) else { return Poll::Ready(Ok(None)) };
         if pipe.stopped.is_some() || pipe.acked {
-            return Some(Ok(pipe.stopped));
+            return Poll::Ready(Ok(pipe.stopped));
         }
         if let Some(reason) = lost {
-            return Some(Err(reason));
+            return Poll::Ready(Err(reason));
         }
         pipe.writer = Some(waker.clone());
-        None
+        Poll::Pending
     }
 
     /// Reads what has arrived, also after the end of the connection.
@@ -174,9 +174,9 @@ impl World {
         key: StreamKey,
         max: usize,
         waker: &Waker,
-    ) -> Option<Result<Option<Bytes>, ReadError>> {
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
         let lost = self.over(conn, side);
-        let Some(pipe) = self.pipe(conn, key, side.other()) else { return Some(Ok(None)) };
+        let Some(pipe) = self.pipe(conn, key, side.other()) else { return Poll::Ready(Ok(None)) };
         let found = pipe.read(max);
         let credit = pipe.return_credit();
         if found == Read::Nothing && lost.is_none() {
@@ -186,15 +186,15 @@ impl World {
             self.send_open(conn, side, Body::Credit { stream: key, bytes });
         }
         match found {
-            Read::Chunk(bytes) => Some(Ok(Some(bytes))),
-            Read::Nothing => lost.map(|reason| Err(reason.into())),
+            Read::Chunk(bytes) => Poll::Ready(Ok(Some(bytes))),
+            Read::Nothing => lost.map_or(Poll::Pending, |reason| Poll::Ready(Err(reason.into()))),
             Read::End => {
                 self.settle(conn, key);
-                Some(Ok(None))
+                Poll::Ready(Ok(None))
             }
             Read::Reset(code) => {
                 self.settle(conn, key);
-                Some(Err(ReadError::Reset { code }))
+                Poll::Ready(Err(ReadError::Reset { code }))
             }
         }
     }
