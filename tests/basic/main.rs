@@ -4,4 +4,4 @@
 
 mod discovery;
 mod layering;
-mod sim;
+mod streams;

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
     primitives::{NetworkId, Tag, Tags, fresh_bytes},
+    streams::Streams,
     transport::{IrohConfig, IrohTransport, Transport},
 };
 
@@ -147,9 +148,10 @@ impl NetworkBuilder {
             node.tasks().abort_all();
             node.transport().abandon();
         })?;
+        let streams = Streams::new(node.clone(), discovery.clone(), &mut acceptors);
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node, discovery }))
+        Ok(Network::from_inner(Inner { node, discovery, streams }))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     discovery::Discovery,
     network::BuildError,
     primitives::{NetworkId, PeerId},
+    streams::Streams,
     transport::TaskProbe,
 };
 
@@ -18,27 +19,6 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A running node of a network. Cheap to clone; when the last clone is dropped the node ends at once, as in a crash.
 /// Call [`shutdown`](Self::shutdown) to leave gracefully.
-///
-/// ```
-/// use futures::StreamExt;
-/// use mosaik::{Network, NetworkId, discovery::Event};
-///
-/// # #[tokio::main]
-/// # async fn main() -> Result<(), mosaik::network::BuildError> {
-/// let network_id = NetworkId::random();
-/// let first = Network::new(network_id).await?;
-/// let mut events = first.discovery().events();
-///
-/// let second = Network::builder(network_id).with_tags(["sensor"]).build().await?;
-/// if let Some(Event::PeerDiscovered(peer)) = events.next().await {
-///     assert_eq!(peer.id(), second.local().id());
-///     assert!(peer.tags().contains("sensor"));
-/// }
-/// second.shutdown().await;
-/// first.shutdown().await;
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Clone, Debug)]
 pub struct Network(Arc<Inner>);
 
@@ -46,6 +26,7 @@ pub struct Network(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) node: Node,
     pub(super) discovery: Discovery,
+    pub(super) streams: Streams,
 }
 
 /// The local node of a [`Network`].
@@ -94,12 +75,19 @@ impl Network {
         &self.0.discovery
     }
 
+    /// Producers and consumers.
+    #[must_use]
+    pub fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
     /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
     /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
     /// closing and ends when the last handle is dropped.
     pub async fn shutdown(&self) {
         let node = &self.0.node;
         let orderly = async {
+            self.0.streams.shutdown().await;
             self.0.discovery.shutdown().await;
             node.pool().close(CloseCode::ShuttingDown);
             node.cancel().cancel();

@@ -1,0 +1,62 @@
+//! [`ConsumerBuilder`]: what a consumer is configured with.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use super::{Consumer, shared::Shared, worker};
+use crate::{
+    discovery::PeerEntry,
+    primitives::{Datum, StreamId},
+    streams::{Registry, producer::Predicate, protocol::Fingerprint},
+};
+
+/// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
+#[must_use = "a builder does nothing until built"]
+pub struct ConsumerBuilder<T> {
+    registry: Arc<Registry>,
+    stream: StreamId,
+    fingerprint: Option<Fingerprint>,
+    subscribe_if: Option<Predicate>,
+    datum: PhantomData<fn() -> T>,
+}
+
+impl<T: Datum> ConsumerBuilder<T> {
+    pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, stream: StreamId::of::<T>(), fingerprint: None, subscribe_if: None, datum: PhantomData }
+    }
+
+    /// Subscribes only to producers for which this holds. It is asked again when the catalog changes, and every second; a
+    /// producer that no longer qualifies is left. Default: every producer of the stream.
+    pub fn subscribe_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
+        self.subscribe_if = Some(Box::new(predicate));
+        self
+    }
+
+    /// The stream's identity. Default: the serde container name of `T`.
+    pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
+        self.stream = stream.into();
+        self
+    }
+
+    /// The fingerprint of the type's declared shape; producers with another one refuse it.
+    #[doc(hidden)]
+    pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Starts consuming.
+    pub fn build(self) -> Consumer<T> {
+        let Self { registry, stream, fingerprint, subscribe_if, .. } = self;
+        registry.consumer_opened(stream, fingerprint);
+        let tasks = registry.node.tasks().clone();
+        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if));
+        tasks.spawn("consumer", worker::run(shared.clone()));
+        Consumer::new(shared)
+    }
+}
+
+impl<T> fmt::Debug for ConsumerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerBuilder").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}

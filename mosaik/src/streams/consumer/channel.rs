@@ -1,0 +1,183 @@
+//! What a consumer knows of one producer: the state of the subscription, its figures, and its share of the queue.
+//!
+//! The subscription's task writes it, the handle reads it and counts what it hands out. It outlives single connections.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    discovery::PeerEntry,
+    primitives::PeerId,
+    streams::{
+        core::lag::Depth,
+        limits::CONSUMER_BUFFER,
+        stats::{ChannelInfo, ChannelState, Stats},
+    },
+};
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) peer: PeerId,
+    state: Mutex<State>,
+    queued_items: AtomicU64,
+    queued_bytes: AtomicUsize,
+    high_items: AtomicU64,
+    high_bytes: AtomicUsize,
+    /// Told when there is room again.
+    room: Notify,
+    /// Handed out. Written by the handle alone.
+    datums: AtomicU64,
+    bytes: AtomicU64,
+    gaps: AtomicU64,
+    drops: AtomicU64,
+    /// An item could not be decoded; batches of this connection that are still queued are dropped.
+    failed: AtomicBool,
+    failure: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    entry: PeerEntry,
+    state: ChannelState,
+    since: Option<Instant>,
+    failure: Option<String>,
+}
+
+impl Channel {
+    pub(super) fn new(entry: PeerEntry) -> Self {
+        Self {
+            peer: entry.id(),
+            state: Mutex::new(State { entry, state: ChannelState::Connecting, since: None, failure: None }),
+            queued_items: AtomicU64::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            high_items: AtomicU64::new(0),
+            high_bytes: AtomicUsize::new(0),
+            room: Notify::new(),
+            datums: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            gaps: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            failure: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_entry(&self, entry: PeerEntry) {
+        self.state().entry = entry;
+    }
+
+    pub(super) fn set_state(&self, state: ChannelState) {
+        let mut inner = self.state();
+        inner.state = state;
+        inner.since = (state == ChannelState::Connected).then(Instant::now);
+    }
+
+    /// The producer's entry, if items flow.
+    pub(super) fn connected(&self) -> Option<PeerEntry> {
+        let state = self.state();
+        (state.state == ChannelState::Connected).then(|| state.entry.clone())
+    }
+
+    // The queue.
+
+    pub(super) fn has_room(&self) -> bool {
+        self.queued_bytes.load(Relaxed) < CONSUMER_BUFFER
+    }
+
+    /// Resolves when this subscription may queue more. Cancellation-safe; for one waiter.
+    pub(super) async fn room(&self) {
+        while !self.has_room() {
+            self.room.notified().await;
+        }
+    }
+
+    pub(super) fn queued(&self, items: u64, bytes: usize) {
+        let items = self.queued_items.fetch_add(items, Relaxed) + items;
+        let bytes = self.queued_bytes.fetch_add(bytes, Relaxed) + bytes;
+        self.high_items.fetch_max(items, Relaxed);
+        self.high_bytes.fetch_max(bytes, Relaxed);
+    }
+
+    pub(super) fn dequeued(&self, items: u64, bytes: usize, limit: usize) {
+        self.queued_items.fetch_sub(items, Relaxed);
+        let before = self.queued_bytes.fetch_sub(bytes, Relaxed);
+        if before >= limit && before - bytes < limit {
+            self.room.notify_one();
+        }
+    }
+
+    // What the handle does.
+
+    /// One item was handed out. Plain stores: there is one handle.
+    pub(super) fn delivered(&self, bytes: usize) {
+        self.datums.store(self.datums.load(Relaxed) + 1, Relaxed);
+        self.bytes.store(self.bytes.load(Relaxed) + bytes as u64, Relaxed);
+    }
+
+    /// An item could not be decoded: ends the connection.
+    pub(super) fn fail(&self, error: String) {
+        self.state().failure = Some(error);
+        self.failed.store(true, Relaxed);
+        self.failure.notify_one();
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Relaxed)
+    }
+
+    // What the subscription's task does.
+
+    /// Resolves when an item could not be decoded. Cancellation-safe; for one waiter.
+    pub(super) async fn failure(&self) -> String {
+        loop {
+            if let Some(failure) = self.state().failure.take() {
+                return failure;
+            }
+            self.failure.notified().await;
+        }
+    }
+
+    /// A new connection starts with a clean slate.
+    pub(super) fn clear_failure(&self) {
+        self.state().failure = None;
+        self.failed.store(false, Relaxed);
+    }
+
+    pub(super) fn missed(&self, items: u64) {
+        self.gaps.fetch_add(1, Relaxed);
+        self.drops.fetch_add(items, Relaxed);
+    }
+
+    // Figures.
+
+    pub(super) fn stats(&self, rtt: Option<Duration>) -> Stats {
+        let since = self.state().since;
+        Stats {
+            datums: self.datums.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            gaps: self.gaps.load(Relaxed),
+            drops: self.drops.load(Relaxed),
+            uptime: since.map(|since| since.elapsed()),
+            queue: Depth { items: self.queued_items.load(Relaxed), bytes: self.queued_bytes.load(Relaxed) as u64 },
+            high_water: Depth { items: self.high_items.load(Relaxed), bytes: self.high_bytes.load(Relaxed) as u64 },
+            rtt,
+        }
+    }
+
+    pub(super) fn info(&self, rtt: Option<Duration>) -> ChannelInfo {
+        let stats = self.stats(rtt);
+        let state = self.state();
+        ChannelInfo { peer: state.entry.clone(), state: state.state, stats }
+    }
+}

@@ -1,0 +1,185 @@
+//! The consuming side of a stream: the [`Consumer`] handle.
+//!
+//! One worker decides which producers to subscribe to ([`worker`]), one task per producer keeps the subscription and
+//! reads it ([`subscription`]), and the handle decodes items from the batches that they queue ([`merge`]).
+
+mod builder;
+mod channel;
+mod merge;
+mod shared;
+mod subscription;
+mod worker;
+
+use std::{
+    fmt,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream};
+use tokio::task::coop;
+
+pub use self::builder::ConsumerBuilder;
+use self::{channel::Channel, shared::Shared};
+use super::{
+    conditions::When,
+    core::frames::{ITEM_HEADER, split_item},
+    events::Events,
+    stats::{ChannelInfo, Stats},
+};
+use crate::primitives::{Datum, PeerId, StreamId};
+
+/// Receives the items of one stream from every producer that qualifies. It is a `futures::Stream`; dropping it ends its
+/// subscriptions.
+///
+/// Items of one producer come in order, each at most once; those of several are mixed as they arrive. What is missed is
+/// told by [`events`](Self::events) and counted in [`stats`](Self::stats). A consumer that is not read holds up to 512 KiB per
+/// producer (and one item more), then the network's flow control holds the producer back.
+#[must_use = "a consumer subscribes as long as it lives"]
+pub struct Consumer<T> {
+    shared: Arc<Shared>,
+    current: Option<Current>,
+    datum: PhantomData<fn() -> T>,
+}
+
+/// The batch that is being decoded.
+struct Current {
+    channel: Arc<Channel>,
+    epoch: u64,
+    next: u64,
+    data: Bytes,
+    at: usize,
+}
+
+/// Where an item comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Origin {
+    /// The producer.
+    pub producer: PeerId,
+    /// The producer's epoch: grows with each start of it.
+    pub epoch: u64,
+    /// The item's number within the epoch, counted from 0.
+    pub seq: u64,
+}
+
+impl<T: Datum> Consumer<T> {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, current: None, datum: PhantomData }
+    }
+
+    /// The next item; `None` when the network is shut down. Cancellation-safe.
+    pub async fn recv(&mut self) -> Option<T> {
+        self.recv_from().await.map(|(item, _)| item)
+    }
+
+    /// The next item and where it comes from; `None` when the network is shut down. Cancellation-safe.
+    pub async fn recv_from(&mut self) -> Option<(T, Origin)> {
+        std::future::poll_fn(|cx| self.poll_recv_from(cx)).await
+    }
+
+    /// The next item if one is there already.
+    pub fn try_recv(&mut self) -> Option<T> {
+        self.recv().now_or_never().flatten()
+    }
+
+    /// See [`recv_from`](Self::recv_from).
+    pub fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Origin)>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        loop {
+            if let Some(current) = &mut self.current {
+                match current.next() {
+                    Some(Ok(item)) => {
+                        coop.made_progress();
+                        return Poll::Ready(Some(item));
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(peer = ?current.channel.peer, stream = ?self.shared.stream, error, "undecodable item");
+                        current.channel.fail(error);
+                    }
+                    None => {}
+                }
+            }
+            self.current = None;
+            let Some(batch) = ready!(self.shared.merge.poll_pop(cx)) else { return Poll::Ready(None) };
+            if !batch.channel.has_failed() {
+                let (channel, epoch, next, data) = (batch.channel, batch.epoch, batch.first, batch.data);
+                self.current = Some(Current { channel, epoch, next, data, at: 0 });
+            }
+        }
+    }
+
+    /// Futures that wait for producers. A consumer is online while it has one.
+    pub fn when(&self) -> When {
+        When::new(self.shared.topology())
+    }
+
+    /// The producers from which items flow now.
+    pub fn producers(&self) -> impl Iterator<Item = ChannelInfo> + use<T> {
+        self.shared.channels().into_iter().filter(ChannelInfo::is_connected)
+    }
+
+    /// Every producer that qualifies, also those that are not connected yet or keep this consumer waiting.
+    pub fn candidates(&self) -> impl Iterator<Item = ChannelInfo> + use<T> {
+        self.shared.channels().into_iter()
+    }
+
+    /// Figures of all subscriptions together.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    /// Connections, gaps and refusals from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.shared.events.subscribe()
+    }
+
+    /// The stream's id.
+    #[must_use]
+    pub fn stream_id(&self) -> StreamId {
+        self.shared.stream
+    }
+}
+
+impl Current {
+    /// Decodes the next item; `None` at the end of the batch.
+    fn next<T: Datum>(&mut self) -> Option<Result<(T, Origin), String>> {
+        let (payload, _) = split_item(&self.data[self.at..])?;
+        let item = match postcard::take_from_bytes(payload) {
+            Ok((item, [])) => item,
+            Ok((_, rest)) => return Some(Err(format!("{} bytes left over", rest.len()))),
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        let bytes = ITEM_HEADER + payload.len();
+        let origin = Origin { producer: self.channel.peer, epoch: self.epoch, seq: self.next };
+        self.at += bytes;
+        self.next += 1;
+        self.channel.delivered(bytes);
+        Some(Ok((item, origin)))
+    }
+}
+
+impl<T: Datum> Stream for Consumer<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        self.poll_recv_from(cx).map(|next| next.map(|(item, _)| item))
+    }
+}
+
+impl<T> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl<T> fmt::Debug for Consumer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("stream", &self.shared.stream).finish_non_exhaustive()
+    }
+}

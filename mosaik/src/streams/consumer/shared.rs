@@ -1,0 +1,143 @@
+//! The state of one consumer, shared by its handle, its worker and its subscriptions.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::primitives::watch;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio_util::sync::CancellationToken;
+
+use super::{channel::Channel, merge::Merge};
+use crate::{
+    primitives::{PeerId, StreamId},
+    streams::{
+        Registry,
+        conditions::{Conditions, Topology},
+        events::EventSender,
+        producer::Predicate,
+        protocol::Fingerprint,
+        stats::{ChannelInfo, Stats},
+    },
+};
+
+pub(super) struct Shared {
+    pub(super) registry: Arc<Registry>,
+    pub(super) stream: StreamId,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) subscribe_if: Option<Predicate>,
+    /// Tells this consumer apart from others of this node.
+    pub(super) id: u64,
+    pub(super) merge: Merge,
+    pub(super) events: EventSender,
+    /// Ends the worker and all subscriptions.
+    pub(super) cancel: CancellationToken,
+    topology: watch::Sender<Topology>,
+    channels: Mutex<Channels>,
+    rng: Mutex<SmallRng>,
+}
+
+#[derive(Default)]
+struct Channels {
+    by_peer: BTreeMap<PeerId, Arc<Channel>>,
+    /// Counts of those that were forgotten.
+    forgotten: Stats,
+}
+
+impl Shared {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        stream: StreamId,
+        fingerprint: Option<Fingerprint>,
+        subscribe_if: Option<Predicate>,
+    ) -> Self {
+        let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
+        Self {
+            id: rng.random(),
+            cancel: registry.cancel.child_token(),
+            registry,
+            stream,
+            fingerprint,
+            subscribe_if,
+            merge: Merge::default(),
+            events: EventSender::new(),
+            topology: watch::Sender::new(Topology::default()),
+            channels: Mutex::default(),
+            rng: Mutex::new(rng),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn topology(&self) -> watch::Receiver<Topology> {
+        self.topology.subscribe()
+    }
+
+    /// Uniform in 0..1.
+    pub(super) fn random(&self) -> f64 {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+
+    pub(super) fn add(&self, channel: Arc<Channel>) {
+        self.lock().by_peer.insert(channel.peer, channel);
+    }
+
+    /// Forgets a producer but not its counts.
+    pub(super) fn forget(&self, channel: &Arc<Channel>) {
+        let mut channels = self.lock();
+        if channels.by_peer.get(&channel.peer).is_some_and(|known| Arc::ptr_eq(known, channel)) {
+            channels.by_peer.remove(&channel.peer);
+            let stats = channel.stats(None);
+            add(&mut channels.forgotten, &stats);
+        }
+    }
+
+    /// Publishes who is connected, after that has changed.
+    pub(super) fn refresh(&self) {
+        // Under the lock, so that the last to publish has seen the latest.
+        let channels = self.lock();
+        let peers: Vec<_> = channels.by_peer.values().filter_map(|channel| channel.connected()).collect();
+        let online = Conditions::default().met(&peers);
+        self.topology.send_replace(Topology { online, peers });
+    }
+
+    pub(super) fn close(&self) {
+        self.cancel.cancel();
+    }
+
+    pub(super) fn channels(&self) -> Vec<ChannelInfo> {
+        let rtt = |peer| self.registry.node.rtt(peer);
+        self.lock().by_peer.values().map(|channel| channel.info(rtt(channel.peer))).collect()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let channels = self.lock();
+        let mut total = channels.forgotten;
+        for channel in channels.by_peer.values() {
+            let stats = channel.stats(None);
+            add(&mut total, &stats);
+            total.uptime = total.uptime.max(stats.uptime);
+            total.queue.items += stats.queue.items;
+            total.queue.bytes += stats.queue.bytes;
+        }
+        total
+    }
+}
+
+fn add(total: &mut Stats, stats: &Stats) {
+    total.datums += stats.datums;
+    total.bytes += stats.bytes;
+    total.gaps += stats.gaps;
+    total.drops += stats.drops;
+    total.high_water = total.high_water.max(stats.high_water);
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,395 @@
+//! One producer as a consumer's task sees it: subscribe, read, and subscribe again.
+//!
+//! The task lives as long as the catalog lists the producer, and a while longer, so that a producer that comes back is
+//! measured against what was received before.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::{
+    task::coop,
+    time::{Instant, timeout},
+};
+
+use super::{channel::Channel, merge::Batch, shared::Shared};
+use crate::{
+    discovery::PeerEntry,
+    network::{CloseCode, Link, LinkError, RawLink},
+    primitives::watch,
+    streams::{
+        core::{
+            frames::{Frame, FrameError, FrameReader, split_item},
+            pace::Backoff,
+            progress::{Missed, Progress},
+        },
+        events::{DisconnectReason, Event},
+        limits::HANDSHAKE,
+        protocol::{Message, Subscription, show},
+        stats::ChannelState,
+    },
+    transport::{ConnectionLost, ReadError, SendStream},
+};
+
+/// A producer that is not in the catalog any more is forgotten after this time.
+const FORGET: Duration = Duration::from_secs(600);
+/// How much is read before it is handed on.
+const READ: usize = 128 << 10;
+/// A subscription that lasted this long was a good one: the next failure is tried again at once.
+const STABLE: Duration = Duration::from_secs(5);
+/// After a refusal that only a change at the producer can lift.
+const HOPELESS: Duration = Duration::from_secs(60);
+
+/// Whether there should be a subscription.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Wanted {
+    Yes(PeerEntry),
+    /// Not a new one. An existing one ends only if the predicate says so (`allowed` is false).
+    No {
+        allowed: bool,
+    },
+}
+
+/// Why an attempt is over.
+enum End {
+    /// The consumer is gone.
+    Cancelled,
+    /// No link, or none that lasted: nothing to tell the user.
+    Unreachable,
+    Disconnected(DisconnectReason),
+    Incompatible {
+        theirs: Option<[u8; 32]>,
+    },
+}
+
+impl From<DisconnectReason> for End {
+    fn from(reason: DisconnectReason) -> Self {
+        Self::Disconnected(reason)
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watch::Receiver<Wanted>) {
+    let mut task = Task { shared, channel, wanted, progress: Progress::default(), backoff: Backoff::default() };
+    let cancel = task.shared.cancel.clone();
+    // Links close inside, with a code; so the loop looks at the token itself, and only idling is cut off here.
+    while !cancel.is_cancelled() {
+        let Some(Some(entry)) = cancel.run_until_cancelled(task.wait()).await else { break };
+        let started = Instant::now();
+        let end = task.attempt(&entry).await;
+        if started.elapsed() >= STABLE {
+            task.backoff.reset();
+        }
+        task.channel.set_state(ChannelState::Connecting);
+        task.shared.refresh();
+        if cancel.run_until_cancelled(task.ended(end)).await.is_none() {
+            break;
+        }
+    }
+    task.shared.forget(&task.channel);
+    task.shared.refresh();
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    channel: Arc<Channel>,
+    wanted: watch::Receiver<Wanted>,
+    progress: Progress,
+    backoff: Backoff,
+}
+
+impl Task {
+    /// Waits until the next attempt is due; `None` when the producer is to be forgotten.
+    async fn wait(&mut self) -> Option<PeerEntry> {
+        let delay = self.backoff.next_delay(self.shared.random());
+        if !delay.is_zero() {
+            // News of the producer are worth an attempt at once.
+            let _ = timeout(delay, self.wanted.changed()).await;
+        }
+        // A consumer that does not read would only be found too slow again.
+        self.channel.room().await;
+        loop {
+            if let Wanted::Yes(entry) = &*self.wanted.borrow_and_update() {
+                self.channel.set_entry(entry.clone());
+                return Some(entry.clone());
+            }
+            timeout(FORGET, self.wanted.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// Tells the user how an attempt ended, and sees to the next one.
+    async fn ended(&mut self, end: End) {
+        let (producer, stream) = (self.channel.peer, self.shared.stream);
+        match end {
+            End::Cancelled | End::Unreachable => {}
+            End::Disconnected(reason) => {
+                tracing::debug!(peer = ?producer, ?stream, %reason, "subscription ended");
+                if matches!(reason.code(), Some(CloseCode::TooSlow | CloseCode::Undecodable)) {
+                    self.backoff.penalize();
+                }
+                self.shared.events.send(Event::Disconnected { producer, reason });
+            }
+            End::Incompatible { theirs } => {
+                let (ours, theirs) = (show(self.shared.fingerprint), show(theirs));
+                tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another schema");
+                let what = "schema".to_owned();
+                self.shared.events.send(Event::Incompatible { producer, what, ours, theirs });
+                let _ = timeout(HOPELESS, self.wanted.changed()).await;
+            }
+        }
+    }
+
+    /// One subscription from dialling to its end.
+    async fn attempt(&mut self, entry: &PeerEntry) -> End {
+        let cancel = self.shared.cancel.clone();
+        let opening = async {
+            let mut link = timeout(HANDSHAKE, self.shared.registry.node.open::<Subscription>(entry.addr())).await??;
+            let subscribe = Message::Subscribe {
+                stream: self.shared.stream,
+                fingerprint: self.shared.fingerprint,
+                consumer: self.shared.id,
+                entry: self.shared.registry.discovery.signed_local(),
+            };
+            link.send(&subscribe).await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
+        };
+        let mut link = match cancel.run_until_cancelled(opening).await {
+            None => return End::Cancelled,
+            Some(Ok(link)) => link,
+            Some(Err(error)) => {
+                tracing::debug!(peer = ?self.channel.peer, stream = ?self.shared.stream, %error, "cannot subscribe");
+                return End::Unreachable;
+            }
+        };
+        match self.admitted(&mut link).await {
+            Ok((epoch, next)) => self.live(link.into_raw(), epoch, next).await,
+            Err(end) => {
+                link.close(CloseCode::Normal);
+                end
+            }
+        }
+    }
+
+    /// Waits for the producer's answer, also for long: epoch and first sequence number.
+    async fn admitted(&mut self, link: &mut Link<Subscription>) -> Result<(u64, u64), End> {
+        let producer = self.channel.peer;
+        let mut answered = false;
+        let deadline = Instant::now() + HANDSHAKE;
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = link.recv() => message,
+                end = interrupted(&self.shared, &self.channel, &mut self.wanted) => return Err(end),
+                () = tokio::time::sleep_until(deadline), if !answered => return Err(End::Unreachable),
+            };
+            answered = true;
+            match message {
+                Ok(Some(Message::Accepted { epoch, next })) => return Ok((epoch, next)),
+                Ok(Some(Message::Waiting { reason })) => {
+                    self.channel.set_state(ChannelState::Waiting(reason));
+                    self.shared.events.send(Event::Waiting { producer, reason });
+                }
+                Ok(Some(Message::Refused { code, fingerprint })) => {
+                    return Err(match code.into() {
+                        CloseCode::Incompatible => End::Incompatible { theirs: fingerprint },
+                        code => DisconnectReason::Closed(code).into(),
+                    });
+                }
+                Ok(Some(Message::Subscribe { .. })) => {
+                    return Err(DisconnectReason::Closed(CloseCode::Undecodable).into());
+                }
+                Ok(None) => return Err(End::Unreachable),
+                Err(LinkError::Closed(code)) => return Err(DisconnectReason::Closed(code).into()),
+                Err(error) => {
+                    tracing::debug!(peer = ?producer, %error, "no answer to a subscription");
+                    return Err(End::Unreachable);
+                }
+            }
+        }
+    }
+
+    /// Reads items until the subscription ends, and closes the link.
+    async fn live(&mut self, link: RawLink, epoch: u64, next: u64) -> End {
+        let producer = self.channel.peer;
+        self.channel.clear_failure();
+        self.channel.set_state(ChannelState::Connected);
+        self.shared.events.send(Event::Connected { producer, epoch, next });
+        let joined = self.progress.joined(epoch, next);
+        if let Some(from) = joined.restarted_from {
+            self.shared.events.send(Event::Restarted { producer, from, to: epoch });
+        }
+        self.missed(joined.missed);
+        self.shared.refresh();
+        tracing::debug!(peer = ?producer, stream = ?self.shared.stream, epoch, next, "subscribed");
+        let mut reader = Reader { link, frames: FrameReader::default(), orderly: false };
+        let buffered = std::mem::replace(&mut reader.link.buffered, Bytes::new());
+        reader.frames.push(&buffered);
+        let end = loop {
+            if let Err(end) = self.hand_on(&mut reader, epoch) {
+                break end;
+            }
+            if let Err(end) = reader.read(&self.shared, &self.channel, &mut self.wanted).await {
+                break end;
+            }
+            coop::consume_budget().await;
+        };
+        let code = match &end {
+            End::Disconnected(reason) => reason.code().unwrap_or(CloseCode::Normal),
+            _ => CloseCode::Normal,
+        };
+        reader.link.send.reset(code.code());
+        reader.link.recv.stop(code.code());
+        end
+    }
+
+    /// Queues all whole items that were read.
+    fn hand_on(&mut self, reader: &mut Reader, epoch: u64) -> Result<(), End> {
+        loop {
+            match reader.frames.next_frame() {
+                Ok(None) => return Ok(()),
+                Ok(Some(Frame::Items { first, count, data })) => {
+                    let step = self.progress.received(first, u64::from(count));
+                    self.missed(step.missed);
+                    let items = u64::from(count) - step.skip;
+                    if items > 0 {
+                        let data = behind(data, step.skip);
+                        let first = first + step.skip;
+                        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
+                    }
+                }
+                Ok(Some(Frame::End { code, next })) => {
+                    let step = self.progress.received(next, 0);
+                    self.missed(step.missed);
+                    return Err(DisconnectReason::Closed(code.into()).into());
+                }
+                Err(error @ (FrameError::TooLarge | FrameError::Malformed)) => {
+                    return Err(DisconnectReason::Undecodable(error.to_string()).into());
+                }
+            }
+        }
+    }
+
+    fn missed(&self, missed: Option<Missed>) {
+        let Some(Missed { from, to, reason }) = missed else { return };
+        let (producer, stream) = (self.channel.peer, self.shared.stream);
+        tracing::debug!(peer = ?producer, ?stream, from, to, ?reason, "gap");
+        self.channel.missed(to - from);
+        self.shared.events.send(Event::Gap { producer, from, to, reason });
+    }
+}
+
+struct Reader {
+    link: RawLink,
+    frames: FrameReader,
+    /// The producer has said that it is done, and what it wrote before can still be read.
+    orderly: bool,
+}
+
+impl Reader {
+    /// Reads what is there, at least something.
+    async fn read(
+        &mut self,
+        shared: &Shared,
+        channel: &Channel,
+        wanted: &mut watch::Receiver<Wanted>,
+    ) -> Result<(), End> {
+        if !channel.has_room() {
+            self.wait_for_room(shared, channel, wanted).await?;
+        }
+        let mut read = 0;
+        while read < READ {
+            match self.link.recv.read_chunk(READ).now_or_never() {
+                Some(chunk) => read += self.take(chunk)?,
+                None => break,
+            }
+        }
+        while read == 0 {
+            let chunk = tokio::select! {
+                biased;
+                chunk = self.link.recv.read_chunk(READ) => chunk,
+                code = stopped(&mut self.link.send), if !self.orderly => {
+                    self.stopped(code)?;
+                    continue;
+                }
+                end = interrupted(shared, channel, wanted) => return Err(end),
+            };
+            read = self.take(chunk)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, chunk: Result<Option<Bytes>, ReadError>) -> Result<usize, End> {
+        match chunk {
+            Ok(Some(chunk)) => {
+                self.frames.push(&chunk);
+                Ok(chunk.len())
+            }
+            Ok(None) => Err(DisconnectReason::Lost("the stream ended without a word".into()).into()),
+            Err(ReadError::Reset { code } | ReadError::Lost(ConnectionLost::ClosedByPeer { code })) => {
+                Err(DisconnectReason::Closed(code.into()).into())
+            }
+            Err(ReadError::Lost(lost)) => Err(DisconnectReason::Lost(lost.to_string()).into()),
+        }
+    }
+
+    /// The user does not read: waits, but not for a producer that has given up on us.
+    async fn wait_for_room(
+        &mut self,
+        shared: &Shared,
+        channel: &Channel,
+        wanted: &mut watch::Receiver<Wanted>,
+    ) -> Result<(), End> {
+        loop {
+            tokio::select! {
+                biased;
+                () = channel.room() => return Ok(()),
+                code = stopped(&mut self.link.send), if !self.orderly => self.stopped(code)?,
+                end = interrupted(shared, channel, wanted) => return Err(end),
+            }
+        }
+    }
+
+    /// The producer stops our sending half as it ends a subscription, because that reaches us past what we have not read.
+    fn stopped(&mut self, code: Result<CloseCode, ConnectionLost>) -> Result<(), End> {
+        match code {
+            Ok(CloseCode::Normal | CloseCode::ShuttingDown) => {
+                self.orderly = true;
+                Ok(())
+            }
+            Ok(code) => Err(DisconnectReason::Closed(code).into()),
+            Err(ConnectionLost::ClosedByPeer { code }) => Err(DisconnectReason::Closed(code.into()).into()),
+            Err(lost) => Err(DisconnectReason::Lost(lost.to_string()).into()),
+        }
+    }
+}
+
+async fn stopped(send: &mut SendStream) -> Result<CloseCode, ConnectionLost> {
+    send.stopped().await.map(|code| code.map_or(CloseCode::Normal, CloseCode::from))
+}
+
+/// Resolves when this side ends the subscription.
+async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Receiver<Wanted>) -> End {
+    let not_allowed = async {
+        if wanted.wait_for(|wanted| matches!(wanted, Wanted::No { allowed: false })).await.is_err() {
+            std::future::pending().await // the worker is gone, the token follows
+        }
+    };
+    tokio::select! {
+        biased;
+        () = shared.cancel.cancelled() => End::Cancelled,
+        error = channel.failure() => DisconnectReason::Undecodable(error).into(),
+        () = not_allowed => DisconnectReason::NotAllowed.into(),
+    }
+}
+
+/// The items behind the first `skip` ones.
+fn behind(data: Bytes, skip: u64) -> Bytes {
+    let mut rest = &data[..];
+    for _ in 0..skip {
+        match split_item(rest) {
+            Some((_, behind)) => rest = behind,
+            None => break,
+        }
+    }
+    let at = data.len() - rest.len();
+    data.slice(at..)
+}

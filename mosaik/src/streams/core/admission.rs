@@ -1,0 +1,185 @@
+//! Who is served by a producer, who waits, and who must go.
+//!
+//! A subscription that a predicate or the consumer limit keeps out waits, with its stream open, and is admitted as soon
+//! as it can be, first come first served. Predicates are run by the worker, outside of any lock; here are only their answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::SubId;
+
+/// Why a subscription waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WaitReason {
+    /// The producer's predicate does not admit this peer at present.
+    NotAllowed,
+    /// The producer has as many consumers as it takes.
+    NoCapacity,
+}
+
+/// The answer to a new subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Admit,
+    Wait(WaitReason),
+    /// Too many are waiting already.
+    Refuse,
+}
+
+/// What a re-evaluation changes for one subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Admit(SubId),
+    /// It was served and no longer qualifies.
+    Expel(SubId),
+    /// It still waits, now for this reason.
+    Wait(SubId, WaitReason),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    capacity: usize,
+    max_waiting: usize,
+    served: BTreeSet<SubId>,
+    waiting: BTreeMap<SubId, WaitReason>,
+}
+
+impl Admission {
+    pub(crate) fn new(capacity: usize, max_waiting: usize) -> Self {
+        Self { capacity, max_waiting, served: BTreeSet::new(), waiting: BTreeMap::new() }
+    }
+
+    /// A new subscription; `allowed` is what the predicate says of its peer. Ids grow with the order of arrival.
+    pub(crate) fn request(&mut self, id: SubId, allowed: bool) -> Answer {
+        let reason = match allowed {
+            true if self.served.len() < self.capacity => {
+                self.served.insert(id);
+                return Answer::Admit;
+            }
+            true => WaitReason::NoCapacity,
+            false => WaitReason::NotAllowed,
+        };
+        if self.waiting.len() >= self.max_waiting {
+            return Answer::Refuse;
+        }
+        self.waiting.insert(id, reason);
+        Answer::Wait(reason)
+    }
+
+    /// A subscription ended, served or waiting. Follow with [`recheck`](Self::recheck): its place may be free.
+    pub(crate) fn gone(&mut self, id: SubId) {
+        self.served.remove(&id);
+        self.waiting.remove(&id);
+    }
+
+    /// Brings everything up to date with what the predicate says now. One that `allowed` does not know stays as it is.
+    pub(crate) fn recheck(&mut self, allowed: &BTreeMap<SubId, bool>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.served.retain(|id| {
+            let stays = allowed.get(id) != Some(&false);
+            if !stays {
+                changes.push(Change::Expel(*id));
+            }
+            stays
+        });
+        let served = &mut self.served;
+        let capacity = self.capacity;
+        self.waiting.retain(|id, reason| {
+            let now = match allowed.get(id) {
+                Some(true) if served.len() < capacity => {
+                    served.insert(*id);
+                    changes.push(Change::Admit(*id));
+                    return false;
+                }
+                Some(true) => WaitReason::NoCapacity,
+                Some(false) => WaitReason::NotAllowed,
+                None => *reason,
+            };
+            if now != *reason {
+                *reason = now;
+                changes.push(Change::Wait(*id, now));
+            }
+            true
+        });
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+    use super::*;
+
+    fn all(allowed: &[(SubId, bool)]) -> BTreeMap<SubId, bool> {
+        allowed.iter().copied().collect()
+    }
+
+    #[test]
+    fn who_waits_for_capacity_follows_who_leaves_in_order() {
+        let mut admission = Admission::new(1, 10);
+        assert_eq!(admission.request(1, true), Answer::Admit);
+        assert_eq!(admission.request(2, true), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(3, true), Answer::Wait(WaitReason::NoCapacity));
+        admission.gone(1);
+        assert_eq!(admission.recheck(&all(&[(2, true), (3, true)])), [Change::Admit(2)]);
+        assert_eq!(admission.recheck(&all(&[(2, true), (3, true)])), []);
+    }
+
+    #[test]
+    fn a_predicate_that_changes_its_mind_moves_both_ways() {
+        let mut admission = Admission::new(5, 10);
+        assert_eq!(admission.request(1, false), Answer::Wait(WaitReason::NotAllowed));
+        assert_eq!(admission.recheck(&all(&[(1, true)])), [Change::Admit(1)]);
+        assert_eq!(admission.recheck(&all(&[(1, false)])), [Change::Expel(1)]);
+        assert_eq!(admission.recheck(&all(&[(1, true)])), [], "expelled is gone; the consumer asks again");
+    }
+
+    #[test]
+    fn the_waiting_room_is_bounded() {
+        let mut admission = Admission::new(0, 2);
+        assert_eq!(admission.request(1, true), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(2, false), Answer::Wait(WaitReason::NotAllowed));
+        assert_eq!(admission.request(3, true), Answer::Refuse);
+        admission.gone(1);
+        assert_eq!(admission.request(4, true), Answer::Wait(WaitReason::NoCapacity));
+    }
+
+    #[test]
+    fn never_more_than_the_capacity_and_never_an_idle_place() {
+        for seed in 0..500 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let capacity = rng.random_range(0..4);
+            let mut admission = Admission::new(capacity, 6);
+            let mut allowed = BTreeMap::new();
+            for id in 0..200 {
+                match rng.random_range(0..3) {
+                    0 => {
+                        allowed.insert(id, rng.random());
+                        if admission.request(id, allowed[&id]) == Answer::Refuse {
+                            allowed.remove(&id);
+                        }
+                    }
+                    1 => {
+                        if let Some(id) = allowed.keys().nth(rng.random_range(0..=allowed.len())).copied() {
+                            allowed.remove(&id);
+                            admission.gone(id);
+                        }
+                    }
+                    _ => allowed.values_mut().for_each(|allowed| *allowed = rng.random()),
+                }
+                for change in admission.recheck(&allowed) {
+                    if let Change::Expel(id) = change {
+                        allowed.remove(&id);
+                    }
+                }
+                assert!(admission.served.len() <= capacity);
+                assert!(admission.served.iter().all(|id| allowed[id]));
+                let could = admission.waiting.keys().filter(|id| allowed[id]).count();
+                assert!(admission.served.len() == capacity || could == 0, "seed {seed}: a place stays free");
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use super::*;
+use crate::streams::core::lag::GRACE;
+
+const LIMIT: Limit = Limit { items: 8, bytes: 1 << 20 };
+
+fn log() -> Log {
+    Log::new(LIMIT, OnLag::Disconnect)
+}
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Appends while there is room, at most `n` items; how many went in.
+fn fill(log: &mut Log, n: u64, now: Duration) -> u64 {
+    let mut items = 0;
+    while items < n && log.room(|| now) == Room::Yes {
+        log.append(b"item");
+        items += 1;
+    }
+    items
+}
+
+fn drain(log: &mut Log, id: SubId) -> u64 {
+    let mut items = 0;
+    while let Some(taken) = log.take(id, 1 << 20) {
+        log.wrote(id, taken.bytes);
+        items += taken.items;
+    }
+    items
+}
+
+#[test]
+fn subscribers_share_the_bytes_and_memory_goes_with_the_last() {
+    let mut log = log();
+    log.subscribe(1);
+    log.subscribe(2);
+    log.append(b"one");
+    let first = log.take(1, 1 << 20).expect("one item");
+    let second = log.take(2, 1 << 20).expect("the same item");
+    assert_eq!(first.chunks[0].as_ptr(), second.chunks[0].as_ptr());
+    log.wrote(1, 3);
+    assert_eq!(log.held(), 3);
+    log.wrote(2, 3);
+    assert_eq!(log.held(), 0);
+    assert!(log.take(1, 1 << 20).is_none());
+}
+
+#[test]
+fn a_new_subscriber_starts_at_the_head() {
+    let mut log = log();
+    log.subscribe(1);
+    log.append(b"before");
+    assert_eq!(log.subscribe(2), 1);
+    log.append(b"after");
+    let taken = log.take(2, 1 << 20).expect("one item");
+    assert_eq!((taken.first_seq, taken.items, &taken.chunks[0][..]), (1, 1, &b"after"[..]));
+}
+
+#[test]
+fn one_subscriber_sets_the_pace_and_is_never_expelled_here() {
+    let mut log = log();
+    log.subscribe(1);
+    assert_eq!(fill(&mut log, 100, at(0)), 8);
+    assert_eq!(log.room(|| at(60_000)), Room::Wait { check_at: None });
+    drain(&mut log, 1);
+    assert_eq!(fill(&mut log, 100, at(60_000)), 8);
+    assert!(log.expelled().is_empty());
+}
+
+#[test]
+fn a_stalled_subscriber_goes_after_the_grace_when_another_is_low() {
+    let mut log = log();
+    log.subscribe(1);
+    log.subscribe(2);
+    fill(&mut log, 100, at(0));
+    assert_eq!(log.room(|| at(0)), Room::Wait { check_at: None }, "both are full");
+    drain(&mut log, 2);
+    assert_eq!(log.room(|| at(10)), Room::Wait { check_at: Some(at(10) + GRACE) });
+    assert_eq!(log.room(|| at(9) + GRACE), Room::Wait { check_at: Some(at(10) + GRACE) });
+    assert_eq!(log.room(|| at(10) + GRACE), Room::Yes);
+    assert_eq!(log.expelled(), [1]);
+    assert_eq!(log.held(), 0, "its memory is free");
+}
+
+#[test]
+fn who_still_has_something_to_take_is_no_reason_to_expel_a_full_one() {
+    let mut log = log();
+    log.subscribe(1);
+    fill(&mut log, 3, at(0));
+    log.subscribe(2);
+    fill(&mut log, 100, at(0)); // 1 has 8, 2 has 5
+    assert_eq!(log.room(|| at(60_000)), Room::Wait { check_at: None });
+}
+
+#[test]
+fn a_slow_subscriber_that_drains_a_little_goes_too_if_later() {
+    let mut log = Log::new(Limit { items: 64, bytes: 1 << 20 }, OnLag::Disconnect);
+    log.subscribe(1);
+    log.subscribe(2);
+    let mut now = 0;
+    while log.expelled().is_empty() {
+        fill(&mut log, 4, at(now));
+        drain(&mut log, 2);
+        let _ = log.room(|| at(now));
+        now += 5;
+        if let Room::Wait { .. } = log.room(|| at(now)) {
+            let taken = log.take(1, 16).expect("it is full"); // 5 ms late every time, and only a little
+            log.wrote(1, taken.bytes);
+        }
+        assert!(now < 5000, "it holds the other one up for ever");
+    }
+    assert!(now > 2000);
+}
+
+/// Equals that run in some order, always the same or at random, must all stay, whatever the size of their queues.
+#[test]
+fn equals_that_run_one_after_the_other_stay() {
+    let mut rng = SmallRng::seed_from_u64(7);
+    for items in [1, 2, 16, 1024] {
+        for random in [false, true] {
+            let mut log = Log::new(Limit { items, bytes: 1 << 20 }, OnLag::Disconnect);
+            let mut order: Vec<SubId> = (0..16).collect();
+            order.iter().for_each(|id| _ = log.subscribe(*id));
+            let mut now = Duration::ZERO;
+            for _ in 0..500 {
+                fill(&mut log, 2048, now);
+                if random {
+                    order.sort_by_key(|_| rng.random::<u32>());
+                }
+                for id in &order {
+                    now += Duration::from_micros(rng.random_range(0..200));
+                    drain(&mut log, *id);
+                    let _ = log.room(|| now);
+                }
+            }
+            assert!(log.expelled().is_empty(), "queue of {items}");
+        }
+    }
+}
+
+/// The receiving ends are the bottleneck and drain at the same rate on average, but each by itself: all must stay. One that is
+/// slower by a third must go.
+#[test]
+fn equals_whose_queues_drift_apart_stay_and_a_slower_one_goes() {
+    for slow in [false, true] {
+        let mut rng = SmallRng::seed_from_u64(3);
+        let mut log = Log::new(Limit { items: 4096, bytes: 1 << 40 }, OnLag::Disconnect);
+        (0..4).for_each(|id| _ = log.subscribe(id));
+        let mut allowance = [0i64; 4];
+        let mut now = Duration::ZERO;
+        let mut expelled = Vec::new();
+        for _ in 0..60_000 {
+            fill(&mut log, 64, now);
+            now += Duration::from_micros(500);
+            for id in 0..4u8 {
+                let may = &mut allowance[usize::from(id)];
+                *may = (*may + rng.random_range(0..if slow && id == 3 { 40 } else { 60 })).min(60);
+                while *may > 0 {
+                    let Some(taken) = log.take(id.into(), 64) else { break };
+                    log.wrote(id.into(), taken.bytes);
+                    let _ = log.room(|| now);
+                    *may -= i64::try_from(taken.items).expect("few");
+                }
+            }
+            expelled.extend(log.expelled());
+        }
+        assert_eq!(expelled, if slow { vec![3] } else { vec![] });
+    }
+}
+
+#[test]
+fn block_waits_for_the_slowest_and_then_closes_it() {
+    let mut log = Log::new(LIMIT, OnLag::Block(at(500)));
+    log.subscribe(1);
+    log.subscribe(2);
+    fill(&mut log, 100, at(0));
+    drain(&mut log, 2);
+    assert_eq!(log.room(|| at(0)), Room::Wait { check_at: Some(at(500)) });
+    assert_eq!(log.room(|| at(499)), Room::Wait { check_at: Some(at(500)) });
+    drain(&mut log, 1);
+    assert_eq!(log.room(|| at(499)), Room::Yes, "it moved in time");
+    fill(&mut log, 100, at(499));
+    drain(&mut log, 2);
+    assert_eq!(log.room(|| at(600)), Room::Wait { check_at: Some(at(499 + 500)) });
+    assert_eq!(log.room(|| at(999)), Room::Yes);
+    assert_eq!(log.expelled(), [1]);
+}
+
+#[test]
+fn what_nobody_took_is_handed_out_when_the_last_one_leaves() {
+    let mut log = log();
+    log.subscribe(1);
+    log.append(b"taken");
+    log.take(1, 1 << 20);
+    log.append(b"left");
+    assert_eq!(log.unsubscribe(1), Some(Depth { items: 2, bytes: 9 }));
+    assert_eq!(log.unclaimed(), [&b"left"[..]]);
+    assert_eq!(log.held(), 0);
+    log.skip();
+    assert_eq!(log.head(), 3);
+    assert_eq!(log.subscribe(2), 3);
+    log.append(b"next");
+    assert_eq!(log.take(2, 1 << 20).map(|taken| taken.first_seq), Some(3));
+}
+
+/// Random appends, takes, partial writes, joins and leaves against a plain list of items.
+#[test]
+fn every_subscriber_gets_every_item_once_in_order() {
+    for seed in 0..300 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let limit = Limit { items: 1 << 20, bytes: 1 << 40 };
+        let mut log = Log::new(limit, OnLag::Disconnect);
+        let mut sent: Vec<Vec<u8>> = Vec::new();
+        let mut got: BTreeMap<SubId, (u64, Vec<u8>, usize)> = BTreeMap::new();
+        for step in 0..400u64 {
+            match rng.random_range(0..10) {
+                0 if got.len() < 5 => {
+                    let from = log.subscribe(step);
+                    assert_eq!(from, sent.len() as u64);
+                    got.insert(step, (from, Vec::new(), 0));
+                }
+                1 if got.len() > 1 => {
+                    let id = *got.keys().nth(rng.random_range(0..got.len())).expect("not empty");
+                    got.remove(&id);
+                    assert!(log.unsubscribe(id).is_some());
+                }
+                2..6 if !got.is_empty() => {
+                    let len = if rng.random_range(0..20) == 0 { LARGE } else { rng.random_range(1..3000) };
+                    let item = vec![rng.random(); len];
+                    if len >= LARGE {
+                        log.append_chunk(item.clone().into())
+                    } else {
+                        log.append(&item)
+                    }
+                    sent.push(item);
+                }
+                _ if !got.is_empty() => {
+                    let id = *got.keys().nth(rng.random_range(0..got.len())).expect("not empty");
+                    let (from, bytes, unwritten) = got.get_mut(&id).expect("known");
+                    if *unwritten > 0 {
+                        let part = rng.random_range(1..=*unwritten);
+                        log.wrote(id, part);
+                        *unwritten -= part;
+                    } else if let Some(taken) = log.take(id, rng.random_range(1..100_000)) {
+                        let so_far = sent[*from as usize..].iter().scan(0, |sum, item| {
+                            *sum += item.len();
+                            Some(*sum)
+                        });
+                        let items = bytes.len();
+                        let count = so_far.take_while(|end| *end <= items).count() as u64;
+                        assert_eq!(taken.first_seq, *from + count);
+                        taken.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+                        *unwritten = taken.bytes;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (id, (from, mut bytes, unwritten)) in got {
+            log.wrote(id, unwritten);
+            while let Some(taken) = log.take(id, 1 << 16) {
+                taken.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+                log.wrote(id, taken.bytes);
+            }
+            assert_eq!(bytes, sent[from as usize..].concat(), "seed {seed}");
+        }
+        assert_eq!(log.held(), if log.subscribers() == 0 { log.held() } else { 0 }, "seed {seed}");
+    }
+}

@@ -1,0 +1,20 @@
+//! The decisions of streams, without IO: pure state machines that take time as an argument and spawn nothing.
+//!
+//! * [`log`]: the one queue of a producer, its subscribers' cursors and what is still held.
+//! * [`lag`]: who is too slow, and when `send` waits.
+//! * [`admission`]: who is served, who waits, who is refused.
+//! * [`frames`]: the bytes of a subscription: batches written, batches read.
+//! * [`progress`]: order, gaps and epochs as a consumer sees them.
+//! * [`pace`]: egress limit and reconnect delays.
+//!
+//! The workers of `producer/` and `consumer/` call them; they import nothing from there.
+
+pub(crate) mod admission;
+pub(crate) mod frames;
+pub(crate) mod lag;
+pub(crate) mod log;
+pub(crate) mod pace;
+pub(crate) mod progress;
+
+/// A subscription at its producer, in the order of arrival.
+pub(crate) type SubId = u64;

@@ -1,0 +1,208 @@
+//! What a consumer is told beside its items: connections, gaps, restarts and refusals.
+//!
+//! The worker of a consumer writes events; [`Events`] hands them to any number of readers through a bounded channel. A
+//! reader that is too far behind is told how many it missed.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::Stream;
+use tokio::sync::broadcast;
+use tokio_util::sync::ReusableBoxFuture;
+
+use super::core::admission::WaitReason;
+use crate::{network::CloseCode, primitives::PeerId};
+
+/// Events that a reader may be behind.
+const CAPACITY: usize = 1024;
+
+/// Something that a consumer's user may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A subscription is live.
+    Connected {
+        /// The producer.
+        producer: PeerId,
+        /// The producer's epoch: grows with each start of it.
+        epoch: u64,
+        /// The sequence number of the first item to come.
+        next: u64,
+    },
+    /// A subscription has ended. The consumer subscribes again by itself while the producer is there.
+    Disconnected {
+        /// The producer.
+        producer: PeerId,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// The producer keeps this consumer waiting; it is admitted without further ado when that changes.
+    Waiting {
+        /// The producer.
+        producer: PeerId,
+        /// Why.
+        reason: WaitReason,
+    },
+    /// Items were missed.
+    Gap {
+        /// The producer.
+        producer: PeerId,
+        /// The sequence number of the first item that was missed.
+        from: u64,
+        /// The sequence number after the last item that was missed.
+        to: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// The producer has started anew and counts from 0 again. What was on its way before is lost, and nobody can say how
+    /// many items that were.
+    Restarted {
+        /// The producer.
+        producer: PeerId,
+        /// Its epoch before.
+        from: u64,
+        /// Its epoch now.
+        to: u64,
+    },
+    /// The two sides declare the stream differently, so there is no subscription.
+    Incompatible {
+        /// The producer.
+        producer: PeerId,
+        /// What differs.
+        what: String,
+        /// What this node declares.
+        ours: String,
+        /// What the producer declares.
+        theirs: String,
+    },
+    /// This reader was too far behind and has missed events.
+    Lost {
+        /// How many.
+        events: u64,
+    },
+}
+
+impl Event {
+    /// How many items a gap has cost; 0 for every other event.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        match self {
+            Self::Gap { from, to, .. } => to.saturating_sub(*from),
+            _ => 0,
+        }
+    }
+}
+
+/// Why items were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// They were sent while this consumer was not subscribed.
+    Reconnected,
+    /// The producer had started anew, and sent them before this consumer was subscribed again.
+    Restarted,
+    /// The producer left them out.
+    Skipped,
+}
+
+/// Why a subscription ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// The producer ended it, and said why.
+    Closed(CloseCode),
+    /// This side's predicate no longer admits the producer.
+    NotAllowed,
+    /// An item could not be decoded.
+    Undecodable(String),
+    /// The connection was lost.
+    Lost(String),
+}
+
+impl fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(code) => write!(f, "closed by the producer: {code}"),
+            Self::NotAllowed => f.write_str("the producer no longer qualifies"),
+            Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
+            Self::Lost(error) => write!(f, "connection lost: {error}"),
+        }
+    }
+}
+
+impl DisconnectReason {
+    /// The reason as a close code, where there is one.
+    #[must_use]
+    pub const fn code(&self) -> Option<CloseCode> {
+        match self {
+            Self::Closed(code) => Some(*code),
+            Self::NotAllowed => Some(CloseCode::NotAllowed),
+            Self::Undecodable(_) => Some(CloseCode::Undecodable),
+            Self::Lost(_) => None,
+        }
+    }
+}
+
+/// The writing side.
+#[derive(Debug, Clone)]
+pub(crate) struct EventSender(broadcast::Sender<Event>);
+
+impl EventSender {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(CAPACITY).0)
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        // An error says that nobody listens.
+        let _ = self.0.send(event);
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        Events::new(self.0.subscribe())
+    }
+}
+
+/// A stream of a consumer's [`Event`]s from the moment it was asked for. It ends with the consumer.
+pub struct Events {
+    next: ReusableBoxFuture<'static, (Received, broadcast::Receiver<Event>)>,
+}
+
+type Received = Result<Event, broadcast::error::RecvError>;
+
+impl Events {
+    fn new(receiver: broadcast::Receiver<Event>) -> Self {
+        Self { next: ReusableBoxFuture::new(receive(receiver)) }
+    }
+
+    /// The next event; `None` when the consumer is gone. Cancellation-safe.
+    pub async fn recv(&mut self) -> Option<Event> {
+        futures::StreamExt::next(self).await
+    }
+}
+
+async fn receive(mut receiver: broadcast::Receiver<Event>) -> (Received, broadcast::Receiver<Event>) {
+    (receiver.recv().await, receiver)
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let (received, receiver) = std::task::ready!(self.next.poll(cx));
+        self.next.set(receive(receiver));
+        Poll::Ready(match received {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(events)) => Some(Event::Lost { events }),
+            Err(broadcast::error::RecvError::Closed) => None,
+        })
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! [`ProducerBuilder`]: what a producer is configured with.
+
+use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc};
+
+use tokio::sync::mpsc;
+
+use super::{Handle, Producer, Shared, shared::Config, worker};
+use crate::{
+    discovery::PeerEntry,
+    primitives::{Datum, StreamId},
+    streams::{
+        Registry, Slot,
+        conditions::Conditions,
+        error::BuildError,
+        limits::{Buffer, ByteRate, OnLag},
+        protocol::Fingerprint,
+    },
+};
+
+/// Configures a producer; made by [`Streams::producer`](super::super::Streams::producer).
+#[must_use = "a builder does nothing until built"]
+pub struct ProducerBuilder<T> {
+    registry: Arc<Registry>,
+    config: Config,
+    datum: PhantomData<fn(T)>,
+}
+
+impl<T: Datum> ProducerBuilder<T> {
+    pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
+        let config = Config {
+            stream: StreamId::of::<T>(),
+            fingerprint: None,
+            accept_if: None,
+            online_when: Conditions::default(),
+            max_consumers: usize::MAX,
+            egress: None,
+            buffer: Buffer::default(),
+            on_lag: OnLag::default(),
+            undelivered: None,
+        };
+        Self { registry, config, datum: PhantomData }
+    }
+
+    /// Serves only peers for which this holds. It is asked again when the peer's entry changes, and every second; a
+    /// peer that no longer qualifies is disconnected with `NotAllowed`, one that now does is admitted. Called often and
+    /// from any task: it should be quick. Default: everybody.
+    pub fn accept_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
+        self.config.accept_if = Some(Box::new(predicate));
+        self
+    }
+
+    /// When the stream is online; `send` waits until it is. Default: `minimum_of(1)`. With `minimum_of(0)` it is always
+    /// online, and items that nobody is there for are dropped (see [`with_undelivered`](Self::with_undelivered)).
+    pub fn online_when(mut self, conditions: impl FnOnce(Conditions) -> Conditions) -> Self {
+        self.config.online_when = conditions(Conditions::default());
+        self
+    }
+
+    /// Serves at most this many subscribers at a time; further ones wait until there is room. Default: no limit.
+    pub fn with_max_consumers(mut self, max: usize) -> Self {
+        self.config.max_consumers = max;
+        self
+    }
+
+    /// Sends at most so many bytes per second to all subscribers together. Default: no limit.
+    pub fn with_egress_limit(mut self, rate: ByteRate) -> Self {
+        self.config.egress = Some(rate);
+        self
+    }
+
+    /// The stream's identity. Default: the serde container name of `T`.
+    pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
+        self.config.stream = stream.into();
+        self
+    }
+
+    /// How far a subscriber may be behind. Default: 4 MiB or 65,536 items, whichever comes first.
+    pub fn with_buffer(mut self, buffer: Buffer) -> Self {
+        self.config.buffer = buffer;
+        self
+    }
+
+    /// What happens when a subscriber cannot keep up. Default: [`OnLag::Disconnect`].
+    pub fn on_lag(mut self, policy: OnLag) -> Self {
+        self.config.on_lag = policy;
+        self
+    }
+
+    /// Gets the items that reached no one: sent while online without a subscriber, or queued when the last subscriber
+    /// went away before they were taken for it. What does not fit the channel is dropped, and counted as
+    /// [`drops`](super::super::Stats::drops) like all of them. Default: they are dropped.
+    pub fn with_undelivered(mut self, items: mpsc::Sender<T>) -> Self {
+        let stream = self.config.stream;
+        self.config.undelivered = Some(Box::new(move |payload| {
+            let Ok(item) = postcard::from_bytes(payload) else {
+                tracing::error!(?stream, "an item cannot be read back from what it encodes to; it is lost");
+                return;
+            };
+            if items.try_send(item).is_err() {
+                tracing::trace!(?stream, "an undelivered item found no room");
+            }
+        }));
+        self
+    }
+
+    /// The fingerprint of the type's declared shape; subscribers with another one are refused.
+    #[doc(hidden)]
+    pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.config.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Starts the stream and announces it.
+    ///
+    /// # Errors
+    /// When this node already produces the stream; the error carries a handle to that producer.
+    pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
+        let Self { registry, config, .. } = self;
+        let (stream, fingerprint) = (config.stream, config.fingerprint);
+        let shared = Shared::new(config, registry.next_epoch(), registry.node.clone(), registry.discovery.clone());
+        let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });
+        *shared.handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::downgrade(&handle);
+        let datum_name = std::any::type_name::<T>(); // for error messages only
+        let slot = Slot { shared: shared.clone(), datum: TypeId::of::<T>(), datum_name };
+        if let Err((existing, datum, other)) = registry.add_producer(stream, slot) {
+            return Err(if datum == TypeId::of::<T>() {
+                BuildError::Exists { stream, existing: Producer::new(existing) }
+            } else {
+                BuildError::OtherType { stream, other }
+            });
+        }
+        registry.discovery.update_local(|entry| entry.produces.insert(stream, fingerprint));
+        registry.node.tasks().spawn("producer", worker::run(shared));
+        Ok(Producer::new(handle))
+    }
+}
+
+impl<T> fmt::Debug for ProducerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProducerBuilder").field("stream", &self.config.stream).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! The producing side of a stream: the [`Producer`] handle.
+//!
+//! A handle encodes items and appends them to the one log of its stream ([`shared`]); one session per subscriber writes
+//! them out ([`session`]), and one worker keeps admission and the lag policy going ([`worker`]).
+
+mod builder;
+mod encode;
+mod session;
+mod shared;
+mod worker;
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::Sink;
+use tokio::task::coop;
+
+pub use self::builder::ProducerBuilder;
+use self::encode::Scratch;
+pub(super) use self::{
+    session::serve,
+    shared::{Predicate, Shared, ask},
+};
+use super::{
+    Registry,
+    conditions::When,
+    error::{SendError, SendErrorKind, TrySendError},
+    producer::shared::Push,
+    stats::{ChannelInfo, Stats},
+};
+use crate::{
+    network::CloseCode,
+    primitives::{Datum, StreamId},
+};
+
+/// Sends items of one stream to every subscriber. Cheap to clone; the stream closes when the last clone is dropped.
+///
+/// It is a `futures::Sink`, with [`send`](Self::send) and [`try_send`](Self::try_send) of its own that need no `&mut`.
+/// Items go out without a flush.
+pub struct Producer<T> {
+    handle: Arc<Handle>,
+    /// This handle's place among those that wait, for the `Sink` methods.
+    waiting: Option<u64>,
+    datum: PhantomData<fn(T)>,
+}
+
+/// What all clones share; its end is the end of the stream.
+pub(crate) struct Handle {
+    pub(super) shared: Arc<Shared>,
+    registry: Arc<Registry>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(CloseCode::Normal);
+        self.registry.producer_closed(&self.shared);
+    }
+}
+
+impl<T: Datum> Producer<T> {
+    pub(super) fn new(handle: Arc<Handle>) -> Self {
+        Self { handle, waiting: None, datum: PhantomData }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Sends an item. Waits while the stream is offline, and for room as the [`OnLag`](super::OnLag) policy says; resolves when
+    /// the item is in every subscriber's queue, which is before it is on the wire. Cancellation-safe: when it has not
+    /// resolved, nothing was sent. Items of one handle keep their order.
+    ///
+    /// # Errors
+    /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
+    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
+        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, waiting: None }
+    }
+
+    /// Sends an item if that needs no waiting.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), and when the stream is offline or there is no room; the error hands the item back.
+    pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+        let mut scratch = Scratch::take();
+        if let Err(kind) = scratch.encode(&item) {
+            return Err(TrySendError::new(kind, Some(item)));
+        }
+        let kind = match self.shared().push(scratch.framed(), None) {
+            Push::Sent => return Ok(()),
+            Push::Full => SendErrorKind::Full,
+            Push::Offline => SendErrorKind::Offline,
+            Push::Closed => SendErrorKind::Closed,
+        };
+        Err(TrySendError::new(kind, Some(item)))
+    }
+
+    /// Whether the online condition holds.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.shared().topology().borrow().online
+    }
+
+    /// Futures that wait for subscribers.
+    pub fn when(&self) -> When {
+        When::new(self.shared().topology())
+    }
+
+    /// The subscribers that are served now, in the order in which they came.
+    pub fn consumers(&self) -> impl Iterator<Item = ChannelInfo> + use<T> {
+        self.shared().consumers().into_iter()
+    }
+
+    /// Figures of the stream: what was sent, and what reached no one.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared().stats()
+    }
+
+    /// The stream's id.
+    #[must_use]
+    pub fn stream_id(&self) -> StreamId {
+        self.shared().config.stream
+    }
+
+    /// The number of this run of the stream: a later one has a greater one.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.shared().epoch
+    }
+}
+
+impl<T> Clone for Producer<T> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), waiting: None, datum: PhantomData }
+    }
+}
+
+impl<T> Drop for Producer<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.waiting.take() {
+            self.handle.shared.forget_sender(key);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle.shared.fmt(f)
+    }
+}
+
+impl<T: Datum> Sink<T> for Producer<T> {
+    type Error = SendError<T>;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        let Self { handle, waiting, .. } = &mut *self;
+        match handle.shared.poll_room((waiting, cx)) {
+            Push::Sent => {
+                coop.made_progress();
+                Poll::Ready(Ok(()))
+            }
+            Push::Full | Push::Offline => Poll::Pending,
+            Push::Closed => Poll::Ready(Err(SendError::new(SendErrorKind::Closed, None))),
+        }
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), SendError<T>> {
+        let mut scratch = Scratch::take();
+        if let Err(kind) = scratch.encode(&item) {
+            return Err(SendError::new(kind, Some(item)));
+        }
+        match self.shared().push_reserved(scratch.framed()) {
+            Push::Closed => Err(SendError::new(SendErrorKind::Closed, Some(item))),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The future of [`Producer::send`].
+struct Sending<'a, T> {
+    shared: &'a Shared,
+    item: Option<T>,
+    /// The item as bytes, once it has had to wait.
+    encoded: Option<Vec<u8>>,
+    waiting: Option<u64>,
+}
+
+impl<T> Unpin for Sending<'_, T> {}
+
+impl<T: Datum> Future for Sending<'_, T> {
+    type Output = Result<(), SendError<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let coop = ready!(coop::poll_proceed(cx));
+        let Self { shared, item, encoded, waiting } = &mut *self;
+        let push = if let Some(framed) = encoded {
+            shared.push(framed, Some((waiting, cx)))
+        } else {
+            let Some(datum) = item.as_ref() else { return Poll::Pending };
+            let mut scratch = Scratch::take();
+            if let Err(kind) = scratch.encode(datum) {
+                return Poll::Ready(Err(SendError::new(kind, item.take())));
+            }
+            let push = shared.push(scratch.framed(), Some((waiting, cx)));
+            if matches!(push, Push::Full | Push::Offline) {
+                *encoded = Some(scratch.keep());
+            }
+            push
+        };
+        match push {
+            Push::Sent => {
+                coop.made_progress();
+                *item = None;
+                Poll::Ready(Ok(()))
+            }
+            Push::Full | Push::Offline => Poll::Pending,
+            Push::Closed => Poll::Ready(Err(SendError::new(SendErrorKind::Closed, item.take()))),
+        }
+    }
+}
+
+impl<T> Drop for Sending<'_, T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.waiting.take() {
+            self.shared.forget_sender(key);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! One subscription at its producer: handshake, waiting for admission, and writing.
+//!
+//! A session is one task. It owns the link; what it may write and when it must end it hears from [`Shared`].
+
+use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::shared::{Next, Shared, Signal};
+use crate::{
+    discovery::{EntryError, PeerEntry, SignedEntry},
+    network::{CloseCode, Link, RawLink},
+    primitives::{PeerId, watch},
+    streams::{
+        Registry,
+        core::{
+            SubId,
+            frames::{self, MAX_BATCH},
+            log::Taken,
+        },
+        limits::{DRAIN, HANDSHAKE},
+        protocol::{Message, Subscription, compatible, show},
+    },
+    transport::SendStream,
+};
+
+/// The most bytes for one write: its end is what counts as progress of a subscriber.
+const PIECE: usize = 64 << 10;
+/// The same after a write that took long, so that a slow link is not taken for a stalled one.
+const SMALL_PIECE: usize = 4 << 10;
+const SLOW_WRITE: Duration = Duration::from_millis(250);
+
+/// Serves a link that a consumer opened, to its end.
+pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
+    let peer = link.peer();
+    let request = timeout(HANDSHAKE, link.recv()).await;
+    let (stream, fingerprint, consumer, entry) = match request {
+        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, entry }))) => {
+            (stream, fingerprint, consumer, entry)
+        }
+        Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
+        Ok(Ok(None)) => return link.close(CloseCode::Normal),
+        Ok(Err(error)) => {
+            tracing::debug!(?peer, %error, "subscription request failed");
+            return;
+        }
+        Err(_) => return link.close(CloseCode::Timeout),
+    };
+    let Some(shared) = registry.find(stream) else { return refuse(link, CloseCode::StreamNotFound, None).await };
+    drop(registry);
+    let ours = shared.config.fingerprint;
+    if !compatible(ours, fingerprint) {
+        let (ours_shown, theirs) = (show(ours), show(fingerprint));
+        tracing::warn!(?peer, ?stream, ours = ours_shown, theirs, "subscriber declares another schema; refused");
+        return refuse(link, CloseCode::Incompatible, ours).await;
+    }
+    let Some(entry) = known(&shared, peer, entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
+    let allowed = shared.allows(&entry);
+    match shared.request(entry, consumer, allowed) {
+        Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
+        Err(code) => refuse(link, code, None).await,
+    }
+}
+
+/// The consumer's entry: the one it brought, or a newer one that is known.
+fn known(shared: &Shared, peer: PeerId, offered: SignedEntry) -> Option<PeerEntry> {
+    let entry = match shared.discovery.offer(&offered) {
+        Ok(entry) => entry,
+        Err(EntryError::Stale { .. }) => shared.discovery.catalog().get(peer)?.clone(),
+        Err(error) => {
+            tracing::debug!(?peer, %error, "the entry of a subscriber is not accepted");
+            return None;
+        }
+    };
+    (entry.id() == peer).then_some(entry)
+}
+
+async fn refuse(mut link: Link<Subscription>, code: CloseCode, fingerprint: Option<[u8; 32]>) {
+    let refused = Message::Refused { code: code.code(), fingerprint };
+    if link.send(&refused).await.is_ok() {
+        link.finish();
+        // The consumer closes when it has read it; a reset now would overtake the answer.
+        let _ = timeout(DRAIN, link.recv()).await;
+    }
+    link.close(code);
+}
+
+/// Takes the subscription off the producer's lists however the session ends.
+struct Present {
+    shared: Arc<Shared>,
+    id: SubId,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.shared.leave(self.id);
+    }
+}
+
+async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Link<Subscription>) {
+    let peer = link.peer();
+    let stream = present.shared.config.stream;
+    loop {
+        let now = *signal.borrow_and_update();
+        let message = match now {
+            Signal::Wait(reason) => {
+                tracing::debug!(?peer, ?stream, ?reason, "subscriber waits");
+                Message::Waiting { reason }
+            }
+            Signal::Serve(next) => Message::Accepted { epoch: present.shared.epoch, next },
+            Signal::Close(code) => return link.close(code),
+        };
+        if let Err(error) = link.send(&message).await {
+            tracing::debug!(?peer, ?stream, %error, "subscriber lost before it was served");
+            return;
+        }
+        if let Signal::Serve(_) = now {
+            break;
+        }
+        tokio::select! {
+            biased;
+            changed = signal.changed() => if changed.is_err() { return link.close(CloseCode::Normal) },
+            // Nothing is expected: it is the end, one way or the other.
+            _ = link.recv() => return link.close(CloseCode::Normal),
+        }
+    }
+    tracing::debug!(?peer, ?stream, "subscriber admitted");
+    let RawLink { send, mut recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
+    let mut writer = Writer { present, signal, send, piece: PIECE };
+    let code = writer.run().await;
+    tracing::debug!(?peer, ?stream, %code, "subscriber gone");
+    writer.send.reset(code.code());
+    recv.stop(code.code());
+}
+
+struct Writer {
+    present: Present,
+    signal: watch::Receiver<Signal>,
+    send: SendStream,
+    /// The most bytes for the next write.
+    piece: usize,
+}
+
+impl Writer {
+    /// Writes until the subscription ends; why it does.
+    async fn run(&mut self) -> CloseCode {
+        loop {
+            let next = match self.next().await {
+                Ok(next) => next,
+                Err(code) => return code,
+            };
+            let result = match next {
+                Next::Items(taken) => self.write_batch(taken).await,
+                Next::End(code, next) => Err(self.finish(code, next).await),
+            };
+            if let Err(code) = result {
+                return code;
+            }
+        }
+    }
+
+    /// What to write next. While there is something, nothing else is looked at: a write finds out by itself.
+    async fn next(&mut self) -> Result<Next, CloseCode> {
+        let (shared, id) = (&self.present.shared, self.present.id);
+        let next = poll_fn(|cx| shared.poll_next(id, MAX_BATCH, cx).map_or(Poll::Pending, Poll::Ready));
+        tokio::select! {
+            biased;
+            next = next => Ok(next),
+            code = closed(&mut self.signal) => Err(code),
+            _ = self.send.stopped() => Err(CloseCode::Normal),
+        }
+    }
+
+    async fn write_batch(&mut self, taken: Taken) -> Result<(), CloseCode> {
+        let mut chunks = VecDeque::from(taken.chunks);
+        let mut header = Some(frames::batch_header(taken.first_seq, taken.items, taken.bytes));
+        let mut items = taken.items;
+        let slice = self.present.shared.slice();
+        while !chunks.is_empty() {
+            let (bytes, mut piece) = cut(&mut chunks, self.piece.min(slice), header.take());
+            if let Some(at) = self.present.shared.reserve(bytes) {
+                self.pause(at).await?;
+            }
+            self.write(&mut piece).await?;
+            let done = if chunks.is_empty() { std::mem::take(&mut items) } else { 0 };
+            self.present.shared.wrote(self.present.id, bytes, done);
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: &mut [Bytes]) -> Result<(), CloseCode> {
+        let started = Instant::now();
+        let stall = self.present.shared.stall_limit();
+        let written = tokio::select! {
+            biased;
+            written = self.send.write_all_chunks(piece) => written.map_err(|_| CloseCode::Normal),
+            code = closed(&mut self.signal) => Err(code),
+            () = sleep_until(started + stall) => {
+                self.present.shared.expel(self.present.id, CloseCode::TooSlow);
+                Err(CloseCode::TooSlow)
+            }
+        };
+        self.piece = if started.elapsed() > SLOW_WRITE { SMALL_PIECE } else { PIECE };
+        written
+    }
+
+    /// Waits for the egress limit.
+    async fn pause(&mut self, until: Instant) -> Result<(), CloseCode> {
+        tokio::select! {
+            biased;
+            code = closed(&mut self.signal) => Err(code),
+            _ = self.send.stopped() => Err(CloseCode::Normal),
+            () = sleep_until(until) => Ok(()),
+        }
+    }
+
+    /// Says that nothing follows and waits until the consumer has read it all.
+    async fn finish(&mut self, code: CloseCode, next: u64) -> CloseCode {
+        if let Err(code) = self.write(&mut [frames::end(code.code(), next)]).await {
+            return code;
+        }
+        self.send.finish();
+        tokio::select! {
+            biased;
+            _ = self.send.stopped() => {}
+            _ = closed(&mut self.signal) => {}
+            () = sleep_until(Instant::now() + DRAIN) => {}
+        }
+        code
+    }
+}
+
+/// Resolves when the session must end.
+async fn closed(signal: &mut watch::Receiver<Signal>) -> CloseCode {
+    match signal.wait_for(|signal| matches!(signal, Signal::Close(_))).await.map(|signal| *signal) {
+        Ok(Signal::Close(code)) => code,
+        _ => CloseCode::Normal,
+    }
+}
+
+/// Cuts up to `max` bytes off the front; how many, and the chunks of them behind `header`.
+fn cut(chunks: &mut VecDeque<Bytes>, max: usize, header: Option<Bytes>) -> (usize, Vec<Bytes>) {
+    let mut piece: Vec<Bytes> = header.into_iter().collect();
+    let mut bytes = 0;
+    while let Some(mut chunk) = chunks.pop_front() {
+        if bytes + chunk.len() > max {
+            let part = max - bytes;
+            if part > 0 {
+                piece.push(chunk.split_to(part));
+            }
+            chunks.push_front(chunk);
+            bytes = max;
+            break;
+        }
+        bytes += chunk.len();
+        piece.push(chunk);
+    }
+    (bytes, piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_have_every_byte_once() {
+        let whole: Vec<u8> = (0..=255).collect();
+        let mut chunks: VecDeque<Bytes> = whole.chunks(100).map(Bytes::copy_from_slice).collect();
+        let mut seen = Vec::new();
+        let mut header = Some(Bytes::from_static(b"header"));
+        while !chunks.is_empty() {
+            let (bytes, piece) = cut(&mut chunks, 64, header.take());
+            assert!(bytes <= 64);
+            piece.iter().for_each(|chunk| seen.extend_from_slice(chunk));
+        }
+        assert_eq!(seen, [b"header", &whole[..]].concat());
+    }
+}

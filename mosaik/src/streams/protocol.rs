@@ -1,0 +1,53 @@
+//! What a consumer and a producer say before items flow.
+//!
+//! The consumer opens a link and sends [`Message::Subscribe`]. The producer answers [`Message::Accepted`], after which
+//! the stream carries batches ([`frames`](super::core::frames)); or [`Message::Waiting`], keeping the link open until it
+//! accepts; or [`Message::Refused`]. Either side ends a subscription by resetting and stopping the stream with a code.
+
+use serde::{Deserialize, Serialize};
+
+use super::core::admission::WaitReason;
+use crate::{
+    discovery::SignedEntry,
+    network::{Family, Protocol},
+    primitives::StreamId,
+};
+
+/// A schema fingerprint; types that declare none have none.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// The protocol of a subscription.
+pub(crate) struct Subscription;
+
+impl Protocol for Subscription {
+    type Message = Message;
+    const FAMILY: Family = Family::STREAMS;
+    const NAME: &'static str = "subscribe/1";
+    const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// The consumer's request. It brings its own entry, so that the producer can ask its predicate at once.
+    Subscribe { stream: StreamId, fingerprint: Option<Fingerprint>, consumer: u64, entry: SignedEntry },
+    /// Batches follow, from this sequence number on.
+    Accepted { epoch: u64, next: u64 },
+    /// Not now; another answer follows on this link.
+    Waiting { reason: WaitReason },
+    /// No; the link ends.
+    Refused { code: u32, fingerprint: Option<Fingerprint> },
+}
+
+/// Whether two declared schemas may talk: a side that declares none matches anything.
+pub(crate) fn compatible(ours: Option<Fingerprint>, theirs: Option<Fingerprint>) -> bool {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) => ours == theirs,
+        _ => true,
+    }
+}
+
+/// A fingerprint as people see it.
+pub(crate) fn show(fingerprint: Option<Fingerprint>) -> String {
+    fingerprint
+        .map_or_else(|| "none".into(), |bytes| bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
