@@ -20,6 +20,7 @@ pages! {
     introduction "src/introduction.md"
     identity "src/identity.md"
     discovery "src/discovery.md"
+    streams "src/streams.md"
     testing "src/testing.md"
     protocols "src/protocols.md"
     decisions "src/decisions.md"

@@ -59,11 +59,11 @@ impl Buffer {
 /// What happens when a subscriber cannot keep up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLag {
-    /// The producer runs at the pace of its fastest subscriber. `send` waits only while every queue is full; a
-    /// subscriber whose queue is full while another one's is not, or that takes nothing for 2 s, is closed with `TooSlow`.
+    /// The producer runs at the pace of its fastest subscriber. A subscriber whose queue is full while another one has
+    /// nothing left to take, or that takes nothing for 2 s, is closed with `TooSlow`.
     ///
-    /// Two tolerances make this safe for equals: "not full" means at most half full, and a full subscriber may hold up
-    /// another one for 100 ms in total before it is closed.
+    /// So that equals do not close each other, a full subscriber may hold up another one for 200 ms without any
+    /// progress, or for 2 s in which it never gets down to half of its queue.
     #[default]
     Disconnect,
     /// `send` waits for the slowest subscriber for up to this long; then that one is closed with `TooSlow`.
