@@ -38,6 +38,23 @@ use crate::primitives::{Datum, PeerId, StreamId};
 /// Items of one producer come in order, each at most once; those of several are mixed as they arrive. What is missed is
 /// told by [`events`](Self::events) and counted in [`stats`](Self::stats). A consumer that is not read holds up to 512 KiB per
 /// producer (and one item more), then the network's flow control holds the producer back.
+///
+/// ```no_run
+/// # async fn example(network: &mosaik::Network) {
+/// let mut prices = network.streams().consume::<u64>();
+/// let mut events = prices.events();
+/// loop {
+///     tokio::select! {
+///         biased;
+///         Some(event) = events.recv() => println!("{event:?}"), // connections, gaps, refusals
+///         item = prices.recv_from() => {
+///             let Some((price, origin)) = item else { return }; // the network is shut down
+///             println!("{price} is item {} of {}", origin.seq, origin.producer);
+///         }
+///     }
+/// }
+/// # }
+/// ```
 #[must_use = "a consumer subscribes as long as it lives"]
 pub struct Consumer<T> {
     shared: Arc<Shared>,

@@ -43,6 +43,22 @@ use crate::{
 ///
 /// It is a `futures::Sink`, with [`send`](Self::send) and [`try_send`](Self::try_send) of its own that need no `&mut`.
 /// Items go out without a flush.
+///
+/// ```
+/// use mosaik::{Network, NetworkId};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network_id = NetworkId::random();
+/// let (here, there) = (Network::new(network_id).await?, Network::new(network_id).await?);
+/// let prices = here.streams().produce::<u64>();
+/// let mut seen = there.streams().consume::<u64>();
+///
+/// prices.send(42).await?; // waits until there is a consumer
+/// assert_eq!(seen.recv().await, Some(42));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Producer<T> {
     handle: Arc<Handle>,
     /// This handle's place among those that wait, for the `Sink` methods.
