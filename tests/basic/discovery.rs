@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, StreamExt};
 use mosaik::{
-    Network, NetworkId,
-    testing::{Sim, SimNode, eventually},
+    Network, NetworkId, PeerId,
+    discovery::{DepartReason, Event, Events},
+    testing::{Sim, SimNode, Trace, eventually},
 };
+use tokio::time::{Instant, sleep};
 
 const NET: NetworkId = NetworkId::from_name("discovery tests");
 
@@ -13,7 +16,7 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Starts `n` nodes, all but the first `bootstraps` of which know only those.
+/// Starts `n` nodes on a simulated network without rendezvous; they know the first `bootstraps` of them.
 async fn start(sim: &Sim, n: usize, bootstraps: usize) -> (Vec<SimNode>, Vec<Network>) {
     sim.rendezvous(false);
     let nodes: Vec<SimNode> = (0..n).map(|i| sim.node(&format!("n{i}"))).collect();
@@ -34,11 +37,157 @@ fn converged(networks: &[Network], n: usize) -> bool {
     first.len() == n && networks.iter().all(|network| network.discovery().catalog().root() == first.root())
 }
 
+fn knows(network: &Network, id: PeerId) -> bool {
+    network.discovery().catalog().contains(id)
+}
+
+/// What has been told about a peer so far.
+fn told(events: &mut Events, id: PeerId) -> Vec<Event> {
+    std::iter::from_fn(|| events.next().now_or_never().flatten()).filter(|event| event.peer() == Some(id)).collect()
+}
+
 #[test]
-fn fifty_nodes_with_one_bootstrap_converge() {
+fn fifty_nodes_with_one_bootstrap_converge_to_identical_catalogs() {
     Sim::run(1, |sim| async move {
         let (_nodes, networks) = start(&sim, 50, 1).await;
         assert!(eventually(secs(10), || converged(&networks, 50)).await);
-        eprintln!("converged after {:?}", sim.elapsed());
+        let first = networks[0].discovery().catalog();
+        assert!(networks.iter().all(|network| network.discovery().catalog() == first));
+        eprintln!("50 nodes converged after {:?}", sim.elapsed());
     });
+}
+
+#[test]
+fn a_partition_of_a_minute_heals_to_identical_catalogs_unaided() {
+    Sim::run(2, |sim| async move {
+        let (nodes, networks) = start(&sim, 50, 1).await;
+        assert!(eventually(secs(10), || converged(&networks, 50)).await);
+        sim.partition(&nodes[..25], &nodes[25..]);
+        let split = Instant::now();
+        let halves = || converged(&networks[..25], 25) && converged(&networks[25..], 25);
+        assert!(eventually(secs(30), halves).await, "each half forgets the other");
+        eprintln!("25/25: halves apart after {:?}", split.elapsed());
+        sleep(secs(60) - split.elapsed()).await;
+        assert!(halves(), "and stays that way");
+        sim.heal();
+        let healed = Instant::now();
+        assert!(eventually(secs(60), || converged(&networks, 50)).await);
+        eprintln!("25/25: together again after {:?}", healed.elapsed());
+        sleep(secs(30)).await;
+        assert!(converged(&networks, 50), "and stays that way");
+    });
+}
+
+#[test]
+fn a_crashed_peer_departs_within_six_seconds_and_is_back_within_three() {
+    Sim::run(3, |sim| async move {
+        sim.rendezvous(false);
+        let (display, sensor) = (sim.node("display"), sim.node("sensor"));
+        let shown = display.builder(NET).build().await.expect("starts");
+        let mut events = shown.discovery().events();
+        let start = |node: &SimNode| node.builder(NET).with_bootstrap(display.addr()).build();
+        let sensed = start(&sensor).await.expect("starts");
+        assert!(eventually(secs(1), || knows(&shown, sensor.id())).await);
+        assert!(matches!(told(&mut events, sensor.id())[..], [Event::PeerDiscovered(_)]));
+
+        sleep(secs(20)).await;
+        sensor.crash();
+        drop(sensed);
+        let died = Instant::now();
+        assert!(eventually(secs(7), || !knows(&shown, sensor.id())).await);
+        eprintln!("a crashed peer departed after {:?}", died.elapsed());
+        assert!(
+            matches!(&told(&mut events, sensor.id())[..], [Event::PeerDeparted(d)] if d.reason() == DepartReason::Unreachable)
+        );
+
+        sleep(secs(20)).await;
+        let _sensed = start(&sensor).await.expect("starts");
+        assert!(eventually(secs(3), || knows(&shown, sensor.id())).await);
+        assert!(matches!(told(&mut events, sensor.id())[..], [Event::PeerDiscovered(_)]));
+    });
+}
+
+#[test]
+fn a_bootstrap_peer_that_restarts_knowing_nobody_is_found_again() {
+    for (seed, down) in [(4, 1), (5, 10), (6, 120)] {
+        Sim::run(seed, |sim| async move {
+            let (nodes, mut networks) = start(&sim, 3, 1).await;
+            assert!(eventually(secs(2), || converged(&networks, 3)).await);
+            sleep(secs(10)).await;
+            nodes[0].crash();
+            sleep(secs(down)).await;
+            networks[0] = nodes[0].restart(NET).build().await.expect("starts");
+            let back = Instant::now();
+            assert!(eventually(secs(if down < 60 { 3 } else { 9 }), || converged(&networks, 3)).await);
+            eprintln!("a bootstrap peer that was down for {down} s was found after {:?}", back.elapsed());
+        });
+    }
+}
+
+#[test]
+fn a_graceful_departure_is_known_at_once_and_a_clock_that_went_back_does_not_hide_a_return() {
+    Sim::run(7, |sim| async move {
+        let (nodes, networks) = start(&sim, 10, 1).await;
+        assert!(eventually(secs(5), || converged(&networks, 10)).await);
+        let mut events = networks[1].discovery().events();
+        networks[9].shutdown().await;
+        assert_eq!(networks[9].task_probe().count(), 0);
+        assert!(eventually(secs(1), || converged(&networks[..9], 9)).await);
+        assert!(
+            matches!(&told(&mut events, nodes[9].id())[..], [Event::PeerDeparted(d)] if d.reason() == DepartReason::Left)
+        );
+        sleep(secs(30)).await;
+        assert!(converged(&networks[..9], 9), "nobody brings it back");
+
+        nodes[9].skew(-3600.0);
+        let _again = nodes[9].restart(NET).with_bootstrap(nodes[0].addr()).build().await.expect("starts");
+        assert!(eventually(secs(5), || networks[..9].iter().all(|network| knows(network, nodes[9].id()))).await);
+    });
+}
+
+#[test]
+fn tags_change_at_run_time_and_arrive_everywhere_soon() {
+    Sim::run(8, |sim| async move {
+        let (nodes, networks) = start(&sim, 20, 1).await;
+        assert!(eventually(secs(5), || converged(&networks, 20)).await);
+        let discovery = networks[7].discovery();
+        discovery.add_tags(["leader"]);
+        assert!(discovery.catalog().local().tags().contains("leader"), "on return");
+        let everywhere = |has: bool| {
+            networks.iter().all(|network| {
+                let catalog = network.discovery().catalog();
+                catalog.get(nodes[7].id()).is_some_and(|entry| entry.tags().contains("leader") == has)
+            })
+        };
+        let changed = Instant::now();
+        assert!(eventually(secs(2), || everywhere(true)).await);
+        eprintln!("20 nodes knew a new tag after {:?}", changed.elapsed());
+        discovery.remove_tags(["leader"]);
+        assert!(eventually(secs(2), || everywhere(false)).await);
+    });
+}
+
+/// Joins, a crash, a partition and a return, for the trace.
+fn scenario(seed: u64) -> Trace {
+    Sim::run(seed, |sim| async move {
+        let (nodes, networks) = start(&sim, 12, 2).await;
+        sleep(secs(5)).await;
+        nodes[11].crash();
+        sim.partition(&nodes[..4], &nodes[4..]);
+        sleep(secs(20)).await;
+        sim.heal();
+        let _again = nodes[11].restart(NET).with_bootstrap(nodes[0].addr()).build().await.expect("starts");
+        networks[3].discovery().add_tags(["x"]);
+        sleep(secs(20)).await;
+        networks[5].shutdown().await;
+        sleep(secs(5)).await;
+        sim.trace()
+    })
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let first = scenario(9);
+    assert_eq!(first, scenario(9));
+    assert_ne!(first, scenario(10), "and another one a different run");
 }

@@ -247,8 +247,12 @@ fn finish<P: Protocol>(mut link: Counted<'_, P>, peer: PeerId, result: Result<()
 
 async fn respond(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>, peer: PeerId) -> Result<(), Error> {
     let Message::Open { root, me, silent } = link.expect().await? else { return Err(out_of_turn()) };
-    take_signs(shared, peer, &[me])?;
-    let greeting = shared.with_quietly(|core, now| core.sync_greet(root, &silent, now));
+    let opener = me.verify(shared.node.network_id())?;
+    if opener.hint.peer != peer {
+        return Err(Error::Protocol("a sign of life of somebody else".into()));
+    }
+    shared.step(Input::Hint { sign: opener, from: peer });
+    let greeting = shared.with_quietly(|core, now| core.sync_greet(root, &opener.hint, &silent, now));
     link.send(&greeting).await?;
     while let Some(message) = link.recv().await? {
         let Message::Offer { buckets, items, last: _ } = message else { return Err(out_of_turn()) };

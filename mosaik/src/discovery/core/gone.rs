@@ -37,13 +37,19 @@ pub(super) struct Gone {
 struct Tomb {
     /// What the peer last said about itself; absent when only its farewell was ever heard.
     entry: Option<PeerEntry>,
+    /// The newest version known; that of `last` if there is one.
     version: Version,
-    /// The newest beat known; absent when no hint was ever seen.
-    beat: Option<u64>,
-    farewell: Option<Hint>,
+    /// The newest hint known; a farewell if the peer said one.
+    last: Option<Hint>,
     since: Now,
     attempts: u32,
     retry_at: Option<Now>,
+}
+
+impl Tomb {
+    fn farewell(&self) -> Option<Hint> {
+        self.last.filter(|hint| hint.kind == Kind::Departed)
+    }
 }
 
 impl Gone {
@@ -72,12 +78,11 @@ impl Gone {
     /// Whether a hint of this order may bring the peer back.
     pub(super) fn admits(&self, key: &Key, version: Version, beat: Option<u64>) -> bool {
         let Some(tomb) = self.tombs.get(key) else { return true };
-        let same_run = version.run_id == tomb.version.run_id;
-        if tomb.farewell.is_some() && same_run {
+        if tomb.farewell().is_some() && version.run_id == tomb.version.run_id {
             return false;
         }
         match beat {
-            Some(beat) => (version, Some(beat)) > (tomb.version, tomb.beat),
+            Some(beat) => (version, Some(beat)) > (tomb.version, tomb.last.map(|hint| hint.beat)),
             // The peer itself says so, now.
             None => version >= tomb.version,
         }
@@ -85,8 +90,12 @@ impl Gone {
 
     /// The farewell of a peer, for somebody who still believes in this version of it.
     pub(super) fn farewell(&self, key: &Key, version: Version) -> Option<Hint> {
-        let hint = self.tombs.get(key)?.farewell?;
-        (hint.version >= version).then_some(hint)
+        self.tombs.get(key)?.farewell().filter(|hint| hint.version >= version)
+    }
+
+    /// The last hint of a peer that departed, for the peer itself when it comes back with an older version.
+    pub(super) fn last_hint(&self, key: &Key) -> Option<Hint> {
+        self.tombs.get(key)?.last
     }
 
     #[cfg(test)]
@@ -104,9 +113,8 @@ impl Core {
         let newest = farewell.or(peer.hint);
         let tomb = Tomb {
             version: newest.map_or(peer.entry.version(), |hint| hint.version.max(peer.entry.version())),
-            beat: newest.map(|hint| hint.beat),
             entry: Some(peer.entry.clone()),
-            farewell,
+            last: newest,
             since: now,
             attempts: 0,
             retry_at,
@@ -123,8 +131,7 @@ impl Core {
             let tomb = Tomb {
                 entry,
                 version: farewell.version,
-                beat: Some(farewell.beat),
-                farewell: Some(farewell),
+                last: Some(farewell),
                 since: now,
                 attempts: 0,
                 retry_at: None,
@@ -174,7 +181,7 @@ impl Core {
     fn schedule_retry(&mut self, key: &Key, now: Now) {
         let cap = self.config.lost_retry_cap;
         let Some(tomb) = self.gone.tombs.get_mut(key) else { return };
-        if tomb.farewell.is_some() || tomb.retry_at.is_some() {
+        if tomb.farewell().is_some() || tomb.retry_at.is_some() {
             return;
         }
         tomb.attempts += 1;

@@ -158,7 +158,8 @@ impl Core {
     }
 
     /// Others know this node at a version that is not older than its own: an earlier run with a clock ahead, or another
-    /// node with the same key. Takes the version after it, so that what this node says now is the newest.
+    /// node with the same key. Starts a run after it, so that what this node says now is the newest, even if that run
+    /// said farewell.
     pub(super) fn on_own_echo(&mut self, version: Version, beat: u64, now: Now) {
         if self.local.departed || (version, beat) <= self.local.hint.order() || now < self.local.next_adoption {
             return;
@@ -166,7 +167,7 @@ impl Core {
         self.local.next_adoption = now + ADOPT_GAP;
         self.local.adoptions += 1;
         let (said, beat) = (self.local.said.clone(), self.local.hint.beat.max(beat) + 1);
-        if let Err(error) = self.say(said, version.next(), beat, now) {
+        if let Err(error) = self.say(said, Version { run_id: version.run_id.saturating_add(1), seq: 0 }, beat, now) {
             debug_assert!(false, "what was signed before can be signed again: {error}");
         }
     }

@@ -24,7 +24,7 @@ use super::{
     super::{
         catalog::BUCKETS,
         entry::{EntryError, SignedEntry, Version},
-        hint::{HINT_BYTES, HintError, RawHint},
+        hint::{HINT_BYTES, Hint, HintError, RawHint},
     },
     Core, Key, Now, Record, Sign, Want,
 };
@@ -135,9 +135,12 @@ impl Core {
         Message::Open { root: self.catalog.root().0, me: self.local.sign_of_life(now).into(), silent }
     }
 
-    /// The responder's answer to [`Message::Open`].
-    pub(in super::super) fn sync_greet(&self, root: u128, silent: &[Key], now: Now) -> Message {
+    /// The responder's answer to [`Message::Open`] of the peer that signed `opener`.
+    pub(in super::super) fn sync_greet(&self, root: u128, opener: &Hint, silent: &[Key], now: Now) -> Message {
         let mut signs = vec![self.local.sign_of_life(now).into()];
+        // A peer that departed and came back with its clock behind must learn what it was, or nobody believes it.
+        let former = self.gone.last_hint(opener.peer.as_bytes()).filter(|last| last.order() >= opener.order());
+        signs.extend(former.map(|hint| WireSign::from(Sign { hint, age: Duration::ZERO })));
         let heard = silent.iter().take(MAX_SILENT).filter_map(|key| self.peers.get(key));
         signs.extend(heard.filter(|peer| !peer.is_silent(now)).filter_map(|p| p.sign_of_life(now)).map(WireSign::from));
         if root == self.catalog.root().0 {
