@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use mosaik::{
     Network, NetworkId, PeerId,
-    discovery::{DepartReason, Event, Events},
+    discovery::{DepartReason, Event, Events, Stats},
     testing::{Sim, SimNode, Trace, eventually},
 };
 use tokio::time::{Instant, sleep};
@@ -190,4 +190,50 @@ fn the_same_seed_gives_the_same_run() {
     let first = scenario(9);
     assert_eq!(first, scenario(9));
     assert_ne!(first, scenario(10), "and another one a different run");
+}
+
+/// `n` nodes join through three bootstrap peers and converge; then a minute of steady state is measured.
+fn at_scale(n: usize, seed: u64) {
+    Sim::run(seed, |sim| async move {
+        let real = std::time::Instant::now();
+        let (_nodes, networks) = start(&sim, n, 3).await;
+        assert!(eventually(secs(60), || converged(&networks, n)).await);
+        eprintln!("{n} nodes: converged after {:?} ({:?} real)", sim.elapsed(), real.elapsed());
+        sleep(secs(60)).await;
+        assert!(converged(&networks, n), "and stay so");
+
+        let before: Vec<Stats> = networks.iter().map(|network| network.discovery().stats()).collect();
+        sleep(secs(60)).await;
+        let after: Vec<Stats> = networks.iter().map(|network| network.discovery().stats()).collect();
+        assert!(converged(&networks, n));
+        let mean = |of: fn(&Stats) -> u64| {
+            before.iter().zip(&after).map(|(before, after)| of(after) - of(before)).sum::<u64>() / n as u64
+        };
+        let gossip = mean(|stats| stats.gossip.bytes_sent);
+        let (sync, rounds) = (mean(|stats| stats.sync.bytes_sent), 12 * 2);
+        let entry = mean(|stats| stats.entry.bytes_sent);
+        eprintln!(
+            "{n} nodes, steady state, bytes sent per node and minute: hints {gossip} = {} per peer, sync {sync} = {} per \
+             message, entries {entry}; messages: hints {}, sync {}; {:?} real in all",
+            gossip / n as u64,
+            sync / rounds,
+            mean(|stats| stats.gossip.messages_sent),
+            mean(|stats| stats.sync.messages_sent),
+            real.elapsed()
+        );
+        assert!(gossip / (n as u64) < 6000, "hints stay linear in peers");
+        assert!(sync < 12 * 2 * 400, "a round on an unchanged catalog stays constant");
+    });
+}
+
+#[test]
+fn two_hundred_nodes_join_through_three_bootstraps_and_stay_cheap() {
+    at_scale(200, 11);
+}
+
+/// `cargo test --release --test basic a_thousand_nodes -- --ignored --nocapture`
+#[test]
+#[ignore = "takes minutes"]
+fn a_thousand_nodes_join_through_three_bootstraps_and_stay_cheap() {
+    at_scale(1000, 12);
 }

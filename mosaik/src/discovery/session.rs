@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a request may wait here for an entry that is on its way.
-const HOLD: Duration = Duration::from_millis(500);
+const HOLD: Duration = Duration::from_millis(250);
 /// Messages in one session; a session of a full catalog takes fewer.
 const MAX_MESSAGES: usize = 4096;
 /// Addresses taken from one host name.
@@ -316,7 +316,7 @@ pub(super) async fn serve_pull(shared: Arc<Shared>, incoming: Incoming) {
         return;
     };
     let mut link = Counted { link, meter: &shared.counters.entry, left: MAX_MESSAGES };
-    let served = timeout(shared.config.session_timeout, answer(&shared, &mut link));
+    let served = timeout(shared.config.session_timeout, answer(&shared, &mut link, peer));
     let result = tokio::select! {
         biased;
         () = shared.cancel.cancelled() => return,
@@ -326,13 +326,13 @@ pub(super) async fn serve_pull(shared: Arc<Shared>, incoming: Incoming) {
 }
 
 /// Answers with what is here at once, and with what is on its way as it comes: a hint often overtakes its entry.
-async fn answer(shared: &Arc<Shared>, link: &mut Counted<'_, Pull>) -> Result<(), Error> {
+async fn answer(shared: &Arc<Shared>, link: &mut Counted<'_, Pull>, peer: PeerId) -> Result<(), Error> {
     let PullMessage::Ask(mut wants) = link.expect().await? else { return Err(out_of_turn()) };
     let mut catalog = shared.watch();
     let deadline = Instant::now() + HOLD;
     loop {
         catalog.borrow_and_update();
-        let (records, coming) = shared.with_quietly(|core, now| core.pull_answer(&wants, now));
+        let (records, coming) = shared.with_quietly(|core, now| core.pull_answer(&wants, peer, now));
         for page in pages(records) {
             if !page.is_empty() {
                 link.send(&PullMessage::Answer(page)).await?;

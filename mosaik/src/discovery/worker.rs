@@ -100,7 +100,7 @@ impl Worker {
             Output::Broadcast(hint) => self.overlay.broadcast(hint, now),
             Output::Join { peer, force } => self.overlay.join(peer, force, now),
             Output::Dial { target, purpose } => self.dial(target, purpose),
-            Output::Pull { from, wants } => self.pull(from, wants),
+            Output::Pull { request, from, wants } => self.pull(request, from, wants),
             // Published where it was made.
             Output::Event(_) => {}
         }
@@ -125,7 +125,7 @@ impl Worker {
         });
     }
 
-    fn pull(&self, from: iroh::EndpointAddr, wants: Vec<Want>) {
+    fn pull(&self, request: u64, from: iroh::EndpointAddr, wants: Vec<Want>) {
         let shared = self.shared.clone();
         self.shared.node.tasks().spawn("pull", async move {
             let pulled = timeout(shared.config.session_timeout, session::pull(&shared, &from, wants));
@@ -134,11 +134,10 @@ impl Worker {
                 () = shared.cancel.cancelled() => return,
                 result = pulled => result.unwrap_or(Err(session::Error::TimedOut)),
             };
-            let from = PeerId::from(from.id);
             if let Err(error) = result {
-                tracing::debug!(?from, %error, "entries not pulled");
+                tracing::debug!(from = ?PeerId::from(from.id), %error, "entries not pulled");
             }
-            shared.step(Input::Pulled { from });
+            shared.step(Input::Pulled { request });
         });
     }
 

@@ -214,11 +214,11 @@ fn gossip_config(config: &Config) -> GossipConfig {
     let mut gossip = GossipConfig { max_message_size: MAX_MESSAGE, ..GossipConfig::default() };
     gossip.membership.active_view_capacity = config.neighbors;
     gossip.membership.passive_view_capacity = config.neighbors * 6;
-    // Ids of hints are collected for this long and sent to lazy neighbours together; a hint that the tree lost is then
-    // asked for after two more such times. Both are small against a lease and large against most round trips.
-    gossip.broadcast.dispatch_timeout = Duration::from_millis(100);
-    gossip.broadcast.graft_timeout_1 = Duration::from_millis(400);
-    gossip.broadcast.graft_timeout_2 = Duration::from_millis(200);
+    // Ids of hints are collected for this long and sent to lazy neighbours together; a hint that the tree lost, as it
+    // does while nodes join, is asked for a little later. Small against a lease, large against most round trips.
+    gossip.broadcast.dispatch_timeout = Duration::from_millis(50);
+    gossip.broadcast.graft_timeout_1 = Duration::from_millis(150);
+    gossip.broadcast.graft_timeout_2 = Duration::from_millis(75);
     // Hints are outdated by the next beat, so there is no point in keeping them for long.
     gossip.broadcast.message_cache_retention = Duration::from_secs(5);
     gossip.broadcast.message_id_retention = Duration::from_secs(30);

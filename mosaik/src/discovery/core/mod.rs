@@ -111,7 +111,7 @@ pub(super) enum Input {
     /// A sync session that [`Output::Dial`] asked for has ended, with everything merged that it brought.
     Dialled { peer: PeerId, reached: bool },
     /// A pull that [`Output::Pull`] asked for has ended, with everything merged that it brought.
-    Pulled { from: PeerId },
+    Pulled { request: u64 },
     /// A peer was contacted outside of what this core asked for, and everything merged that it brought.
     Met(PeerId),
     /// A neighbour named a peer that the overlay wants to talk to and that is not in the catalog.
@@ -132,7 +132,7 @@ pub(super) enum Output {
     /// Run a sync session and report [`Input::Dialled`].
     Dial { target: Target, purpose: Purpose },
     /// Ask for entries and report [`Input::Pulled`].
-    Pull { from: EndpointAddr, wants: Vec<Want> },
+    Pull { request: u64, from: EndpointAddr, wants: Vec<Want> },
     /// Join the gossip overlay through the peer; when not `force`d, only if there are few neighbours.
     Join { peer: PeerId, force: bool },
     /// Tell the subscribers.
@@ -213,7 +213,7 @@ impl Core {
             Input::Hint { sign, from } => self.on_hint(sign, Some(from), now),
             Input::Records(records) => records.into_iter().for_each(|record| self.on_record(record, now)),
             Input::Dialled { peer, reached } => self.on_dialled(peer, reached, now),
-            Input::Pulled { from } => self.on_pulled(from),
+            Input::Pulled { request } => self.on_pulled(request),
             Input::Met(peer) => self.join(peer, false, now),
             Input::Introduced { peer, by } => self.want_introduced(peer, by),
             Input::ConnectionLost(peer) => self.on_connection_lost(peer, now),

@@ -1,7 +1,8 @@
 //! Fetching the entries that hints tell of: who lacks a version asks whoever sent the hint.
 //!
-//! One request per source is under way at a time; what is wanted of the source meanwhile goes into the next, so a
-//! storm of hints becomes a few batches. When the table is full, hints are dropped: sync repairs that.
+//! A few requests per source are under way at a time; what is wanted of the source meanwhile goes into the next, so
+//! a storm of hints becomes a few batches. What no source has is asked of its owner. When the table is full, hints
+//! are dropped: sync repairs that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,14 +23,18 @@ pub(in super::super) const MAX_BATCH: usize = 64;
 const MAX_WANTED: usize = 8192;
 /// Sources remembered for one entry.
 const MAX_SOURCES: usize = 3;
+/// Requests to one source at one time. More than one, because a request may be held for a while by a source that
+/// itself waits for the entry, and the next must not wait behind it.
+const MAX_REQUESTS: usize = 3;
 
 #[derive(Debug, Default)]
 pub(super) struct Pulls {
     wanted: BTreeMap<Key, Wanted>,
     /// What to ask of whom.
     queues: BTreeMap<PeerId, BTreeSet<Key>>,
-    /// Who is being asked, and for what.
-    asked: BTreeMap<PeerId, BTreeSet<Key>>,
+    /// The requests under way: whom, for what.
+    asked: BTreeMap<u64, (PeerId, BTreeSet<Key>)>,
+    next_request: u64,
 }
 
 #[derive(Debug)]
@@ -38,7 +43,9 @@ struct Wanted {
     /// The hint that told of it, and when that was issued; absent when the owner gave the entry without one.
     told: Option<(Hint, Now)>,
     sources: Vec<PeerId>,
-    asking: bool,
+    /// Who is being asked.
+    asking: Option<PeerId>,
+    owner_tried: bool,
 }
 
 impl Pulls {
@@ -65,16 +72,24 @@ impl Pulls {
         wanted.told
     }
 
-    /// Whether this version or a newer one is on its way.
-    pub(super) fn expects(&self, want: &Want) -> bool {
-        self.wanted.get(&want.peer).is_some_and(|wanted| wanted.version >= want.version)
+    /// Whether this version or a newer one is on its way, from somebody else than the one who asks for it: two that
+    /// waited for each other would wait in vain.
+    pub(super) fn expects(&self, want: &Want, asker: PeerId) -> bool {
+        let wanted = self.wanted.get(&want.peer).filter(|wanted| wanted.version >= want.version);
+        wanted.is_some_and(|wanted| wanted.asking.is_some_and(|asking| asking != asker))
     }
 
     fn add(&mut self, key: Key, version: Version, told: Option<(Hint, Now)>, source: PeerId) {
         if self.wanted.len() >= MAX_WANTED && !self.wanted.contains_key(&key) {
             return;
         }
-        let wanted = self.wanted.entry(key).or_insert(Wanted { version, told, sources: Vec::new(), asking: false });
+        let wanted = self.wanted.entry(key).or_insert(Wanted {
+            version,
+            told,
+            sources: Vec::new(),
+            asking: None,
+            owner_tried: false,
+        });
         if version > wanted.version {
             wanted.version = version;
         }
@@ -84,19 +99,28 @@ impl Pulls {
         if !wanted.sources.contains(&source) && wanted.sources.len() < MAX_SOURCES {
             wanted.sources.push(source);
         }
-        if !wanted.asking
+        if wanted.asking.is_none()
             && let Some(first) = wanted.sources.first()
         {
             self.queues.entry(*first).or_default().insert(key);
         }
     }
 
-    /// A request has ended: what it did not bring is asked of the next source, or given up.
-    fn ended(&mut self, from: PeerId) {
-        for key in self.asked.remove(&from).unwrap_or_default() {
-            let Some(wanted) = self.wanted.get_mut(&key) else { continue };
-            wanted.asking = false;
+    /// A request has ended: what it did not bring is asked of the next source, at last of the owner if that can be
+    /// reached, or given up.
+    fn ended(&mut self, request: u64, is_known: impl Fn(&Key) -> Option<PeerId>) {
+        let Some((from, keys)) = self.asked.remove(&request) else { return };
+        for key in keys {
+            let Some(wanted) = self.wanted.get_mut(&key).filter(|wanted| wanted.asking == Some(from)) else { continue };
+            wanted.asking = None;
+            wanted.owner_tried |= *from.as_bytes() == key;
             wanted.sources.retain(|source| *source != from);
+            if wanted.sources.is_empty()
+                && !wanted.owner_tried
+                && let Some(owner) = is_known(&key)
+            {
+                wanted.sources.push(owner);
+            }
             match wanted.sources.first() {
                 Some(next) => {
                     self.queues.entry(*next).or_default().insert(key);
@@ -108,31 +132,36 @@ impl Pulls {
         }
     }
 
-    /// The next requests: one for each source that is not being asked.
-    fn next(&mut self) -> Vec<(PeerId, Vec<Want>)> {
+    /// The next requests.
+    fn next(&mut self) -> Vec<(u64, PeerId, Vec<Want>)> {
+        if self.queues.is_empty() {
+            return Vec::new();
+        }
+        let under_way = |source: &PeerId| self.asked.values().filter(|(from, _)| from == source).count();
         let ready: Vec<PeerId> =
-            self.queues.keys().filter(|source| !self.asked.contains_key(source)).copied().collect();
+            self.queues.keys().filter(|source| under_way(source) < MAX_REQUESTS).copied().collect();
         let mut requests = Vec::new();
         for source in ready {
             let Some(mut queue) = self.queues.remove(&source) else { continue };
-            let mut batch = BTreeSet::new();
+            let (mut batch, mut wants) = (BTreeSet::new(), Vec::new());
             while batch.len() < MAX_BATCH
                 && let Some(key) = queue.pop_first()
             {
-                batch.insert(key);
+                if let Some(wanted) = self.wanted.get_mut(&key) {
+                    wanted.asking = Some(source);
+                    wants.push(Want { peer: key, version: wanted.version });
+                    batch.insert(key);
+                }
             }
             if !queue.is_empty() {
                 self.queues.insert(source, queue);
             }
-            let mut wants = Vec::new();
-            for key in &batch {
-                if let Some(wanted) = self.wanted.get_mut(key) {
-                    wanted.asking = true;
-                    wants.push(Want { peer: *key, version: wanted.version });
-                }
+            if !batch.is_empty() {
+                let request = self.next_request;
+                self.next_request += 1;
+                self.asked.insert(request, (source, batch));
+                requests.push((request, source, wants));
             }
-            self.asked.insert(source, batch);
-            requests.push((source, wants));
         }
         requests
     }
@@ -156,18 +185,18 @@ impl Core {
         }
     }
 
-    pub(super) fn on_pulled(&mut self, from: PeerId) {
-        self.pulls.ended(from);
+    pub(super) fn on_pulled(&mut self, request: u64) {
+        self.pulls.ended(request, |key| self.peers.get(key).map(|peer| peer.entry.id()));
     }
 
     pub(super) fn tick_pulls(&mut self) {
-        for (from, wants) in self.pulls.next() {
+        for (request, from, wants) in self.pulls.next() {
             // A source without an entry here is connected, or it could not have told.
             let addr = self
                 .peers
                 .get(from.as_bytes())
                 .map_or_else(|| EndpointAddr::from(from), |peer| peer.entry.addr().clone());
-            self.outputs.push(Output::Pull { from: addr, wants });
+            self.outputs.push(Output::Pull { request, from: addr, wants });
         }
     }
 }

@@ -28,7 +28,7 @@ use super::{
     },
     Core, Key, Now, Record, Sign, Want,
 };
-use crate::primitives::NetworkId;
+use crate::primitives::{NetworkId, PeerId};
 
 /// The longest frame in bytes. The largest single thing in one is the list of items of a bucket, at most all peers.
 pub(in super::super) const MAX_FRAME: usize = 1 << 20;
@@ -254,12 +254,12 @@ impl Core {
     }
 
     /// The answer to an entry request: the records that are here, and whether others are on their way.
-    pub(in super::super) fn pull_answer(&self, wants: &[Want], now: Now) -> (Vec<WireRecord>, Vec<Want>) {
+    pub(in super::super) fn pull_answer(&self, wants: &[Want], asker: PeerId, now: Now) -> (Vec<WireRecord>, Vec<Want>) {
         let (mut records, mut coming) = (Vec::new(), Vec::new());
         for want in wants.iter().take(super::pull::MAX_BATCH) {
             if self.version_of(&want.peer).is_some_and(|version| version >= want.version) {
                 records.extend(self.record_or_own(&want.peer, now));
-            } else if self.pulls.expects(want) {
+            } else if self.pulls.expects(want, asker) {
                 coming.push(*want);
             }
         }
