@@ -97,7 +97,12 @@ impl Worker {
     fn carry_out(&mut self, output: Output) {
         let now = Instant::now();
         match output {
-            Output::Broadcast(hint) => self.overlay.broadcast(hint, now),
+            Output::Broadcast { hint, news } => {
+                self.overlay.broadcast(hint, now);
+                if news {
+                    self.overlay.hurry(now);
+                }
+            }
             Output::Join { peer, force } => self.overlay.join(peer, force, now),
             Output::Dial { target, purpose } => self.dial(target, purpose),
             Output::Pull { request, from, wants } => self.pull(request, from, wants),
@@ -156,7 +161,10 @@ impl Worker {
             Effect::Release(peer) => self.neighbors.release(peer),
             Effect::Hint { hint, from } => {
                 tracing::trace!(?hint, ?from, "hint");
-                self.feed(Input::Hint { sign: Sign { hint, age: Duration::ZERO }, from });
+                let sign = Sign { hint, age: Duration::ZERO };
+                if self.shared.with_quietly(|core, now| core.on_gossip(sign, from, now)) {
+                    self.overlay.hurry(Instant::now());
+                }
             }
             Effect::NeighborUp(peer) => {
                 tracing::debug!(?peer, "neighbour up");

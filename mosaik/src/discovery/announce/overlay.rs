@@ -32,6 +32,12 @@ use crate::primitives::{NetworkId, PeerId};
 
 /// Hops that a payload may have made. Overlays of a million nodes need about ten.
 const MAX_HOPS: u16 = 1000;
+/// How long ids of hints are collected before they are sent to lazy neighbours: when there is news among them, which
+/// somebody may be missing right now, and when all are renewals, of which there are many and the next comes soon.
+const NEWS_DISPATCH: Duration = Duration::from_millis(25);
+const RENEWAL_DISPATCH: Duration = Duration::from_millis(500);
+/// What the protocol is told; by this value its dispatch timer is known among the others.
+const DISPATCH: Duration = Duration::from_millis(50);
 /// Joins that are not forced stop at this many neighbours.
 const ENOUGH_NEIGHBORS: usize = 3;
 
@@ -74,6 +80,8 @@ pub(in super::super) struct Overlay {
     neighbors: BTreeSet<PeerId>,
     timers: BTreeMap<(Instant, u64), Timer<PeerId>>,
     timer_seq: u64,
+    /// The dispatch timer, if it runs.
+    dispatch: Option<(Instant, u64)>,
     effects: Vec<Effect>,
 }
 
@@ -87,6 +95,7 @@ impl Overlay {
             neighbors: BTreeSet::new(),
             timers: BTreeMap::new(),
             timer_seq: 0,
+            dispatch: None,
             effects: Vec::new(),
         }
     }
@@ -105,27 +114,27 @@ impl Overlay {
     pub(in super::super) fn tick(&mut self, now: Instant) {
         while let Some(timer) = self.timers.first_entry().filter(|timer| timer.key().0 <= now) {
             let timer = timer.remove();
-            self.handle(InEvent::TimerExpired(timer), None, now);
+            self.handle(InEvent::TimerExpired(timer), None, None, now);
         }
     }
 
     /// Gives a hint to everybody.
     pub(in super::super) fn broadcast(&mut self, hint: Hint, now: Instant) {
         let payload = Bytes::copy_from_slice(&hint.to_bytes());
-        self.handle(InEvent::Command(Command::Broadcast(payload, Scope::Swarm)), None, now);
+        self.handle(InEvent::Command(Command::Broadcast(payload, Scope::Swarm)), None, None, now);
     }
 
     /// Asks a peer to be let in.
     pub(in super::super) fn join(&mut self, peer: PeerId, force: bool, now: Instant) {
         let enough = !force && self.neighbors.len() >= ENOUGH_NEIGHBORS;
         if peer != self.me && !enough && !self.neighbors.contains(&peer) {
-            self.handle(InEvent::Command(Command::Join(vec![peer])), None, now);
+            self.handle(InEvent::Command(Command::Join(vec![peer])), None, None, now);
         }
     }
 
     /// Says farewell to the neighbours.
     pub(in super::super) fn quit(&mut self, now: Instant) {
-        self.handle(InEvent::Command(Command::Quit), None, now);
+        self.handle(InEvent::Command(Command::Quit), None, None, now);
     }
 
     pub(in super::super) fn is_neighbor(&self, peer: &PeerId) -> bool {
@@ -134,7 +143,7 @@ impl Overlay {
 
     /// The link to a peer is gone.
     pub(in super::super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
-        self.handle(InEvent::PeerDisconnected(peer), None, now);
+        self.handle(InEvent::PeerDisconnected(peer), None, None, now);
     }
 
     /// A message came. After an error the link it came by is to be closed.
@@ -146,20 +155,33 @@ impl Overlay {
             Ok((message, [])) => message,
             _ => return Err(Refusal::Undecodable),
         };
+        let mut hint = None;
         if matches!(message, Message::Gossip(_)) {
             if !self.neighbors.contains(&from) {
                 return Err(Refusal::NotNeighbor);
             }
             if let Some(payload) = payload_of(packet) {
-                Hint::verify(payload?, self.network).map_err(|_| Refusal::Forged)?;
+                hint = Some(Hint::verify(payload?, self.network).map_err(|_| Refusal::Forged)?);
             }
         }
-        self.handle(InEvent::RecvMessage(from, message), Some(from), now);
+        self.handle(InEvent::RecvMessage(from, message), Some(from), hint, now);
         Ok(())
     }
 
-    fn handle(&mut self, event: InEvent<PeerId>, cause: Option<PeerId>, now: Instant) {
-        let Self { state, neighbors, timers, timer_seq, effects, network, .. } = self;
+    /// What was broadcast or received last is news: neighbours that lack it should learn of it soon.
+    pub(in super::super) fn hurry(&mut self, now: Instant) {
+        let soon = now + NEWS_DISPATCH;
+        if let Some(at) = self.dispatch.filter(|at| at.0 > soon)
+            && let Some(timer) = self.timers.remove(&at)
+        {
+            self.timers.insert((soon, at.1), timer);
+            self.dispatch = Some((soon, at.1));
+        }
+    }
+
+    /// Feeds the protocol. `cause` is who sent a message, `hint` the verified payload if it carries one.
+    fn handle(&mut self, event: InEvent<PeerId>, cause: Option<PeerId>, hint: Option<Hint>, now: Instant) {
+        let Self { state, neighbors, timers, timer_seq, effects, dispatch, .. } = self;
         for out in state.handle(event, now) {
             match out {
                 OutEvent::SendMessage(to, message) => {
@@ -181,14 +203,16 @@ impl Overlay {
                     effects.push(Effect::NeighborDown(peer));
                 }
                 OutEvent::EmitEvent(Event::Received(payload)) => {
-                    // Verified on arrival; the second time costs one hash.
-                    if let Ok(hint) = Hint::verify(&payload.content, *network) {
-                        effects.push(Effect::Hint { hint, from: payload.delivered_from });
-                    }
+                    effects.extend(hint.map(|hint| Effect::Hint { hint, from: payload.delivered_from }));
                 }
                 OutEvent::ScheduleTimer(after, timer) => {
                     *timer_seq += 1;
-                    timers.insert((now + after, *timer_seq), timer);
+                    let is_dispatch = after == DISPATCH;
+                    let at = (now + if is_dispatch { RENEWAL_DISPATCH } else { after }, *timer_seq);
+                    if is_dispatch {
+                        *dispatch = Some(at);
+                    }
+                    timers.insert(at, timer);
                 }
                 OutEvent::DisconnectPeer(peer) => effects.push(Effect::Release(peer)),
                 // We give no peer data: addresses are in the catalog.
@@ -214,9 +238,9 @@ fn gossip_config(config: &Config) -> GossipConfig {
     let mut gossip = GossipConfig { max_message_size: MAX_MESSAGE, ..GossipConfig::default() };
     gossip.membership.active_view_capacity = config.neighbors;
     gossip.membership.passive_view_capacity = config.neighbors * 6;
-    // Ids of hints are collected for this long and sent to lazy neighbours together; a hint that the tree lost, as it
-    // does while nodes join, is asked for a little later. Small against a lease, large against most round trips.
-    gossip.broadcast.dispatch_timeout = Duration::from_millis(50);
+    gossip.broadcast.dispatch_timeout = DISPATCH;
+    // A hint that the tree lost, as it does while nodes join, is asked for this much after its id came. Large against
+    // most round trips, small against a lease.
     gossip.broadcast.graft_timeout_1 = Duration::from_millis(150);
     gossip.broadcast.graft_timeout_2 = Duration::from_millis(75);
     // Hints are outdated by the next beat, so there is no point in keeping them for long.
@@ -309,7 +333,7 @@ mod tests {
         a.join(id(2), false, now);
         exchange(&mut a, &mut b, now);
         let mut packet_of = |payload: Vec<u8>| {
-            a.handle(InEvent::Command(Command::Broadcast(payload.into(), Scope::Swarm)), None, now);
+            a.handle(InEvent::Command(Command::Broadcast(payload.into(), Scope::Swarm)), None, None, now);
             a.take_effects()
                 .into_iter()
                 .find_map(|e| if let Effect::Send { packet, .. } = e { Some(packet) } else { None })

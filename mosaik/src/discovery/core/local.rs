@@ -134,13 +134,14 @@ impl Core {
             self.local.due = earliest;
             return;
         }
-        if !self.local.fresh {
+        let news = self.local.fresh;
+        if !news {
             self.local.beat(self.local.hint.beat + 1, Kind::Alive, &self.config, now);
         }
         self.local.fresh = false;
         self.local.announced_at = Some(now);
         self.local.due = now + jitter(&mut self.rng, self.config.renew_every, 0.1);
-        self.outputs.push(Output::Broadcast(self.local.hint));
+        self.outputs.push(Output::Broadcast { hint: self.local.hint, news });
     }
 
     /// The farewell hint: the last word of this run.

@@ -34,7 +34,7 @@ use super::{
     config::Config,
     entry::{LocalEntry, PeerEntry, Version},
     events::Event,
-    hint::Hint,
+    hint::{Hint, Kind},
 };
 use crate::primitives::{NetworkId, PeerId};
 
@@ -127,8 +127,8 @@ pub(super) enum Input {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Output {
-    /// Give the hint to gossip.
-    Broadcast(Hint),
+    /// Give the hint to gossip; `news` unless it only renews the lease.
+    Broadcast { hint: Hint, news: bool },
     /// Run a sync session and report [`Input::Dialled`].
     Dial { target: Target, purpose: Purpose },
     /// Ask for entries and report [`Input::Pulled`].
@@ -221,6 +221,14 @@ impl Core {
             Input::NeighborDown(peer) => self.on_neighbor_down(peer, now),
         }
         self.tick(now);
+    }
+
+    /// A hint came by gossip. True when it is news: a peer or a version that was not known, or a farewell.
+    pub(super) fn on_gossip(&mut self, sign: Sign, from: PeerId, now: Now) -> bool {
+        let known = self.peers.get(sign.hint.peer.as_bytes()).map(|peer| peer.entry.version());
+        let news = known.is_none_or(|known| sign.hint.version > known) || sign.hint.kind == Kind::Departed;
+        self.step(Input::Hint { sign, from }, now);
+        news
     }
 
     /// What is to be done, in order, since the last call.
