@@ -151,6 +151,6 @@ impl fmt::Debug for Catalog {
             .field("local", &self.local.id())
             .field("entries", &self.entries.len())
             .field("root", &self.root())
-            .finish()
+            .finish_non_exhaustive()
     }
 }

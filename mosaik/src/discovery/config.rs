@@ -63,7 +63,7 @@ impl Default for Config {
             sync_every: Duration::from_secs(5),
             max_peers: MAX_PEERS,
             max_lost: 1024,
-            forget_after: Duration::from_secs(3600),
+            forget_after: Duration::from_hours(1),
             lost_retry_cap: Duration::from_secs(30),
             max_probes: 4,
             bootstrap_retry: Duration::from_secs(1),
@@ -84,7 +84,6 @@ impl Default for Config {
 
 impl Config {
     /// Starts from the defaults.
-    #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder(Self::default())
     }

@@ -387,10 +387,6 @@ impl PeerEntry {
         self.0.digest
     }
 
-    pub(super) fn local(&self) -> &LocalEntry {
-        &self.0.body.said
-    }
-
     pub(crate) fn signed(&self) -> &SignedEntry {
         &self.0.signed
     }

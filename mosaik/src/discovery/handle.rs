@@ -60,7 +60,7 @@ impl Discovery {
     ///
     /// # Errors
     /// When the initial tags are over the limit of an entry.
-    pub(crate) fn spawn(setup: Setup, node: Node, acceptors: &mut Acceptors) -> Result<Self, EntryError> {
+    pub(crate) fn spawn(setup: Setup, node: &Node, acceptors: &mut Acceptors) -> Result<Self, EntryError> {
         let Setup { config, secret, bootstrap, tags, data_dir } = setup;
         let transport = node.transport();
         let mut said = LocalEntry::new(node.addr());

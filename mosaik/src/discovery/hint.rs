@@ -21,7 +21,7 @@ const HINT_DOMAIN: &[u8] = b"mosaik discovery hint 1:";
 
 /// Leases shorter or longer than this are taken as if they were this: a peer can make itself neither a burden
 /// (everybody probing it all the time) nor immortal.
-pub(super) const LEASE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
+pub(super) const LEASE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
 
 /// Whether the peer goes on or leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -163,7 +163,7 @@ async fn resolve(target: &Target) -> Result<EndpointAddr, Error> {
 async fn initiate(shared: &Arc<Shared>, addr: &EndpointAddr) -> Result<(), Error> {
     let link = shared.node.open::<Sync>(addr).await.map_err(|error| match error {
         OpenError::Link(error) => Error::Link(error),
-        error => Error::Unreachable { peer: addr.id.into(), reason: error.to_string() },
+        error @ OpenError::Connect(_) => Error::Unreachable { peer: addr.id.into(), reason: error.to_string() },
     })?;
     let peer = link.peer();
     let mut link = Counted { link, meter: &shared.counters.sync, left: MAX_MESSAGES };
@@ -261,16 +261,23 @@ async fn respond(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>, peer: PeerI
         for delta in deltas {
             link.send(&delta).await?;
         }
-        while wanted {
-            let Message::Records { records, last } = link.expect().await? else { return Err(out_of_turn()) };
-            take_records(shared, &records)?;
-            if last {
-                link.send(&Message::Merged).await?;
-                break;
-            }
+        if wanted {
+            take_pages(shared, link).await?;
+            link.send(&Message::Merged).await?;
         }
     }
     Ok(())
+}
+
+/// The records that the initiator was asked for, to the last page.
+async fn take_pages(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>) -> Result<(), Error> {
+    loop {
+        let Message::Records { records, last } = link.expect().await? else { return Err(out_of_turn()) };
+        take_records(shared, &records)?;
+        if last {
+            return Ok(());
+        }
+    }
 }
 
 fn take_records(shared: &Arc<Shared>, records: &[WireRecord]) -> Result<(), Error> {
@@ -295,7 +302,7 @@ fn take_signs(shared: &Arc<Shared>, from: PeerId, signs: &[WireSign]) -> Result<
 pub(super) async fn pull(shared: &Arc<Shared>, from: &EndpointAddr, wants: Vec<Want>) -> Result<(), Error> {
     let link = shared.node.open::<Pull>(from).await.map_err(|error| match error {
         OpenError::Link(error) => Error::Link(error),
-        error => Error::Unreachable { peer: from.id.into(), reason: error.to_string() },
+        error @ OpenError::Connect(_) => Error::Unreachable { peer: from.id.into(), reason: error.to_string() },
     })?;
     let mut link = Counted { link, meter: &shared.counters.entry, left: MAX_MESSAGES };
     link.send(&PullMessage::Ask(wants)).await?;

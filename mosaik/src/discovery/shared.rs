@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The core's clock starts here: further from zero than any lease is long.
-const ORIGIN: Now = Duration::from_secs(3600);
+const ORIGIN: Now = Duration::from_hours(1);
 
 pub(super) struct Shared {
     pub(super) node: Node,
@@ -83,7 +83,7 @@ impl Shared {
 
     /// A moment of the core's clock as one of the runtime's.
     pub(super) fn instant(&self, at: Now) -> Instant {
-        self.started + at.saturating_sub(ORIGIN).min(Duration::from_secs(86_400))
+        self.started + at.saturating_sub(ORIGIN).min(Duration::from_hours(24))
     }
 
     /// Lets the core do something, publishes what changed, and wakes the worker.

@@ -20,7 +20,9 @@ pub(super) type Key = [u8; 32];
 static ENTRIES: LazyLock<Table<Weak<Inner>>> = LazyLock::new(|| Table::new(ENTRY_SLOTS));
 static HINTS: LazyLock<Table<PeerId>> = LazyLock::new(|| Table::new(HINT_SLOTS));
 
-struct Table<T>(Mutex<Box<[Option<(Key, T)>]>>);
+type Slot<T> = Option<(Key, T)>;
+
+struct Table<T>(Mutex<Box<[Slot<T>]>>);
 
 impl<T: Clone> Table<T> {
     fn new(slots: usize) -> Self {

@@ -143,7 +143,7 @@ impl NetworkBuilder {
         let mut acceptors = Acceptors::default();
         let setup =
             discovery::Setup { config: self.discovery, secret, bootstrap, tags: self.tags, data_dir: self.data_dir };
-        let discovery = Discovery::spawn(setup, node.clone(), &mut acceptors).inspect_err(|_| {
+        let discovery = Discovery::spawn(setup, &node, &mut acceptors).inspect_err(|_| {
             node.cancel().cancel();
             node.tasks().abort_all();
             node.transport().abandon();

@@ -11,7 +11,7 @@ use crate::primitives::PeerId;
 const MAX_CONTACTS: usize = 256;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// How long a lost bootstrap peer is looked for at the quick pace.
-const QUICK: Duration = Duration::from_secs(60);
+const QUICK: Duration = Duration::from_mins(1);
 
 /// A peer to be in touch with.
 #[derive(Debug)]

@@ -92,15 +92,13 @@ impl Core {
                 peer.renew(hint, heard);
                 self.replace(entry);
             }
-            Some(peer) => {
-                if hint.is_about(&peer.entry) && peer.hint.is_none_or(|known| hint.order() > known.order()) {
-                    peer.renew(hint, heard);
-                }
+            Some(peer) if hint.is_about(&peer.entry) && peer.hint.is_none_or(|known| hint.order() > known.order()) => {
+                peer.renew(hint, heard);
             }
             None if self.gone.admits(id.as_bytes(), hint.version, Some(hint.beat)) => {
                 self.add(entry, Some(hint), heard);
             }
-            None => {}
+            _ => {}
         }
     }
 

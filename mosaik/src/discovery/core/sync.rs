@@ -254,7 +254,12 @@ impl Core {
     }
 
     /// The answer to an entry request: the records that are here, and whether others are on their way.
-    pub(in super::super) fn pull_answer(&self, wants: &[Want], asker: PeerId, now: Now) -> (Vec<WireRecord>, Vec<Want>) {
+    pub(in super::super) fn pull_answer(
+        &self,
+        wants: &[Want],
+        asker: PeerId,
+        now: Now,
+    ) -> (Vec<WireRecord>, Vec<Want>) {
         let (mut records, mut coming) = (Vec::new(), Vec::new());
         for want in wants.iter().take(super::pull::MAX_BATCH) {
             if self.version_of(&want.peer).is_some_and(|version| version >= want.version) {
