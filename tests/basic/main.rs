@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod discovery;
+mod hostile;
 mod layering;
 mod streams;

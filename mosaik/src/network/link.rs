@@ -105,6 +105,18 @@ pub enum LinkError {
     Stalled,
 }
 
+impl LinkError {
+    /// The code with which a link is closed whose peer sent something that it must not.
+    fn offence(&self) -> Option<CloseCode> {
+        match self {
+            Self::TooLarge { .. } => Some(CloseCode::TooLarge),
+            Self::Undecodable { .. } => Some(CloseCode::Undecodable),
+            Self::Stalled => Some(CloseCode::Timeout),
+            _ => None,
+        }
+    }
+}
+
 impl From<ConnectionLost> for LinkError {
     fn from(error: ConnectionLost) -> Self {
         match error {
@@ -197,7 +209,11 @@ impl<P: Protocol> Link<P> {
 
     /// The next message; `None` when the peer has finished. Cancellation-safe.
     pub(crate) async fn recv(&mut self) -> Result<Option<P::Message>, LinkError> {
-        self.receiver.recv().await
+        let received = self.receiver.recv().await;
+        if let Some(code) = received.as_ref().err().and_then(LinkError::offence) {
+            self.sender.close(code);
+        }
+        received
     }
 
     /// Ends the sending direction after what was sent.
@@ -260,11 +276,8 @@ impl<P: Protocol> LinkReceiver<P> {
             Ok(Some(frame)) => decode(&frame),
             Err(error) => Err(error),
         };
-        match &received {
-            Err(LinkError::TooLarge { .. }) => self.close(CloseCode::TooLarge),
-            Err(LinkError::Undecodable { .. }) => self.close(CloseCode::Undecodable),
-            Err(LinkError::Stalled) => self.close(CloseCode::Timeout),
-            _ => {}
+        if let Some(code) = received.as_ref().err().and_then(LinkError::offence) {
+            self.close(code);
         }
         received.map(Some)
     }
