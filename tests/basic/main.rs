@@ -5,4 +5,5 @@
 mod discovery;
 mod hostile;
 mod layering;
+mod sim;
 mod streams;

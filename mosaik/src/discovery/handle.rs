@@ -39,6 +39,14 @@ const BOOK_DELAY: Duration = Duration::from_millis(500);
 const BOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Who is in the network. Cheap to clone; does not keep the network alive.
+///
+/// ```no_run
+/// # fn example(network: &mosaik::Network) {
+/// let discovery = network.discovery();
+/// discovery.add_tags(["leader"]);
+/// let sensors = discovery.catalog().peers().filter(|peer| peer.tags().contains("sensor")).count();
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Discovery {
     shared: Arc<Shared>,

@@ -19,6 +19,27 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A running node of a network. Cheap to clone; when the last clone is dropped the node ends at once, as in a crash.
 /// Call [`shutdown`](Self::shutdown) to leave gracefully.
+///
+/// ```
+/// use futures::StreamExt;
+/// use mosaik::{Network, NetworkId, discovery::Event};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), mosaik::network::BuildError> {
+/// let network_id = NetworkId::random();
+/// let first = Network::new(network_id).await?;
+/// let mut events = first.discovery().events();
+///
+/// let second = Network::builder(network_id).with_tags(["sensor"]).build().await?;
+/// if let Some(Event::PeerDiscovered(peer)) = events.next().await {
+///     assert_eq!(peer.id(), second.local().id());
+///     assert!(peer.tags().contains("sensor"));
+/// }
+/// second.shutdown().await;
+/// first.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Network(Arc<Inner>);
 
