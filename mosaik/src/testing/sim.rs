@@ -209,6 +209,12 @@ impl SimNode {
         self.net.resume(self.ix);
     }
 
+    /// Runs a part of the test on the node: it stops when the node is paused and ends when the node crashes or its
+    /// network is shut down. Before the node is built and after it has ended, nothing is run.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.net.tasks(self.ix).spawn(name, future);
+    }
+
     /// Sets the node's wall clock so many seconds ahead of the others' (behind, if negative). The clock's rate and
     /// all timers stay true.
     pub fn skew(&self, seconds: f64) {
