@@ -363,7 +363,7 @@ fn jitter(rng: &mut SmallRng, mean: Duration, share: f64) -> Duration {
     mean.mul_f64(rng.random_range(1.0 - share..1.0 + share))
 }
 
-/// Exponential back-off with jitter.
+/// Exponential back-off: a random pause between half of the present step and the whole of it, never over `cap`.
 fn backoff(rng: &mut SmallRng, attempts: u32, first: Duration, cap: Duration) -> Duration {
-    jitter(rng, first.saturating_mul(1 << attempts.min(16)).min(cap), 0.25)
+    first.saturating_mul(1 << attempts.min(16)).min(cap).mul_f64(rng.random_range(0.5..1.0))
 }
