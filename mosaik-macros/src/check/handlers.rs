@@ -1,0 +1,106 @@
+//! Rules for `#[mosaik::handlers]`. Handlers that break one are taken out of the model, so that the compiler does not
+//! report the same mistake once more.
+
+use std::collections::BTreeMap;
+
+use syn::{FnArg, ReturnType, Safety, Type};
+
+use crate::{
+    diag::Diag,
+    model::{self, Fires, Handler, Handlers, Receiver},
+};
+
+pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
+    super::no_generics(&handlers.generics, "a role is one concrete type, so the impl of its handlers has no parameters", diag);
+    let mut taken = BTreeMap::new();
+    handlers.handlers.retain(|handler| {
+        let before = diag.count();
+        method(handler, diag);
+        match &handler.fires {
+            Fires::On { .. } => on(handler, diag),
+            Fires::Every { .. } => every(handler, diag),
+            Fires::Start | Fires::Stop => alone(handler, diag),
+        }
+        unique(handler, &mut taken, diag);
+        diag.count() == before
+    });
+}
+
+fn method(handler: &Handler, diag: &Diag) {
+    let method = &handler.method;
+    let name = &method.ident;
+    match handler.receiver {
+        Receiver::Reference => {}
+        Receiver::Missing => diag.error(name, format!("the handler `{name}` takes `&mut self` or `&self`")),
+        Receiver::Value => {
+            diag.error(method.receiver(), "a handler borrows the role: `&mut self` or `&self`, the role lives on after it");
+        }
+    }
+    super::no_generics(&method.generics, "a handler has no generic parameters: nobody could choose them", diag);
+    if !matches!(method.safety, Safety::Default) {
+        diag.error(&method.safety, "a handler is a safe function: the runtime calls it");
+    }
+}
+
+fn on(handler: &Handler, diag: &Diag) {
+    let name = &handler.method.ident;
+    let usage = "item: T` or `item: T, from: PeerId";
+    let params: Vec<&FnArg> = handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))).collect();
+    match params.as_slice() {
+        [] => diag.error(name, format!("`{name}` handles items, so it takes one: `{usage}`")),
+        [_] | [_, _] => {}
+        [_, _, rest @ ..] => {
+            for param in rest {
+                diag.error(param, format!("a handler of items takes `{usage}` and nothing else"));
+            }
+        }
+    }
+    for param in params.iter().take(2) {
+        if let FnArg::Typed(param) = param
+            && let Type::Reference(reference) = &*param.ty
+        {
+            let inner = &reference.elem;
+            let inner = crate::tokens::canonical(quote::quote!(#inner));
+            diag.error(reference, format!("a handler owns what it is given: `{inner}` instead of a reference"));
+        }
+    }
+}
+
+fn every(handler: &Handler, diag: &Diag) {
+    let Fires::Every { period, emit } = &handler.fires else { return };
+    alone(handler, diag);
+    if let Err(problem) = model::parse_period(&period.value()) {
+        diag.error(period, problem);
+    }
+    if let (Some(emit), ReturnType::Default) = (emit, &handler.method.output) {
+        let name = &handler.method.ident;
+        diag.error(emit, format!("`{name}` returns nothing to emit: return an item, an `Option` of it, or a `Result`"));
+    }
+}
+
+fn alone(handler: &Handler, diag: &Diag) {
+    let attribute = handler.fires.attribute();
+    for param in handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))) {
+        diag.error(param, format!("a handler with `#[{attribute}]` takes nothing but `self`"));
+    }
+}
+
+/// Items of a field go to one handler; there is one start and one stop, so that their order is plain.
+fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) {
+    let name = handler.method.ident.to_string();
+    let key = match &handler.fires {
+        Fires::On { field } => format!("on({})", model::plain(field)),
+        Fires::Start => String::from("start"),
+        Fires::Stop => String::from("stop"),
+        Fires::Every { .. } => return,
+    };
+    match taken.get(&key) {
+        None => {
+            taken.insert(key, name);
+        }
+        Some(first) => match &handler.fires {
+            Fires::On { field } => diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler")),
+            _ => diag.error(&handler.attribute, format!("`{first}` is the role's `#[{key}]` already: there is one")),
+        },
+    }
+}

@@ -1,0 +1,87 @@
+//! Every rule about what was declared, each reported on the tokens that break it. Looks at the model only and emits
+//! nothing. Rules that need the types themselves are trait bounds and constants in the runtime crate.
+
+mod app;
+mod handlers;
+mod main;
+mod node;
+mod stream;
+
+pub(crate) use app::app;
+pub(crate) use handlers::handlers;
+pub(crate) use main::main;
+pub(crate) use node::node;
+pub(crate) use stream::stream;
+
+use syn::{Expr, ExprLit, Generics, Lit, LitStr};
+
+use crate::{diag::Diag, model::Name, model::kebab};
+
+/// The longest name in bytes: an identifier is hashed at compile time, from at most this much.
+const MAX_NAME: usize = 255;
+
+/// A name of a role or an app: it becomes a word on the command line.
+fn command_name(name: &Name, what: &str, diag: &Diag) {
+    let text = &name.text;
+    let valid = text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if valid && text.len() <= MAX_NAME {
+        return;
+    }
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let guess = kebab(&words.join("_"));
+    let hint = if guess.starts_with(|first: char| first.is_ascii_lowercase()) && guess.len() <= MAX_NAME {
+        format!(", such as \"{guess}\"")
+    } else {
+        String::new()
+    };
+    diag.error_at(
+        name.span,
+        format!(
+            "the name of {what} is typed on the command line: lower-case letters, digits and `-`, a letter first, at most {MAX_NAME} bytes{hint}"
+        ),
+    );
+}
+
+/// A name that is only ever hashed and shown: anything that prints on one line.
+fn printable(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        Err(String::from("is empty"))
+    } else if text.len() > MAX_NAME {
+        Err(format!("is longer than {MAX_NAME} bytes"))
+    } else if text.trim() != text || text.chars().any(char::is_control) {
+        Err(String::from("begins or ends with white space or contains control characters"))
+    } else {
+        Ok(())
+    }
+}
+
+/// The tags of a role: string literals are judged here, constants by the compiler.
+fn tags(tags: &[Expr], diag: &Diag) {
+    let mut seen: Vec<&LitStr> = Vec::new();
+    for tag in tags {
+        match tag {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+                let value = text.value();
+                if let Err(problem) = printable(&value) {
+                    diag.error(text, format!("this tag {problem}"));
+                } else if value.contains(',') {
+                    diag.error(text, "a tag contains no comma: `--tag` and MOSAIK_TAG separate tags by it");
+                } else if seen.iter().any(|known| known.value() == value) {
+                    diag.error(text, format!("the tag \"{value}\" is given twice"));
+                } else {
+                    seen.push(text);
+                }
+            }
+            Expr::Path(_) => {}
+            other => diag.error(other, "a tag is a string literal or the path of a `&'static str` constant"),
+        }
+    }
+}
+
+/// Declarations stand for one thing that has one name, so they have no parameters.
+fn no_generics(generics: &Generics, why: &str, diag: &Diag) {
+    if !generics.params.is_empty() {
+        diag.error(generics, why);
+    }
+}

@@ -1,0 +1,106 @@
+//! What was declared, as plain data: `parse` fills it, `check` judges it, `expand` prints it. Holds no rule and emits
+//! no token. A later kind of declaration (group, store, state machine) is one more file here and in its neighbours.
+
+mod app;
+mod handlers;
+mod main;
+mod node;
+mod period;
+mod stream;
+
+pub(crate) use app::App;
+pub(crate) use handlers::{Fires, Handler, Handlers, Receiver};
+pub(crate) use main::Main;
+pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};
+pub(crate) use period::parse as parse_period;
+pub(crate) use stream::Stream;
+
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use syn::{Expr, Ident, LitStr, Path};
+
+/// A name together with where it was written: the literal, or the identifier that it was derived from.
+#[derive(Clone)]
+pub(crate) struct Name {
+    pub(crate) text: String,
+    pub(crate) span: Span,
+}
+
+impl Name {
+    /// The literal's text, else what `derive` makes of the identifier (without `r#`).
+    pub(crate) fn new(literal: Option<&LitStr>, ident: &Ident, derive: impl FnOnce(&str) -> String) -> Self {
+        match literal {
+            Some(literal) => Self { text: literal.value(), span: literal.span() },
+            None => Self { text: derive(&plain(ident)), span: ident.span() },
+        }
+    }
+}
+
+/// An identifier's text without `r#`.
+pub(crate) fn plain(ident: &Ident) -> String {
+    let text = ident.to_string();
+    text.strip_prefix("r#").map_or(text.clone(), str::to_owned)
+}
+
+/// `OrderBook2` or `order_book2` as `order-book2`.
+pub(crate) fn kebab(ident: &str) -> String {
+    let mut out = String::new();
+    let mut previous: Option<char> = None;
+    let mut letters = ident.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let starts_word = letter.is_uppercase()
+            && previous.is_some_and(|before| {
+                before != '_' && (!before.is_uppercase() || letters.peek().is_some_and(|next| next.is_lowercase()))
+            });
+        if starts_word {
+            out.push('-');
+        }
+        if letter == '_' {
+            out.push('-');
+        } else {
+            out.extend(letter.to_lowercase());
+        }
+        previous = Some(letter);
+    }
+    out.trim_matches('-').to_owned()
+}
+
+/// The path to the runtime crate: `crate = ..` or `::mosaik`.
+pub(crate) fn runtime_crate(path: Option<&Path>) -> TokenStream {
+    path.map_or_else(|| quote!(::mosaik), |path| quote!(#path))
+}
+
+/// The doc comment of an item as one text, lines joined, indentation of one space removed.
+pub(crate) fn docs(attributes: &[syn::Attribute]) -> String {
+    let lines: Vec<String> = attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("doc"))
+        .filter_map(|attribute| match &attribute.meta {
+            syn::Meta::NameValue(pair) => match &pair.value {
+                Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => Some(text.value()),
+                _ => None,
+            },
+            _ => None,
+        })
+        .map(|line| line.strip_prefix(' ').map_or(line.clone(), str::to_owned).trim_end().to_owned())
+        .collect();
+    lines.join("\n").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_kebab_case() {
+        for (ident, want) in [
+            ("Sensor", "sensor"),
+            ("OrderBook2", "order-book2"),
+            ("HTTPServer", "http-server"),
+            ("min_celsius", "min-celsius"),
+            ("_id", "id"),
+        ] {
+            assert_eq!(kebab(ident), want);
+        }
+    }
+}

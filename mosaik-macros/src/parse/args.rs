@@ -1,0 +1,247 @@
+//! Reads the inside of one attribute by its entry in the grammar. Goes on after an error, at the next comma, so that
+//! one call reports everything that is wrong with an attribute.
+
+use proc_macro2::{Span, TokenStream};
+use syn::{
+    Expr, ExprLit, Ident, Lit, LitStr, Path, Token, Type,
+    ext::IdentExt,
+    parse::{ParseStream, Parser},
+    punctuated::Punctuated,
+};
+
+use super::grammar::{ALL, Attribute, Key, Kind};
+use crate::diag::{Diag, closest, listed};
+
+/// The values of one attribute, each with the key that it was given for.
+pub(crate) struct Args {
+    entries: Vec<(Ident, Value)>,
+    /// The value without a key.
+    first: Option<Value>,
+}
+
+enum Value {
+    Flag,
+    Text(LitStr),
+    Expr(Expr),
+    Exprs(Vec<Expr>),
+    Types(Vec<Type>),
+    Path(Path),
+    Word(Ident),
+}
+
+impl Args {
+    /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing.
+    pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Span, diag: &Diag) -> Self {
+        let mut args = Self { entries: Vec::new(), first: None };
+        let parser = |input: ParseStream<'_>| {
+            args.read(attribute, input, diag);
+            Ok(())
+        };
+        if let Err(error) = parser.parse2(tokens) {
+            diag.syntax(error);
+        }
+        if let (Some(key), None) = (&attribute.first, &args.first)
+            && diag.count() == 0
+        {
+            diag.error_at(at, format!("{} needs a {}: {}", attribute.name, key.name, example(attribute)));
+        }
+        args
+    }
+
+    fn read(&mut self, attribute: &Attribute, input: ParseStream<'_>, diag: &Diag) {
+        let mut position = 0;
+        while !input.is_empty() {
+            let read = match &attribute.first {
+                Some(key) if position == 0 && !input.peek2(Token![=]) => {
+                    read_value(key, input).map(|value| self.first = Some(value))
+                }
+                _ => self.read_entry(attribute, input, diag),
+            };
+            if let Err(error) = read {
+                diag.syntax(error);
+                skip_to_comma(input);
+            }
+            if !input.is_empty() && input.parse::<Token![,]>().is_err() {
+                diag.error_at(input.span(), format!("expected `,` between the keys of {}", attribute.name));
+                skip_to_comma(input);
+                let _ = input.parse::<Token![,]>();
+            }
+            position += 1;
+        }
+    }
+
+    fn read_entry(&mut self, attribute: &Attribute, input: ParseStream<'_>, diag: &Diag) -> syn::Result<()> {
+        if !input.peek(Ident::peek_any) {
+            return Err(input.error(format!("expected a key of {}: {}", attribute.name, valid_keys(attribute))));
+        }
+        let name = input.call(Ident::parse_any)?;
+        let Some(key) = attribute.keys.iter().find(|key| name == key.name) else {
+            skip_to_comma(input);
+            diag.error(&name, unknown_key(attribute, &name.to_string()));
+            return Ok(());
+        };
+        let value = if input.peek(Token![=]) {
+            if key.kind == Kind::Flag {
+                return Err(syn::Error::new_spanned(&name, format!("`{name}` takes no value")));
+            }
+            input.parse::<Token![=]>()?;
+            read_value(key, input)?
+        } else if matches!(key.kind, Kind::Flag | Kind::FlagOrExpr) {
+            Value::Flag
+        } else {
+            return Err(syn::Error::new_spanned(&name, format!("`{name}` takes a value: {}", key.kind.usage(key.name))));
+        };
+        if self.entries.iter().any(|(known, _)| *known == name) {
+            diag.error(&name, format!("`{name}` is given twice"));
+        } else {
+            self.entries.push((name, value));
+        }
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// The key as it was written, if it was.
+    pub(crate) fn key(&self, key: &str) -> Option<&Ident> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(name, _)| name)
+    }
+
+    pub(crate) fn text(&self, key: &str) -> Option<&LitStr> {
+        match self.get(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn expr(&self, key: &str) -> Option<&Expr> {
+        match self.get(key) {
+            Some(Value::Expr(expr)) => Some(expr),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn exprs(&self, key: &str) -> &[Expr] {
+        match self.get(key) {
+            Some(Value::Exprs(exprs)) => exprs,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn types(&self, key: &str) -> &[Type] {
+        match self.get(key) {
+            Some(Value::Types(types)) => types,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn path(&self, key: &str) -> Option<&Path> {
+        match self.get(key) {
+            Some(Value::Path(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn word(&self, key: &str) -> Option<&Ident> {
+        match self.get(key) {
+            Some(Value::Word(word)) => Some(word),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn first_text(&self) -> Option<&LitStr> {
+        match &self.first {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn first_word(&self) -> Option<&Ident> {
+        match &self.first {
+            Some(Value::Word(word)) => Some(word),
+            _ => None,
+        }
+    }
+}
+
+fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
+    let wrong = |span: Span| syn::Error::new(span, format!("`{}` looks like {}", key.name, key.kind.usage(key.name)));
+    match key.kind {
+        Kind::Flag => Ok(Value::Flag),
+        Kind::Expr | Kind::FlagOrExpr => input.parse().map(Value::Expr),
+        Kind::Text => {
+            let expr: Expr = input.parse()?;
+            match expr {
+                Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(Value::Text(text)),
+                other => Err(syn::Error::new_spanned(
+                    other,
+                    format!("the {} is a string literal, such as {}", key.name, example_of(key)),
+                )),
+            }
+        }
+        Kind::Exprs => match input.parse()? {
+            Expr::Array(array) => Ok(Value::Exprs(array.elems.into_iter().collect())),
+            other => Err(syn::Error::new_spanned(other, format!("`{}` is a list: {}", key.name, key.kind.usage(key.name)))),
+        },
+        Kind::Types => {
+            if !input.peek(syn::token::Bracket) {
+                return Err(wrong(input.span()));
+            }
+            let list;
+            syn::bracketed!(list in input);
+            let types = Punctuated::<Type, Token![,]>::parse_terminated(&list)?;
+            Ok(Value::Types(types.into_iter().collect()))
+        }
+        Kind::Path => input.call(Path::parse_mod_style).map(Value::Path).map_err(|error| wrong(error.span())),
+        Kind::Word => input.parse().map(Value::Word).map_err(|error| match key.name {
+            "field" | "emit" => syn::Error::new(error.span(), "expected the name of a field of the role, without quotes"),
+            _ => wrong(error.span()),
+        }),
+    }
+}
+
+fn example_of(key: &Key) -> String {
+    match key.name {
+        "period" => String::from("\"500ms\" or \"1s\""),
+        name => Kind::Text.usage(name),
+    }
+}
+
+fn example(attribute: &Attribute) -> &'static str {
+    match attribute.name {
+        "#[on(..)]" => "`#[on(readings)]`",
+        _ => "`#[every(\"1s\")]`",
+    }
+}
+
+fn unknown_key(attribute: &Attribute, name: &str) -> String {
+    let elsewhere: Vec<&str> = ALL
+        .iter()
+        .filter(|other| other.name != attribute.name && other.keys.iter().any(|key| key.name == name))
+        .map(|other| other.name)
+        .collect();
+    let own = attribute.keys.iter().map(|key| key.name);
+    if !elsewhere.is_empty() {
+        return format!("`{name}` belongs to {}; {}", listed(elsewhere), valid_keys(attribute));
+    }
+    match closest(name, own) {
+        Some(best) => format!("unknown key `{name}`, did you mean `{best}`? {}", valid_keys(attribute)),
+        None => format!("unknown key `{name}`; {}", valid_keys(attribute)),
+    }
+}
+
+fn valid_keys(attribute: &Attribute) -> String {
+    match attribute.keys {
+        [] => format!("{} takes no keys", attribute.name),
+        keys => format!("the keys of {} are {}", attribute.name, listed(keys.iter().map(|key| key.name))),
+    }
+}
+
+fn skip_to_comma(input: ParseStream<'_>) {
+    while !input.is_empty() && !input.peek(Token![,]) {
+        if input.parse::<proc_macro2::TokenTree>().is_err() {
+            return;
+        }
+    }
+}

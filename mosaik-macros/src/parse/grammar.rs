@@ -1,0 +1,105 @@
+//! What may stand in the brackets of each attribute: the one table that parsing, "valid keys", "did you mean" and
+//! "that key belongs to" are all read from.
+
+/// What a key's value looks like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The key alone.
+    Flag,
+    /// A string literal.
+    Text,
+    /// Any expression.
+    Expr,
+    /// The key alone or any expression.
+    FlagOrExpr,
+    /// `[a, b]` of expressions.
+    Exprs,
+    /// `[A, B]` of types.
+    Types,
+    /// A path, such as `crate::reexports::mosaik`.
+    Path,
+    /// One identifier.
+    Word,
+}
+
+impl Kind {
+    /// How a correct use of the key looks, for messages.
+    pub(crate) fn usage(self, key: &str) -> String {
+        match self {
+            Self::Flag => format!("`{key}`"),
+            Self::Text => format!("`{key} = \"..\"`"),
+            Self::Expr => format!("`{key} = <value>`"),
+            Self::FlagOrExpr => format!("`{key}` or `{key} = <value>`"),
+            Self::Exprs => format!("`{key} = [\"..\"]`"),
+            Self::Types => format!("`{key} = [TypeA, TypeB]`"),
+            Self::Path => format!("`{key} = path::to::it`"),
+            Self::Word => format!("`{key} = <name>`"),
+        }
+    }
+}
+
+/// One key of an attribute.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+}
+
+/// One attribute: what it is called, its value without a key (if it takes one) and its keys.
+pub(crate) struct Attribute {
+    pub(crate) name: &'static str,
+    pub(crate) first: Option<Key>,
+    pub(crate) keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: Kind) -> Key {
+    Key { name, kind }
+}
+
+pub(crate) const STREAM: Attribute = Attribute {
+    name: "#[mosaik::stream]",
+    first: None,
+    keys: &[key("name", Kind::Text), key("serde", Kind::Word), key("crate", Kind::Path)],
+};
+
+pub(crate) const NODE: Attribute = Attribute {
+    name: "#[mosaik::node]",
+    first: None,
+    keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("crate", Kind::Path)],
+};
+
+/// On a field of a role.
+pub(crate) const FIELD: Attribute = Attribute {
+    name: "#[mosaik(..)]",
+    first: None,
+    keys: &[key("arg", Kind::Flag), key("default", Kind::FlagOrExpr)],
+};
+
+pub(crate) const HANDLERS: Attribute =
+    Attribute { name: "#[mosaik::handlers]", first: None, keys: &[key("crate", Kind::Path)] };
+
+pub(crate) const ON: Attribute = Attribute { name: "#[on(..)]", first: Some(key("field", Kind::Word)), keys: &[] };
+
+pub(crate) const EVERY: Attribute = Attribute {
+    name: "#[every(..)]",
+    first: Some(key("period", Kind::Text)),
+    keys: &[key("emit", Kind::Word)],
+};
+
+pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, keys: &[] };
+
+pub(crate) const STOP: Attribute = Attribute { name: "#[stop]", first: None, keys: &[] };
+
+pub(crate) const APP: Attribute = Attribute {
+    name: "#[mosaik::app]",
+    first: None,
+    keys: &[key("name", Kind::Text), key("roles", Kind::Types), key("crate", Kind::Path)],
+};
+
+pub(crate) const MAIN: Attribute = Attribute {
+    name: "#[mosaik::main]",
+    first: None,
+    keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("crate", Kind::Path)],
+};
+
+/// All of them, to tell where a misplaced key belongs.
+pub(crate) const ALL: &[&Attribute] = &[&STREAM, &NODE, &FIELD, &HANDLERS, &ON, &EVERY, &START, &STOP, &APP, &MAIN];

@@ -1,0 +1,119 @@
+//! Reads `#[mosaik::handlers]`: the signatures of an inherent impl and the helper attributes on them. Bodies are emptied
+//! first, so that unfinished code in one method does not take the others away.
+
+use proc_macro2::{Span, TokenStream};
+use syn::{Attribute, ImplItem, ImplItemFn, ItemImpl, ReceiverKind, Signature, spanned::Spanned};
+
+use super::{args::Args, grammar};
+use crate::{
+    diag::{Diag, distance},
+    model::{self, Fires, Handler, Handlers, Receiver},
+    tokens::{METHOD_HELPERS, without_bodies},
+};
+
+pub(crate) fn handlers(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Handlers> {
+    let args = Args::parse(&grammar::HANDLERS, attribute, Span::call_site(), diag);
+    let item: ItemImpl =
+        super::item(grammar::HANDLERS.name, "the inherent impl of a role", without_bodies(item), diag)?;
+    if let Some((path, _)) = &item.trait_ {
+        diag.error(path, format!("{} goes on the inherent impl of a role, not on the impl of a trait", grammar::HANDLERS.name));
+    }
+    let mut handlers = Vec::new();
+    for member in &item.items {
+        match member {
+            ImplItem::Fn(method) => handlers.extend(method_handlers(method, diag)),
+            ImplItem::Const(member) => misplaced(&member.attrs, diag),
+            ImplItem::Type(member) => misplaced(&member.attrs, diag),
+            _ => {}
+        }
+    }
+    Some(Handlers {
+        runtime: model::runtime_crate(args.path("crate")),
+        generics: item.generics,
+        role: *item.self_ty,
+        handlers,
+    })
+}
+
+fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
+    let cfgs: Vec<Attribute> =
+        method.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect();
+    let mut handlers = Vec::new();
+    for attribute in &method.attrs {
+        if let Some(word) = misspelt(attribute) {
+            diag.error(attribute.path(), format!("no such attribute, did you mean `#[{word}]`?"));
+            continue;
+        }
+        let before = diag.count();
+        let fires = fires(attribute, diag);
+        if let (Some(fires), true) = (fires, diag.count() == before) {
+            handlers.push(Handler {
+                method: method.sig.clone(),
+                cfgs: cfgs.clone(),
+                receiver: receiver(&method.sig),
+                fires,
+                attribute: attribute.clone(),
+            });
+        }
+    }
+    handlers
+}
+
+/// What a helper attribute asks for; nothing for other attributes and for malformed ones.
+fn fires(attribute: &Attribute, diag: &Diag) -> Option<Fires> {
+    let name = attribute.path().get_ident()?.to_string();
+    let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), attribute.span(), diag);
+    match name.as_str() {
+        "on" => Some(Fires::On { field: read(&grammar::ON).first_word()?.clone() }),
+        "every" => {
+            let args = read(&grammar::EVERY);
+            Some(Fires::Every { period: args.first_text()?.clone(), emit: args.word("emit").cloned() })
+        }
+        "start" => {
+            read(&grammar::START);
+            Some(Fires::Start)
+        }
+        "stop" => {
+            read(&grammar::STOP);
+            Some(Fires::Stop)
+        }
+        _ => None,
+    }
+}
+
+fn receiver(method: &Signature) -> Receiver {
+    match method.receiver() {
+        None => Receiver::Missing,
+        Some(receiver) if matches!(receiver.kind, ReceiverKind::Reference(..)) => Receiver::Reference,
+        Some(_) => Receiver::Value,
+    }
+}
+
+fn misplaced(attributes: &[Attribute], diag: &Diag) {
+    for attribute in attributes {
+        if METHOD_HELPERS.iter().any(|helper| attribute.path().is_ident(helper)) {
+            diag.error(attribute, "a handler is a method: this attribute goes on a `fn`");
+        }
+    }
+}
+
+/// The helper attribute that this one is a single edit away from. `on` is too short to guess.
+fn misspelt(attribute: &Attribute) -> Option<&'static str> {
+    let word = attribute.path().get_ident()?.to_string();
+    METHOD_HELPERS.iter().copied().find(|helper| helper.len() > 3 && distance(&word, helper) == 1)
+}
+
+/// The misspelt helper attributes of an impl: taken out on re-emission, so that one mistake is one error.
+pub(crate) fn misspelt_helpers(item: TokenStream) -> Vec<String> {
+    let Ok(item) = syn::parse2::<ItemImpl>(without_bodies(item)) else { return Vec::new() };
+    item.items
+        .iter()
+        .filter_map(|member| match member {
+            ImplItem::Fn(method) => Some(&method.attrs),
+            _ => None,
+        })
+        .flatten()
+        .filter(|attribute| misspelt(attribute).is_some())
+        .filter_map(|attribute| attribute.path().get_ident().map(ToString::to_string))
+        .collect()
+}

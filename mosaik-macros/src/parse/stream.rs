@@ -1,0 +1,170 @@
+//! Reads `#[mosaik::stream]`: the attribute, the serde derives and attributes below it, and the declared shape.
+
+use proc_macro2::{Span, TokenStream};
+use syn::{Attribute, Fields, Generics, Ident, Item, LitStr, Meta, Path, Token, punctuated::Punctuated};
+
+use super::{args::Args, grammar};
+use crate::{
+    diag::Diag,
+    model::{self, Name, Stream},
+    tokens::canonical,
+};
+
+pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Stream> {
+    let args = Args::parse(&grammar::STREAM, attribute, Span::call_site(), diag);
+    let expected = "a struct or an enum";
+    let (attributes, ident, generics, body) = match super::item::<Item>(grammar::STREAM.name, expected, item, diag)? {
+        Item::Struct(item) => {
+            let body = format!("struct{}", fields(&item.fields, diag));
+            (item.attrs, item.ident, item.generics, body)
+        }
+        Item::Enum(item) => {
+            let body = variants(&item.variants, diag);
+            (item.attrs, item.ident, item.generics, body)
+        }
+        other => {
+            diag.error(super::header(other), format!("{} goes on {expected}", grammar::STREAM.name));
+            return None;
+        }
+    };
+    Some(assemble(&args, &attributes, ident, generics, &body, diag))
+}
+
+fn assemble(args: &Args, attributes: &[Attribute], ident: Ident, generics: Generics, body: &str, diag: &Diag) -> Stream {
+    let manual = match args.word("serde") {
+        None => false,
+        Some(word) if word == "manual" => true,
+        Some(word) => {
+            diag.error(word, "the only value of `serde` is `manual`: no serde derive is added");
+            false
+        }
+    };
+    let derives = derived(attributes);
+    let has = |name: &str| derives.iter().any(|path| path.segments.last().is_some_and(|last| last.ident == name));
+    let own = SerdeAttributes::read(attributes);
+    if let (Some(name), Some(rename)) = (args.text("name"), &own.rename)
+        && name.value() != rename.value()
+    {
+        diag.error(
+            rename,
+            format!("the stream is named \"{}\" by #[mosaik::stream] already: keep one of the two", name.value()),
+        );
+    }
+    let name = Name::new(args.text("name").or(own.rename.as_ref()), &ident, str::to_owned);
+    Stream {
+        runtime: model::runtime_crate(args.path("crate")),
+        docs: model::docs(attributes),
+        derive_serialize: !manual && !has("Serialize"),
+        derive_deserialize: !manual && !has("Deserialize"),
+        serde_follows: !manual || has("Serialize") || has("Deserialize"),
+        has_rename: own.rename.is_some(),
+        has_crate: own.has_crate,
+        shape: format!("{}{body}", serde_tokens(attributes)),
+        name,
+        ident,
+        generics,
+    }
+}
+
+/// Every path in the `#[derive(..)]` attributes that stand below ours.
+fn derived(attributes: &[Attribute]) -> Vec<Path> {
+    attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("derive"))
+        .filter_map(|attribute| attribute.parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated).ok())
+        .flatten()
+        .collect()
+}
+
+/// What the user's own `#[serde(..)]` attributes on the type decide already.
+#[derive(Default)]
+struct SerdeAttributes {
+    rename: Option<LitStr>,
+    has_crate: bool,
+}
+
+impl SerdeAttributes {
+    fn read(attributes: &[Attribute]) -> Self {
+        let mut own = Self::default();
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+            // Serde reports what is malformed here.
+            let _ = attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("rename") && meta.input.peek(Token![=]) {
+                    own.rename = Some(meta.value()?.parse()?);
+                } else if meta.path.is_ident("crate") {
+                    own.has_crate = true;
+                    meta.value()?.parse::<LitStr>()?;
+                } else if meta.input.peek(Token![=]) {
+                    meta.value()?.parse::<syn::Expr>()?;
+                } else if meta.input.peek(syn::token::Paren) {
+                    let inside;
+                    syn::parenthesized!(inside in meta.input);
+                    inside.parse::<TokenStream>()?;
+                }
+                Ok(())
+            });
+        }
+        own
+    }
+}
+
+/// The shape is what both ends must agree on: names, types and serde attributes of all fields and variants in order,
+/// with the type's own name left out (the stream is known by its name). It goes as deep as the tokens do: a change
+/// inside a field's type is seen where that type is declared, not here.
+fn fields(fields: &Fields, diag: &Diag) -> String {
+    let described = |fields: &Punctuated<syn::Field, Token![,]>| {
+        let described: Vec<String> = fields
+            .iter()
+            .map(|field| {
+                no_cfg(&field.attrs, diag);
+                let ty = &field.ty;
+                let name = field.ident.as_ref().map_or_else(String::new, |ident| format!("{}:", model::plain(ident)));
+                format!("{}{name}{}", serde_tokens(&field.attrs), canonical(quote::quote!(#ty)))
+            })
+            .collect();
+        described.join(",")
+    };
+    match fields {
+        Fields::Named(named) => format!("{{{}}}", described(&named.named)),
+        Fields::Unnamed(unnamed) => format!("({})", described(&unnamed.unnamed)),
+        Fields::Unit => String::new(),
+    }
+}
+
+fn variants(variants: &Punctuated<syn::Variant, Token![,]>, diag: &Diag) -> String {
+    let described: Vec<String> = variants
+        .iter()
+        .map(|variant| {
+            no_cfg(&variant.attrs, diag);
+            let name = model::plain(&variant.ident);
+            format!("{}{name}{}", serde_tokens(&variant.attrs), fields(&variant.fields, diag))
+        })
+        .collect();
+    format!("enum{{{}}}", described.join(","))
+}
+
+/// `#[serde(..)]` attributes as text: they decide what is on the wire. Names alone do not.
+fn serde_tokens(attributes: &[Attribute]) -> String {
+    attributes
+        .iter()
+        .filter(|attribute| attribute.path().is_ident("serde"))
+        .filter_map(|attribute| match &attribute.meta {
+            Meta::List(list) => Some(list.tokens.clone()),
+            _ => None,
+        })
+        .map(canonical)
+        .filter(|text| !text.starts_with("rename") && !text.starts_with("crate"))
+        .map(|text| format!("#[{text}]"))
+        .collect()
+}
+
+fn no_cfg(attributes: &[Attribute], diag: &Diag) {
+    for attribute in attributes {
+        if attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr") {
+            diag.error(
+                attribute,
+                "a stream has one shape: under `cfg`, two builds of one program would not understand each other",
+            );
+        }
+    }
+}

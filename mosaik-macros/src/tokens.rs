@@ -1,0 +1,180 @@
+//! Works on token trees where a syntax tree would lose what the user wrote: takes our helper attributes out of an item
+//! and leaves every other token as it is, prints types in one canonical spelling. Used by all stages; knows no rule.
+
+use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
+
+/// Helper attributes inside a `#[mosaik::node]` struct.
+pub(crate) const FIELD_HELPERS: &[&str] = &["mosaik"];
+/// Helper attributes inside a `#[mosaik::handlers]` impl.
+pub(crate) const METHOD_HELPERS: &[&str] = &["on", "every", "start", "stop"];
+
+/// The item without the helper attributes on its members. Bodies of members are never looked into.
+pub(crate) fn without_helpers(item: TokenStream, is_helper: &dyn Fn(&str) -> bool) -> TokenStream {
+    map_members(item, &|members| strip(members, is_helper))
+}
+
+/// The item with every `fn` body emptied, so that unfinished code inside a body cannot keep the rest from being
+/// understood.
+pub(crate) fn without_bodies(item: TokenStream) -> TokenStream {
+    map_members(item, &empty_bodies)
+}
+
+/// Applies `edit` to the contents of the item's braces.
+fn map_members(item: TokenStream, edit: &dyn Fn(TokenStream) -> TokenStream) -> TokenStream {
+    let mut trees: Vec<TokenTree> = item.into_iter().collect();
+    if let Some(TokenTree::Group(group)) = trees.last()
+        && group.delimiter() == Delimiter::Brace
+    {
+        let members = regroup(group, edit(group.stream()));
+        trees.pop();
+        trees.push(members);
+    }
+    trees.into_iter().collect()
+}
+
+fn strip(members: TokenStream, is_helper: &dyn Fn(&str) -> bool) -> TokenStream {
+    let mut out = Vec::new();
+    let mut trees = members.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        let is_hash = matches!(&tree, TokenTree::Punct(punct) if punct.as_char() == '#');
+        if is_hash && trees.peek().and_then(attribute_name).is_some_and(|name| is_helper(&name)) {
+            trees.next();
+        } else {
+            out.push(tree);
+        }
+    }
+    out.into_iter().collect()
+}
+
+/// The name of a one-word attribute, from the brackets after its `#`.
+fn attribute_name(tree: &TokenTree) -> Option<String> {
+    let TokenTree::Group(group) = tree else { return None };
+    if group.delimiter() != Delimiter::Bracket {
+        return None;
+    }
+    let mut trees = group.stream().into_iter();
+    match (trees.next(), trees.next()) {
+        (Some(TokenTree::Ident(name)), None | Some(TokenTree::Group(_))) => Some(name.to_string()),
+        _ => None,
+    }
+}
+
+fn empty_bodies(members: TokenStream) -> TokenStream {
+    let mut in_fn = false;
+    members
+        .into_iter()
+        .map(|tree| match &tree {
+            TokenTree::Ident(word) if word == "fn" => {
+                in_fn = true;
+                tree
+            }
+            TokenTree::Group(group) if in_fn && group.delimiter() == Delimiter::Brace => {
+                in_fn = false;
+                regroup(group, TokenStream::new())
+            }
+            _ => tree,
+        })
+        .collect()
+}
+
+fn regroup(group: &Group, stream: TokenStream) -> TokenTree {
+    let mut new = Group::new(group.delimiter(), stream);
+    new.set_span(group.span());
+    TokenTree::Group(new)
+}
+
+/// Splits an item into its outer attributes and everything from the visibility on.
+pub(crate) fn split_attributes(item: TokenStream) -> (TokenStream, TokenStream) {
+    let mut attributes = Vec::new();
+    let mut trees = item.into_iter().peekable();
+    while matches!(trees.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == '#') {
+        attributes.extend(trees.next());
+        attributes.extend(trees.next());
+    }
+    (attributes.into_iter().collect(), trees.collect())
+}
+
+/// The tokens as text that depends on the tokens only: the compiler's own printing changes between releases, and a
+/// fingerprint may not. One space between two words, none elsewhere; a trailing comma does not count.
+pub(crate) fn canonical(tokens: TokenStream) -> String {
+    let mut text = String::new();
+    print(tokens, &mut text);
+    text
+}
+
+fn print(tokens: TokenStream, text: &mut String) {
+    let mut trees = tokens.into_iter().peekable();
+    while let Some(tree) = trees.next() {
+        match tree {
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Parenthesis => ("(", ")"),
+                    Delimiter::Brace => ("{", "}"),
+                    Delimiter::Bracket => ("[", "]"),
+                    Delimiter::None => ("", ""),
+                };
+                text.push_str(open);
+                print(group.stream(), text);
+                text.push_str(close);
+            }
+            TokenTree::Punct(punct) => {
+                let trailing = punct.as_char() == ',' && trees.peek().is_none();
+                if !trailing {
+                    text.push(punct.as_char());
+                }
+                // `a = -1` and `a =- 1` must differ, `Vec<Vec<u8>>` must not depend on how `>>` was lexed.
+                if punct.spacing() == Spacing::Alone && !matches!(punct.as_char(), '<' | '>' | ',' | ':' | '&' | '\'') {
+                    text.push(' ');
+                }
+            }
+            TokenTree::Ident(_) | TokenTree::Literal(_) => {
+                if text.ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == '"') {
+                    text.push(' ');
+                }
+                text.push_str(&tree.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quote::quote;
+
+    use super::*;
+
+    #[test]
+    fn helpers_go_and_everything_else_stays() {
+        let item = quote! {
+            #[derive(Debug)] impl A { #[on(x)] #[inline] fn on(&self) { #[on(y)] let a = 1; } #[path::on(x)] const C: u8 = 1; }
+        };
+        let want = quote! {
+            #[derive(Debug)] impl A { #[inline] fn on(&self) { #[on(y)] let a = 1; } #[path::on(x)] const C: u8 = 1; }
+        };
+        let got = without_helpers(item, &|name| METHOD_HELPERS.contains(&name));
+        assert_eq!(got.to_string(), want.to_string());
+    }
+
+    #[test]
+    fn bodies_are_emptied() {
+        let item = quote! { impl A { const C: u8 = { 1 }; fn f(&self) -> [u8; { 2 }] { self. } fn g() {} } };
+        let want = quote! { impl A { const C: u8 = { 1 }; fn f(&self) -> [u8; { 2 }] {} fn g() {} } };
+        assert_eq!(without_bodies(item).to_string(), want.to_string());
+    }
+
+    #[test]
+    fn attributes_are_split_off() {
+        let (attributes, rest) = split_attributes(quote! { #[a] #[doc = "b"] pub struct C; });
+        assert_eq!(attributes.to_string(), quote! { #[a] #[doc = "b"] }.to_string());
+        assert_eq!(rest.to_string(), quote! { pub struct C; }.to_string());
+    }
+
+    #[test]
+    fn canonical_text_is_the_same_however_it_was_typed() {
+        let text = |source: &str| canonical(source.parse().unwrap_or_default());
+        assert_eq!(text("Vec<Vec<u8>>"), text("Vec < Vec < u8 > >"));
+        assert_eq!(text("&'static mut str"), "&'static mut str");
+        assert_eq!(text("(u8, u16,)"), text("(u8,u16)"));
+        assert_ne!(text("dyn A"), text("dynA"));
+    }
+}
