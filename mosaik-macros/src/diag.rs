@@ -54,11 +54,6 @@ impl Drop for Diag {
     }
 }
 
-/// ", did you mean `x`?" when one of `known` is close enough to `word`, otherwise nothing.
-pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    closest(word, known).map_or_else(String::new, |best| format!(", did you mean `{best}`?"))
-}
-
 /// The nearest of `known` within a third of the word's length (at least one edit).
 pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);

@@ -1,1 +1,146 @@
+//! The attributes of mosaik. Use them through the `mosaik` crate, which re-exports them: `#[mosaik::stream]`.
+//!
+//! One declaration goes through one room after the other: `parse` reads tokens into the `model`, `check` judges it,
+//! `expand` prints code; `diag` collects what is wrong on the way and `fallback` stands in for what could not be
+//! expanded. The user's item is emitted again in every case, token for token, without our helper attributes.
 
+mod check;
+mod diag;
+mod expand;
+mod fallback;
+mod model;
+mod parse;
+mod tokens;
+
+use proc_macro::TokenStream;
+use quote::quote;
+
+use crate::diag::Diag;
+
+/// Declares a stream: a struct or an enum whose values travel from producers to consumers.
+///
+/// * `name = "readings"`: the stream's name in the network; by default the type's identifier. Moving or renaming the
+///   type does not change a stream that has a name.
+/// * `serde = manual`: adds no serde derive. For impls written by hand and for derives that stand *above* the attribute,
+///   which it cannot see. The type's serde container name should then be the stream's name.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// Derives `Serialize` and `Deserialize`, except those that a derive *below* the attribute names, and sets
+/// `#[serde(rename = "name")]`. The type gets `T::producer(&net)` and `T::consumer(&net)`, which return the runtime's
+/// builders, and a fingerprint of its shape, by which two programs that disagree about it find out.
+#[proc_macro_attribute]
+pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let stream = parse::stream(attribute.into(), item.clone(), &diag);
+    if let Some(stream) = &stream {
+        check::stream(stream, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let expansion = match stream {
+        None => item,
+        Some(stream) if broken && !stream.generics.params.is_empty() => fallback::stream(&stream, item),
+        Some(stream) => expand::stream(&stream, item),
+    };
+    quote!(#errors #expansion).into()
+}
+
+/// Declares a role: a struct whose fields are the streams that it produces and consumes, its flags and its state.
+///
+/// * `name = "sensor"`: the role's name on the command line and in the graph; by default the type's identifier in
+///   kebab case.
+/// * `tags = ["sensor", EU]`: tags that a node with this role announces; literals or `&'static str` constants.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// The direction of an endpoint is that of its type, `Producer<T>` or `Consumer<T>`; aliases work. Any other field says
+/// where its value comes from:
+///
+/// * `#[mosaik(arg)]`: a required flag, `--min-celsius` for `min_celsius`, of any `FromStr` type; its doc comment is
+///   the flag's help. `Option<T>` may be absent, `Vec<T>` may be repeated, `bool` is a switch.
+/// * `#[mosaik(arg, default = 7)]`: a flag with a default; a string literal is read as if given on the command line.
+/// * `#[mosaik(default)]`, `#[mosaik(default = expression)]`: not a flag; `Default::default()` or the expression.
+#[proc_macro_attribute]
+pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let node = parse::node(attribute.into(), item.clone(), &diag);
+    if let Some(node) = &node {
+        check::node(node, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let generated = match node {
+        None => proc_macro2::TokenStream::new(),
+        Some(node) if broken => fallback::node(&node),
+        Some(node) => expand::node(&node),
+    };
+    let item = tokens::without_helpers(item, &|name| tokens::FIELD_HELPERS.contains(&name));
+    quote!(#errors #item #generated).into()
+}
+
+/// Makes methods of a role's inherent impl its handlers. They run one at a time on the role's state.
+///
+/// * `#[on(field)] fn f(&mut self, item: T)` or `(&mut self, item: T, from: PeerId)`: for every item that arrives on a
+///   consumer field.
+/// * `#[every("500ms")] fn f(&mut self)`: once per period, first after one period; runs that are missed are skipped.
+/// * `#[every("1s", emit = field)] fn f(&self) -> T`: what is returned goes out on a producer field; `Option<T>`,
+///   `Result<T, E>` and `Result<Option<T>, E>` work too. An item for which there is no room, or nobody, is dropped and
+///   counted.
+/// * `#[start]`: once, before any other; an error ends the role. `#[stop]`: once, at a graceful end.
+///
+/// Handlers are `fn` or `async fn`, take `&mut self` or `&self`, and return nothing or a `Result` whose error is
+/// `Display`. An error or a panic is logged and counted, and the role goes on. At shutdown an async handler that does
+/// not end within half a second is dropped at its current `await`.
+#[proc_macro_attribute]
+pub fn handlers(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let mut handlers = parse::handlers(attribute.into(), item.clone(), &diag);
+    if let Some(handlers) = &mut handlers {
+        check::handlers(handlers, &diag);
+    }
+    let errors = diag.finish();
+    let generated = handlers.filter(|each| each.generics.params.is_empty()).map(|each| expand::handlers(&each));
+    let misspelt = parse::misspelt_helpers(item.clone());
+    let is_helper = |name: &str| tokens::METHOD_HELPERS.contains(&name) || misspelt.iter().any(|word| word == name);
+    let item = tokens::without_helpers(item, &is_helper);
+    quote!(#errors #item #generated).into()
+}
+
+/// Declares an app: its name and its roles, on a unit struct. `main()` is then its whole command line, and
+/// `App::GRAPH` its data flow as a constant.
+///
+/// * `name = "weather"`: the app's name; by default the type's identifier in kebab case. The default network is
+///   derived from it.
+/// * `roles = [Sensor, Display]`: the roles; their names must differ.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+#[proc_macro_attribute]
+pub fn app(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let mut app = parse::app(attribute.into(), item.clone(), &diag);
+    if let Some(app) = &mut app {
+        check::app(app, &diag);
+    }
+    let errors = diag.finish();
+    let generated = app.map(|app| expand::app(&app));
+    quote!(#errors #item #generated).into()
+}
+
+/// Makes an `async fn main(net: Network)` a program with the common flags (`--network`, `--secret`, `--bootstrap`, ..):
+/// the node is set up from them, a signal ends it gracefully, and an `Err` is printed with its causes and ends the
+/// process with status 1.
+///
+/// * `name = "weather"`: the program's name, from which the default network is derived; by default the package's name.
+/// * `tags = ["sensor"]`: tags that the node announces.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+#[proc_macro_attribute]
+pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let main = parse::main(attribute.into(), item.clone(), &diag);
+    if let Some(main) = &main {
+        check::main(main, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let expansion = match main {
+        Some(main) if !broken => expand::main(&main, item),
+        // The function stays, for the editor; a real `main` beside it keeps the compiler from missing one.
+        _ => quote!(const _: () = { #[allow(dead_code)] #item }; fn main() {}),
+    };
+    quote!(#errors #expansion).into()
+}

@@ -11,7 +11,11 @@ use crate::{
 };
 
 pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
-    super::no_generics(&handlers.generics, "a role is one concrete type, so the impl of its handlers has no parameters", diag);
+    super::no_generics(
+        &handlers.generics,
+        "a role is one concrete type, so the impl of its handlers has no parameters",
+        diag,
+    );
     let mut taken = BTreeMap::new();
     handlers.handlers.retain(|handler| {
         let before = diag.count();
@@ -33,7 +37,10 @@ fn method(handler: &Handler, diag: &Diag) {
         Receiver::Reference => {}
         Receiver::Missing => diag.error(name, format!("the handler `{name}` takes `&mut self` or `&self`")),
         Receiver::Value => {
-            diag.error(method.receiver(), "a handler borrows the role: `&mut self` or `&self`, the role lives on after it");
+            diag.error(
+                method.receiver(),
+                "a handler borrows the role: `&mut self` or `&self`, the role lives on after it",
+            );
         }
     }
     super::no_generics(&method.generics, "a handler has no generic parameters: nobody could choose them", diag);
@@ -99,7 +106,9 @@ fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) 
             taken.insert(key, name);
         }
         Some(first) => match &handler.fires {
-            Fires::On { field } => diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler")),
+            Fires::On { field } => {
+                diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler"))
+            }
             _ => diag.error(&handler.attribute, format!("`{first}` is the role's `#[{key}]` already: there is one")),
         },
     }

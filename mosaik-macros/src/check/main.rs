@@ -22,7 +22,8 @@ pub(crate) fn main(main: &Main, diag: &Diag) {
     super::no_generics(&function.generics, "`main` has no generic parameters", diag);
     let mut inputs = function.inputs.iter();
     match inputs.next() {
-        None => diag.error_at(main.at, "`main` takes the node that was set up from the flags: `async fn main(net: Network)`"),
+        None => diag
+            .error_at(main.at, "`main` takes the node that was set up from the flags: `async fn main(net: Network)`"),
         Some(FnArg::Receiver(receiver)) => diag.error(receiver, "`main` is a free function"),
         Some(FnArg::Typed(_)) => {}
     }

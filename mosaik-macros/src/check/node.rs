@@ -31,7 +31,11 @@ pub(crate) fn node(node: &Node, diag: &Diag) {
         if RESERVED.contains(&flag.as_str()) {
             diag.error(
                 &field.ident,
-                format!("`--{flag}` is a flag of every generated main: give the field another name, such as `{}_{}`", node.name.text.replace('-', "_"), model::plain(&field.ident)),
+                format!(
+                    "`--{flag}` is a flag of every generated main: give the field another name, such as `{}_{}`",
+                    node.name.text.replace('-', "_"),
+                    model::plain(&field.ident)
+                ),
             );
         }
         if default.is_some() && matches!(shape, Shape::Optional | Shape::Many) {

@@ -13,7 +13,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         return Err(USAGE.to_owned());
     }
     if unit.is_empty() {
-        return Err(format!("the period has no unit, did you mean \"{number}s\" or \"{number}ms\"? The units are us, ms, s, m and h"));
+        return Err(format!(
+            "the period has no unit, did you mean \"{number}s\" or \"{number}ms\"? The units are us, ms, s, m and h"
+        ));
     }
     let Some((_, nanos)) = UNITS.iter().find(|(name, _)| *name == unit) else {
         let guess = match unit.trim().to_ascii_lowercase().as_str() {
@@ -25,7 +27,9 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
             _ => None,
         };
         return Err(match guess {
-            Some(guess) => format!("unknown unit `{unit}`, did you mean \"{number}{guess}\"? The units are us, ms, s, m and h"),
+            Some(guess) => {
+                format!("unknown unit `{unit}`, did you mean \"{number}{guess}\"? The units are us, ms, s, m and h")
+            }
             None if unit.starts_with('.') => USAGE.to_owned(),
             None => format!("unknown unit `{unit}`: the units are us, ms, s, m and h"),
         });

@@ -33,6 +33,7 @@ impl Args {
     /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing.
     pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Span, diag: &Diag) -> Self {
         let mut args = Self { entries: Vec::new(), first: None };
+        let before = diag.count();
         let parser = |input: ParseStream<'_>| {
             args.read(attribute, input, diag);
             Ok(())
@@ -41,7 +42,7 @@ impl Args {
             diag.syntax(error);
         }
         if let (Some(key), None) = (&attribute.first, &args.first)
-            && diag.count() == 0
+            && diag.count() == before
         {
             diag.error_at(at, format!("{} needs a {}: {}", attribute.name, key.name, example(attribute)));
         }
@@ -89,7 +90,10 @@ impl Args {
         } else if matches!(key.kind, Kind::Flag | Kind::FlagOrExpr) {
             Value::Flag
         } else {
-            return Err(syn::Error::new_spanned(&name, format!("`{name}` takes a value: {}", key.kind.usage(key.name))));
+            return Err(syn::Error::new_spanned(
+                &name,
+                format!("`{name}` takes a value: {}", key.kind.usage(key.name)),
+            ));
         };
         if self.entries.iter().any(|(known, _)| *known == name) {
             diag.error(&name, format!("`{name}` is given twice"));
@@ -169,7 +173,7 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
     let wrong = |span: Span| syn::Error::new(span, format!("`{}` looks like {}", key.name, key.kind.usage(key.name)));
     match key.kind {
         Kind::Flag => Ok(Value::Flag),
-        Kind::Expr | Kind::FlagOrExpr => input.parse().map(Value::Expr),
+        Kind::FlagOrExpr => input.parse().map(Value::Expr),
         Kind::Text => {
             let expr: Expr = input.parse()?;
             match expr {
@@ -182,7 +186,9 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
         }
         Kind::Exprs => match input.parse()? {
             Expr::Array(array) => Ok(Value::Exprs(array.elems.into_iter().collect())),
-            other => Err(syn::Error::new_spanned(other, format!("`{}` is a list: {}", key.name, key.kind.usage(key.name)))),
+            other => {
+                Err(syn::Error::new_spanned(other, format!("`{}` is a list: {}", key.name, key.kind.usage(key.name))))
+            }
         },
         Kind::Types => {
             if !input.peek(syn::token::Bracket) {
@@ -195,7 +201,9 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
         }
         Kind::Path => input.call(Path::parse_mod_style).map(Value::Path).map_err(|error| wrong(error.span())),
         Kind::Word => input.parse().map(Value::Word).map_err(|error| match key.name {
-            "field" | "emit" => syn::Error::new(error.span(), "expected the name of a field of the role, without quotes"),
+            "field" | "emit" => {
+                syn::Error::new(error.span(), "expected the name of a field of the role, without quotes")
+            }
             _ => wrong(error.span()),
         }),
     }

@@ -8,8 +8,6 @@ pub(crate) enum Kind {
     Flag,
     /// A string literal.
     Text,
-    /// Any expression.
-    Expr,
     /// The key alone or any expression.
     FlagOrExpr,
     /// `[a, b]` of expressions.
@@ -28,7 +26,6 @@ impl Kind {
         match self {
             Self::Flag => format!("`{key}`"),
             Self::Text => format!("`{key} = \"..\"`"),
-            Self::Expr => format!("`{key} = <value>`"),
             Self::FlagOrExpr => format!("`{key}` or `{key} = <value>`"),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
@@ -68,22 +65,16 @@ pub(crate) const NODE: Attribute = Attribute {
 };
 
 /// On a field of a role.
-pub(crate) const FIELD: Attribute = Attribute {
-    name: "#[mosaik(..)]",
-    first: None,
-    keys: &[key("arg", Kind::Flag), key("default", Kind::FlagOrExpr)],
-};
+pub(crate) const FIELD: Attribute =
+    Attribute { name: "#[mosaik(..)]", first: None, keys: &[key("arg", Kind::Flag), key("default", Kind::FlagOrExpr)] };
 
 pub(crate) const HANDLERS: Attribute =
     Attribute { name: "#[mosaik::handlers]", first: None, keys: &[key("crate", Kind::Path)] };
 
 pub(crate) const ON: Attribute = Attribute { name: "#[on(..)]", first: Some(key("field", Kind::Word)), keys: &[] };
 
-pub(crate) const EVERY: Attribute = Attribute {
-    name: "#[every(..)]",
-    first: Some(key("period", Kind::Text)),
-    keys: &[key("emit", Kind::Word)],
-};
+pub(crate) const EVERY: Attribute =
+    Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[key("emit", Kind::Word)] };
 
 pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, keys: &[] };
 

@@ -16,7 +16,10 @@ pub(crate) fn handlers(attribute: TokenStream, item: TokenStream, diag: &Diag) -
     let item: ItemImpl =
         super::item(grammar::HANDLERS.name, "the inherent impl of a role", without_bodies(item), diag)?;
     if let Some((path, _)) = &item.trait_ {
-        diag.error(path, format!("{} goes on the inherent impl of a role, not on the impl of a trait", grammar::HANDLERS.name));
+        diag.error(
+            path,
+            format!("{} goes on the inherent impl of a role, not on the impl of a trait", grammar::HANDLERS.name),
+        );
     }
     let mut handlers = Vec::new();
     for member in &item.items {

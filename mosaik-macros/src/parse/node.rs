@@ -66,9 +66,9 @@ fn read_source(args: &Args, ty: &Type) -> Option<Source> {
             });
             let default = match default {
                 // `default` alone beside `arg`: the type's own default.
-                None if args.key("default").is_some() => Some(DefaultValue::Value(syn::parse_quote!(
-                    ::core::default::Default::default()
-                ))),
+                None if args.key("default").is_some() => {
+                    Some(DefaultValue::Value(syn::parse_quote!(::core::default::Default::default())))
+                }
                 other => other,
             };
             Some(Source::Arg { shape: shape(ty, default.is_some()), default })

@@ -30,7 +30,14 @@ pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> 
     Some(assemble(&args, &attributes, ident, generics, &body, diag))
 }
 
-fn assemble(args: &Args, attributes: &[Attribute], ident: Ident, generics: Generics, body: &str, diag: &Diag) -> Stream {
+fn assemble(
+    args: &Args,
+    attributes: &[Attribute],
+    ident: Ident,
+    generics: Generics,
+    body: &str,
+    diag: &Diag,
+) -> Stream {
     let manual = match args.word("serde") {
         None => false,
         Some(word) if word == "manual" => true,

@@ -1,0 +1,37 @@
+//! `#[mosaik::app]`: the graph as a constant that is checked at compile time, and the generated main.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+
+use crate::model::App;
+
+pub(crate) fn app(app: &App) -> TokenStream {
+    let App { runtime, ident, docs, .. } = app;
+    let name = &app.name.text;
+    let roles = app.roles.iter().map(|role| quote_spanned!(role.span()=> #runtime::node::RoleEntry::of::<#role>()));
+    let checks = app.roles.iter().enumerate().map(
+        |(index, role)| quote_spanned!(role.span()=> const _: () = #runtime::__private::check_role::<#ident>(#index);),
+    );
+    quote! {
+        #[automatically_derived]
+        impl #runtime::node::App for #ident {
+            const GRAPH: #runtime::node::Graph = #runtime::node::Graph {
+                app: #name,
+                doc: #docs,
+                version: ::core::option_env!("CARGO_PKG_VERSION"),
+                roles: &[#(#roles),*],
+            };
+        }
+
+        #(#checks)*
+
+        #[automatically_derived]
+        impl #ident {
+            /// Runs the command line of this app to its end.
+            pub fn main() -> ::std::process::ExitCode {
+                #runtime::node::main::<Self>()
+            }
+        }
+    }
+}

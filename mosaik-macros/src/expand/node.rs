@@ -1,0 +1,107 @@
+//! `#[mosaik::node]`: the role's declaration, and how each field gets its value.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::{GenericArgument, PathArguments, Type, spanned::Spanned};
+
+use crate::{
+    model::{self, DefaultValue, Field, Node, Shape, Source},
+    tokens::canonical,
+};
+
+pub(crate) fn node(node: &Node) -> TokenStream {
+    let Node { runtime, ident, docs, .. } = node;
+    let name = &node.name.text;
+    let tags = super::tags(runtime, &node.tags);
+    let args = node.fields.iter().filter_map(|field| argument(runtime, field));
+    let endpoints = node.fields.iter().filter_map(|field| endpoint(runtime, field));
+    let values = node.fields.iter().map(|field| {
+        let (ident, value) = (&field.ident, value(runtime, field));
+        quote!(#ident: #value)
+    });
+    quote! {
+        #[automatically_derived]
+        impl #runtime::node::Role for #ident {
+            const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
+                name: #name,
+                ty: ::core::stringify!(#ident),
+                doc: #docs,
+                tags: #tags,
+                args: &[#(#args),*],
+                endpoints: &[#(#endpoints),*],
+            };
+
+            #[allow(unused_variables)]
+            fn open(
+                setup: &mut #runtime::node::Setup<'_>,
+            ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
+                ::core::result::Result::Ok(Self { #(#values),* })
+            }
+        }
+    }
+}
+
+fn endpoint(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
+    let (name, ty) = (model::plain(&field.ident), &field.ty);
+    matches!(field.source, Source::Endpoint).then(|| {
+        quote_spanned! {ty.span()=> #runtime::node::EndpointDecl {
+            field: #name,
+            direction: <#ty as #runtime::node::Endpoint>::DIRECTION,
+            stream: <#ty as #runtime::node::Endpoint>::STREAM,
+            serde_id: <#ty as #runtime::node::Endpoint>::SERDE_ID,
+        }}
+    })
+}
+
+fn argument(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
+    let Source::Arg { shape, default } = &field.source else { return None };
+    let field_name = model::plain(&field.ident);
+    let (flag, docs, ty) = (model::kebab(&field_name), &field.docs, parsed_type(field, *shape));
+    let occurs = match (shape, default) {
+        (Shape::Switch, _) => quote!(Switch),
+        (Shape::Many, _) => quote!(Many),
+        (Shape::Optional, _) => quote!(Optional),
+        (Shape::Single, None) => quote!(Required),
+        (Shape::Single, Some(DefaultValue::Text(text))) => quote!(Default(#text)),
+        (Shape::Single, Some(DefaultValue::Value(value))) => {
+            let shown = canonical(quote!(#value));
+            quote!(Computed(#shown))
+        }
+    };
+    Some(quote_spanned! {ty.span()=> #runtime::node::ArgDecl {
+        flag: #flag,
+        doc: #docs,
+        occurs: #runtime::node::Occurs::#occurs,
+        check: #runtime::__private::check_arg::<#ty>,
+    }})
+}
+
+/// The type that one value of the flag is read as: `T` of `Option<T>` and `Vec<T>`.
+fn parsed_type(field: &Field, shape: Shape) -> &Type {
+    if let (Shape::Optional | Shape::Many, Type::Path(path)) = (shape, &field.ty)
+        && let Some(last) = path.path.segments.last()
+        && let PathArguments::AngleBracketed(list) = &last.arguments
+        && let Some(GenericArgument::Type(inner)) = list.args.first()
+    {
+        return inner;
+    }
+    &field.ty
+}
+
+fn value(runtime: &TokenStream, field: &Field) -> TokenStream {
+    let (name, ty) = (model::plain(&field.ident), &field.ty);
+    let flag = model::kebab(&name);
+    let call = match &field.source {
+        Source::Endpoint => {
+            return quote_spanned!(ty.span()=> <#ty as #runtime::node::Endpoint>::open(setup, #name)?);
+        }
+        Source::Default(None) => return quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default()),
+        Source::Default(Some(value)) => return quote!(#value),
+        Source::Arg { shape: Shape::Switch, .. } => quote!(switch(#flag)),
+        Source::Arg { shape: Shape::Many, .. } => quote!(many(#flag)?),
+        Source::Arg { shape: Shape::Optional, .. } => quote!(optional(#flag)?),
+        Source::Arg { default: Some(DefaultValue::Value(value)), .. } => quote!(computed(#flag, || #value)?),
+        Source::Arg { .. } => quote!(single(#flag)?),
+    };
+    quote!(setup.#call)
+}

@@ -1,0 +1,56 @@
+//! `#[mosaik::stream]`: serde derives around the untouched item, the declaration, and the two builders.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use crate::{
+    model::Stream,
+    tokens::{canonical, split_attributes},
+};
+
+pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
+    let Stream { runtime, ident, docs, shape, .. } = stream;
+    let name = &stream.name.text;
+    let item = with_serde(stream, item);
+    quote! {
+        #item
+
+        #[automatically_derived]
+        impl #runtime::node::StreamType for #ident {
+            const STREAM: #runtime::node::StreamDecl = #runtime::node::StreamDecl::new(
+                #name,
+                ::core::stringify!(#ident),
+                #docs,
+                #shape,
+            );
+        }
+
+        #[automatically_derived]
+        #[allow(dead_code)]
+        impl #ident {
+            /// Configures a producer of this stream on a node.
+            pub fn producer(net: &#runtime::Network) -> #runtime::streams::ProducerBuilder<Self> {
+                #runtime::__private::producer::<Self>(net)
+            }
+
+            /// Configures a consumer of this stream on a node.
+            pub fn consumer(net: &#runtime::Network) -> #runtime::streams::ConsumerBuilder<Self> {
+                #runtime::__private::consumer::<Self>(net)
+            }
+        }
+    }
+}
+
+/// The derives come first and our `#[serde(..)]` last among the attributes: a helper attribute may not stand above the
+/// derive that it belongs to, and the derive may be the user's own.
+pub(crate) fn with_serde(stream: &Stream, item: TokenStream) -> TokenStream {
+    let runtime = &stream.runtime;
+    let (attributes, rest) = split_attributes(item);
+    let serialize = stream.derive_serialize.then(|| quote!(#[derive(#runtime::__private::serde::Serialize)]));
+    let deserialize = stream.derive_deserialize.then(|| quote!(#[derive(#runtime::__private::serde::Deserialize)]));
+    let serde_path = canonical(quote!(#runtime::__private::serde));
+    let serde_crate = (stream.serde_follows && !stream.has_crate).then(|| quote!(#[serde(crate = #serde_path)]));
+    let name = &stream.name.text;
+    let rename = (stream.serde_follows && !stream.has_rename).then(|| quote!(#[serde(rename = #name)]));
+    quote!(#serialize #deserialize #attributes #serde_crate #rename #rest)
+}

@@ -1,0 +1,57 @@
+//! What is emitted beside the errors when a declaration cannot be expanded: inert impls of the traits that other code
+//! will ask for, so that one mistake is reported as one error. They are never run, because the program does not compile.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Generics, Ident};
+
+use crate::{expand, model};
+
+/// The serde impls stay real: a field whose type cannot be serialised is an error of its own.
+pub(crate) fn stream(stream: &model::Stream, item: TokenStream) -> TokenStream {
+    let runtime = &stream.runtime;
+    let item = expand::with_serde(stream, item);
+    let inert = inert(
+        &stream.ident,
+        &stream.generics,
+        &quote!(#runtime::node::StreamType),
+        &quote!(const STREAM: #runtime::node::StreamDecl = #runtime::node::StreamDecl::new("", "", "", "");),
+    );
+    quote!(#item #inert)
+}
+
+pub(crate) fn node(node: &model::Node) -> TokenStream {
+    let runtime = &node.runtime;
+    // A name of its own: two broken roles must not be reported as having the same one.
+    let name = node.ident.to_string();
+    inert(
+        &node.ident,
+        &node.generics,
+        &quote!(#runtime::node::Role),
+        &quote! {
+            const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
+                name: #name, ty: "", doc: "", tags: &[], args: &[], endpoints: &[],
+            };
+            fn open(
+                _: &mut #runtime::node::Setup<'_>,
+            ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
+                ::core::unreachable!()
+            }
+        },
+    )
+}
+
+fn inert(ident: &Ident, generics: &Generics, of: &TokenStream, members: &TokenStream) -> TokenStream {
+    let (parameters, arguments, bounds) = generics.split_for_impl();
+    let bounds = match bounds {
+        None => quote!(where),
+        Some(bounds) if bounds.predicates.is_empty() || bounds.predicates.trailing_punct() => quote!(#bounds),
+        Some(bounds) => quote!(#bounds,),
+    };
+    quote! {
+        #[automatically_derived]
+        impl #parameters #of for #ident #arguments #bounds Self: ::core::marker::Send + 'static {
+            #members
+        }
+    }
+}
