@@ -15,6 +15,7 @@ pub(crate) fn stream(stream: &model::Stream, item: TokenStream) -> TokenStream {
         &stream.ident,
         &stream.generics,
         &quote!(#runtime::node::StreamType),
+        &quote!(#runtime::primitives::Datum),
         &quote!(const STREAM: #runtime::node::StreamDecl = #runtime::node::StreamDecl::new("", "", "", "");),
     );
     quote!(#item #inert)
@@ -28,6 +29,7 @@ pub(crate) fn node(node: &model::Node) -> TokenStream {
         &node.ident,
         &node.generics,
         &quote!(#runtime::node::Role),
+        &quote!(::core::marker::Send + 'static),
         &quote! {
             const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
                 name: #name, ty: "", doc: "", tags: &[], args: &[], endpoints: &[],
@@ -41,7 +43,13 @@ pub(crate) fn node(node: &model::Node) -> TokenStream {
     )
 }
 
-fn inert(ident: &Ident, generics: &Generics, of: &TokenStream, members: &TokenStream) -> TokenStream {
+fn inert(
+    ident: &Ident,
+    generics: &Generics,
+    of: &TokenStream,
+    supertraits: &TokenStream,
+    members: &TokenStream,
+) -> TokenStream {
     let (parameters, arguments, bounds) = generics.split_for_impl();
     let bounds = match bounds {
         None => quote!(where),
@@ -50,7 +58,7 @@ fn inert(ident: &Ident, generics: &Generics, of: &TokenStream, members: &TokenSt
     };
     quote! {
         #[automatically_derived]
-        impl #parameters #of for #ident #arguments #bounds Self: ::core::marker::Send + 'static {
+        impl #parameters #of for #ident #arguments #bounds Self: #supertraits {
             #members
         }
     }

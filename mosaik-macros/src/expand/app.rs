@@ -2,17 +2,22 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::spanned::Spanned;
+use syn::{Ident, spanned::Spanned};
 
 use crate::model::App;
 
 pub(crate) fn app(app: &App) -> TokenStream {
     let App { runtime, ident, docs, .. } = app;
     let name = &app.name.text;
-    let roles = app.roles.iter().map(|role| quote_spanned!(role.span()=> #runtime::node::RoleEntry::of::<#role>()));
-    let checks = app.roles.iter().enumerate().map(
-        |(index, role)| quote_spanned!(role.span()=> const _: () = #runtime::__private::check_role::<#ident>(#index);),
-    );
+    let roles = app.roles.iter().map(|role| {
+        let runtime = super::at(runtime, role.span());
+        quote_spanned!(role.span()=> #runtime::node::RoleEntry::of::<#role>())
+    });
+    let checks = app.roles.iter().enumerate().map(|(index, role)| {
+        let runtime = super::at(runtime, role.span());
+        let app = Ident::new(&ident.to_string(), role.span());
+        quote_spanned!(role.span()=> const _: () = #runtime::__private::check_role::<#app>(#index);)
+    });
     quote! {
         #[automatically_derived]
         impl #runtime::node::App for #ident {

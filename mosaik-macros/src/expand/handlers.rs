@@ -36,15 +36,17 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
             let call = call_of(runtime, handler, &quote!(role.#ident(#(#params),*)), None);
             let unused = (params.len() == 1).then(|| quote!(_));
             let bound = params.iter().map(|param| quote!(#param)).chain(unused);
-            let reach = quote_spanned!(field.span()=> #runtime::__private::consuming(&mut role.#field));
+            let moved = super::at(runtime, field.span());
+            let reach = quote_spanned!(field.span()=> #moved::__private::consuming(&mut role.#field));
             quote!(table.on(#name, #source, |role: &mut Self| #reach, |role: &mut Self, #(#bound),*| #call))
         }
         Fires::Every { period, emit } => {
             // A period that cannot be read has been reported.
             let nanos = parse_period(&period.value()).unwrap_or(1);
-            let emit = emit
-                .as_ref()
-                .map(|field| quote_spanned!(field.span()=> #runtime::__private::producing(&mut role.#field)));
+            let emit = emit.as_ref().map(|field| {
+                let runtime = super::at(runtime, field.span());
+                quote_spanned!(field.span()=> #runtime::__private::producing(&mut role.#field))
+            });
             let call = call_of(runtime, handler, &quote!(role.#ident()), emit.as_ref());
             let period = quote!(::core::time::Duration::from_nanos(#nanos));
             quote!(table.every(#name, #period, |role: &mut Self| #call))
@@ -72,9 +74,10 @@ fn call_of(runtime: &TokenStream, handler: &Handler, call: &TokenStream, emit: O
         Some(_) => quote!(#call.await),
         None => call.clone(),
     };
+    let moved = super::at(runtime, span);
     let outcome = match emit {
-        None => quote_spanned!(span=> #runtime::__private::done(result)),
-        Some(producer) => quote_spanned!(span=> #runtime::__private::emit(#producer, result)),
+        None => quote_spanned!(span=> #moved::__private::done(result)),
+        Some(producer) => quote_spanned!(span=> #moved::__private::emit(#producer, result)),
     };
     match handler.method.asyncness {
         Some(_) => quote! {

@@ -1,7 +1,8 @@
 //! `#[mosaik::main]`: the user's `main` inside the real one.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::{ReturnType, spanned::Spanned};
 
 use crate::model::Main;
 
@@ -9,19 +10,25 @@ pub(crate) fn main(main: &Main, item: TokenStream) -> TokenStream {
     let Main { runtime, docs, .. } = main;
     let name = main.name.as_ref().map_or_else(|| quote!(::core::env!("CARGO_PKG_NAME")), |name| quote!(#name));
     let tags = super::tags(runtime, &main.tags);
+    let program = quote! {
+        #runtime::__private::Program {
+            name: #name,
+            doc: #docs,
+            version: ::core::option_env!("CARGO_PKG_VERSION"),
+            tags: #tags,
+        }
+    };
+    let span = match &main.function.output {
+        ReturnType::Default => main.function.ident.span(),
+        ReturnType::Type(_, ty) => ty.span(),
+    };
+    let runtime = super::at(runtime, span);
+    let call = quote_spanned!(span=> #runtime::__private::main_with(#program, main));
     quote! {
         fn main() -> ::std::process::ExitCode {
             #item
 
-            #runtime::__private::main_with(
-                #runtime::__private::Program {
-                    name: #name,
-                    doc: #docs,
-                    version: ::core::option_env!("CARGO_PKG_VERSION"),
-                    tags: #tags,
-                },
-                main,
-            )
+            #call
         }
     }
 }

@@ -14,12 +14,25 @@ pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use stream::{stream, with_serde};
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Expr, spanned::Spanned};
 
 /// Tags as constants; each is checked where it was written.
 fn tags(runtime: &TokenStream, tags: &[Expr]) -> TokenStream {
-    let tags = tags.iter().map(|tag| quote_spanned!(tag.span()=> #runtime::__private::TagDecl::new(#tag)));
+    let tags = tags.iter().map(|tag| {
+        let runtime = at(runtime, tag.span());
+        quote_spanned!(tag.span()=> #runtime::__private::TagDecl::new(#tag))
+    });
     quote!(&[#(#tags),*])
+}
+
+/// The path moved to where an error about what follows it should be shown: an expression is marked from its first token
+/// on.
+fn at(path: &TokenStream, span: Span) -> TokenStream {
+    let moved = path.clone().into_iter().map(|mut tree| {
+        tree.set_span(span);
+        tree
+    });
+    moved.collect()
 }

@@ -44,6 +44,7 @@ pub(crate) fn node(node: &Node) -> TokenStream {
 fn endpoint(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
     let (name, ty) = (model::plain(&field.ident), &field.ty);
     matches!(field.source, Source::Endpoint).then(|| {
+        let runtime = super::at(runtime, ty.span());
         quote_spanned! {ty.span()=> #runtime::node::EndpointDecl {
             field: #name,
             direction: <#ty as #runtime::node::Endpoint>::DIRECTION,
@@ -68,11 +69,12 @@ fn argument(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
             quote!(Computed(#shown))
         }
     };
+    let runtime = super::at(runtime, ty.span());
     Some(quote_spanned! {ty.span()=> #runtime::node::ArgDecl {
         flag: #flag,
         doc: #docs,
         occurs: #runtime::node::Occurs::#occurs,
-        check: #runtime::__private::check_arg::<#ty>,
+        check: <#ty as #runtime::node::ArgType>::check,
     }})
 }
 
@@ -91,6 +93,11 @@ fn parsed_type(field: &Field, shape: Shape) -> &Type {
 fn value(runtime: &TokenStream, field: &Field) -> TokenStream {
     let (name, ty) = (model::plain(&field.ident), &field.ty);
     let flag = model::kebab(&name);
+    let runtime = super::at(runtime, ty.span());
+    let read = |shape| {
+        let ty = parsed_type(field, shape);
+        quote_spanned!(ty.span()=> <#ty as #runtime::node::ArgType>::read)
+    };
     let call = match &field.source {
         Source::Endpoint => {
             return quote_spanned!(ty.span()=> <#ty as #runtime::node::Endpoint>::open(setup, #name)?);
@@ -98,10 +105,19 @@ fn value(runtime: &TokenStream, field: &Field) -> TokenStream {
         Source::Default(None) => return quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default()),
         Source::Default(Some(value)) => return quote!(#value),
         Source::Arg { shape: Shape::Switch, .. } => quote!(switch(#flag)),
-        Source::Arg { shape: Shape::Many, .. } => quote!(many(#flag)?),
-        Source::Arg { shape: Shape::Optional, .. } => quote!(optional(#flag)?),
-        Source::Arg { default: Some(DefaultValue::Value(value)), .. } => quote!(computed(#flag, || #value)?),
-        Source::Arg { .. } => quote!(single(#flag)?),
+        Source::Arg { shape, default: Some(DefaultValue::Value(value)) } => {
+            let read = read(*shape);
+            let default = quote_spanned!(value.span()=> || -> #ty { #value });
+            quote!(computed(#flag, #read, #default)?)
+        }
+        Source::Arg { shape, .. } => {
+            let read = read(*shape);
+            match shape {
+                Shape::Many => quote!(many(#flag, #read)?),
+                Shape::Optional => quote!(optional(#flag, #read)?),
+                Shape::Single | Shape::Switch => quote!(single(#flag, #read)?),
+            }
+        }
     };
     quote!(setup.#call)
 }

@@ -11,7 +11,7 @@ use crate::{
 
 pub(crate) fn app(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<App> {
     let before = diag.count();
-    let args = Args::parse(&grammar::APP, attribute, Span::call_site(), diag);
+    let args = Args::parse(&grammar::APP, attribute, None, diag);
     let clean = diag.count() == before;
     let item: ItemStruct = super::item(grammar::APP.name, "a unit struct, such as `struct Weather;`", item, diag)?;
     if !matches!(item.fields, Fields::Unit) {

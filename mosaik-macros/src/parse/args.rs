@@ -30,8 +30,9 @@ enum Value {
 }
 
 impl Args {
-    /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing.
-    pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Span, diag: &Diag) -> Self {
+    /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing, by default the attribute.
+
+    pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Option<&syn::Attribute>, diag: &Diag) -> Self {
         let mut args = Self { entries: Vec::new(), first: None };
         let before = diag.count();
         let parser = |input: ParseStream<'_>| {
@@ -44,7 +45,7 @@ impl Args {
         if let (Some(key), None) = (&attribute.first, &args.first)
             && diag.count() == before
         {
-            diag.error_at(at, format!("{} needs a {}: {}", attribute.name, key.name, example(attribute)));
+            diag.error(at, format!("{} needs a {}: {}", attribute.name, key.name, example(attribute)));
         }
         args
     }
@@ -73,7 +74,10 @@ impl Args {
 
     fn read_entry(&mut self, attribute: &Attribute, input: ParseStream<'_>, diag: &Diag) -> syn::Result<()> {
         if !input.peek(Ident::peek_any) {
-            return Err(input.error(format!("expected a key of {}: {}", attribute.name, valid_keys(attribute))));
+            return Err(input.error(match attribute.keys {
+                [] => format!("nothing belongs here: {} takes no keys", attribute.name),
+                _ => format!("expected a key: {}", valid_keys(attribute)),
+            }));
         }
         let name = input.call(Ident::parse_any)?;
         let Some(key) = attribute.keys.iter().find(|key| name == key.name) else {
@@ -170,7 +174,7 @@ impl Args {
 }
 
 fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
-    let wrong = |span: Span| syn::Error::new(span, format!("`{}` looks like {}", key.name, key.kind.usage(key.name)));
+    let wrong = |span: Span| syn::Error::new(span, format!("expected {}", key.kind.usage(key.name)));
     match key.kind {
         Kind::Flag => Ok(Value::Flag),
         Kind::FlagOrExpr => input.parse().map(Value::Expr),
@@ -242,6 +246,7 @@ fn unknown_key(attribute: &Attribute, name: &str) -> String {
 fn valid_keys(attribute: &Attribute) -> String {
     match attribute.keys {
         [] => format!("{} takes no keys", attribute.name),
+        [key] => format!("the key of {} is `{}`", attribute.name, key.name),
         keys => format!("the keys of {} are {}", attribute.name, listed(keys.iter().map(|key| key.name))),
     }
 }

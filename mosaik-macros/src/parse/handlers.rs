@@ -1,8 +1,8 @@
 //! Reads `#[mosaik::handlers]`: the signatures of an inherent impl and the helper attributes on them. Bodies are emptied
 //! first, so that unfinished code in one method does not take the others away.
 
-use proc_macro2::{Span, TokenStream};
-use syn::{Attribute, ImplItem, ImplItemFn, ItemImpl, ReceiverKind, Signature, spanned::Spanned};
+use proc_macro2::TokenStream;
+use syn::{Attribute, ImplItem, ImplItemFn, ItemImpl, ReceiverKind, Signature};
 
 use super::{args::Args, grammar};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn handlers(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Handlers> {
-    let args = Args::parse(&grammar::HANDLERS, attribute, Span::call_site(), diag);
+    let args = Args::parse(&grammar::HANDLERS, attribute, None, diag);
     let item: ItemImpl =
         super::item(grammar::HANDLERS.name, "the inherent impl of a role", without_bodies(item), diag)?;
     if let Some((path, _)) = &item.trait_ {
@@ -65,7 +65,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
 /// What a helper attribute asks for; nothing for other attributes and for malformed ones.
 fn fires(attribute: &Attribute, diag: &Diag) -> Option<Fires> {
     let name = attribute.path().get_ident()?.to_string();
-    let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), attribute.span(), diag);
+    let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), Some(attribute), diag);
     match name.as_str() {
         "on" => Some(Fires::On { field: read(&grammar::ON).first_word()?.clone() }),
         "every" => {

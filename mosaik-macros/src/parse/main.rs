@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn main(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Main> {
-    let args = Args::parse(&grammar::MAIN, attribute, Span::call_site(), diag);
+    let args = Args::parse(&grammar::MAIN, attribute, None, diag);
     let item: ItemFn = super::item(grammar::MAIN.name, "`async fn main(net: Network)`", item, diag)?;
     Some(Main {
         runtime: model::runtime_crate(args.path("crate")),

@@ -1,7 +1,7 @@
 //! Reads `#[mosaik::node]` and the `#[mosaik(..)]` attributes on its fields.
 
-use proc_macro2::{Span, TokenStream};
-use syn::{Expr, ExprLit, Fields, GenericArgument, ItemStruct, Lit, PathArguments, Type, spanned::Spanned};
+use proc_macro2::TokenStream;
+use syn::{Expr, ExprLit, Fields, GenericArgument, ItemStruct, Lit, PathArguments, Type};
 
 use super::{args::Args, grammar};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) fn node(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Node> {
-    let args = Args::parse(&grammar::NODE, attribute, Span::call_site(), diag);
+    let args = Args::parse(&grammar::NODE, attribute, None, diag);
     let item: ItemStruct = super::item(grammar::NODE.name, "a struct with named fields", item, diag)?;
     let fields = match &item.fields {
         Fields::Named(named) => named.named.iter().filter_map(|each| field(each, diag)).collect(),
@@ -40,7 +40,7 @@ fn field(field: &syn::Field, diag: &Diag) -> Option<Field> {
     let mut helpers = field.attrs.iter().filter(|attribute| attribute.path().is_ident("mosaik"));
     if let Some(helper) = helpers.next() {
         let before = diag.count();
-        let args = Args::parse(&grammar::FIELD, super::inside(helper, diag), helper.span(), diag);
+        let args = Args::parse(&grammar::FIELD, super::inside(helper, diag), Some(helper), diag);
         match read_source(&args, &field.ty) {
             Some(read) => source = read,
             None if diag.count() == before => diag.error(

@@ -1,6 +1,6 @@
 //! Reads `#[mosaik::stream]`: the attribute, the serde derives and attributes below it, and the declared shape.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use syn::{Attribute, Fields, Generics, Ident, Item, LitStr, Meta, Path, Token, punctuated::Punctuated};
 
 use super::{args::Args, grammar};
@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Stream> {
-    let args = Args::parse(&grammar::STREAM, attribute, Span::call_site(), diag);
+    let args = Args::parse(&grammar::STREAM, attribute, None, diag);
     let expected = "a struct or an enum";
     let (attributes, ident, generics, body) = match super::item::<Item>(grammar::STREAM.name, expected, item, diag)? {
         Item::Struct(item) => {
