@@ -10,14 +10,16 @@ pub(crate) fn main(main: &Main, item: TokenStream) -> TokenStream {
     let Main { runtime, docs, .. } = main;
     let name = main.name.as_ref().map_or_else(|| quote!(::core::env!("CARGO_PKG_NAME")), |name| quote!(#name));
     let tags = super::tags(runtime, &main.tags);
-    let program = quote! {
-        #runtime::__private::Program {
+    // In a block of its own: the user's `main` must not see the constant.
+    let program = quote! {{
+        const PROGRAM: #runtime::__private::Program = #runtime::__private::Program {
             name: #name,
             doc: #docs,
             version: ::core::option_env!("CARGO_PKG_VERSION"),
             tags: #tags,
-        }
-    };
+        };
+        PROGRAM
+    }};
     let span = match &main.function.output {
         ReturnType::Default => main.function.ident.span(),
         ReturnType::Type(_, ty) => ty.span(),
