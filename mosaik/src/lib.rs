@@ -2,6 +2,8 @@
 
 pub mod discovery;
 pub mod network;
+pub mod node;
+pub mod prelude;
 pub mod primitives;
 pub mod streams;
 #[cfg(feature = "testing")]
@@ -11,3 +13,9 @@ mod transport;
 pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
 pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
+
+pub use mosaik_macros::{app, handlers, main, node, stream};
+pub use node::App;
+
+#[doc(hidden)]
+pub use node::private as __private;

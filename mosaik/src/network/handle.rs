@@ -73,8 +73,7 @@ impl Network {
         Self(Arc::new(inner))
     }
 
-    #[cfg(test)]
-    pub(super) fn node(&self) -> &Node {
+    pub(crate) fn node(&self) -> &Node {
         &self.0.node
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Everyone may import from here; this room imports from no other one.
 
-mod const_hash;
+pub(crate) mod const_hash;
 mod datum;
 mod entropy;
 mod id;

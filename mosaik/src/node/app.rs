@@ -1,0 +1,82 @@
+//! The generated main of an app: reads the command line and hands each subcommand to its room.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use super::{
+    args::ArgValues,
+    cli::{NodeFlags, Secret, command},
+    dev,
+    graph::Graph,
+    process::{self, Failure, print, say},
+    run,
+};
+use crate::primitives::PeerId;
+
+/// An app: its roles and data flow; implemented by `#[mosaik::app]`, which also gives the type a `main()`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an app",
+    note = "put `#[mosaik::app(name = \"..\", roles = [..])]` on `struct {Self};`"
+)]
+pub trait App {
+    /// The declaration.
+    const GRAPH: Graph;
+}
+
+/// Runs the command line of an app to its end: `run <role>`, `dev`, `graph`, `roles`, `check`, `id`.
+///
+/// The exit status is 0 when a node left gracefully after SIGINT or SIGTERM, 1 on failure, and 2 when the command line
+/// is wrong; clap ends the process itself in that case.
+#[must_use = "the exit code is what `main` returns"]
+pub fn main<A: App>() -> ExitCode {
+    let graph = A::GRAPH;
+    let matches = command(&graph).get_matches();
+    match matches.subcommand() {
+        Some(("run", matches)) => match matches.subcommand() {
+            Some((role, matches)) => run_role(&graph, role, matches),
+            None => ExitCode::FAILURE,
+        },
+        Some(("dev", matches)) => dev::dev(graph, matches),
+        Some((simple, matches)) => match text_command(&graph, simple, matches).and_then(|text| print(&text)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(format_args!("error: {}", process::chain(&*error)));
+                ExitCode::FAILURE
+            }
+        },
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn run_role(graph: &Graph, role: &str, matches: &ArgMatches) -> ExitCode {
+    let Some(entry) = graph.role(role) else { return ExitCode::FAILURE };
+    let values = ArgValues::collect(&entry.role, "", matches);
+    let (flags, network) = (NodeFlags::read(matches), graph.app.into());
+    process::run(|ending| run::run(entry, values, flags, network, ending))
+}
+
+/// The commands that only print.
+fn text_command(graph: &Graph, name: &str, matches: &ArgMatches) -> Result<String, Failure> {
+    match name {
+        "graph" => {
+            for warning in graph.warnings() {
+                say(format_args!("warning: {warning}"));
+            }
+            Ok(match matches.get_one::<String>("format").map(String::as_str) {
+                Some("json") => graph.to_json(),
+                Some("dot") => graph.to_dot(),
+                _ => graph.to_mermaid(),
+            })
+        }
+        "roles" => Ok(graph.to_listing()),
+        "check" => {
+            let warnings: String = graph.warnings().iter().map(|warning| format!("warning: {warning}\n")).collect();
+            Ok(if warnings.is_empty() { format!("{}: nothing to complain about\n", graph.app) } else { warnings })
+        }
+        _ => {
+            let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;
+            Ok(format!("{}\n", PeerId::from(secret.load()?.public())))
+        }
+    }
+}

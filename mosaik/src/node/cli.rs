@@ -1,0 +1,249 @@
+//! The command line of an app as clap sees it: subcommands, the flags that every node has, and what they mean for a
+//! [`NetworkBuilder`]. Reads and checks; starts nothing.
+
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use iroh::SecretKey;
+
+use super::{
+    args::{clap_args, env_name},
+    graph::Graph,
+    render::summary,
+};
+use crate::{
+    discovery::Bootstrap,
+    network::{Network, NetworkBuilder, SecretError, load_or_create_secret},
+    primitives::{NetworkId, Tag, parse_hex},
+};
+
+/// The whole command line of an app.
+pub(super) fn command(graph: &Graph) -> Command {
+    let mut run = Command::new("run")
+        .about("Run one role on this node until SIGINT or SIGTERM")
+        .subcommand_required(true)
+        .subcommand_value_name("ROLE")
+        .subcommand_help_heading("Roles");
+    for role in graph.roles() {
+        let args = clap_args(role, "").into_iter().map(|arg| arg.help_heading("Flags of the role"));
+        let command = described(Command::new(role.name), role.doc, &format!("Run the role {}", role.name));
+        run = run.subcommand(command.args(args).args(node_flags(graph.app)));
+    }
+    let mut dev = Command::new("dev")
+        .about("Run all roles in this process, each as a node of its own, and print what happens")
+        .arg(
+            flag("for", "DURATION", "Stop after this time, such as 5s or 500ms [default: run until a signal]")
+                .value_parser(parse_duration),
+        )
+        .args(dev_flags());
+    for role in graph.roles() {
+        let prefix = format!("{}.", role.name);
+        let heading = format!("Flags of the role {}", role.name);
+        dev = dev.args(clap_args(role, &prefix).into_iter().map(|arg| arg.help_heading(heading.clone())));
+    }
+    let format = flag("format", "FORMAT", "How to print it")
+        .short('f')
+        .default_value("mermaid")
+        .value_parser(PossibleValuesParser::new(["mermaid", "dot", "json"]));
+    described(program(graph.app, graph.version), graph.doc, &format!("The app {}", graph.app))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(run)
+        .subcommand(dev)
+        .subcommand(Command::new("graph").about("Print which roles produce and consume which streams").arg(format))
+        .subcommand(Command::new("roles").about("List the roles with their tags, streams and flags"))
+        .subcommand(
+            Command::new("check")
+                .about("Look for streams that nobody produces or consumes, and for names that disagree"),
+        )
+        .subcommand(
+            Command::new("id").about("Print the peer id of a secret key and nothing else").arg(secret().required(true)),
+        )
+}
+
+/// The part that apps and hand-written programs share.
+pub(super) fn program(name: &'static str, version: Option<&'static str>) -> Command {
+    let command = Command::new(name).max_term_width(120);
+    version.into_iter().fold(command, |command, version| command.version(version))
+}
+
+/// Sets the help texts from a doc comment: its first paragraph for lists, all of it for `--help`.
+pub(super) fn described(command: Command, doc: &str, otherwise: &str) -> Command {
+    if doc.is_empty() {
+        command.about(otherwise.to_owned())
+    } else {
+        command.about(summary(doc)).long_about(doc.to_owned())
+    }
+}
+
+fn flag(name: &'static str, value: &'static str, help: impl Into<clap::builder::StyledStr>) -> Arg {
+    Arg::new(name).long(name).env(env_name(name)).value_name(value).help(help)
+}
+
+fn secret() -> Arg {
+    flag(
+        "secret",
+        "HEX|FILE",
+        "The node's secret key: 64 hex digits, or a file that holds them and is created if missing \
+         [default: kept in the data directory, else a fresh one]",
+    )
+    .hide_env_values(true)
+    .value_parser(|text: &str| Ok::<_, Infallible>(Secret::from(text)))
+}
+
+/// The flags of every node.
+pub(super) fn node_flags(app: &str) -> Vec<Arg> {
+    let listen =
+        flag("listen", "IP:PORT", "Where to listen; port 0 takes a free one [default: all interfaces, a free port]");
+    let mut flags = shared_flags(format!("The network to join: a name, or 64 hex digits [default: {app}]"));
+    flags.extend([secret(), listen.value_parser(SocketAddr::from_str)]);
+    flags
+}
+
+fn dev_flags() -> Vec<Arg> {
+    shared_flags(String::from("The network to join: a name, or 64 hex digits [default: one of its own]"))
+}
+
+fn shared_flags(network: String) -> Vec<Arg> {
+    vec![
+        flag("network", "NAME", network).value_parser(NetworkId::from_str),
+        flag(
+            "bootstrap",
+            "ID@HOST:PORT",
+            "A peer to meet the network through: its id, or better its id and address; may be repeated, or separated by \
+             commas",
+        )
+        .action(ArgAction::Append)
+        .value_delimiter(',')
+        .value_parser(Bootstrap::from_str),
+        flag("data-dir", "DIR", "Where identity and known peers are kept; created if missing [default: nothing is kept]")
+            .value_parser(clap::value_parser!(PathBuf)),
+        flag("tag", "TAG", "A tag to announce beside those of the role; may be repeated, or separated by commas")
+            .action(ArgAction::Append)
+            .value_delimiter(',')
+            .value_parser(Tag::from_str),
+        flag("log", "FILTER", "What to log on stderr: a level, or directives such as mosaik=debug")
+            .default_value("warn")
+            .value_parser(parse_filter),
+    ]
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A whole number and a unit, as in `#[every(..)]`.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    const USAGE: &str = "a duration is a whole number and a unit (ms, s, m or h), such as 500ms or 5s";
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(USAGE.into()),
+    };
+    let number: u64 = number.parse().map_err(|_| String::from(USAGE))?;
+    number
+        .checked_mul(millis)
+        .map(std::time::Duration::from_millis)
+        .ok_or_else(|| String::from("longer than can be waited"))
+}
+
+/// A secret key as it was given.
+#[derive(Clone, Debug)]
+pub(super) enum Secret {
+    Key(SecretKey),
+    File(PathBuf),
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        parse_hex(text).map_or_else(|| Self::File(text.into()), |bytes| Self::Key(SecretKey::from_bytes(&bytes)))
+    }
+}
+
+impl Secret {
+    pub(super) fn load(&self) -> Result<SecretKey, SecretError> {
+        match self {
+            Self::Key(key) => Ok(key.clone()),
+            Self::File(path) => load_or_create_secret(path),
+        }
+    }
+}
+
+/// The flags of a node, read.
+pub(super) struct NodeFlags {
+    pub(super) network: Option<NetworkId>,
+    pub(super) secret: Option<Secret>,
+    pub(super) bootstrap: Vec<Bootstrap>,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) tags: Vec<Tag>,
+    pub(super) log: String,
+}
+
+impl NodeFlags {
+    /// Reads what [`node_flags`] or the flags of `dev` declare; those that a command does not have are absent.
+    pub(super) fn read(matches: &ArgMatches) -> Self {
+        fn one<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Option<T> {
+            matches.try_get_one(flag).ok().flatten().cloned()
+        }
+        fn all<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Vec<T> {
+            matches.get_many(flag).map(|values| values.cloned().collect()).unwrap_or_default()
+        }
+        Self {
+            network: one(matches, "network"),
+            secret: one(matches, "secret"),
+            bootstrap: all(matches, "bootstrap"),
+            listen: one(matches, "listen"),
+            data_dir: one(matches, "data-dir"),
+            tags: all(matches, "tag"),
+            log: one(matches, "log").unwrap_or_default(),
+        }
+    }
+
+    /// A node as the flags say, with the tags of its role.
+    pub(super) fn builder(
+        self,
+        default: NetworkId,
+        tags: impl IntoIterator<Item = Tag>,
+    ) -> Result<NetworkBuilder, SecretError> {
+        let mut builder = Network::builder(self.network.unwrap_or(default)).with_tags(tags).with_tags(self.tags);
+        if let Some(secret) = self.secret {
+            builder = builder.with_secret_key(secret.load()?);
+        }
+        for bootstrap in self.bootstrap {
+            builder = builder.with_bootstrap(bootstrap);
+        }
+        if let Some(listen) = self.listen {
+            builder = builder.with_listen(listen);
+        }
+        if let Some(data_dir) = self.data_dir {
+            builder = builder.with_data_dir(data_dir);
+        }
+        Ok(builder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "5", "s", "1.5s", "5 s", "-1s", "99999999999999999h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command(&Graph { app: "test", doc: "", version: None, roles: &[] }).debug_assert();
+    }
+}

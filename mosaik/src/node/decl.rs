@@ -1,0 +1,230 @@
+//! Declarations as constant data: what a stream, a role and its fields are. Written by the attributes, read by the
+//! graph, the command line and the runner. Holds no behaviour beyond checks that the compiler evaluates.
+
+use std::fmt;
+
+use crate::primitives::{StreamId, Tag, const_hash};
+
+/// A declared stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamDecl {
+    /// Its name in the network.
+    pub name: &'static str,
+    /// The identifier derived from the name.
+    pub id: StreamId,
+    /// The identifier of the Rust type.
+    pub ty: &'static str,
+    /// The type's doc comment.
+    pub doc: &'static str,
+    /// The declared shape in canonical text.
+    pub shape: &'static str,
+    /// The fingerprint of the shape.
+    pub schema: Schema,
+}
+
+impl StreamDecl {
+    /// A stream of this name, Rust type, doc comment and shape.
+    #[must_use]
+    pub const fn new(name: &'static str, ty: &'static str, doc: &'static str, shape: &'static str) -> Self {
+        Self { name, id: StreamId::from_name(name), ty, doc, shape, schema: Schema::of(shape) }
+    }
+}
+
+/// The fingerprint of a datum's declared shape: BLAKE3 over field names, types and serde attributes, as deep as the
+/// declaration's own tokens go. Two programs whose fingerprints of one stream differ refuse each other by name instead
+/// of misreading each other's items.
+///
+/// `Display` prints all 64 hex digits, `Debug` the first 8.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Schema([u8; 32]);
+
+impl Schema {
+    const DOMAIN: &'static [u8] = b"mosaik schema:";
+    /// What one step of the chain takes: a BLAKE3 chunk without the 32 bytes of the step before.
+    const STEP: usize = const_hash::MAX_LEN - 32;
+
+    /// The fingerprint of a shape: BLAKE3 of its text, and of a text longer than one step, a chain of them.
+    #[must_use]
+    pub const fn of(shape: &str) -> Self {
+        let mut rest = shape.as_bytes();
+        let mut digest = const_hash::hash(Self::DOMAIN, first(rest, Self::STEP));
+        while rest.len() > Self::STEP {
+            rest = rest.split_at(Self::STEP).1;
+            digest = const_hash::hash(&digest, first(rest, Self::STEP));
+        }
+        Self(digest)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    const fn same(self, other: Self) -> bool {
+        let mut i = 0;
+        while i < 32 {
+            if self.0[i] != other.0[i] {
+                return false;
+            }
+            i += 1;
+        }
+        true
+    }
+}
+
+const fn first(bytes: &[u8], limit: usize) -> &[u8] {
+    if bytes.len() > limit { bytes.split_at(limit).0 } else { bytes }
+}
+
+impl fmt::Display for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A declared tag, with its name for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagDecl {
+    /// As declared.
+    pub name: &'static str,
+    /// What is announced.
+    pub tag: Tag,
+}
+
+impl TagDecl {
+    /// A tag of this name.
+    ///
+    /// # Panics
+    /// When the name is empty, longer than 255 bytes or contains a comma; in a constant that is a compile error.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        let bytes = name.as_bytes();
+        assert!(!bytes.is_empty(), "a tag is not empty");
+        assert!(bytes.len() <= 255, "a tag is at most 255 bytes long");
+        let mut i = 0;
+        while i < bytes.len() {
+            assert!(bytes[i] != b',', "a tag contains no comma: `--tag` and MOSAIK_TAG separate tags by it");
+            i += 1;
+        }
+        Self { name, tag: Tag::from_name(name) }
+    }
+}
+
+/// Which way items go, seen from the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The role sends them.
+    Produces,
+    /// The role receives them.
+    Consumes,
+}
+
+/// A field of a role that is an end of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointDecl {
+    /// The field's name.
+    pub field: &'static str,
+    /// Which way items go.
+    pub direction: Direction,
+    /// The stream.
+    pub stream: StreamDecl,
+    /// The stream that the type's serde container name gives, which `produce::<T>()` and `consume::<T>()` use.
+    pub serde_id: fn() -> StreamId,
+}
+
+/// How often a flag may be given, and what happens without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occurs {
+    /// Exactly once.
+    Required,
+    /// At most once.
+    Optional,
+    /// Any number of times.
+    Many,
+    /// Without a value: present or not.
+    Switch,
+    /// At most once; without it, this text is read.
+    Default(&'static str),
+    /// At most once; without it, the value of this expression is taken.
+    Computed(&'static str),
+}
+
+/// A field of a role that is a flag on the command line.
+#[derive(Clone, Copy, Debug)]
+pub struct ArgDecl {
+    /// The flag without its dashes.
+    pub flag: &'static str,
+    /// The field's doc comment.
+    pub doc: &'static str,
+    /// How often it may be given.
+    pub occurs: Occurs,
+    /// Whether a text is a value of the field's type; the error says why not.
+    pub check: fn(&str) -> Result<(), String>,
+}
+
+/// A declared role.
+#[derive(Clone, Copy, Debug)]
+pub struct RoleDecl {
+    /// Its name on the command line and in the graph.
+    pub name: &'static str,
+    /// The identifier of the Rust type.
+    pub ty: &'static str,
+    /// The type's doc comment.
+    pub doc: &'static str,
+    /// The tags that a node with this role announces.
+    pub tags: &'static [TagDecl],
+    /// Its flags.
+    pub args: &'static [ArgDecl],
+    /// Its ends of streams.
+    pub endpoints: &'static [EndpointDecl],
+}
+
+/// String equality for constants.
+pub(super) const fn same_text(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+/// Whether two declarations give one name two shapes.
+pub(super) const fn conflict(a: &StreamDecl, b: &StreamDecl) -> bool {
+    same_text(a.name, b.name) && !a.schema.same(b.schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_shape_is_plain_blake3() {
+        let want = blake3::Hasher::new().update(b"mosaik schema:struct{a:u8}").finalize();
+        assert_eq!(Schema::of("struct{a:u8}").as_bytes(), want.as_bytes());
+    }
+
+    #[test]
+    fn every_byte_of_a_long_shape_counts() {
+        let long = "x".repeat(5000);
+        for at in [0, 991, 992, 993, 1984, 4999] {
+            let mut other = long.clone();
+            other.replace_range(at..=at, "y");
+            assert_ne!(Schema::of(&long), Schema::of(&other), "byte {at}");
+        }
+        assert_ne!(Schema::of(&long), Schema::of(&long[1..]));
+    }
+}

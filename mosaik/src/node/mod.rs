@@ -1,0 +1,34 @@
+//! The declarative layer at run time: what the attributes of `mosaik-macros` expand to calls of.
+//!
+//! [`decl`](self) types are the declarations as constant data, [`Role`] and [`Handlers`] are what the attributes
+//! implement, [`spawn`] runs a role on a node, [`Graph`] is an app's data flow, and [`main`] its command line. This room
+//! is the top of the house: it uses the public surface of networks, discovery and streams, and nobody below knows it.
+
+mod app;
+mod args;
+mod cli;
+mod decl;
+mod dev;
+mod graph;
+mod log;
+mod outcome;
+mod peers;
+#[doc(hidden)]
+pub mod private;
+mod process;
+mod program;
+mod render;
+mod role;
+mod run;
+mod runner;
+mod table;
+
+pub use app::{App, main};
+pub use args::{ArgError, ArgType, ArgValues};
+pub use decl::{ArgDecl, Direction, EndpointDecl, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use graph::{Graph, RoleEntry, StreamUse, Warning};
+pub use outcome::{Emits, Handled};
+pub use program::MainResult;
+pub use role::{Consumes, Endpoint, Handlers, Produces, Role, RoleError, Setup, StreamType};
+pub use runner::{RoleHandle, RoleStatus, spawn};
+pub use table::Table;

@@ -1,0 +1,57 @@
+//! What generated code calls. Not for people: it may change with every release of the two crates, which are released
+//! together.
+
+pub use serde;
+
+use crate::{
+    network::Network,
+    primitives::Datum,
+    streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder},
+};
+
+pub use super::{
+    decl::TagDecl,
+    graph::check_role,
+    outcome::{Call, Done, Outcome},
+    program::{Program, main_with},
+};
+use super::{
+    outcome::{Emits, Handled},
+    role::{Consumes, Produces, StreamType},
+};
+
+/// The builder of a declared stream's producer.
+pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
+    net.streams().producer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+}
+
+/// The builder of a declared stream's consumer.
+pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
+    net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+}
+
+/// The field that `#[on(..)]` names.
+pub fn consuming<T: Datum>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
+    field.consumer()
+}
+
+/// The field that `emit = ..` names.
+pub fn producing<T: Datum>(field: &mut impl Produces<T>) -> &mut Producer<T> {
+    field.producer()
+}
+
+/// The outcome of a handler that emits nothing.
+pub fn done(result: impl Handled) -> Outcome {
+    result.handled().map(|()| Done::Nothing)
+}
+
+/// The outcome of a handler whose item goes out on `producer`. It does not wait: a periodic handler must not pile up.
+pub fn emit<T: Datum>(producer: &mut Producer<T>, result: impl Emits<T>) -> Outcome {
+    Ok(match result.item()? {
+        None => Done::Nothing,
+        Some(item) => match producer.try_send(item) {
+            Ok(()) => Done::Emitted,
+            Err(_) => Done::Dropped,
+        },
+    })
+}

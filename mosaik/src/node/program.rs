@@ -1,0 +1,69 @@
+//! `#[mosaik::main]`: a hand-written main that is given a node set up from the common flags.
+
+use std::process::ExitCode;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cli::{self, NodeFlags},
+    decl::TagDecl,
+    process::{self, Failure},
+    run,
+};
+use crate::network::Network;
+
+/// A program with a main of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name; the default network is derived from it.
+    pub name: &'static str,
+    /// The doc comment of its main.
+    pub doc: &'static str,
+    /// The version of its package.
+    pub version: Option<&'static str>,
+    /// The tags that its node announces.
+    pub tags: &'static [TagDecl],
+}
+
+/// What `async fn main(net: Network)` may return: nothing, or a `Result` whose error becomes a boxed error.
+#[diagnostic::on_unimplemented(
+    message = "`main` cannot return `{Self}`",
+    note = "return nothing or `Result<(), E>` with an `E` that is an error, such as `anyhow::Result<()>`"
+)]
+pub trait MainResult {
+    /// The error, if there is one.
+    ///
+    /// # Errors
+    /// When `main` returned one.
+    fn main_result(self) -> Result<(), Failure>;
+}
+
+impl MainResult for () {
+    fn main_result(self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Failure>> MainResult for Result<(), E> {
+    fn main_result(self) -> Result<(), Failure> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Reads the flags, starts the node, and runs `main` until it ends or a signal comes; then the node leaves gracefully.
+pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Network) -> F) -> ExitCode {
+    let Program { name, doc, version, tags } = program;
+    let command = cli::described(cli::program(name, version), doc, &format!("The program {name}"));
+    let matches = command.args(cli::node_flags(name)).get_matches();
+    let flags = NodeFlags::read(&matches);
+    process::run(|ending: CancellationToken| async move {
+        let network = run::start(flags, name.into(), tags.iter().map(|declared| declared.tag)).await?;
+        let result = tokio::select! {
+            biased;
+            () = ending.cancelled() => Ok(()),
+            result = main(network.clone()) => result.main_result(),
+        };
+        network.shutdown().await;
+        result
+    })
+}

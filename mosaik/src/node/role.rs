@@ -1,0 +1,189 @@
+//! The traits that the attributes implement, and how a role's fields get their values.
+
+use crate::{
+    network::Network,
+    primitives::{Datum, StreamId},
+    streams::{Consumer, Producer},
+};
+
+use super::{
+    args::{ArgError, ArgValues},
+    decl::{Direction, RoleDecl, StreamDecl},
+    table::Table,
+};
+
+/// A datum with a declared stream; implemented by `#[mosaik::stream]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a declared stream",
+    label = "not declared with `#[mosaik::stream]`",
+    note = "put `#[mosaik::stream]` on the type; declare a type of your own around one of another crate"
+)]
+pub trait StreamType: Datum {
+    /// The declaration.
+    const STREAM: StreamDecl;
+}
+
+/// A struct declared as a role; implemented by `#[mosaik::node]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not declared as a role",
+    label = "its struct lacks `#[mosaik::node]`",
+    note = "put `#[mosaik::node]` on `struct {Self}`"
+)]
+pub trait Role: Sized + Send + 'static {
+    /// The declaration.
+    const ROLE: RoleDecl;
+
+    /// Makes the role: opens its endpoints on the node and reads its flags.
+    ///
+    /// # Errors
+    /// When an endpoint cannot be opened or a flag is missing or malformed.
+    fn open(setup: &mut Setup<'_>) -> Result<Self, RoleError>;
+}
+
+/// A role with handlers, which an app can run; implemented by `#[mosaik::handlers]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a role of an app",
+    label = "not a role",
+    note = "a role has `#[mosaik::node]` on its struct and `#[mosaik::handlers]` on its inherent impl",
+    note = "a role without handlers says so with an empty impl: `#[mosaik::handlers] impl {Self} {{}}`"
+)]
+pub trait Handlers: Role {
+    /// Registers the handlers.
+    fn handlers(table: &mut Table<Self>);
+}
+
+/// A type that is an end of a stream when it is the type of a role's field: [`Producer`] or [`Consumer`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an endpoint",
+    label = "neither a `Producer<T>` nor a `Consumer<T>`",
+    note = "a field that is not an endpoint says where its value comes from: `#[mosaik(arg)]` for a flag, \
+            `#[mosaik(default)]` for its type's default"
+)]
+pub trait Endpoint: Sized {
+    /// Which way items go.
+    const DIRECTION: Direction;
+    /// The stream.
+    const STREAM: StreamDecl;
+    /// The stream that serde's name of the datum gives.
+    const SERDE_ID: fn() -> StreamId;
+
+    /// Opens the endpoint on the node.
+    ///
+    /// # Errors
+    /// When the node cannot have it, such as a second producer of one stream.
+    fn open(setup: &mut Setup<'_>, field: &'static str) -> Result<Self, RoleError>;
+}
+
+impl<T: StreamType> Endpoint for Producer<T> {
+    const DIRECTION: Direction = Direction::Produces;
+    const STREAM: StreamDecl = T::STREAM;
+    const SERDE_ID: fn() -> StreamId = StreamId::of::<T>;
+
+    fn open(setup: &mut Setup<'_>, field: &'static str) -> Result<Self, RoleError> {
+        super::private::producer::<T>(setup.network).build().map_err(|error| RoleError::Endpoint {
+            field,
+            stream: T::STREAM.name,
+            error: error.to_string(),
+        })
+    }
+}
+
+impl<T: StreamType> Endpoint for Consumer<T> {
+    const DIRECTION: Direction = Direction::Consumes;
+    const STREAM: StreamDecl = T::STREAM;
+    const SERDE_ID: fn() -> StreamId = StreamId::of::<T>;
+
+    fn open(setup: &mut Setup<'_>, _: &'static str) -> Result<Self, RoleError> {
+        Ok(super::private::consumer::<T>(setup.network).build())
+    }
+}
+
+/// A field that `#[on(..)]` can name.
+#[diagnostic::on_unimplemented(
+    message = "`#[on(..)]` needs a field that receives items, but this one is a `{Self}`",
+    label = "not a `Consumer<T>`",
+    note = "to receive the items of a stream, give the role a field of type `Consumer<T>`"
+)]
+pub trait Consumes<T: Datum> {
+    /// The consumer itself.
+    fn consumer(&mut self) -> &mut Consumer<T>;
+}
+
+impl<T: Datum> Consumes<T> for Consumer<T> {
+    fn consumer(&mut self) -> &mut Self {
+        self
+    }
+}
+
+/// A field that `emit = ..` can name.
+#[diagnostic::on_unimplemented(
+    message = "`emit = ..` needs a field that sends items, but this one is a `{Self}`",
+    label = "not a `Producer<T>`",
+    note = "to send items on a stream, give the role a field of type `Producer<T>`"
+)]
+pub trait Produces<T: Datum> {
+    /// The producer itself.
+    fn producer(&mut self) -> &mut Producer<T>;
+}
+
+impl<T: Datum> Produces<T> for Producer<T> {
+    fn producer(&mut self) -> &mut Self {
+        self
+    }
+}
+
+/// What a role is made from: the node that it runs on, and its flags.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    pub(super) network: &'a Network,
+    pub(super) values: &'a ArgValues,
+}
+
+impl<'a> Setup<'a> {
+    /// A role on `network` with these flags.
+    #[must_use]
+    pub const fn new(network: &'a Network, values: &'a ArgValues) -> Self {
+        Self { network, values }
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn network(&self) -> &Network {
+        self.network
+    }
+}
+
+/// Why a role could not be started or has ended.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// An endpoint could not be opened.
+    #[error("cannot open the field `{field}` on the stream \"{stream}\": {error}")]
+    Endpoint {
+        /// The field.
+        field: &'static str,
+        /// The stream's name.
+        stream: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// A flag is missing or malformed.
+    #[error(transparent)]
+    Arg(#[from] ArgError),
+    /// The role's `#[start]` handler failed, so the role did not start.
+    #[error("the start handler `{handler}` of the role {role} failed: {error}")]
+    Start {
+        /// The role's name.
+        role: &'static str,
+        /// The handler's name.
+        handler: &'static str,
+        /// Its error, or its panic.
+        error: String,
+    },
+    /// The node was shut down or dropped under the role before it could stop.
+    #[error("the node ended before the role {role} had stopped")]
+    NodeEnded {
+        /// The role's name.
+        role: &'static str,
+    },
+}

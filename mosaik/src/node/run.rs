@@ -1,0 +1,105 @@
+//! `run <role>`: one role on one node, until a signal.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use iroh::{EndpointAddr, TransportAddr};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::ArgValues,
+    cli::NodeFlags,
+    graph::RoleEntry,
+    log::Gate,
+    peers,
+    process::{Failure, say},
+    role::Setup,
+};
+use crate::{
+    network::Network,
+    primitives::{NetworkId, PeerId},
+};
+
+/// Starts the node, says where it listens as the first line on stderr, and runs the role until `ending`.
+pub(super) async fn run(
+    entry: &RoleEntry,
+    values: ArgValues,
+    flags: NodeFlags,
+    network: NetworkId,
+    ending: CancellationToken,
+) -> Result<(), Failure> {
+    let tags = entry.role.tags.iter().map(|declared| declared.tag);
+    let network = start(flags, network, tags).await?;
+    let role = (entry.start)(&mut Setup::new(&network, &values))?;
+    let ended = tokio::select! {
+        biased;
+        () = ending.cancelled() => role.stop().await,
+        ended = role.ended() => ended,
+    };
+    network.shutdown().await;
+    Ok(ended?)
+}
+
+/// Starts a node by its flags and tells of it on stderr.
+pub(super) async fn start(
+    flags: NodeFlags,
+    network: NetworkId,
+    tags: impl IntoIterator<Item = crate::primitives::Tag>,
+) -> Result<Network, Failure> {
+    let gate = Gate::install(&flags.log)?;
+    let listen = flags.listen;
+    let network = flags.builder(network, tags)?.build().await?;
+    let events = network.discovery().events();
+    say(format_args!("listening {}", dialable(&network, listen)));
+    gate.open();
+    network.node().tasks().spawn("peer lines", peers::tell(events, String::new()));
+    Ok(network)
+}
+
+/// `<peer-id>@<ip:port>` of a node, to be given to `--bootstrap` of another one.
+pub(super) fn dialable(network: &Network, listen: Option<SocketAddr>) -> String {
+    let (id, addr) = (network.local().id(), network.local().addr());
+    let listen = listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified());
+    match best(&addr, listen) {
+        Some(socket) => format!("{id}@{socket}"),
+        None => PeerId::to_string(&id),
+    }
+}
+
+/// The address that is asked for, else one that other machines reach, else loopback; IPv4 before IPv6.
+fn best(addr: &EndpointAddr, wanted: Option<IpAddr>) -> Option<SocketAddr> {
+    let sockets = addr.addrs.iter().filter_map(|addr| match addr {
+        TransportAddr::Ip(socket) => Some(*socket),
+        _ => None,
+    });
+    let rank = |socket: &SocketAddr| {
+        let ip = socket.ip();
+        (Some(ip) != wanted, ip.is_unspecified(), ip.is_loopback(), ip.is_ipv6(), *socket)
+    };
+    let mut best = sockets.min_by_key(rank)?;
+    if best.ip().is_unspecified() {
+        best.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dialable_address_is_preferred() {
+        let id = iroh::SecretKey::from_bytes(&[1; 32]).public();
+        let addr = |sockets: &[&str]| {
+            let mut addr = EndpointAddr::new(id);
+            addr.addrs.extend(sockets.iter().filter_map(|socket| socket.parse().ok()).map(TransportAddr::Ip));
+            addr
+        };
+        let best = |sockets: &[&str], wanted: Option<&str>| {
+            best(&addr(sockets), wanted.and_then(|ip| ip.parse().ok())).map(|socket| socket.to_string())
+        };
+        assert_eq!(best(&["127.0.0.1:1", "10.0.0.1:1", "[fe80::1]:1"], None).as_deref(), Some("10.0.0.1:1"));
+        assert_eq!(best(&["127.0.0.1:1", "10.0.0.1:1"], Some("127.0.0.1")).as_deref(), Some("127.0.0.1:1"));
+        assert_eq!(best(&["0.0.0.0:5"], None).as_deref(), Some("127.0.0.1:5"));
+        assert_eq!(best(&[], None), None);
+    }
+}

@@ -1,0 +1,496 @@
+//! What the attributes expand to, and roles at work on a simulated network.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use mosaik::{
+    network::Network,
+    node::{ArgValues, Direction, Handlers, Role, RoleHandle, Setup, StreamType, spawn},
+    prelude::*,
+    testing::{Sim, eventually},
+};
+
+const NETWORK: NetworkId = NetworkId::from_name("declarative");
+const SOON: Duration = Duration::from_secs(30);
+
+/// Two nodes of a simulated network.
+fn two_nodes<F: Future<Output = ()>>(scenario: impl FnOnce(Network, Network) -> F) {
+    Sim::run(7, |sim| async move {
+        let build = |name| sim.node(name).builder(NETWORK).build();
+        let (a, b) = (build("a").await.expect("a"), build("b").await.expect("b"));
+        scenario(a.clone(), b.clone()).await;
+        a.shutdown().await;
+        b.shutdown().await;
+    });
+}
+
+/// Starts a role as the generated main does.
+fn start<R: Handlers>(net: &Network, flags: &[&str]) -> RoleHandle {
+    let values = ArgValues::parse(&R::ROLE, flags).expect("the flags fit");
+    spawn(net, R::open(&mut Setup::new(net, &values)).expect("the role opens"))
+}
+
+mod streams {
+    use super::*;
+
+    #[mosaik::stream(name = "ticks")]
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Tick {
+        pub at: u64,
+    }
+
+    mod moved {
+        #[mosaik::stream(name = "ticks")]
+        pub struct Renamed {
+            pub at: u64,
+        }
+    }
+
+    #[mosaik::stream]
+    #[derive(Serialize, Deserialize, Clone)]
+    struct DerivedBelow {
+        at: u64,
+    }
+
+    #[mosaik::stream(name = "half")]
+    #[derive(Serialize)]
+    enum HalfDerived {
+        #[serde(rename = "b")]
+        A(u8),
+        C {
+            d: Vec<Vec<u8>>,
+        },
+        E,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename = "above", crate = "mosaik::__private::serde")]
+    #[mosaik::stream(name = "above", serde = manual)]
+    struct DerivedAbove {
+        at: u64,
+    }
+
+    #[mosaik::stream]
+    #[serde(rename = "renamed")]
+    struct OwnRename;
+
+    #[test]
+    fn a_name_is_the_identity_wherever_the_type_lives() {
+        assert_eq!(Tick::STREAM.id, StreamId::from("ticks"));
+        assert_eq!(StreamId::of::<Tick>(), Tick::STREAM.id, "serde agrees");
+        assert_eq!(moved::Renamed::STREAM.id, Tick::STREAM.id);
+        assert_eq!(moved::Renamed::STREAM.schema, Tick::STREAM.schema, "the type's own name is not part of its shape");
+    }
+
+    #[test]
+    fn without_a_name_it_is_the_identifier() {
+        assert_eq!(DerivedBelow::STREAM.name, "DerivedBelow");
+        assert_eq!(StreamId::of::<DerivedBelow>(), DerivedBelow::STREAM.id);
+    }
+
+    #[test]
+    fn derives_are_completed_and_serde_attributes_respected() {
+        assert_eq!(StreamId::of::<HalfDerived>(), HalfDerived::STREAM.id);
+        assert_eq!(StreamId::of::<DerivedAbove>(), DerivedAbove::STREAM.id);
+        assert_eq!((OwnRename::STREAM.name, StreamId::of::<OwnRename>()), ("renamed", OwnRename::STREAM.id));
+    }
+
+    #[test]
+    fn the_shape_is_the_declaration_in_canonical_text() {
+        assert_eq!(HalfDerived::STREAM.shape, "enum{A(u8),C{d:Vec<Vec<u8>>},E}");
+        assert_ne!(HalfDerived::STREAM.schema, Tick::STREAM.schema);
+    }
+}
+
+/// Nothing of the user's scope may change what generated code means, and the crate may have another name.
+mod hygiene {
+    #![allow(dead_code, non_camel_case_types)]
+
+    mod deep {
+        pub use ::mosaik as elsewhere;
+    }
+
+    struct Result;
+    struct Option;
+    struct Box;
+    struct String;
+    struct Vec;
+    struct Self_;
+    trait Default {}
+    trait Send {}
+    mod core {}
+    mod std {}
+    mod mosaik {}
+    mod serde {}
+    fn Ok() {}
+    fn Err() {}
+    fn Some() {}
+    fn role() {}
+    fn item() {}
+    fn table() {}
+
+    #[deep::elsewhere::stream(crate = deep::elsewhere)]
+    pub struct Value {
+        pub r#type: i32,
+    }
+
+    #[deep::elsewhere::node(crate = deep::elsewhere)]
+    pub struct Unscoped {
+        r#in: deep::elsewhere::prelude::Consumer<Value>,
+        out: deep::elsewhere::prelude::Producer<Value>,
+        #[mosaik(arg, default = 1)]
+        r#loop: i32,
+        #[mosaik(default)]
+        role: i32,
+    }
+
+    #[deep::elsewhere::handlers(crate = deep::elsewhere)]
+    impl Unscoped {
+        #[on(r#in)]
+        async fn item(&mut self, item: Value, from: deep::elsewhere::PeerId) {
+            let _ = (item, from, self.r#loop);
+        }
+
+        #[every("1h", emit = out)]
+        fn r#match(&self) -> ::core::option::Option<Value> {
+            let _ = &self.r#in;
+            ::core::option::Option::None
+        }
+    }
+
+    #[deep::elsewhere::app(roles = [Unscoped], crate = deep::elsewhere)]
+    pub struct App;
+
+    #[test]
+    fn raw_identifiers_lose_their_prefix() {
+        use ::mosaik::node::Role;
+        assert_eq!(Unscoped::ROLE.endpoints[0].field, "in");
+        assert_eq!(Unscoped::ROLE.args[0].flag, "loop");
+    }
+}
+
+mod roles {
+    use super::{streams::Tick, *};
+
+    pub type Ticks = Producer<Tick>;
+
+    /// Sends ticks.
+    ///
+    /// More about it.
+    #[mosaik::node(name = "clock", tags = ["clock", ZONE])]
+    pub struct Clock {
+        /// Where to begin.
+        #[mosaik(arg, default = 40 + 2)]
+        first_tick: u64,
+        #[mosaik(arg)]
+        label: Option<String>,
+        #[mosaik(arg)]
+        peer: Vec<PeerId>,
+        #[mosaik(arg)]
+        quiet: bool,
+        #[mosaik(arg, default = "127.0.0.1:80")]
+        addr: std::net::SocketAddr,
+        #[mosaik(default)]
+        sent: u64,
+        #[mosaik(default = String::from("state"))]
+        state: String,
+        ticks: Ticks,
+    }
+
+    const ZONE: &str = "eu";
+
+    #[mosaik::handlers]
+    impl Clock {
+        #[every("100ms", emit = ticks)]
+        fn tick(&mut self) -> Tick {
+            self.sent += 1;
+            Tick { at: self.first_tick + self.sent }
+        }
+    }
+
+    #[mosaik::node]
+    pub struct Idle {}
+
+    #[mosaik::handlers]
+    impl Idle {}
+
+    /// An app.
+    #[mosaik::app(name = "clocks", roles = [Clock, Idle])]
+    pub struct Clocks;
+
+    #[test]
+    fn direction_comes_from_the_type_also_through_an_alias() {
+        let [endpoint] = Clock::ROLE.endpoints else { panic!("one endpoint") };
+        assert_eq!((endpoint.field, endpoint.direction), ("ticks", Direction::Produces));
+        assert_eq!(endpoint.stream, Tick::STREAM);
+    }
+
+    #[test]
+    fn a_role_is_data() {
+        let tags: Vec<_> = Clock::ROLE.tags.iter().map(|tag| (tag.name, tag.tag)).collect();
+        assert_eq!(tags, [("clock", Tag::from("clock")), ("eu", Tag::from("eu"))]);
+        assert_eq!((Clock::ROLE.name, Idle::ROLE.name), ("clock", "idle"));
+        assert_eq!(Clock::ROLE.doc, "Sends ticks.\n\nMore about it.");
+        let flags: Vec<_> = Clock::ROLE.args.iter().map(|arg| arg.flag).collect();
+        assert_eq!(flags, ["first-tick", "label", "peer", "quiet", "addr"]);
+    }
+
+    #[test]
+    fn the_graph_is_a_constant_and_tells_what_is_missing() {
+        const ROLES: usize = Clocks::GRAPH.roles.len();
+        assert_eq!(ROLES, 2);
+        let warnings: Vec<_> = Clocks::GRAPH.warnings().iter().map(ToString::to_string).collect();
+        assert_eq!(warnings, ["stream \"ticks\" is produced by clock and consumed by nobody"]);
+        assert_eq!(
+            Clocks::GRAPH.to_mermaid(),
+            "flowchart LR\n    r0[\"clock\"]\n    r1[\"idle\"]\n    s0([\"ticks\"])\n    r0 --> s0\n"
+        );
+        assert!(Clocks::GRAPH.to_dot().contains("r0 -> s0;"));
+        assert!(
+            Clocks::GRAPH.to_json().contains("{\"field\":\"ticks\",\"direction\":\"produces\",\"stream\":\"ticks\"}")
+        );
+        assert!(Clocks::GRAPH.to_listing().contains("clock: Sends ticks.\n    tags      clock, eu\n"));
+    }
+
+    #[test]
+    fn flags_become_fields() {
+        two_nodes(|net, _| async move {
+            let id = net.local().id();
+            let flags = ["--label", "l", "--quiet", "--addr", "[::1]:5", "--peer".into(), &id.to_string()];
+            let values = ArgValues::parse(&Clock::ROLE, flags).expect("fits");
+            let clock = Clock::open(&mut Setup::new(&net, &values)).expect("opens");
+            assert_eq!((clock.first_tick, clock.label.as_deref(), clock.quiet), (42, Some("l"), true));
+            assert_eq!((clock.addr.to_string(), clock.peer, clock.state), ("[::1]:5".into(), vec![id], "state".into()));
+            let defaults = ArgValues::parse(&Clock::ROLE, ["--first-tick=7"; 1]).expect("fits");
+            drop(clock.ticks);
+            let clock = Clock::open(&mut Setup::new(&net, &defaults)).expect("opens");
+            assert_eq!((clock.first_tick, clock.label, clock.quiet, clock.peer), (7, None, false, vec![]));
+            assert_eq!(clock.addr.to_string(), "127.0.0.1:80");
+            assert!(ArgValues::parse(&Clock::ROLE, ["--addr", "nowhere"]).is_err());
+        });
+    }
+
+    #[test]
+    fn a_second_producer_of_a_stream_is_refused_by_name() {
+        two_nodes(|net, _| async move {
+            let _first = start::<Clock>(&net, &[]);
+            let values = ArgValues::parse(&Clock::ROLE, [""; 0]).expect("fits");
+            let error = Clock::open(&mut Setup::new(&net, &values)).err();
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("`ticks`") && error.contains("\"ticks\""), "{error}");
+        });
+    }
+}
+
+mod handlers {
+    use super::{roles::Clock, streams::Tick, *};
+
+    type Log = Arc<Mutex<Vec<String>>>;
+
+    fn note(log: &Log, line: impl Into<String>) {
+        log.lock().expect("no panic while noting").push(line.into());
+    }
+
+    fn has(log: &Log, line: &str) -> bool {
+        log.lock().expect("no panic while noting").iter().any(|known| known == line)
+    }
+
+    #[mosaik::node]
+    struct Display {
+        ticks: Consumer<Tick>,
+        #[mosaik(default)]
+        log: Log,
+        #[mosaik(default)]
+        busy: bool,
+    }
+
+    #[mosaik::handlers]
+    impl Display {
+        #[start]
+        async fn begin(&mut self) {
+            tokio::task::yield_now().await;
+            note(&self.log, "start");
+        }
+
+        #[on(ticks)]
+        async fn show(&mut self, tick: Tick, from: PeerId) -> Result<(), String> {
+            assert!(!std::mem::replace(&mut self.busy, true), "handlers run one at a time");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            self.busy = false;
+            note(&self.log, format!("{} {from}", tick.at));
+            match tick.at % 3 {
+                0 => Err(format!("{} cannot be shown", tick.at)),
+                1 => panic!("{} must not be shown", tick.at),
+                _ => Ok(()),
+            }
+        }
+
+        #[every("10ms")]
+        fn look(&self) {
+            assert!(!self.busy, "handlers run one at a time");
+            note(&self.log, "look");
+        }
+
+        #[stop]
+        fn end(&mut self) -> Result<(), &'static str> {
+            note(&self.log, "stop");
+            Err("this is only reported")
+        }
+
+        /// Not a handler.
+        fn display(net: &Network) -> (Self, Log) {
+            let log = Log::default();
+            (Self { ticks: Tick::consumer(net).build(), log: log.clone(), busy: false }, log)
+        }
+    }
+
+    #[test]
+    fn items_arrive_in_order_and_failures_are_contained() {
+        two_nodes(|a, b| async move {
+            let (display, log) = Display::display(&b);
+            let display = spawn(&b, display);
+            let clock = start::<Clock>(&a, &["--first-tick", "0"]);
+            assert!(eventually(SOON, || display.status().panics >= 2 && display.status().errors >= 2).await);
+            display.stop().await.expect("stops");
+            clock.stop().await.expect("stops");
+            let log = log.lock().expect("not poisoned").clone();
+            assert_eq!(
+                (log.first().map(String::as_str), log.last().map(String::as_str)),
+                (Some("start"), Some("stop"))
+            );
+            assert!(log.iter().any(|line| line == "look"), "periodic handlers take turns with a busy stream");
+            let id = a.local().id();
+            let shown: Vec<u64> =
+                log.iter().filter_map(|line| line.strip_suffix(&format!(" {id}"))?.parse().ok()).collect();
+            assert!(shown.len() >= 4 && shown.is_sorted_by(|one, next| *next == one + 1), "{shown:?}");
+        });
+    }
+
+    #[test]
+    fn what_is_emitted_to_nobody_is_dropped_and_counted() {
+        two_nodes(|a, b| async move {
+            let clock = start::<Clock>(&a, &[]);
+            assert!(eventually(SOON, || clock.status().dropped >= 3).await);
+            assert_eq!(clock.status().emitted, 0);
+            let mut ticks = Tick::consumer(&b).build();
+            let first = ticks.recv().await.expect("a tick");
+            assert!(first.at > 45, "dropped ones are not kept: {first:?}");
+            assert!(eventually(SOON, || clock.status().emitted >= 1).await);
+            let status = clock.status();
+            assert_eq!(status.handled, status.emitted + status.dropped);
+        });
+    }
+
+    #[mosaik::node]
+    struct Picky {
+        ticks: Producer<Tick>,
+        #[mosaik(default)]
+        calls: u64,
+    }
+
+    #[mosaik::handlers]
+    impl Picky {
+        /// An item, nothing, an error and a panic in turn.
+        #[every("5ms", emit = ticks)]
+        async fn maybe(&mut self) -> Result<Option<Tick>, std::io::Error> {
+            self.calls += 1;
+            match self.calls % 4 {
+                0 => Ok(Some(Tick { at: self.calls })),
+                1 => Ok(None),
+                2 => Err(std::io::Error::other("no tick")),
+                _ => panic!("no tick at all"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_handler_returns_decides_what_is_emitted() {
+        two_nodes(|a, b| async move {
+            let mut ticks = Tick::consumer(&b).build();
+            let picky = start::<Picky>(&a, &[]);
+            let first = ticks.recv().await.expect("a tick").at;
+            assert_eq!(ticks.recv().await.map(|tick| tick.at), Some(first + 4));
+            let status = picky.status();
+            assert!(status.panics > 0 && status.errors > 0 && status.emitted >= 2, "{status:?}");
+        });
+    }
+
+    #[mosaik::node]
+    struct Failing {
+        #[mosaik(arg)]
+        panics: bool,
+        #[mosaik(default)]
+        log: Log,
+    }
+
+    #[mosaik::handlers]
+    impl Failing {
+        #[start]
+        fn begin(&self) -> Result<(), String> {
+            assert!(!self.panics, "a bad day");
+            Err("no disk".into())
+        }
+
+        #[stop]
+        fn end(&self) {
+            note(&self.log, "stop");
+        }
+    }
+
+    #[test]
+    fn a_role_whose_start_fails_does_not_run() {
+        two_nodes(|net, _| async move {
+            for (flags, why) in [(&[][..], "no disk"), (&["--panics"], "a bad day")] {
+                let error = start::<Failing>(&net, flags).ended().await.expect_err("did not start").to_string();
+                assert!(error.contains("`begin`") && error.contains(why), "{error}");
+            }
+        });
+    }
+
+    #[mosaik::node]
+    struct Slow {
+        #[mosaik(default)]
+        log: Log,
+    }
+
+    #[mosaik::handlers]
+    impl Slow {
+        #[every("1ms")]
+        async fn wait(&mut self) {
+            note(&self.log, "waiting");
+            std::future::pending::<()>().await;
+        }
+
+        #[stop]
+        async fn end(&mut self) {
+            note(&self.log, "stop");
+            std::future::pending::<()>().await;
+        }
+    }
+
+    #[test]
+    fn a_handler_that_does_not_end_cannot_hold_a_role() {
+        two_nodes(|net, _| async move {
+            let log = Log::default();
+            let slow = spawn(&net, Slow { log: log.clone() });
+            assert!(eventually(SOON, || has(&log, "waiting")).await);
+            tokio::time::timeout(Duration::from_millis(1100), slow.stop()).await.expect("in time").expect("stops");
+            assert!(has(&log, "stop"));
+        });
+    }
+
+    #[test]
+    fn the_end_of_the_node_stops_its_roles() {
+        two_nodes(|net, _| async move {
+            let log = Log::default();
+            let slow = spawn(&net, Slow { log: log.clone() });
+            assert!(eventually(SOON, || has(&log, "waiting")).await);
+            net.shutdown().await;
+            slow.ended().await.expect("stopped");
+            assert!(has(&log, "stop"), "the stop handler ran");
+        });
+    }
+}

@@ -1,0 +1,338 @@
+//! Real processes on 127.0.0.1: the weather example is started, killed and restarted as an operator would do it, with
+//! nothing but its command line, its output and its exit status to go by.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
+/// For what has no promise of its own: the machine may be busy.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A running process whose output is read line by line. Killed when dropped.
+struct Process {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+/// The lines of one pipe, those seen so far and those to come.
+struct Lines {
+    what: String,
+    coming: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn read(what: String, pipe: impl std::io::Read + Send + 'static) -> Self {
+        let (sender, coming) = sync_channel(65_536);
+        thread::Builder::new()
+            .spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            })
+            .unwrap();
+        Self { what, coming, seen: Vec::new() }
+    }
+
+    /// The next line that fits, unless the deadline passes.
+    fn wait(&mut self, deadline: Instant, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            match self.coming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if fits(&line) {
+                        return line;
+                    }
+                }
+                Err(reason) => {
+                    let ended = if reason == RecvTimeoutError::Timeout { "in time" } else { "before the end" };
+                    panic!("{}: no {what} {ended}; it printed:\n{}", self.what, self.seen.join("\n"));
+                }
+            }
+        }
+    }
+
+    /// Everything, once the process has ended.
+    fn rest(&mut self) -> String {
+        while let Ok(line) = self.coming.recv_timeout(SOON) {
+            self.seen.push(line);
+        }
+        self.seen.join("\n")
+    }
+}
+
+impl Process {
+    fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program);
+        command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let what = |pipe: &str| format!("{} {} ({pipe})", Path::new(program).display(), args.join(" "));
+        let stdout = Lines::read(what("stdout"), child.stdout.take().unwrap());
+        let stderr = Lines::read(what("stderr"), child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    /// Starts a role and returns it with its peer id and dialable address, which are the first line on stderr.
+    fn run(args: &[&str]) -> (Self, Contact) {
+        let mut process = Self::start(WEATHER, &[&["run"], args].concat(), &[]);
+        let line = process.stderr.wait(Instant::now() + SOON, "line", |_| true);
+        let address = line.strip_prefix("listening ").unwrap_or_else(|| panic!("the first line is {line:?}"));
+        let (id, _) = address.split_once('@').unwrap();
+        (process, Contact { id: id.into(), address: address.into() })
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn kill(&mut self) {
+        self.signal("KILL");
+        self.child.wait().unwrap();
+    }
+
+    fn wait(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "still running after {within:?}; stderr:\n{}",
+                self.stderr.seen.join("\n")
+            );
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Contact {
+    id: String,
+    address: String,
+}
+
+/// A temporary directory with secret keys, one per name.
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// A port that was free a moment ago, for a process that has to come back on the same one.
+fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn sensor(keys: &Keys, id: &str, bootstrap: &str) -> (Process, Contact) {
+    Process::run(&[
+        "sensor",
+        "--id",
+        id,
+        "--secret",
+        &keys.path(id),
+        "--bootstrap",
+        bootstrap,
+        "--listen",
+        "127.0.0.1:0",
+    ])
+}
+
+/// Waits until the display has printed a new reading of each sensor.
+fn hears(display: &mut Process, ids: &[&str], deadline: Instant) {
+    for id in ids {
+        let reading = format!(": {id} = 21.5 C");
+        display.stdout.wait(deadline, &format!("new reading of sensor {id}"), |line| line.ends_with(&reading));
+    }
+}
+
+#[test]
+fn three_processes_find_each_other_and_a_killed_sensor_comes_back() {
+    let keys = Keys::new();
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0"]);
+    let (_one, first) = sensor(&keys, "1", &at.address);
+    let (mut two, second) = sensor(&keys, "2", &at.address);
+    hears(&mut display, &["1", "2"], Instant::now() + Duration::from_secs(3));
+    for contact in [&first, &second] {
+        let line = format!("peer discovered {}", contact.id);
+        display.stderr.wait(Instant::now() + SOON, &line, |seen| seen == line);
+    }
+
+    two.kill();
+    let departed = format!("peer departed {}", second.id);
+    display.stderr.wait(Instant::now() + Duration::from_secs(10), &departed, |line| line.starts_with(&departed));
+
+    // What it sent before it died is not mistaken for a return.
+    while display.stdout.coming.try_recv().is_ok() {}
+    let (_two, again) = sensor(&keys, "2", &at.address);
+    let deadline = Instant::now() + Duration::from_secs(3);
+    assert_eq!(again.id, second.id, "the same secret is the same peer");
+    hears(&mut display, &["2"], deadline);
+    let returned = format!("peer returned {}", second.id);
+    display.stderr.wait(Instant::now() + SOON, &returned, |line| line == returned);
+}
+
+fn display_comes_back(data_dir: Option<&str>, within: Duration) {
+    let keys = Keys::new();
+    let (secret, listen) = (keys.path("display"), format!("127.0.0.1:{}", free_port()));
+    let data_dir = data_dir.map(|name| keys.path(name));
+    let mut args = vec!["display", "--secret", &secret, "--listen", &listen];
+    if let Some(data_dir) = &data_dir {
+        args.extend(["--data-dir", data_dir]);
+    }
+    let (mut display, at) = Process::run(&args);
+    let (_one, _) = sensor(&keys, "1", &at.address);
+    let (_two, _) = sensor(&keys, "2", &at.address);
+    hears(&mut display, &["1", "2"], Instant::now() + SOON);
+
+    display.kill();
+    let (mut display, again) = Process::run(&args);
+    let deadline = Instant::now() + within;
+    assert_eq!(again.address, at.address);
+    hears(&mut display, &["1", "2"], deadline);
+}
+
+#[test]
+fn a_display_that_was_killed_is_found_by_its_sensors() {
+    display_comes_back(None, Duration::from_secs(6));
+}
+
+#[test]
+fn a_display_with_a_data_directory_remembers_its_sensors() {
+    display_comes_back(Some("data"), Duration::from_secs(3));
+}
+
+#[test]
+fn a_signal_ends_a_role_gracefully() {
+    let keys = Keys::new();
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0"]);
+    for (id, signal) in [("1", "TERM"), ("2", "INT")] {
+        let (mut process, contact) = sensor(&keys, id, &at.address);
+        hears(&mut display, &[id], Instant::now() + SOON);
+        process.signal(signal);
+        assert_eq!(process.wait(Duration::from_secs(2)).code(), Some(0), "SIG{signal}");
+        let departed = format!("peer departed {}", contact.id);
+        // Said by the sensor, not found out: sooner than a silent peer is given up.
+        display.stderr.wait(Instant::now() + Duration::from_secs(1), &departed, |line| line.starts_with(&departed));
+    }
+    display.signal("TERM");
+    assert_eq!(display.wait(Duration::from_secs(2)).code(), Some(0));
+}
+
+#[test]
+fn dev_shows_readings_and_stops_by_itself() {
+    let mut dev = Process::start(WEATHER, &["dev", "--for", "3s"], &[]);
+    dev.stdout.wait(Instant::now() + SOON, "reading", |line| line.ends_with(": 7 = 21.5 C"));
+    assert_eq!(dev.wait(SOON).code(), Some(0));
+    let stderr = dev.stderr.rest();
+    assert!(stderr.contains("[sensor] listening ") && stderr.contains("[display] listening "), "{stderr}");
+}
+
+#[test]
+fn id_prints_the_peer_id_and_keeps_a_new_key_to_its_owner() {
+    let output = |args: &[&str]| {
+        let output = Command::new(WEATHER).args(args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let hex = "0".repeat(63) + "1";
+    let id = output(&["id", "--secret", &hex]);
+    assert_eq!(id, "4cb5abf6ad79fbf5abbccafcc269d85cd2651ed4b885b5869f241aedf0a5ba29\n");
+
+    let keys = Keys::new();
+    let file = keys.path("key");
+    let made = output(&["id", "--secret", &file]);
+    assert_eq!(made, output(&["id", "--secret", &file]), "the key is kept");
+    assert_eq!(PathBuf::from(&file).metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let (_process, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--secret", &file]);
+    assert_eq!(made, format!("{}\n", at.id));
+}
+
+#[test]
+fn exit_status_tells_usage_from_failure() {
+    let keys = Keys::new();
+    std::fs::write(keys.path("broken"), "not a key").unwrap();
+    let broken = keys.path("broken");
+    for (args, code, part) in [
+        (vec![], 2, "Usage"),
+        (vec!["run"], 2, "Usage"),
+        (vec!["run", "thermometer"], 2, "thermometer"),
+        (vec!["run", "sensor", "--id", "three"], 2, "invalid digit"),
+        (vec!["run", "sensor", "--bootstrap", "nowhere"], 2, "64 hex digits"),
+        (vec!["dev", "--for", "soon"], 2, "500ms"),
+        (vec!["graph", "-f", "png"], 2, "mermaid"),
+        (vec!["run", "sensor", "--secret", &broken], 1, "does not hold 64 hex digits"),
+        (vec!["run", "sensor", "--listen", "192.0.2.254:1"], 1, "192.0.2.254:1"),
+        (vec!["check"], 0, ""),
+        (vec!["--help"], 0, ""),
+        (vec!["--version"], 0, ""),
+    ] {
+        let output = Command::new(WEATHER).args(&args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(part), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn help_names_every_flag_and_its_variable() {
+    let output = Command::new(WEATHER).args(["run", "sensor", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for flag in ["network", "secret", "bootstrap", "listen", "data-dir", "tag", "log", "id"] {
+        let variable = format!("[env: MOSAIK_{}", flag.replace('-', "_").to_uppercase());
+        assert!(help.contains(&format!("--{flag} ")) && help.contains(&variable), "{flag}:\n{help}");
+    }
+}
+
+#[test]
+fn flags_can_be_given_as_variables() {
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--network", "by-variable"]);
+    let env = [("MOSAIK_ID", "41"), ("MOSAIK_NETWORK", "by-variable"), ("MOSAIK_BOOTSTRAP", &at.address)];
+    let _sensor = Process::start(WEATHER, &["run", "sensor", "--listen", "127.0.0.1:0"], &env);
+    hears(&mut display, &["41"], Instant::now() + SOON);
+}
+
+#[test]
+fn a_program_with_its_own_main_gets_a_node() {
+    let start = |how| Process::start(PROGRAM, &["--listen", "127.0.0.1:0"], &[("PROGRAM", how)]);
+    let mut ok = start("ok");
+    let listening = ok.stderr.wait(Instant::now() + SOON, "line", |_| true);
+    let id = ok.stdout.wait(Instant::now() + SOON, "peer id", |_| true);
+    assert!(listening.starts_with(&format!("listening {id}@127.0.0.1:")), "{listening}");
+    assert_eq!(ok.wait(SOON).code(), Some(0));
+
+    let mut error = start("error");
+    assert_eq!(error.wait(SOON).code(), Some(1));
+    assert!(error.stderr.rest().contains("error: the effect: the cause"));
+
+    let mut waiting = start("wait");
+    waiting.stdout.wait(Instant::now() + SOON, "peer id", |_| true);
+    waiting.signal("TERM");
+    assert_eq!(waiting.wait(Duration::from_secs(2)).code(), Some(0));
+}

@@ -1,0 +1,4 @@
+//! `#[mosaik::main]` gives the node to `main`.
+
+#[mosaik::main]
+async fn main() {}

@@ -1,0 +1,35 @@
+//! The keys of `#[mosaik::stream]`: all mistakes are reported at once, and the type can be used all the same.
+
+use mosaik::prelude::*;
+
+#[mosaik::stream(nmae = "a", tags = ["b"], serde = auto, name)]
+struct Misspelt {
+    a: u8,
+}
+
+#[mosaik::stream(name = "a", name = "b")]
+struct Twice;
+
+#[mosaik::stream(name = 5)]
+struct Number;
+
+#[mosaik::stream(name = "a" serde = manual)]
+#[derive(Serialize, Deserialize)]
+struct NoComma;
+
+#[mosaik::stream(name = "")]
+struct Empty;
+
+#[mosaik::stream(frequency = "1s")]
+struct NoSuchKey;
+
+fn used(net: &Network) {
+    let _ = Misspelt::producer(net);
+    let _ = Twice::producer(net);
+    let _ = Number::consumer(net);
+    let _ = NoComma::consumer(net);
+    let _ = Empty::consumer(net);
+    let _ = NoSuchKey::consumer(net);
+}
+
+fn main() {}
