@@ -48,9 +48,8 @@ impl Diag {
 
 impl Drop for Diag {
     fn drop(&mut self) {
-        if self.errors.borrow().is_some() && !thread::panicking() {
-            panic!("the errors of a macro call were collected and never reported");
-        }
+        let forgotten = self.errors.borrow().is_some() && !thread::panicking();
+        assert!(!forgotten, "the errors of a macro call were collected and never reported");
     }
 }
 

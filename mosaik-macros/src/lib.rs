@@ -138,7 +138,7 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
     }
     let (broken, errors) = (diag.count() > 0, diag.finish());
     let expansion = match main {
-        Some(main) if !broken => expand::main(&main, item),
+        Some(main) if !broken => expand::main(&main, &item),
         // The function stays, for the editor; a real `main` beside it keeps the compiler from missing one.
         _ => quote!(const _: () = { #[allow(dead_code)] #item }; fn main() {}),
     };

@@ -107,7 +107,7 @@ fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) 
         }
         Some(first) => match &handler.fires {
             Fires::On { field } => {
-                diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler"))
+                diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler"));
             }
             _ => diag.error(&handler.attribute, format!("`{first}` is the role's `#[{key}]` already: there is one")),
         },

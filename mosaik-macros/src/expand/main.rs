@@ -6,7 +6,7 @@ use syn::{ReturnType, spanned::Spanned};
 
 use crate::model::Main;
 
-pub(crate) fn main(main: &Main, item: TokenStream) -> TokenStream {
+pub(crate) fn main(main: &Main, item: &TokenStream) -> TokenStream {
     let Main { runtime, docs, .. } = main;
     let name = main.name.as_ref().map_or_else(|| quote!(::core::env!("CARGO_PKG_NAME")), |name| quote!(#name));
     let tags = super::tags(runtime, &main.tags);

@@ -1,7 +1,8 @@
 //! `#[mosaik::stream]`: serde derives around the untouched item, the declaration, and the two builders.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::quote;
+use syn::Ident;
 
 use crate::{
     model::Stream,
@@ -46,11 +47,13 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
 pub(crate) fn with_serde(stream: &Stream, item: TokenStream) -> TokenStream {
     let runtime = &stream.runtime;
     let (attributes, rest) = split_attributes(item);
-    let serialize = stream.derive_serialize.then(|| quote!(#[derive(#runtime::__private::serde::Serialize)]));
-    let deserialize = stream.derive_deserialize.then(|| quote!(#[derive(#runtime::__private::serde::Deserialize)]));
+    let derives = stream.derives.iter().map(|name| {
+        let name = Ident::new(name, Span::call_site());
+        quote!(#[derive(#runtime::__private::serde::#name)])
+    });
     let serde_path = canonical(quote!(#runtime::__private::serde));
-    let serde_crate = (stream.serde_follows && !stream.has_crate).then(|| quote!(#[serde(crate = #serde_path)]));
+    let serde_crate = stream.sets_crate.then(|| quote!(#[serde(crate = #serde_path)]));
     let name = &stream.name.text;
-    let rename = (stream.serde_follows && !stream.has_rename).then(|| quote!(#[serde(rename = #name)]));
-    quote!(#serialize #deserialize #attributes #serde_crate #rename #rest)
+    let rename = stream.sets_rename.then(|| quote!(#[serde(rename = #name)]));
+    quote!(#(#derives)* #attributes #serde_crate #rename #rest)
 }

@@ -12,14 +12,12 @@ pub(crate) struct Stream {
     /// The stream's name: `name = ".."`, else the `#[serde(rename)]` below the attribute, else the type's identifier.
     pub(crate) name: Name,
     pub(crate) docs: String,
-    /// Serde derives that we add.
-    pub(crate) derive_serialize: bool,
-    pub(crate) derive_deserialize: bool,
-    /// Whether `#[serde(crate, rename)]` can be added: some serde derive sees the item after us.
-    pub(crate) serde_follows: bool,
-    /// The user already wrote `#[serde(rename = "..")]` or `#[serde(crate = "..")]` below the attribute.
-    pub(crate) has_rename: bool,
-    pub(crate) has_crate: bool,
+    /// The serde derives that we add.
+    pub(crate) derives: Vec<&'static str>,
+    /// Whether we add `#[serde(crate = "..")]`.
+    pub(crate) sets_crate: bool,
+    /// Whether we add `#[serde(rename = "..")]`.
+    pub(crate) sets_rename: bool,
     /// The declared shape in canonical text; see `parse::stream::shape`.
     pub(crate) shape: String,
 }

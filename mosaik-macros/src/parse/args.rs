@@ -31,7 +31,6 @@ enum Value {
 
 impl Args {
     /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing, by default the attribute.
-
     pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Option<&syn::Attribute>, diag: &Diag) -> Self {
         let mut args = Self { entries: Vec::new(), first: None };
         let before = diag.count();

@@ -27,7 +27,7 @@ fn item<T: Parse>(attribute: &str, expected: &str, item: TokenStream, diag: &Dia
         Err(error) => {
             // Another kind of item is the user's mistake; an item that is none at all, the compiler reports itself.
             match syn::parse2::<syn::Item>(item) {
-                Ok(other) => diag.error(header(other), format!("{attribute} goes on {expected}")),
+                Ok(other) => diag.error(header(&other), format!("{attribute} goes on {expected}")),
                 Err(_) => diag.syntax(error),
             }
             None
@@ -36,8 +36,8 @@ fn item<T: Parse>(attribute: &str, expected: &str, item: TokenStream, diag: &Dia
 }
 
 /// The first tokens of an item, enough to point at it.
-fn header(mut item: syn::Item) -> TokenStream {
-    let tokens = quote::ToTokens::to_token_stream(&mut item);
+fn header(item: &syn::Item) -> TokenStream {
+    let tokens = quote::ToTokens::to_token_stream(item);
     let (_, rest) = crate::tokens::split_attributes(tokens);
     rest.into_iter().take(3).filter(|tree| !matches!(tree, proc_macro2::TokenTree::Group(_))).collect()
 }

@@ -23,7 +23,7 @@ pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> 
             (item.attrs, item.ident, item.generics, body)
         }
         other => {
-            diag.error(super::header(other), format!("{} goes on {expected}", grammar::STREAM.name));
+            diag.error(super::header(&other), format!("{} goes on {expected}", grammar::STREAM.name));
             return None;
         }
     };
@@ -57,15 +57,15 @@ fn assemble(
             format!("the stream is named \"{}\" by #[mosaik::stream] already: keep one of the two", name.value()),
         );
     }
+    // Some serde derive sees the item after us: without one, nobody would know the attribute.
+    let follows = !manual || has("Serialize") || has("Deserialize");
     let name = Name::new(args.text("name").or(own.rename.as_ref()), &ident, str::to_owned);
     Stream {
         runtime: model::runtime_crate(args.path("crate")),
         docs: model::docs(attributes),
-        derive_serialize: !manual && !has("Serialize"),
-        derive_deserialize: !manual && !has("Deserialize"),
-        serde_follows: !manual || has("Serialize") || has("Deserialize"),
-        has_rename: own.rename.is_some(),
-        has_crate: own.has_crate,
+        derives: ["Serialize", "Deserialize"].into_iter().filter(|name| !manual && !has(name)).collect(),
+        sets_crate: follows && !own.has_crate,
+        sets_rename: follows && own.rename.is_none(),
         shape: format!("{}{body}", serde_tokens(attributes)),
         name,
         ident,
@@ -152,7 +152,7 @@ fn variants(variants: &Punctuated<syn::Variant, Token![,]>, diag: &Diag) -> Stri
 
 /// `#[serde(..)]` attributes as text: they decide what is on the wire. Names alone do not.
 fn serde_tokens(attributes: &[Attribute]) -> String {
-    attributes
+    let texts: Vec<String> = attributes
         .iter()
         .filter(|attribute| attribute.path().is_ident("serde"))
         .filter_map(|attribute| match &attribute.meta {
@@ -162,7 +162,8 @@ fn serde_tokens(attributes: &[Attribute]) -> String {
         .map(canonical)
         .filter(|text| !text.starts_with("rename") && !text.starts_with("crate"))
         .map(|text| format!("#[{text}]"))
-        .collect()
+        .collect();
+    texts.concat()
 }
 
 fn no_cfg(attributes: &[Attribute], diag: &Diag) {

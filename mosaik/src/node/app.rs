@@ -71,8 +71,12 @@ fn text_command(graph: &Graph, name: &str, matches: &ArgMatches) -> Result<Strin
         }
         "roles" => Ok(graph.to_listing()),
         "check" => {
-            let warnings: String = graph.warnings().iter().map(|warning| format!("warning: {warning}\n")).collect();
-            Ok(if warnings.is_empty() { format!("{}: nothing to complain about\n", graph.app) } else { warnings })
+            let warnings: Vec<_> = graph.warnings().iter().map(|warning| format!("warning: {warning}\n")).collect();
+            Ok(if warnings.is_empty() {
+                format!("{}: nothing to complain about\n", graph.app)
+            } else {
+                warnings.concat()
+            })
         }
         _ => {
             let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;

@@ -34,7 +34,10 @@ pub enum Call<'a> {
     note = "to send what a periodic handler returns: `#[every(\"1s\", emit = field)]`"
 )]
 pub trait Handled {
-    /// The error as text, with its causes where the type shows them.
+    /// Takes the error as text, with its causes where the type shows them.
+    ///
+    /// # Errors
+    /// When the handler returned one.
     fn handled(self) -> Result<(), String>;
 }
 
@@ -57,7 +60,10 @@ impl<E: Display> Handled for Result<(), E> {
     note = "return `{T}`, `Option<{T}>`, `Result<{T}, E>` or `Result<Option<{T}>, E>` with an `E` that is `Display`"
 )]
 pub trait Emits<T> {
-    /// The item, if there is one; the error as text.
+    /// The item, if there is one.
+    ///
+    /// # Errors
+    /// The handler's, as text.
     fn item(self) -> Result<Option<T>, String>;
 }
 
@@ -86,7 +92,6 @@ impl<T, E: Display> Emits<T> for Result<Option<T>, E> {
 }
 
 /// The alternate form: error types that know their causes print them with it.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn show(error: impl Display) -> String {
     format!("{error:#}")
 }

@@ -174,6 +174,6 @@ impl<R> fmt::Debug for Table<R> {
             .field("starts", &once(&self.starts))
             .field("sources", &sources)
             .field("stops", &once(&self.stops))
-            .finish()
+            .finish_non_exhaustive()
     }
 }
