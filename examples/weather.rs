@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example weather -- dev` runs both in one process; `-- --help` shows the rest.
 #![cfg_attr(rustfmt, rustfmt::skip)]
+#![allow(missing_docs, clippy::unused_self, clippy::needless_pass_by_value, reason = "as short as it can be said")]
 
 use mosaik::prelude::*;
 

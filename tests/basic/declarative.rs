@@ -107,7 +107,7 @@ mod streams {
 
 /// Nothing of the user's scope may change what generated code means, and the crate may have another name.
 mod hygiene {
-    #![allow(dead_code, non_camel_case_types)]
+    #![expect(dead_code, non_snake_case, reason = "names that shadow what generated code might use")]
 
     mod deep {
         pub use ::mosaik as elsewhere;
@@ -152,6 +152,7 @@ mod hygiene {
         #[on(r#in)]
         async fn item(&mut self, item: Value, from: deep::elsewhere::PeerId) {
             let _ = (item, from, self.r#loop);
+            ::core::future::ready(()).await;
         }
 
         #[every("1h", emit = out)]
@@ -259,7 +260,7 @@ mod roles {
     fn flags_become_fields() {
         two_nodes(|net, _| async move {
             let id = net.local().id();
-            let flags = ["--label", "l", "--quiet", "--addr", "[::1]:5", "--peer".into(), &id.to_string()];
+            let flags = ["--label", "l", "--quiet", "--addr", "[::1]:5", "--peer", &id.to_string()];
             let values = ArgValues::parse(&Clock::ROLE, flags).expect("fits");
             let clock = Clock::open(&mut Setup::new(&net, &values)).expect("opens");
             assert_eq!((clock.first_tick, clock.label.as_deref(), clock.quiet), (42, Some("l"), true));
@@ -341,7 +342,7 @@ mod handlers {
         }
 
         /// Not a handler.
-        fn display(net: &Network) -> (Self, Log) {
+        fn make(net: &Network) -> (Self, Log) {
             let log = Log::default();
             (Self { ticks: Tick::consumer(net).build(), log: log.clone(), busy: false }, log)
         }
@@ -350,7 +351,7 @@ mod handlers {
     #[test]
     fn items_arrive_in_order_and_failures_are_contained() {
         two_nodes(|a, b| async move {
-            let (display, log) = Display::display(&b);
+            let (display, log) = Display::make(&b);
             let display = spawn(&b, display);
             let clock = start::<Clock>(&a, &["--first-tick", "0"]);
             assert!(eventually(SOON, || display.status().panics >= 2 && display.status().errors >= 2).await);
@@ -397,6 +398,7 @@ mod handlers {
         #[every("5ms", emit = ticks)]
         async fn maybe(&mut self) -> Result<Option<Tick>, std::io::Error> {
             self.calls += 1;
+            tokio::task::yield_now().await;
             match self.calls % 4 {
                 0 => Ok(Some(Tick { at: self.calls })),
                 1 => Ok(None),

@@ -1,6 +1,8 @@
 //! Real processes on 127.0.0.1: the weather example is started, killed and restarted as an operator would do it, with
 //! nothing but its command line, its output and its exit status to go by.
 
+#![expect(clippy::disallowed_methods, reason = "processes live in real time")]
+
 use std::{
     io::{BufRead, BufReader},
     net::UdpSocket,
