@@ -27,7 +27,29 @@ use crate::diag::Diag;
 ///
 /// Derives `Serialize` and `Deserialize`, except those that a derive *below* the attribute names, and sets
 /// `#[serde(rename = "name")]`. The type gets `T::producer(&net)` and `T::consumer(&net)`, which return the runtime's
-/// builders, and a fingerprint of its shape, by which two programs that disagree about it find out.
+/// builders, and a fingerprint of its shape, by which two programs that disagree about it find out. A stream is one
+/// concrete type: no generic parameters, and no field under `cfg`.
+///
+/// ```
+/// use mosaik::{node::StreamType, prelude::*};
+///
+/// /// One temperature sample.
+/// #[mosaik::stream(name = "readings")]
+/// #[derive(Clone, Debug)]
+/// pub struct Reading {
+///     pub sensor: u32,
+///     pub celsius: f32,
+/// }
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let net = Network::new("weather").await?;
+/// let producer = Reading::producer(&net).with_max_consumers(4).build()?;
+/// let consumer = Reading::consumer(&net).build();
+/// # let _ = (producer, consumer);
+/// # Ok(())
+/// # }
+/// assert_eq!(Reading::STREAM.id, StreamId::from("readings"));
+/// ```
 #[proc_macro_attribute]
 pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
@@ -58,6 +80,26 @@ pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///   the flag's help. `Option<T>` may be absent, `Vec<T>` may be repeated, `bool` is a switch.
 /// * `#[mosaik(arg, default = 7)]`: a flag with a default; a string literal is read as if given on the command line.
 /// * `#[mosaik(default)]`, `#[mosaik(default = expression)]`: not a flag; `Default::default()` or the expression.
+///
+/// ```
+/// use mosaik::{node::Role, prelude::*};
+///
+/// #[mosaik::stream]
+/// pub struct Reading(f32);
+///
+/// /// Warns of frost.
+/// #[mosaik::node(tags = ["alarm"])]
+/// pub struct Alarm {
+///     /// Below this it warns.
+///     #[mosaik(arg, default = 4.0)]
+///     min_celsius: f32,
+///     #[mosaik(default)]
+///     warned: u64,
+///     readings: Consumer<Reading>,
+/// }
+///
+/// assert_eq!(Alarm::ROLE.args[0].flag, "min-celsius");
+/// ```
 #[proc_macro_attribute]
 pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
@@ -87,7 +129,43 @@ pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// Handlers are `fn` or `async fn`, take `&mut self` or `&self`, and return nothing or a `Result` whose error is
 /// `Display`. An error or a panic is logged and counted, and the role goes on. At shutdown an async handler that does
-/// not end within half a second is dropped at its current `await`.
+/// not end within 250 ms, or a stop handler within 500 ms, is dropped at its current `await`.
+///
+/// ```
+/// use mosaik::prelude::*;
+///
+/// #[mosaik::stream]
+/// pub struct Reading(f32);
+///
+/// #[mosaik::stream]
+/// pub struct Average(f32);
+///
+/// #[mosaik::node]
+/// pub struct Averager {
+///     readings: Consumer<Reading>,
+///     averages: Producer<Average>,
+///     #[mosaik(default)]
+///     last: Vec<f32>,
+/// }
+///
+/// #[mosaik::handlers]
+/// impl Averager {
+///     #[on(readings)]
+///     fn collect(&mut self, reading: Reading, from: PeerId) -> Result<(), String> {
+///         if !reading.0.is_finite() {
+///             return Err(format!("{from} measured {}", reading.0));
+///         }
+///         self.last.push(reading.0);
+///         Ok(())
+///     }
+///
+///     #[every("10s", emit = averages)]
+///     fn average(&mut self) -> Option<Average> {
+///         let last = std::mem::take(&mut self.last);
+///         (!last.is_empty()).then(|| Average(last.iter().sum::<f32>() / last.len() as f32))
+///     }
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn handlers(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
@@ -108,8 +186,25 @@ pub fn handlers(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `name = "weather"`: the app's name; by default the type's identifier in kebab case. The default network is
 ///   derived from it.
-/// * `roles = [Sensor, Display]`: the roles; their names must differ.
+/// * `roles = [Sensor, Display]`: the roles; their names must differ, and streams of one name must have one shape.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// ```no_run
+/// use mosaik::prelude::*;
+///
+/// #[mosaik::node]
+/// pub struct Idle {}
+///
+/// #[mosaik::handlers]
+/// impl Idle {}
+///
+/// #[mosaik::app(name = "weather", roles = [Idle])]
+/// pub struct Weather;
+///
+/// fn main() -> std::process::ExitCode {
+///     Weather::main()
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn app(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
@@ -129,6 +224,19 @@ pub fn app(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// * `name = "weather"`: the program's name, from which the default network is derived; by default the package's name.
 /// * `tags = ["sensor"]`: tags that the node announces.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// ```no_run
+/// use mosaik::prelude::*;
+///
+/// #[mosaik::main(name = "weather", tags = ["observer"])]
+/// async fn main(net: Network) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///     let mut numbers = net.streams().consume::<u64>();
+///     while let Some(number) = numbers.next().await {
+///         println!("{number}");
+///     }
+///     Ok(())
+/// }
+/// ```
 #[proc_macro_attribute]
 pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));

@@ -7,7 +7,7 @@ pub use futures::{SinkExt, StreamExt};
 pub use serde::{Deserialize, Serialize};
 
 pub use crate::{
-    App, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
-    primitives::Datum,
-    streams::{Consumer, Producer},
+    App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
+    discovery::{self, Bootstrap, Catalog, PeerEntry},
+    streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, GapReason, OnLag, Producer},
 };

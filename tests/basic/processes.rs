@@ -93,6 +93,9 @@ impl Lines {
 impl Process {
     fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
+            command.env_remove(name);
+        }
         command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let what = |pipe: &str| format!("{} {} ({pipe})", Path::new(program).display(), args.join(" "));
@@ -250,7 +253,8 @@ fn a_display_with_a_data_directory_remembers_its_sensors() {
 #[test]
 fn a_signal_ends_a_role_gracefully() {
     let keys = Keys::new();
-    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0"]);
+    // However much is logged, the first line is where it listens.
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--log", "debug"]);
     for (id, signal) in [("1", "TERM"), ("2", "INT")] {
         let (mut process, contact) = sensor(&keys, id, &at.address);
         hears(&mut display, &[id], Instant::now() + SOON);
@@ -334,7 +338,8 @@ fn help_names_every_flag_and_its_variable() {
 #[test]
 fn flags_can_be_given_as_variables() {
     let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--network", "by-variable"]);
-    let env = [("MOSAIK_ID", "41"), ("MOSAIK_NETWORK", "by-variable"), ("MOSAIK_BOOTSTRAP", &at.address)];
+    let env =
+        [("MOSAIK_ID", "41"), ("MOSAIK_NETWORK", "by-variable"), ("MOSAIK_BOOTSTRAP", &at.address), ("MOSAIK_TAG", "")];
     let _sensor = Process::start(WEATHER, &["run", "sensor", "--listen", "127.0.0.1:0"], &env);
     hears(&mut display, &["41"], Instant::now() + SOON);
 }
@@ -356,4 +361,16 @@ fn a_program_with_its_own_main_gets_a_node() {
     waiting.stdout.wait(Instant::now() + SOON, "peer id", |_| true);
     waiting.signal("TERM");
     assert_eq!(waiting.wait(promised(Duration::from_secs(2))).code(), Some(0));
+
+    // Stuck in a call that never yields: the limit holds, and a second signal does not wait for it.
+    let mut stuck = start("block");
+    stuck.stdout.wait(Instant::now() + SOON, "peer id", |_| true);
+    stuck.signal("TERM");
+    assert_eq!(stuck.wait(promised(Duration::from_secs(3))).code(), Some(1));
+    let mut stuck = start("block");
+    stuck.stdout.wait(Instant::now() + SOON, "peer id", |_| true);
+    stuck.signal("INT");
+    stuck.stderr.wait(Instant::now() + SOON, "notice", |line| line.starts_with("SIGINT"));
+    stuck.signal("INT");
+    assert_eq!(stuck.wait(promised(Duration::from_secs(1))).code(), Some(130));
 }

@@ -2,13 +2,16 @@
 
 use mosaik::prelude::*;
 
-/// Ends when `PROGRAM` says how: `ok`, `error` or `wait`.
+/// Ends when `PROGRAM` says how: `ok`, `error`, `wait` or `block`.
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());
     match std::env::var("PROGRAM").as_deref() {
         Ok("error") => Err(anyhow::anyhow!("the cause").context("the effect")),
         Ok("wait") => std::future::pending().await,
+        Ok("block") => loop {
+            std::thread::park();
+        },
         _ => Ok(()),
     }
 }

@@ -89,9 +89,9 @@ fn clap_arg(decl: &ArgDecl, prefix: &str) -> Arg {
     let check = decl.check;
     let arg = Arg::new(flag.clone())
         .long(flag.clone())
-        .env(env_name(&flag))
         .value_name(decl.flag.to_uppercase().replace('-', "_"))
         .help(decl.doc.to_owned());
+    let arg = with_env(arg, &flag);
     let arg = if decl.occurs == Occurs::Switch {
         arg.action(ArgAction::SetTrue)
     } else {
@@ -109,8 +109,14 @@ fn clap_arg(decl: &ArgDecl, prefix: &str) -> Arg {
     }
 }
 
-/// The environment variable of a flag: `--data-dir` is `MOSAIK_DATA_DIR`.
-pub(super) fn env_name(flag: &str) -> String {
+/// Gives a flag its environment variable: `--data-dir` is `MOSAIK_DATA_DIR`. A variable that is set to nothing counts as
+/// not set.
+pub(super) fn with_env(arg: Arg, flag: &str) -> Arg {
+    let name = env_name(flag);
+    if std::env::var_os(&name).is_some_and(|value| value.is_empty()) { arg } else { arg.env(name) }
+}
+
+fn env_name(flag: &str) -> String {
     let name: String =
         flag.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     format!("MOSAIK_{name}")

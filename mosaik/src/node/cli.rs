@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use iroh::SecretKey;
 
 use super::{
-    args::{clap_args, env_name},
+    args::{clap_args, with_env},
     graph::Graph,
     render::summary,
 };
@@ -77,7 +77,7 @@ pub(super) fn described(command: Command, doc: &str, otherwise: &str) -> Command
 }
 
 fn flag(name: &'static str, value: &'static str, help: impl Into<clap::builder::StyledStr>) -> Arg {
-    Arg::new(name).long(name).env(env_name(name)).value_name(value).help(help)
+    with_env(Arg::new(name).long(name).value_name(value).help(help), name)
 }
 
 fn secret() -> Arg {

@@ -6,7 +6,7 @@ pub use serde;
 use crate::{
     network::Network,
     primitives::Datum,
-    streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder},
+    streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
 
 pub use super::{
@@ -51,7 +51,10 @@ pub fn emit<T: Datum>(producer: &mut Producer<T>, result: impl Emits<T>) -> Outc
         None => Done::Nothing,
         Some(item) => match producer.try_send(item) {
             Ok(()) => Done::Emitted,
-            Err(_) => Done::Dropped,
+            Err(error) => match error.kind() {
+                SendErrorKind::Offline | SendErrorKind::Full => Done::Dropped,
+                _ => return Err(error.to_string()),
+            },
         },
     })
 }

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// How long a running handler may go on once the role is asked to stop.
-const HANDLER_GRACE: Duration = Duration::from_millis(500);
+const HANDLER_GRACE: Duration = Duration::from_millis(250);
 /// How long the stop handler may take.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
 
@@ -67,8 +67,8 @@ impl RoleHandle {
         self.counters.status()
     }
 
-    /// Asks the role to stop and waits until it has: the running handler gets half a second to end, then `#[stop]` is
-    /// called and gets as long. Cancellation-safe: the role stops anyway.
+    /// Asks the role to stop and waits until it has: the running handler gets 250 ms to end, then `#[stop]` is
+    /// called and gets half a second. Cancellation-safe: the role stops anyway.
     ///
     /// # Errors
     /// As [`ended`](Self::ended).
