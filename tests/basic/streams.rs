@@ -343,6 +343,33 @@ async fn a_lone_consumer_that_stalls_is_closed_and_the_sender_waits_for_the_next
     drop(sender.await.unwrap());
 }
 
+/// A user that reads slowly but steadily, behind a network that buffers much, is not stalled.
+#[test]
+fn a_consumer_that_reads_slowly_keeps_its_subscription() {
+    Sim::run(3, |sim| async move {
+        let id = NetworkId::from("slow");
+        let (a, b) = (sim.node("a"), sim.node("b"));
+        let (na, nb) = (a.builder(id).build().await.unwrap(), b.builder(id).build().await.unwrap());
+        let (producer, consumer) = (na.streams().produce::<Vec<u8>>(), nb.streams().consume::<Vec<u8>>());
+        soon("subscription", producer.when().subscribed()).await;
+        let sender = async {
+            for _ in 0..600 {
+                producer.send(vec![0; 32 << 10]).await.unwrap();
+            }
+        };
+        let reader = async {
+            let mut consumer = consumer;
+            for _ in 0..600 {
+                consumer.recv().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(400)).await; // 80 KiB per second
+            }
+            consumer.stats()
+        };
+        let (stats, ()) = tokio::join!(reader, sender);
+        assert_eq!((stats.datums(), stats.gaps()), (600, 0));
+    });
+}
+
 #[tokio::test]
 async fn items_that_reach_no_one_are_handed_back() {
     let [n0, n1] = nodes().await;

@@ -110,7 +110,6 @@ impl Streams {
     }
 
     /// A consumer of `T` with default settings. Each call makes one of its own, which gets all items.
-    #[must_use]
     pub fn consume<T: Datum>(&self) -> Consumer<T> {
         self.consumer().build()
     }

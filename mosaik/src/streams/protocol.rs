@@ -48,6 +48,5 @@ pub(crate) fn compatible(ours: Option<Fingerprint>, theirs: Option<Fingerprint>)
 
 /// A fingerprint as people see it.
 pub(crate) fn show(fingerprint: Option<Fingerprint>) -> String {
-    fingerprint
-        .map_or_else(|| "none".into(), |bytes| bytes[..8].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    fingerprint.map_or_else(|| "none".into(), |bytes| StreamId::from_bytes(bytes).to_string()[..16].to_owned())
 }

@@ -125,6 +125,11 @@ impl Channel {
         self.bytes.store(self.bytes.load(Relaxed) + bytes as u64, Relaxed);
     }
 
+    /// How many items were handed out so far.
+    pub(super) fn read_so_far(&self) -> u64 {
+        self.datums.load(Relaxed)
+    }
+
     /// An item could not be decoded: ends the connection.
     pub(super) fn fail(&self, error: String) {
         self.state().failure = Some(error);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::{
     task::coop,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{channel::Channel, merge::Batch, shared::Shared};
@@ -32,13 +32,15 @@ use crate::{
 };
 
 /// A producer that is not in the catalog any more is forgotten after this time.
-const FORGET: Duration = Duration::from_secs(600);
+const FORGET: Duration = Duration::from_mins(10);
 /// How much is read before it is handed on.
 const READ: usize = 128 << 10;
 /// A subscription that lasted this long was a good one: the next failure is tried again at once.
 const STABLE: Duration = Duration::from_secs(5);
+/// How often a producer is told that the user reads, if slowly.
+const NOTE: Duration = Duration::from_millis(500);
 /// After a refusal that only a change at the producer can lift.
-const HOPELESS: Duration = Duration::from_secs(60);
+const HOPELESS: Duration = Duration::from_mins(1);
 
 /// Whether there should be a subscription.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +181,7 @@ impl Task {
                 biased;
                 message = link.recv() => message,
                 end = interrupted(&self.shared, &self.channel, &mut self.wanted) => return Err(end),
-                () = tokio::time::sleep_until(deadline), if !answered => return Err(End::Unreachable),
+                () = sleep_until(deadline), if !answered => return Err(End::Unreachable),
             };
             answered = true;
             match message {
@@ -220,7 +222,7 @@ impl Task {
         self.missed(joined.missed);
         self.shared.refresh();
         tracing::debug!(peer = ?producer, stream = ?self.shared.stream, epoch, next, "subscribed");
-        let mut reader = Reader { link, frames: FrameReader::default(), orderly: false };
+        let mut reader = Reader::new(link);
         let buffered = std::mem::replace(&mut reader.link.buffered, Bytes::new());
         reader.frames.push(&buffered);
         let end = loop {
@@ -251,7 +253,7 @@ impl Task {
                     self.missed(step.missed);
                     let items = u64::from(count) - step.skip;
                     if items > 0 {
-                        let data = behind(data, step.skip);
+                        let data = behind(&data, step.skip);
                         let first = first + step.skip;
                         self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
                     }
@@ -282,9 +284,15 @@ struct Reader {
     frames: FrameReader,
     /// The producer has said that it is done, and what it wrote before can still be read.
     orderly: bool,
+    /// When the producer was last told that the user reads, and what had been read by then.
+    noted: (Instant, u64),
 }
 
 impl Reader {
+    fn new(link: RawLink) -> Self {
+        Self { link, frames: FrameReader::default(), orderly: false, noted: (Instant::now(), 0) }
+    }
+
     /// Reads what is there, at least something.
     async fn read(
         &mut self,
@@ -344,8 +352,19 @@ impl Reader {
                 () = channel.room() => return Ok(()),
                 code = stopped(&mut self.link.send), if !self.orderly => self.stopped(code)?,
                 end = interrupted(shared, channel, wanted) => return Err(end),
+                () = sleep_until(self.noted.0 + NOTE) => self.note(channel),
             }
         }
+    }
+
+    /// Tells the producer that the user reads, if so. It may not notice otherwise, see `Writer::write` there.
+    fn note(&mut self, channel: &Channel) {
+        let read = channel.read_so_far();
+        if read != self.noted.1 {
+            // One byte; if the window has no room for it, there are enough on their way.
+            let _ = self.link.send.write_all(&[1]).now_or_never();
+        }
+        self.noted = (Instant::now(), read);
     }
 
     /// The producer stops our sending half as it ends a subscription, because that reaches us past what we have not read.
@@ -370,7 +389,7 @@ async fn stopped(send: &mut SendStream) -> Result<CloseCode, ConnectionLost> {
 async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Receiver<Wanted>) -> End {
     let not_allowed = async {
         if wanted.wait_for(|wanted| matches!(wanted, Wanted::No { allowed: false })).await.is_err() {
-            std::future::pending().await // the worker is gone, the token follows
+            std::future::pending::<()>().await; // the worker is gone, the token follows
         }
     };
     tokio::select! {
@@ -382,7 +401,7 @@ async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Rec
 }
 
 /// The items behind the first `skip` ones.
-fn behind(data: Bytes, skip: u64) -> Bytes {
+fn behind(data: &Bytes, skip: u64) -> Bytes {
     let mut rest = &data[..];
     for _ in 0..skip {
         match split_item(rest) {

@@ -5,8 +5,10 @@
 
 mod builder;
 mod encode;
+mod sending;
 mod session;
 mod shared;
+mod subscribers;
 mod worker;
 
 use std::{
@@ -25,7 +27,8 @@ pub use self::builder::ProducerBuilder;
 use self::encode::Scratch;
 pub(super) use self::{
     session::serve,
-    shared::{Predicate, Shared, ask},
+    shared::{Predicate, Shared},
+    subscribers::ask,
 };
 use super::{
     Registry,

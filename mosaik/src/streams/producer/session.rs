@@ -22,7 +22,7 @@ use crate::{
         limits::{DRAIN, HANDSHAKE},
         protocol::{Message, Subscription, compatible, show},
     },
-    transport::SendStream,
+    transport::{RecvStream, SendStream},
 };
 
 /// The most bytes for one write: its end is what counts as progress of a subscriber.
@@ -30,6 +30,8 @@ const PIECE: usize = 64 << 10;
 /// The same after a write that took long, so that a slow link is not taken for a stalled one.
 const SMALL_PIECE: usize = 4 << 10;
 const SLOW_WRITE: Duration = Duration::from_millis(250);
+/// How many notes are read at once.
+const NOTES: usize = 64;
 
 /// Serves a link that a consumer opened, to its end.
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
@@ -55,7 +57,7 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
         tracing::warn!(?peer, ?stream, ours = ours_shown, theirs, "subscriber declares another schema; refused");
         return refuse(link, CloseCode::Incompatible, ours).await;
     }
-    let Some(entry) = known(&shared, peer, entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
+    let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
     let allowed = shared.allows(&entry);
     match shared.request(entry, consumer, allowed) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
@@ -64,8 +66,8 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
 }
 
 /// The consumer's entry: the one it brought, or a newer one that is known.
-fn known(shared: &Shared, peer: PeerId, offered: SignedEntry) -> Option<PeerEntry> {
-    let entry = match shared.discovery.offer(&offered) {
+fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEntry> {
+    let entry = match shared.discovery.offer(offered) {
         Ok(entry) => entry,
         Err(EntryError::Stale { .. }) => shared.discovery.catalog().get(peer)?.clone(),
         Err(error) => {
@@ -126,18 +128,22 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
         }
     }
     tracing::debug!(?peer, ?stream, "subscriber admitted");
-    let RawLink { send, mut recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
-    let mut writer = Writer { present, signal, send, piece: PIECE };
+    let RawLink { send, recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
+    let mut writer = Writer { present, signal, send, notes: Some(recv), piece: PIECE };
     let code = writer.run().await;
     tracing::debug!(?peer, ?stream, %code, "subscriber gone");
     writer.send.reset(code.code());
-    recv.stop(code.code());
+    if let Some(mut notes) = writer.notes {
+        notes.stop(code.code());
+    }
 }
 
 struct Writer {
     present: Present,
     signal: watch::Receiver<Signal>,
     send: SendStream,
+    /// On which the consumer says that its user is reading, until it ends.
+    notes: Option<RecvStream>,
     /// The most bytes for the next write.
     piece: usize,
 }
@@ -189,16 +195,26 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes a piece, unless the subscription ends or its consumer stalls: nothing of the piece gets through, and no note
+    /// comes either. (The network's flow control lets go in large steps, which a slow consumer takes long for.)
     async fn write(&mut self, piece: &mut [Bytes]) -> Result<(), CloseCode> {
         let started = Instant::now();
-        let stall = self.present.shared.stall_limit();
-        let written = tokio::select! {
-            biased;
-            written = self.send.write_all_chunks(piece) => written.map_err(|_| CloseCode::Normal),
-            code = closed(&mut self.signal) => Err(code),
-            () = sleep_until(started + stall) => {
-                self.present.shared.expel(self.present.id, CloseCode::TooSlow);
-                Err(CloseCode::TooSlow)
+        let shared = &self.present.shared;
+        let mut stalled_at = started + shared.stall_limit();
+        let write = self.send.write_all_chunks(piece);
+        tokio::pin!(write);
+        let written = loop {
+            tokio::select! {
+                biased;
+                written = &mut write => break written.map_err(|_| CloseCode::Normal),
+                code = closed(&mut self.signal) => break Err(code),
+                reading = noted(&mut self.notes) => if reading {
+                    stalled_at = Instant::now() + shared.stall_limit();
+                },
+                () = sleep_until(stalled_at) => {
+                    shared.expel(self.present.id, CloseCode::TooSlow);
+                    break Err(CloseCode::TooSlow);
+                }
             }
         };
         self.piece = if started.elapsed() > SLOW_WRITE { SMALL_PIECE } else { PIECE };
@@ -229,6 +245,16 @@ impl Writer {
         }
         code
     }
+}
+
+/// Resolves when the consumer says that its user is reading; false when it will not say so any more.
+async fn noted(notes: &mut Option<RecvStream>) -> bool {
+    let Some(stream) = notes else { return std::future::pending().await };
+    let reading = matches!(stream.read_chunk(NOTES).await, Ok(Some(_)));
+    if !reading {
+        *notes = None;
+    }
+    reading
 }
 
 /// Resolves when the session must end.

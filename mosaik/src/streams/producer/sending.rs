@@ -1,0 +1,166 @@
+//! What handles do to the state of their producer: send, wait for room, close.
+
+use std::{
+    sync::MutexGuard,
+    task::{Context, Waker},
+};
+
+use bytes::Bytes;
+
+use super::shared::{Push, Shared, State};
+use crate::{
+    network::CloseCode,
+    streams::core::{SubId, frames::split_item, lag::Room, log::LARGE},
+};
+
+impl Shared {
+    /// Appends one framed item if it may be sent now. If not, and `waiter` is given, its task is woken when it is worth
+    /// trying again. A large item is taken out of the vector, a small one is copied.
+    pub(super) fn push(&self, framed: &mut Vec<u8>, waiter: Option<(&mut Option<u64>, &Context<'_>)>) -> Push {
+        let mut state = self.state();
+        match self.room(&mut state) {
+            Push::Sent => {}
+            not_now => {
+                state.wait(not_now, waiter);
+                return not_now;
+            }
+        }
+        self.append(state, framed);
+        Push::Sent
+    }
+
+    /// Whether an item could be sent now; registers `waiter` if not.
+    pub(super) fn poll_room(&self, waiter: (&mut Option<u64>, &Context<'_>)) -> Push {
+        let mut state = self.state();
+        let room = self.room(&mut state);
+        state.wait(room, Some(waiter));
+        room
+    }
+
+    /// Appends one framed item whether there is room or not, unless the stream is closed. For `Sink::start_send`, which
+    /// comes after a `poll_ready` that found room.
+    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>) -> Push {
+        let state = self.state();
+        if state.closing.is_some() {
+            return Push::Closed;
+        }
+        self.append(state, framed);
+        Push::Sent
+    }
+
+    /// `Sent` means that an item may be sent.
+    pub(super) fn room(&self, state: &mut State) -> Push {
+        if state.closing.is_some() {
+            return Push::Closed;
+        }
+        if !state.online {
+            return Push::Offline;
+        }
+        match state.log.room(|| self.now()) {
+            Room::Yes => {}
+            Room::Wait { check_at } => {
+                if check_at.is_some_and(|at| state.check_at.is_none_or(|known| at < known)) {
+                    state.check_at = check_at;
+                    self.attention.notify_one();
+                }
+                self.expel_laggards(state);
+                return Push::Full;
+            }
+        }
+        self.expel_laggards(state);
+        if state.online { Push::Sent } else { Push::Offline }
+    }
+
+    pub(super) fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>) {
+        state.sent.items += 1;
+        state.sent.bytes += framed.len() as u64;
+        if state.log.subscribers() == 0 {
+            state.log.skip();
+            state.drops += 1;
+            drop(state);
+            self.hand_back(&Bytes::copy_from_slice(framed));
+            return;
+        }
+        if framed.len() >= LARGE {
+            state.log.append_chunk(std::mem::take(framed).into());
+        } else {
+            state.log.append(framed);
+        }
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Gives framed items that reached no one to who asked for them.
+    pub(super) fn hand_back(&self, mut framed: &[u8]) {
+        let Some(undelivered) = &self.config.undelivered else { return };
+        while let Some((payload, rest)) = split_item(framed) {
+            undelivered(payload);
+            framed = rest;
+        }
+    }
+
+    /// A sender no longer waits.
+    pub(super) fn forget_sender(&self, key: u64) {
+        self.state().senders.remove(&key);
+    }
+
+    /// Nothing is sent any more. Sessions write what is queued and end with `code`; who waits for admission ends at once.
+    pub(in crate::streams) fn close(&self, code: CloseCode) {
+        let mut state = self.state();
+        if state.closing.is_some() {
+            return;
+        }
+        state.closing = Some(code);
+        let waiting: Vec<SubId> = state.subs.iter().filter(|(_, sub)| !sub.is_served()).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| state.end(id, code));
+        self.refresh(&mut state);
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        self.attention.notify_one();
+    }
+
+    /// Ends whatever a [`close`](Self::close) has left.
+    pub(super) fn abort(&self) {
+        let mut state = self.state();
+        let code = state.closing.unwrap_or(CloseCode::ShuttingDown);
+        state.closing = Some(code);
+        let left: Vec<SubId> = state.subs.keys().copied().collect();
+        left.into_iter().for_each(|id| state.end(id, code));
+        self.refresh(&mut state);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.state().closing.is_some()
+    }
+
+    /// Whether no session is left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.state().subs.is_empty()
+    }
+
+    /// Resolves when no session is left.
+    pub(in crate::streams) async fn drained(&self) {
+        // Every departure publishes the topology.
+        let mut topology = self.topology();
+        while !self.is_drained() && topology.changed().await.is_ok() {}
+    }
+}
+
+impl State {
+    /// Registers a sender that was told to wait.
+    pub(super) fn wait(&mut self, push: Push, waiter: Option<(&mut Option<u64>, &Context<'_>)>) {
+        let Some((key, cx)) = waiter.filter(|_| matches!(push, Push::Full | Push::Offline)) else { return };
+        let key = *key.get_or_insert_with(|| {
+            self.next_sender += 1;
+            self.next_sender
+        });
+        self.senders.insert(key, cx.waker().clone());
+    }
+
+    pub(super) fn wake_senders(&mut self) {
+        // Waking only schedules tasks, so it may be done under the lock.
+        std::mem::take(&mut self.senders).into_values().for_each(Waker::wake);
+    }
+}

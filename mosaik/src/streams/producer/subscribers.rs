@@ -1,0 +1,252 @@
+//! What sessions and the worker do to the state of their producer: admit, serve and expel subscribers.
+
+use std::{task::Context, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::shared::{Next, Predicate, Push, Shared, Signal, State, Sub};
+use crate::{
+    discovery::PeerEntry,
+    network::CloseCode,
+    primitives::watch,
+    streams::{
+        conditions::Topology,
+        core::{
+            SubId,
+            admission::{Answer, Change},
+            frames::split_item,
+            lag::Depth,
+            pace::Bucket,
+        },
+        limits::{OnLag, STALL},
+    },
+};
+
+impl Shared {
+    /// Whether the predicate admits a peer. Runs user code: never under the lock.
+    pub(super) fn allows(&self, entry: &PeerEntry) -> bool {
+        self.config.accept_if.as_ref().is_none_or(|accept| ask(accept, entry))
+    }
+
+    /// A new subscription. An older one of the same consumer, or of an earlier run of that peer, is dead and ends here.
+    pub(super) fn request(
+        &self,
+        entry: PeerEntry,
+        consumer: u64,
+        allowed: bool,
+    ) -> Result<(SubId, watch::Receiver<Signal>), CloseCode> {
+        let mut state = self.state();
+        if let Some(code) = state.closing {
+            return Err(code);
+        }
+        let replaced = |sub: &Sub| {
+            sub.entry.id() == entry.id()
+                && (sub.consumer == consumer || sub.entry.version().run_id < entry.version().run_id)
+        };
+        let dead: Vec<SubId> = state.subs.iter().filter(|(_, sub)| replaced(sub)).map(|(id, _)| *id).collect();
+        dead.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
+        let id = state.next_sub;
+        state.next_sub += 1;
+        let signal = match state.admission.request(id, allowed) {
+            Answer::Admit => Signal::Serve(state.log.subscribe(id)),
+            Answer::Wait(reason) => Signal::Wait(reason),
+            Answer::Refuse => return Err(CloseCode::NoCapacity),
+        };
+        let (sender, receiver) = watch::channel(signal);
+        let sub = Sub { entry, consumer, since: Instant::now(), signal: sender, written: Depth::default() };
+        state.subs.insert(id, sub);
+        self.refresh(&mut state);
+        Ok((id, receiver))
+    }
+
+    /// A session is over, whoever ended it.
+    pub(super) fn leave(&self, id: SubId) {
+        let mut state = self.state();
+        if state.subs.contains_key(&id) {
+            state.end(id, CloseCode::Normal);
+            self.refresh(&mut state);
+        }
+        self.attention.notify_one();
+    }
+
+    pub(super) fn expel_laggards(&self, state: &mut State) {
+        let expelled = state.log.expelled();
+        if expelled.is_empty() {
+            return;
+        }
+        for id in expelled {
+            if let Some(sub) = state.subs.get(&id) {
+                let (peer, stream) = (sub.entry.id(), self.config.stream);
+                tracing::debug!(?peer, ?stream, "subscriber is too slow");
+            }
+            state.end(id, CloseCode::TooSlow);
+        }
+        self.refresh(state);
+        self.attention.notify_one();
+    }
+
+    /// A subscriber has taken nothing for too long.
+    pub(super) fn expel(&self, id: SubId, code: CloseCode) {
+        let mut state = self.state();
+        state.end(id, code);
+        self.refresh(&mut state);
+        self.attention.notify_one();
+    }
+
+    /// Brings topology, the online state and waiting senders up to date after subscriptions or entries changed.
+    pub(super) fn refresh(&self, state: &mut State) {
+        let served: Vec<PeerEntry> = state.served().map(|(_, sub)| sub.entry.clone()).collect();
+        state.online = state.closing.is_none() && self.config.online_when.met(&served);
+        self.topology.send_replace(Topology { online: state.online, peers: served });
+        if state.log.subscribers() == 0 {
+            let unclaimed = state.log.unclaimed();
+            if !unclaimed.is_empty() {
+                self.return_unclaimed(state, unclaimed);
+            }
+        }
+        state.wake_senders();
+    }
+
+    /// The last subscriber went before anybody took these. Decoding them is user code, so a task does it.
+    pub(super) fn return_unclaimed(&self, state: &mut State, unclaimed: Vec<Bytes>) {
+        let items: usize = unclaimed.iter().map(|chunk| count_items(chunk)).sum();
+        state.drops += items as u64;
+        let Some(shared) = self.config.undelivered.as_ref().and_then(|_| self.me.upgrade()) else { return };
+        self.node.tasks().spawn("undelivered", async move {
+            for chunk in unclaimed {
+                shared.hand_back(&chunk);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Runs the predicate for everybody again, with the newest entries, and applies what changed.
+    pub(super) fn recheck(&self) {
+        let catalog = self.discovery.catalog();
+        let mut changed = false;
+        let entries: Vec<(SubId, PeerEntry)> = {
+            let mut state = self.state();
+            for sub in state.subs.values_mut() {
+                if let Some(entry) = catalog.get(sub.entry.id()).filter(|e| e.version() > sub.entry.version()) {
+                    sub.entry = entry.clone();
+                    changed = true;
+                }
+            }
+            state.subs.iter().map(|(id, sub)| (*id, sub.entry.clone())).collect()
+        };
+        let allowed = entries.iter().map(|(id, entry)| (*id, self.allows(entry))).collect();
+        let mut state = self.state();
+        for change in state.admission.recheck(&allowed) {
+            changed = true;
+            match change {
+                Change::Admit(id) => {
+                    let from = state.log.subscribe(id);
+                    if let Some(sub) = state.subs.get_mut(&id) {
+                        sub.since = Instant::now();
+                        sub.signal.send_replace(Signal::Serve(from));
+                    }
+                }
+                Change::Expel(id) => state.end(id, CloseCode::NotAllowed),
+                Change::Wait(id, reason) => {
+                    if let Some(sub) = state.subs.get(&id) {
+                        sub.signal.send_replace(Signal::Wait(reason));
+                    }
+                }
+            }
+        }
+        if changed {
+            self.refresh(&mut state);
+        }
+    }
+
+    /// Asks the lag policy again for senders that wait; when it wants to be asked next.
+    pub(super) fn check_lag(&self) -> Option<Duration> {
+        let mut state = self.state();
+        if state.check_at.is_some_and(|at| at <= self.now()) {
+            state.check_at = None;
+            if self.room(&mut state) == Push::Sent {
+                state.wake_senders();
+            }
+        }
+        state.check_at
+    }
+
+    /// What this subscription writes next; if there is nothing, the session's task is woken when there is.
+    pub(super) fn poll_next(&self, id: SubId, max: usize, cx: &Context<'_>) -> Option<Next> {
+        let mut state = self.state();
+        if let Some(taken) = state.log.take(id, max) {
+            return Some(Next::Items(taken));
+        }
+        if let Some(code) = state.closing {
+            return Some(Next::End(code, state.log.head()));
+        }
+        match state.parked.iter_mut().find(|(parked, _)| *parked == id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => state.parked.push((id, cx.waker().clone())),
+        }
+        None
+    }
+
+    /// A subscription has written so many bytes of what it took, and with them so many whole items.
+    pub(super) fn wrote(&self, id: SubId, bytes: usize, items: u64) {
+        let mut state = self.state();
+        state.log.wrote(id, bytes);
+        if let Some(sub) = state.subs.get_mut(&id) {
+            sub.written.bytes += bytes as u64;
+            sub.written.items += items;
+        }
+        if !state.senders.is_empty() && self.room(&mut state) == Push::Sent {
+            state.wake_senders();
+        }
+    }
+
+    /// Reserves bytes of the egress limit: when they may be written, if there is a limit.
+    pub(super) fn reserve(&self, bytes: usize) -> Option<Instant> {
+        let now = self.now();
+        let at = self.state().bucket.as_mut()?.reserve(bytes, now);
+        (at > now).then(|| self.at(at))
+    }
+
+    /// The most bytes for one write under the egress limit.
+    pub(super) fn slice(&self) -> usize {
+        self.state().bucket.as_ref().map_or(usize::MAX, Bucket::slice)
+    }
+
+    /// How long a subscriber may take nothing.
+    pub(super) fn stall_limit(&self) -> Duration {
+        match self.config.on_lag {
+            OnLag::Disconnect => STALL,
+            OnLag::Block(patience) => patience.max(STALL),
+        }
+    }
+}
+
+impl State {
+    /// Takes a subscription off every list and tells its session.
+    pub(super) fn end(&mut self, id: SubId, code: CloseCode) {
+        self.admission.gone(id);
+        self.log.unsubscribe(id);
+        self.parked.retain(|(parked, _)| *parked != id);
+        if let Some(sub) = self.subs.remove(&id) {
+            sub.signal.send_replace(Signal::Close(code));
+        }
+    }
+}
+
+/// Asks a predicate; one that panics admits nobody.
+pub(crate) fn ask(predicate: &Predicate, entry: &PeerEntry) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| predicate(entry))).unwrap_or_else(|_| {
+        tracing::error!(peer = ?entry.id(), "a predicate of a stream panicked; it counts as false");
+        false
+    })
+}
+
+fn count_items(mut framed: &[u8]) -> usize {
+    let mut items = 0;
+    while let Some((_, rest)) = split_item(framed) {
+        framed = rest;
+        items += 1;
+    }
+    items
+}
