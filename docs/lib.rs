@@ -22,6 +22,11 @@ pages! {
     discovery "src/discovery.md"
     streams "src/streams.md"
     testing "src/testing.md"
+    tutorial "src/tutorial.md"
+    architecture "src/architecture.md"
+    attributes "src/attributes.md"
+    levels "src/levels.md"
+    operations "src/operations.md"
     protocols "src/protocols.md"
     decisions "src/decisions.md"
 }
