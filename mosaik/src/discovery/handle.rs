@@ -251,7 +251,7 @@ async fn keep(shared: Arc<Shared>, book: Book) {
         let snapshot = catalog.borrow_and_update().clone();
         if snapshot.len() > 1 {
             save(&snapshot);
+            not_before = Instant::now() + BOOK_EVERY;
         }
-        not_before = Instant::now() + BOOK_EVERY;
     }
 }
