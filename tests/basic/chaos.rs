@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 const NET: NetworkId = NetworkId::from_name("chaos");
 /// How long faults go on.
-const CHAOS: Duration = Duration::from_secs(120);
+const CHAOS: Duration = Duration::from_mins(2);
 /// How long the network may take to be whole again afterwards.
 const RECOVERY: Duration = Duration::from_secs(30);
 const PRODUCERS: usize = 2;

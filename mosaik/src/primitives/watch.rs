@@ -37,7 +37,6 @@ struct Shared<T> {
     senders: AtomicUsize,
     receivers: AtomicUsize,
     changed: Notify,
-    abandoned: Notify,
 }
 
 struct Versioned<T> {
@@ -70,7 +69,6 @@ impl<T> Sender<T> {
             senders: AtomicUsize::new(1),
             receivers: AtomicUsize::new(0),
             changed: Notify::new(),
-            abandoned: Notify::new(),
         }))
     }
 
@@ -117,19 +115,6 @@ impl<T> Sender<T> {
     pub(crate) fn receiver_count(&self) -> usize {
         self.0.receivers.load(Ordering::Acquire)
     }
-
-    /// Resolves when there is no receiver. Cancellation-safe.
-    pub(crate) async fn closed(&self) {
-        loop {
-            let abandoned = self.0.abandoned.notified();
-            tokio::pin!(abandoned);
-            abandoned.as_mut().enable();
-            if self.receiver_count() == 0 {
-                return;
-            }
-            abandoned.await;
-        }
-    }
 }
 
 impl<T> Receiver<T> {
@@ -143,17 +128,6 @@ impl<T> Receiver<T> {
         let value = self.shared.read();
         self.seen = value.version;
         Ref(value)
-    }
-
-    /// Whether the value was set since it was last seen.
-    pub(crate) fn has_changed(&self) -> Result<bool, RecvError> {
-        let changed = self.shared.read().version != self.seen;
-        if !changed && self.shared.senders.load(Ordering::Acquire) == 0 { Err(RecvError) } else { Ok(changed) }
-    }
-
-    /// Makes the present value count as not seen.
-    pub(crate) fn mark_changed(&mut self) {
-        self.seen = self.shared.read().version.wrapping_sub(1);
     }
 
     /// Resolves when the value was set since it was last seen, and marks it as seen. Cancellation-safe.
@@ -216,9 +190,7 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        if self.shared.receivers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.abandoned.notify_waiters();
-        }
+        self.shared.receivers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -281,23 +253,12 @@ mod tests {
         assert!(!sender.send_if_modified(|_| false));
         assert!(receiver.changed().now_or_never().is_none());
         sender.send_modify(|value| *value = 2);
-        assert_eq!(receiver.has_changed(), Ok(true));
         assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
-        assert_eq!((*receiver.borrow(), receiver.has_changed()), (2, Ok(false)));
+        assert_eq!(*receiver.borrow(), 2);
+        assert!(receiver.changed().now_or_never().is_none());
         assert_eq!(sender.send_replace(3), 2);
         drop(sender);
         assert_eq!(receiver.wait_for(|value| *value == 3).now_or_never().map(|found| found.map(|v| *v)), Some(Ok(3)));
         assert_eq!(receiver.changed().now_or_never(), Some(Err(RecvError)));
-        receiver.mark_changed();
-        assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
-    }
-
-    #[tokio::test]
-    async fn a_sender_learns_that_nobody_listens() {
-        let (sender, receiver) = channel(());
-        let other = receiver.clone();
-        assert!(sender.closed().now_or_never().is_none());
-        drop((receiver, other));
-        assert!(sender.closed().now_or_never().is_some());
     }
 }

@@ -235,6 +235,7 @@ impl IrohConnection {
         Ok((IrohSendStream { stream: send, finished: false }, IrohRecvStream(recv)))
     }
 
+    #[cfg(test)]
     pub(crate) async fn closed(&self) -> ConnectionLost {
         lost(self.0.closed().await)
     }
@@ -278,11 +279,6 @@ impl IrohSendStream {
             Err(endpoint::StoppedError::ConnectionLost(error)) => Err(lost(error)),
             Err(error) => Err(ConnectionLost::Other(error.to_string())),
         }
-    }
-
-    pub(crate) fn set_priority(&self, priority: i32) {
-        // Only a stream that has ended refuses, and then there is nothing to send.
-        let _ = self.stream.set_priority(priority);
     }
 }
 

@@ -222,6 +222,7 @@ impl Connection {
     }
 
     /// Resolves when the connection has ended, however that came. Cancellation-safe.
+    #[cfg(test)]
     pub(crate) async fn closed(&self) -> ConnectionLost {
         on!(self, c => c.closed().await)
     }
@@ -268,11 +269,6 @@ impl SendStream {
     /// reached the peer's transport (not yet its application). Cancellation-safe.
     pub(crate) async fn stopped(&mut self) -> Result<Option<Code>, ConnectionLost> {
         on!(self, s => s.stopped().await)
-    }
-
-    /// Streams of higher priority are sent first; the default is 0.
-    pub(crate) fn set_priority(&self, priority: i32) {
-        on!(self, s => s.set_priority(priority));
     }
 }
 

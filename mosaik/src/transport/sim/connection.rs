@@ -201,6 +201,7 @@ impl SimConnection {
         (SimSendStream::new(self.handle.clone(), key), SimRecvStream::new(self.handle.clone(), key))
     }
 
+    #[cfg(test)]
     pub(crate) async fn closed(&self) -> ConnectionLost {
         wait(&self.handle.signals.changed, || self.close_reason().map_or(Poll::Pending, Poll::Ready)).await
     }

@@ -78,10 +78,6 @@ impl SimSendStream {
         let Handle { net, conn, side, .. } = &*self.handle;
         poll_fn(|cx| net.with(|world| world.poll_stopped(*conn, *side, self.key, cx.waker()))).await
     }
-
-    /// Has no effect: the simulator sends what is written at once, in the order of writing.
-    #[expect(clippy::unused_self, reason = "the seam calls it on either backend")]
-    pub(crate) fn set_priority(&self, _priority: i32) {}
 }
 
 impl Drop for SimSendStream {

@@ -5,11 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::transport::{
-    CONNECT_TIMEOUT, ConnectError, ConnectionLost, IDLE_TIMEOUT, KEEP_ALIVE,
+    CONNECT_TIMEOUT, ConnectError, ConnectionLost, IDLE_TIMEOUT, KEEP_ALIVE, WriteError,
     sim::{link::micros, world::NodeState},
 };
 
@@ -34,6 +35,10 @@ async fn two() -> Two {
     let to = b.addr();
     let (dialled, accepted) = tokio::join!(a.connect(&to, ALPN), b.accept());
     Two { net, a, b, ab: dialled.expect("connects"), ba: accepted.expect("accepts") }
+}
+
+async fn write(stream: &mut SimSendStream, bytes: &[u8]) -> Result<(), WriteError> {
+    stream.write_all_chunks(&mut [Bytes::copy_from_slice(bytes)]).await
 }
 
 async fn lost_after(connection: &SimConnection, since: Instant) -> Duration {
@@ -73,15 +78,15 @@ async fn after_a_one_way_cut_the_deaf_side_goes_first() {
 async fn what_was_sent_during_a_short_cut_arrives_in_order_after_it() {
     let two = two().await;
     let (mut send, _recv) = two.ab.open_bi().await.expect("opens");
-    send.write_all(b"before ").await.expect("writes");
+    write(&mut send, b"before ").await.expect("writes");
     let (_back, mut recv) = two.ba.accept_bi().await.expect("accepts");
     two.net.set_cuts([(0, 1)], true);
     for i in 0..20 {
-        send.write_all(format!("{i} ").as_bytes()).await.expect("writes");
+        write(&mut send, format!("{i} ").as_bytes()).await.expect("writes");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     two.net.heal();
-    send.write_all(b"after").await.expect("writes");
+    write(&mut send, b"after").await.expect("writes");
     send.finish();
     let mut text = Vec::new();
     while let Some(chunk) = recv.read_chunk(usize::MAX).await.expect("reads") {
@@ -163,7 +168,7 @@ async fn bandwidth_and_loss_show_as_delay() {
         two.net.set_link(0, 1, quality);
         let (mut send, _recv) = two.ab.open_bi().await.expect("opens");
         let begun = Instant::now();
-        send.write_all(&vec![1; 1_000_000]).await.expect("writes");
+        write(&mut send, &vec![1; 1_000_000]).await.expect("writes");
         send.finish();
         let (_back, mut recv) = two.ba.accept_bi().await.expect("accepts");
         while recv.read_chunk(usize::MAX).await.expect("reads").is_some() {}
@@ -179,7 +184,7 @@ async fn nothing_is_left_behind() {
     let two = two().await;
     for _ in 0..10 {
         let (mut send, mut recv) = two.ab.open_bi().await.expect("opens");
-        send.write_all(b"x").await.expect("writes");
+        write(&mut send, b"x").await.expect("writes");
         send.finish();
         let (mut back, mut request) = two.ba.accept_bi().await.expect("accepts");
         assert!(request.read_chunk(10).await.expect("reads").is_some());
@@ -211,7 +216,7 @@ async fn busy(net: &Arc<Net>, nodes: usize, links: usize, rounds: usize) {
                 accepting.tasks().spawn("echo", async move {
                     while let Ok((mut send, mut recv)) = connection.accept_bi().await {
                         while let Ok(Some(chunk)) = recv.read_chunk(usize::MAX).await {
-                            if send.write_all(&chunk).await.is_err() {
+                            if write(&mut send, &chunk).await.is_err() {
                                 break;
                             }
                         }
@@ -228,7 +233,7 @@ async fn busy(net: &Arc<Net>, nodes: usize, links: usize, rounds: usize) {
                 for _ in 0..rounds {
                     let Ok((mut send, mut recv)) = connection.open_bi().await else { return };
                     let message = from.random_seed();
-                    if send.write_all(&message).await.is_err() {
+                    if write(&mut send, &message).await.is_err() {
                         return;
                     }
                     send.finish();
