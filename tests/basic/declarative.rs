@@ -98,6 +98,33 @@ mod streams {
         assert_eq!((OwnRename::STREAM.name, StreamId::of::<OwnRename>()), ("renamed", OwnRename::STREAM.id));
     }
 
+    mod other {
+        /// Another version of it.
+        #[mosaik::stream(name = "ticks")]
+        pub struct Tick {
+            pub at: u32,
+        }
+    }
+
+    #[test]
+    fn ends_that_disagree_about_the_shape_are_told_so() {
+        two_nodes(|a, b| async move {
+            let producer = Tick::producer(&a).build().expect("builds");
+            let consumer = other::Tick::consumer(&b).build();
+            let mut events = consumer.events();
+            let told = async {
+                while let Some(event) = events.next().await {
+                    if let mosaik::streams::Event::Incompatible { what, .. } = event {
+                        return what;
+                    }
+                }
+                String::from("the end")
+            };
+            let what = tokio::time::timeout(SOON, told).await.expect("an event");
+            assert_eq!((what.as_str(), producer.is_online()), ("schema", false));
+        });
+    }
+
     #[test]
     fn the_shape_is_the_declaration_in_canonical_text() {
         assert_eq!(HalfDerived::STREAM.shape, "enum{A(u8),C{d:Vec<Vec<u8>>},E}");
@@ -339,6 +366,12 @@ mod handlers {
         fn end(&mut self) -> Result<(), &'static str> {
             note(&self.log, "stop");
             Err("this is only reported")
+        }
+
+        #[cfg(not(test))]
+        #[every("10ms")]
+        fn not_in_this_build(&self) {
+            std::process::abort();
         }
 
         /// Not a handler.
