@@ -5,6 +5,7 @@
 //! expanded. The user's item is emitted again in every case, token for token, without our helper attributes.
 
 mod check;
+mod derive;
 mod diag;
 mod expand;
 mod fallback;
@@ -15,7 +16,7 @@ mod tokens;
 use proc_macro::TokenStream;
 use quote::quote;
 
-use crate::diag::Diag;
+use crate::{derive::Which, diag::Diag};
 
 /// Declares a stream: a struct or an enum whose values travel from producers to consumers.
 ///
@@ -250,5 +251,27 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
         // The function stays, for the editor; a real `main` beside it keeps the compiler from missing one.
         _ => quote!(const _: () = { #[allow(dead_code)] #item }; fn main() {}),
     };
+    quote!(#errors #expansion).into()
+}
+
+/// Serde's `Serialize` for crates that do not depend on serde; part of the prelude. All `#[serde(..)]` attributes work,
+/// except `remote`. With a dependency on serde, its own derive does as well.
+#[proc_macro_derive(Serialize, attributes(serde))]
+pub fn serialize(item: TokenStream) -> TokenStream {
+    derived(Which::Serialize, item)
+}
+
+/// Serde's `Deserialize` for crates that do not depend on serde; part of the prelude. All `#[serde(..)]` attributes work,
+/// except `remote`; a generic type whose parameter needs more than `Deserialize`, as with `#[serde(default)]`, says so in a
+/// `where` clause. With a dependency on serde, its own derive does as well.
+#[proc_macro_derive(Deserialize, attributes(serde))]
+pub fn deserialize(item: TokenStream) -> TokenStream {
+    derived(Which::Deserialize, item)
+}
+
+fn derived(which: Which, item: TokenStream) -> TokenStream {
+    let diag = Diag::new();
+    let expansion = derive::derive(which, item.into(), &diag);
+    let errors = diag.finish();
     quote!(#errors #expansion).into()
 }

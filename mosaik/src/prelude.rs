@@ -1,10 +1,11 @@
 //! Every noun of the public surface, for `use mosaik::prelude::*;`.
 //!
 //! Also brings `futures::{SinkExt, StreamExt}`, because producers are sinks and consumers are streams, and serde's
-//! `Serialize` and `Deserialize`, traits and derives.
+//! `Serialize` and `Deserialize`: the traits, and derives that work without a dependency on serde.
 
 pub use futures::{SinkExt, StreamExt};
-pub use serde::{Deserialize, Serialize};
+pub use mosaik_macros::{Deserialize, Serialize};
+pub use serde::{de::Deserialize, ser::Serialize};
 
 pub use crate::{
     App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,

@@ -353,6 +353,10 @@ fn a_program_with_its_own_main_gets_a_node() {
     assert!(listening.starts_with(&format!("listening {id}@127.0.0.1:")), "{listening}");
     assert_eq!(ok.wait(SOON).code(), Some(0));
 
+    let mut exchange = start("exchange");
+    let status = exchange.wait(SOON);
+    assert!(status.success(), "{}", exchange.stderr.rest());
+
     let mut error = start("error");
     assert_eq!(error.wait(SOON).code(), Some(1));
     assert!(error.stderr.rest().contains("error: the effect: the cause"));

@@ -2,11 +2,67 @@
 
 use mosaik::prelude::*;
 
-/// Ends when `PROGRAM` says how: `ok`, `error`, `wait` or `block`.
+/// What travels is declared with what the prelude brings; this package has no dependency on serde.
+mod data {
+    use mosaik::prelude::*;
+
+    /// A generic part of an order.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Amount<T> {
+        /// How much.
+        pub value: T,
+    }
+
+    /// An enum with all kinds of variants.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Side {
+        /// The default.
+        #[default]
+        Buy = 1,
+        /// The other one.
+        Sell = 2,
+    }
+
+    /// Declared as a stream.
+    #[mosaik::stream(name = "orders")]
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Order {
+        /// Derived by the prelude's derive.
+        pub side: Side,
+        /// A generic one.
+        pub amount: Amount<u64>,
+        /// Never sent.
+        #[serde(skip)]
+        pub note: String,
+    }
+
+    /// A stream by its serde name.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Data1(pub u32);
+}
+
+/// Sends and receives one order and one datum within this process.
+async fn exchange(net: &Network) -> anyhow::Result<()> {
+    let other = Network::new(net.network_id()).await?;
+    let order = data::Order { side: data::Side::Sell, amount: data::Amount { value: 7 }, note: String::from("mine") };
+    let (mut orders, mut numbers) = (data::Order::consumer(&other).build(), other.streams().consume::<data::Data1>());
+    data::Order::producer(net).build()?.send(order.clone()).await?;
+    net.streams().produce::<data::Data1>().send(data::Data1(42)).await?;
+    assert_eq!(orders.next().await, Some(data::Order { note: String::new(), ..order }));
+    assert_eq!(numbers.next().await, Some(data::Data1(42)));
+    assert_eq!(numbers.stream_id(), StreamId::from("Data1"));
+    assert_eq!(StreamId::of::<data::Order>(), StreamId::from("orders"));
+    other.shutdown().await;
+    Ok(())
+}
+
+/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `wait` or `block`.
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());
     match std::env::var("PROGRAM").as_deref() {
+        Ok("exchange") => exchange(&net).await,
         Ok("error") => Err(anyhow::anyhow!("the cause").context("the effect")),
         Ok("wait") => std::future::pending().await,
         Ok("block") => loop {
