@@ -42,7 +42,7 @@ fn prose(page: &str) -> String {
         fenced ^= fence;
         !fence && !fenced
     };
-    read(page).lines().filter(outside).map(|line| format!("{line}\n")).collect()
+    read(page).lines().filter(outside).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// What stands between `open` and `close`, once for each time that it does on one line.

@@ -198,10 +198,6 @@ impl<P: Protocol> Link<P> {
         self.connection.peer()
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
     /// Sends one message. NOT cancellation-safe: a part of the frame may be on its way.
     pub(crate) async fn send(&mut self, message: &P::Message) -> Result<(), LinkError> {
         self.sender.send(message).await
@@ -257,14 +253,6 @@ impl<P: Protocol> LinkSender<P> {
     /// Ends the direction at once.
     pub(crate) fn close(&mut self, code: CloseCode) {
         self.stream.reset(code.code());
-    }
-
-    /// Resolves when the peer no longer reads, with its reason.
-    pub(crate) async fn stopped(&mut self) -> LinkError {
-        match self.stream.stopped().await {
-            Ok(code) => LinkError::Closed(code.map_or(CloseCode::Normal, CloseCode::from)),
-            Err(lost) => lost.into(),
-        }
     }
 }
 

@@ -23,7 +23,7 @@ pub use link::{Family, LinkError, Protocol};
 pub use crate::transport::TaskProbe;
 
 pub(crate) use identity::load_or_create as load_or_create_secret;
-pub(crate) use link::{Link, LinkReceiver, LinkSender, RawLink, encode_frame};
+pub(crate) use link::{Link, RawLink};
 pub(crate) use node::{Node, OpenError};
-pub(crate) use pool::{ConnectionChange, ConnectionEvent, InUse};
+pub(crate) use pool::{ConnectionChange, ConnectionEvent};
 pub(crate) use router::{Acceptors, Incoming};

@@ -14,7 +14,6 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    close::CloseCode,
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
     pool::{ConnectionEvent, DialResult, Entry, Pool, Way},
     router::{self, Acceptors},
@@ -89,11 +88,6 @@ impl Node {
 
     pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
         self.0.pool.is_connected(peer)
-    }
-
-    /// Closes every connection to a peer.
-    pub(crate) fn disconnect(&self, peer: PeerId, code: CloseCode) {
-        self.0.pool.disconnect(peer, code);
     }
 
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.

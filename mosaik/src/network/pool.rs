@@ -215,10 +215,6 @@ impl Pool {
         silent
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.state().live.values().map(Vec::len).sum()
-    }
-
     pub(super) fn is_connected(&self, peer: PeerId) -> bool {
         let state = self.state();
         Family::ALL.into_iter().any(|family| state.newest(peer, family).is_some())
@@ -227,14 +223,6 @@ impl Pool {
     pub(super) fn rtt(&self, peer: PeerId) -> Option<Duration> {
         let state = self.state();
         Family::ALL.into_iter().filter_map(|family| state.newest(peer, family)?.connection.rtt()).min()
-    }
-
-    pub(super) fn disconnect(&self, peer: PeerId, code: CloseCode) {
-        for family in Family::ALL {
-            for entry in self.of(peer, family) {
-                entry.connection.close(code.code());
-            }
-        }
     }
 
     /// Closes everything and refuses what comes later.

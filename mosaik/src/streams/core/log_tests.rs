@@ -231,9 +231,9 @@ fn every_subscriber_gets_every_item_once_in_order() {
                     let len = if rng.random_range(0..20) == 0 { LARGE } else { rng.random_range(1..3000) };
                     let item = vec![rng.random(); len];
                     if len >= LARGE {
-                        log.append_chunk(item.clone().into())
+                        log.append_chunk(item.clone().into());
                     } else {
-                        log.append(&item)
+                        log.append(&item);
                     }
                     sent.push(item);
                 }
@@ -245,7 +245,7 @@ fn every_subscriber_gets_every_item_once_in_order() {
                         log.wrote(id, part);
                         *unwritten -= part;
                     } else if let Some(taken) = log.take(id, rng.random_range(1..100_000)) {
-                        let so_far = sent[*from as usize..].iter().scan(0, |sum, item| {
+                        let so_far = sent[usize::try_from(*from).expect("small")..].iter().scan(0, |sum, item| {
                             *sum += item.len();
                             Some(*sum)
                         });
@@ -265,7 +265,7 @@ fn every_subscriber_gets_every_item_once_in_order() {
                 taken.chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
                 log.wrote(id, taken.bytes);
             }
-            assert_eq!(bytes, sent[from as usize..].concat(), "seed {seed}");
+            assert_eq!(bytes, sent[usize::try_from(from).expect("small")..].concat(), "seed {seed}");
         }
         assert_eq!(log.held(), if log.subscribers() == 0 { log.held() } else { 0 }, "seed {seed}");
     }

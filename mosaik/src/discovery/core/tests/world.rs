@@ -63,7 +63,7 @@ impl World {
         self.nodes.contains_key(&b) && self.side.get(&a) == self.side.get(&b)
     }
 
-    fn number(&self, peer: PeerId) -> Option<u8> {
+    fn number(peer: PeerId) -> Option<u8> {
         (0..32).find(|n| id(*n) == peer)
     }
 
@@ -93,10 +93,10 @@ impl World {
                 Output::Broadcast { hint, .. } => self.flood(n, hint),
                 Output::Dial { target, .. } => self.at(HOP * 2, n, What::Dial(target.peer)),
                 Output::Pull { request, from, wants } => {
-                    self.at(HOP * 2, n, What::Pull(request, from.id.into(), wants))
+                    self.at(HOP * 2, n, What::Pull(request, from.id.into(), wants));
                 }
                 Output::Join { peer, .. } => {
-                    let up = self.number(peer).is_some_and(|other| self.connected(n, other));
+                    let up = Self::number(peer).is_some_and(|other| self.connected(n, other));
                     if up {
                         self.at(HOP, n, What::Feed(Input::NeighborUp(peer)));
                     }
@@ -127,7 +127,7 @@ impl World {
                 What::Feed(input) => self.feed(n, input),
                 What::Tick if self.nodes[&n].core.next_deadline() > self.now => {}
                 What::Tick => self.feed(n, Input::Tick),
-                What::Dial(peer) => match self.number(peer).filter(|other| self.connected(n, *other)) {
+                What::Dial(peer) => match Self::number(peer).filter(|other| self.connected(n, *other)) {
                     Some(other) => {
                         self.synchronize(n, other);
                         self.feed(n, Input::Dialled { peer, reached: true });
@@ -135,7 +135,7 @@ impl World {
                     None => self.at(DIAL_TIMEOUT, n, What::Feed(Input::Dialled { peer, reached: false })),
                 },
                 What::Pull(request, peer, wants) => {
-                    if let Some(other) = self.number(peer).filter(|other| self.connected(n, *other)) {
+                    if let Some(other) = Self::number(peer).filter(|other| self.connected(n, *other)) {
                         let (records, _) = self.nodes[&other].core.pull_answer(&wants, id(n), self.now);
                         let records = records.iter().map(|record| record.verify(NET).expect("honest")).collect();
                         self.feed(n, Input::Records(records));
