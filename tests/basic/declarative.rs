@@ -453,6 +453,36 @@ mod handlers {
         });
     }
 
+    #[mosaik::stream]
+    #[derive(Debug, PartialEq)]
+    struct Double(u64);
+
+    /// Handlers that use the role's own endpoints, and take their items apart.
+    #[mosaik::node]
+    struct Doubler {
+        ticks: Consumer<Tick>,
+        doubles: Producer<Double>,
+    }
+
+    #[mosaik::handlers]
+    impl Doubler {
+        #[on(ticks)]
+        async fn double(&self, Tick { mut at }: Tick) -> Result<(), impl std::fmt::Display> {
+            at *= 2;
+            self.doubles.send(Double(at)).await
+        }
+    }
+
+    #[test]
+    fn a_handler_can_send_on_the_role_s_own_producers() {
+        two_nodes(|a, b| async move {
+            let (_clock, _doubler) = (start::<Clock>(&a, &["--first-tick", "0"]), start::<Doubler>(&b, &[]));
+            let mut doubles = Double::consumer(&a).build();
+            let Double(first) = doubles.recv().await.expect("a double");
+            assert_eq!(doubles.recv().await, Some(Double(first + 2)));
+        });
+    }
+
     #[mosaik::node]
     struct Failing {
         #[mosaik(arg)]

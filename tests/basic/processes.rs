@@ -297,6 +297,11 @@ fn id_prints_the_peer_id_and_keeps_a_new_key_to_its_owner() {
     assert_eq!(PathBuf::from(&file).metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let (_process, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--secret", &file]);
     assert_eq!(made, format!("{}\n", at.id));
+
+    // A key that others can read is used, and said to be so after the first line.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (mut process, _) = Process::run(&["display", "--listen", "127.0.0.1:0", "--secret", &file]);
+    process.stderr.wait(Instant::now() + SOON, "warning", |line| line.contains("others can read"));
 }
 
 #[test]
