@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::unchecked_time_subtraction, reason = "a test may fail")]
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may spawn and read the real clock")]
 
+mod api;
 mod chaos;
 mod declarative;
 mod discovery;

@@ -99,10 +99,11 @@ async fn receive<T: DeserializeOwned>(recv: &mut RecvStream) -> T {
     postcard::from_bytes(&body).expect("a message")
 }
 
-/// Syncs with the victim as `person` and gives it records; what the victim knows, and how it ended the stream.
-async fn give(scene: &Scene, attacker: &Attacker, person: &Person, records: Vec<Record>) -> (Vec<Record>, CloseCode) {
+/// Syncs with the victim and gives it records; what the victim knows, and how it ended the stream.
+async fn give(scene: &Scene, attacker: &Attacker, records: Vec<Record>) -> (Vec<Record>, CloseCode) {
     let version = Version { run_id: 1, seq: 0 };
-    let me = person.record(person.id(), version, "me").sign;
+    let own = Person { key: attacker.key(), network: scene.network };
+    let me = own.record(own.id(), version, "me").sign;
     let open = Message::Open { root: 0, me, silent: vec![] };
     let bytes = [preamble(scene.network, "sync/1"), frame(&postcard::to_allocvec(&open).expect("encodes"))].concat();
     let (_connection, mut send, mut recv) = attacker.say(scene, Family::DISCOVERY.alpn(), &bytes).await;
@@ -146,7 +147,7 @@ async fn a_true_entry_of_a_stranger_is_taken() {
     let scene = Scene::new("hostile: control").await;
     let (attacker, person) = (Attacker::new(1).await, Person::new("person", scene.network));
     let record = person.record(person.id(), Version { run_id: 5, seq: 0 }, "true");
-    let (known, code) = give(&scene, &attacker, &person, vec![record]).await;
+    let (known, code) = give(&scene, &attacker, vec![record]).await;
     assert_eq!(code, CloseCode::Normal);
     assert_eq!(known.len(), 2, "the victim and its honest peer");
     assert!(eventually(Duration::from_secs(3), || tagged(&scene.victim, person.id(), "true")).await);
@@ -159,10 +160,10 @@ async fn an_entry_forged_in_the_name_of_an_honest_peer() {
     let honest = scene.honest.local().id();
     let newest = Version { run_id: u64::MAX - 1, seq: 0 };
     let forged = person.record(honest, newest, "forged");
-    let (_, code) = give(&scene, &attacker, &person, vec![forged]).await;
+    let (_, code) = give(&scene, &attacker, vec![forged]).await;
     assert_eq!(code, CloseCode::Undecodable);
     // Signed by its owner, but altered on the way.
-    let (known, _) = give(&scene, &attacker, &person, vec![]).await;
+    let (known, _) = give(&scene, &attacker, vec![]).await;
     let mut altered = known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
     let last = altered.body.len() - 1;
     altered.body[last] ^= 1;
@@ -171,7 +172,7 @@ async fn an_entry_forged_in_the_name_of_an_honest_peer() {
     let elsewhere = Person { network: NetworkId::from("elsewhere"), key: person.key.clone() };
     let foreign = elsewhere.record(person.id(), newest, "foreign");
     for lie in [altered, foreign] {
-        let (_, code) = give(&scene, &attacker, &person, vec![lie]).await;
+        let (_, code) = give(&scene, &attacker, vec![lie]).await;
         assert_eq!(code, CloseCode::Undecodable);
     }
     for network in [&scene.victim, &scene.honest] {
@@ -185,12 +186,12 @@ async fn a_stale_entry_of_an_honest_peer() {
     let scene = Scene::new("hostile: stale entry").await;
     let (attacker, person) = (Attacker::new(1).await, Person::new("replayer", scene.network));
     let honest = scene.honest.local().id();
-    let (known, _) = give(&scene, &attacker, &person, vec![]).await;
+    let (known, _) = give(&scene, &attacker, vec![]).await;
     let old = known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
     scene.honest.discovery().add_tags(["new"]);
     assert!(eventually(Duration::from_secs(5), || tagged(&scene.victim, honest, "new")).await);
     // An honest node may have something old, so the replay is no offence; it just changes nothing.
-    let (_, code) = give(&scene, &attacker, &person, vec![old]).await;
+    let (_, code) = give(&scene, &attacker, vec![old]).await;
     assert_eq!(code, CloseCode::Normal);
     assert!(tagged(&scene.victim, honest, "new"));
     scene.assert_unharmed().await;
@@ -202,13 +203,8 @@ async fn an_entry_in_the_name_of_the_victim_itself() {
     let (attacker, person) = (Attacker::new(1).await, Person::new("impostor", scene.network));
     let victim = scene.victim.local().id();
     let before = scene.victim.discovery().me().version();
-    let (_, code) = give(
-        &scene,
-        &attacker,
-        &person,
-        vec![person.record(victim, Version { run_id: u64::MAX - 1, seq: 0 }, "forged")],
-    )
-    .await;
+    let (_, code) =
+        give(&scene, &attacker, vec![person.record(victim, Version { run_id: u64::MAX - 1, seq: 0 }, "forged")]).await;
     assert_eq!(code, CloseCode::Undecodable);
     assert_eq!(scene.victim.discovery().me().version(), before);
     scene.assert_unharmed().await;

@@ -89,6 +89,10 @@ impl Attacker {
         Self(builder.bind_addr(loopback()).expect("an address").bind().await.expect("binds"))
     }
 
+    fn key(&self) -> SecretKey {
+        self.0.secret_key().clone()
+    }
+
     async fn connect(&self, scene: &Scene, alpn: &str) -> Connection {
         soon(self.0.connect(scene.addr(), alpn.as_bytes())).await.expect("connects")
     }
