@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use mosaik::{
-    Network, NetworkId, PeerId,
-    discovery::{DepartReason, Event, Events, Stats},
-    testing::{Sim, SimNode, Trace, eventually},
+    Network, NetworkId, PeerId, SecretKey,
+    discovery::{self, DepartReason, Event, Events, Stats},
+    network::NetworkBuilder,
+    testing::{Sim, SimNode, Trace, eventually, trace},
 };
 use tokio::time::{Instant, sleep};
 
@@ -192,6 +193,75 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(first, scenario(10), "and another one a different run");
 }
 
+/// A node on loopback QUIC, in a network of its own per test.
+fn loopback(name: &str) -> NetworkBuilder {
+    trace();
+    Network::builder(NetworkId::from(name)).with_listen(([127, 0, 0, 1], 0).into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_one_process_find_each_other_without_any_bootstrap() {
+    let mut networks = Vec::new();
+    let begun = Instant::now();
+    for n in 1..=10 {
+        networks.push(loopback("same process").build().await.expect("starts"));
+        if n == 2 {
+            let begun = Instant::now();
+            assert!(eventually(secs(10), || converged(&networks, 2)).await);
+            eprintln!("two nodes knew each other {:?} after the second was built", begun.elapsed());
+        }
+    }
+    assert!(eventually(secs(60), || converged(&networks, 10)).await);
+    eprintln!("10 nodes were built and knew each other after {:?}", begun.elapsed());
+    for network in &networks {
+        network.shutdown().await;
+        assert_eq!(network.task_probe().names(), Vec::<&str>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bootstrap_peer_may_be_named_by_host_and_unknown_ones_do_not_hinder() {
+    let apart = || discovery::Config::builder().with_rendezvous(false);
+    let first = loopback("named by host").with_discovery(apart()).build().await.expect("starts");
+    let addr = first.local().addr();
+    let port = addr.ip_addrs().next().expect("listens").port();
+    let second = loopback("named by host")
+        .with_discovery(apart())
+        .with_bootstrap(format!("{}@no-such-host.invalid:1", PeerId::from(SecretKey::from_bytes(&[9; 32]).public())))
+        .with_bootstrap(format!("{}@localhost:{port}", first.local().id()))
+        .build()
+        .await
+        .expect("starts");
+    assert!(eventually(secs(10), || knows(&first, second.local().id()) && knows(&second, first.local().id())).await);
+
+    let third = loopback("named by host").with_discovery(apart()).build().await.expect("starts");
+    third.discovery().sync_with(addr.clone()).await.expect("reaches it");
+    assert!(knows(&third, second.local().id()) && knows(&first, third.local().id()), "on return");
+    second.shutdown().await;
+    first.shutdown().await;
+    assert!(third.discovery().sync_with(addr).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_remembered_in_the_data_directory_are_dialled_at_start() {
+    let (home, away) = (tempfile::tempdir().expect("creates"), discovery::Config::builder().with_rendezvous(false));
+    let start = || loopback("remembered").with_discovery(away.clone());
+    let other = start().build().await.expect("starts");
+    let first = start().with_data_dir(home.path()).with_bootstrap(other.local().addr()).build().await.expect("starts");
+    let id = first.local().id();
+    assert!(eventually(secs(10), || knows(&first, other.local().id()) && knows(&other, id)).await);
+    assert!(eventually(secs(10), || home.path().join("known-peers").exists()).await);
+    drop(first);
+
+    let again = start().with_data_dir(home.path()).build().await.expect("starts");
+    assert_eq!(again.local().id(), id);
+    assert!(eventually(secs(10), || knows(&again, other.local().id())).await, "without a bootstrap");
+
+    std::fs::write(home.path().join("known-peers"), b"garbage").expect("writes");
+    drop(again);
+    start().with_data_dir(home.path()).build().await.expect("starts all the same").shutdown().await;
+}
+
 /// `n` nodes join through three bootstrap peers and converge; then a minute of steady state is measured.
 fn at_scale(n: usize, seed: u64) {
     Sim::run(seed, |sim| async move {
@@ -227,11 +297,11 @@ fn at_scale(n: usize, seed: u64) {
 }
 
 #[test]
+#[ignore = "takes minutes without optimisation"]
 fn two_hundred_nodes_join_through_three_bootstraps_and_stay_cheap() {
     at_scale(200, 11);
 }
 
-/// `cargo test --release --test basic a_thousand_nodes -- --ignored --nocapture`
 #[test]
 #[ignore = "takes minutes"]
 fn a_thousand_nodes_join_through_three_bootstraps_and_stay_cheap() {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Nodes of this process that a starting node dials.
-const RENDEZVOUS_CONTACTS: usize = 3;
+const RENDEZVOUS_CONTACTS: usize = 2;
 /// Remembered peers that a starting node dials.
 const REMEMBERED_CONTACTS: usize = 16;
 /// Attempts to reach a contact that is not a bootstrap peer.

@@ -180,9 +180,12 @@ impl Core {
         now: Now,
     ) -> Result<Self, super::EntryError> {
         let local = Local::new(said, run_id, network, secret, &config, now)?;
+        let mut rng = SmallRng::from_seed(seed);
+        // First contact is a sync already.
+        let next_sync = now + config.sync_every.mul_f64(rng.random_range(0.2..1.0));
         Ok(Self {
             network,
-            rng: SmallRng::from_seed(seed),
+            rng,
             catalog: Catalog::new(local.entry().clone()),
             local,
             peers: BTreeMap::new(),
@@ -194,7 +197,7 @@ impl Core {
             dialling: BTreeMap::new(),
             pulls: Pulls::default(),
             neighbors: BTreeSet::new(),
-            next_sync: now,
+            next_sync,
             next_join: now,
             join_attempts: 0,
             next_forced_join: now,
