@@ -43,7 +43,8 @@ pub struct Config {
     pub announce_gap: Duration,
     /// Neighbours in the gossip overlay; default 5.
     pub neighbors: usize,
-    /// Messages that wait for one gossip neighbour; when full, the neighbour is dropped and looked for again. Default 4,096.
+    /// Frames of up to 64 KiB that wait for one gossip neighbour; when full, the neighbour is dropped and looked for
+    /// again. Default 256.
     pub neighbor_queue: usize,
     /// Events that wait for one subscriber of `events()`; when full, the oldest are dropped and counted. Default 4,096.
     pub event_buffer: usize,
@@ -73,7 +74,7 @@ impl Default for Config {
             session_timeout: Duration::from_secs(20),
             announce_gap: Duration::from_millis(50),
             neighbors: 5,
-            neighbor_queue: 4096,
+            neighbor_queue: 256,
             event_buffer: 4096,
             max_remembered: 256,
             farewell: Duration::from_millis(500),

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    announce::{Effect, FromLink, Neighbors, Overlay},
+    announce::{Effect, FromLink, Neighbors, Overlay, Packets},
     core::{Core, Input, Output, Purpose, Sign, Target, Want},
     rendezvous::Guest,
     session,
@@ -69,6 +69,9 @@ impl Worker {
                         self.feed(Input::Addr(addr));
                     }
                     self.overlay.tick(now);
+                    for peer in self.neighbors.flush_collected(now) {
+                        self.overlay.disconnected(peer, now);
+                    }
                     self.feed(Input::Tick);
                 }
             }
@@ -87,10 +90,10 @@ impl Worker {
             outputs.into_iter().for_each(|output| self.carry_out(output));
             let effects = self.overlay.take_effects();
             if effects.is_empty() {
-                let deadline = self.shared.instant(deadline);
-                return self.overlay.next_deadline().map_or(deadline, |at| at.min(deadline));
+                let others = [self.overlay.next_deadline(), self.neighbors.flush_at()];
+                return others.into_iter().flatten().fold(self.shared.instant(deadline), Instant::min);
             }
-            effects.into_iter().for_each(|effect| self.on_effect(effect));
+            self.on_effects(effects, false);
         }
     }
 
@@ -102,6 +105,8 @@ impl Worker {
                 if news {
                     self.overlay.hurry(now);
                 }
+                let effects = self.overlay.take_effects();
+                self.on_effects(effects, news);
             }
             Output::Join { peer, force } => self.overlay.join(peer, force, now),
             Output::Dial { target, purpose } => self.dial(target, purpose),
@@ -146,26 +151,39 @@ impl Worker {
         });
     }
 
-    fn on_effect(&mut self, effect: Effect) {
+    /// Carries out what one event in the overlay led to. A hint in it goes first: whether it is news decides how
+    /// urgently it is passed on.
+    fn on_effects(&mut self, effects: Vec<Effect>, mut urgent: bool) {
+        let mut news = false;
+        for effect in &effects {
+            if let Effect::Hint { hint, from } = *effect {
+                tracing::trace!(?hint, ?from, "hint");
+                let sign = Sign { hint, age: Duration::ZERO };
+                news |= self.shared.with_quietly(|core, now| core.on_gossip(sign, from, now));
+            }
+        }
+        if news {
+            self.overlay.hurry(Instant::now());
+            urgent = true;
+        }
+        effects.into_iter().for_each(|effect| self.on_effect(effect, urgent));
+    }
+
+    fn on_effect(&mut self, effect: Effect, urgent: bool) {
         match effect {
-            Effect::Send { to, packet, cause } => {
+            Effect::Send { to, packet, payload, cause } => {
                 if let Some(cause) = cause
+                    && !payload
                     && !self.shared.knows(to)
                 {
                     self.feed(Input::Introduced { peer: to, by: cause });
                 }
-                if !self.neighbors.send(to, packet) {
+                if !self.neighbors.send(to, packet, urgent || !payload) {
                     self.overlay.disconnected(to, Instant::now());
                 }
             }
             Effect::Release(peer) => self.neighbors.release(peer),
-            Effect::Hint { hint, from } => {
-                tracing::trace!(?hint, ?from, "hint");
-                let sign = Sign { hint, age: Duration::ZERO };
-                if self.shared.with_quietly(|core, now| core.on_gossip(sign, from, now)) {
-                    self.overlay.hurry(Instant::now());
-                }
-            }
+            Effect::Hint { .. } => {}
             Effect::NeighborUp(peer) => {
                 tracing::debug!(?peer, "neighbour up");
                 self.feed(Input::NeighborUp(peer));
@@ -185,14 +203,7 @@ impl Worker {
                     self.overlay.disconnected(peer, now);
                 }
             }
-            FromLink::Packet { peer, link, packet } => {
-                if self.neighbors.is_current(peer, link)
-                    && let Err(refusal) = self.overlay.receive(peer, &packet, now)
-                {
-                    tracing::debug!(?peer, %refusal, "gossip link refused");
-                    self.neighbors.refuse(peer);
-                }
-            }
+            FromLink::Packets { peer, link, packets } => self.on_packets(peer, link, packets, now),
             FromLink::Closed { peer, link, lost } => {
                 let counts = self.neighbors.closed(peer, link, lost);
                 if counts && (lost || !self.overlay.is_neighbor(&peer)) {
@@ -200,9 +211,25 @@ impl Worker {
                 }
             }
         }
-        // Effects come out in order, and hints are merged before the next message is read.
         let effects = self.overlay.take_effects();
-        effects.into_iter().for_each(|effect| self.on_effect(effect));
+        self.on_effects(effects, false);
+    }
+
+    fn on_packets(&mut self, peer: PeerId, link: u64, packets: Packets, now: Instant) {
+        for packet in packets.0 {
+            if !self.neighbors.is_current(peer, link) {
+                return;
+            }
+            if let Err(refusal) = self.overlay.receive(peer, &packet, now) {
+                tracing::debug!(?peer, %refusal, "gossip link refused");
+                self.neighbors.refuse(peer);
+            }
+            // What one message led to is carried out before the next is read.
+            let effects = self.overlay.take_effects();
+            // A payload that goes out without one having come in was asked for.
+            let asked_for = !effects.iter().any(|effect| matches!(effect, Effect::Hint { .. }));
+            self.on_effects(effects, asked_for);
+        }
     }
 
     fn on_connection(&self, event: Result<ConnectionEvent, broadcast::error::RecvError>) {
@@ -232,10 +259,10 @@ impl Worker {
         self.overlay.quit(now);
         for effect in self.overlay.take_effects() {
             if let Effect::Send { to, packet, .. } = effect {
-                self.neighbors.send(to, packet);
+                self.neighbors.send(to, packet, true);
             }
         }
-        if timeout(self.shared.config.farewell, self.neighbors.flush()).await.is_err() {
+        if timeout(self.shared.config.farewell, self.neighbors.finish()).await.is_err() {
             tracing::debug!("a neighbour did not take the farewell in time");
         }
         self.shared.close();

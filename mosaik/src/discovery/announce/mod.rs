@@ -21,17 +21,19 @@ use crate::network::{Family, Protocol};
 
 /// The longest message of the overlay, in bytes.
 const MAX_MESSAGE: usize = 4096;
+/// Messages are collected into frames of about this size, in bytes.
+const BATCH_BYTES: usize = 32 << 10;
 
 /// `gossip/1`: each direction of a neighbourhood is a stream of its own, opened by the sender.
 pub(super) struct Gossip;
 
 impl Protocol for Gossip {
-    type Message = Packet;
+    type Message = Packets;
     const FAMILY: Family = Family::DISCOVERY;
     const NAME: &'static str = "gossip/1";
-    const MAX_FRAME: usize = MAX_MESSAGE + 8;
+    const MAX_FRAME: usize = 2 * BATCH_BYTES;
 }
 
-/// An encoded message of the overlay.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Packet(pub(super) Bytes);
+/// Encoded messages of the overlay, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Packets(pub(super) Vec<Bytes>);

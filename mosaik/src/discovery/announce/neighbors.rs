@@ -1,5 +1,9 @@
 //! Links of the overlay: for each peer at most one outgoing stream with its own bounded queue and writer task, and
 //! one incoming stream with its own reader task. A slow peer fills its own queue and is dropped; nobody waits for it.
+//!
+//! Renewals of leases are most of the traffic and never urgent: they are collected per link for a moment, so that a
+//! network of a thousand nodes costs each link a few frames per second and not hundreds. Everything else goes at
+//! once and takes along what was collected before it, so the order is kept.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +16,15 @@ use std::{
 
 use bytes::Bytes;
 use iroh::EndpointAddr;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{catalog::Catalog, stats::Counters},
-    Gossip, Packet,
+    BATCH_BYTES, Gossip, Packets,
 };
 use crate::{
     network::{CloseCode, Incoming, Node},
@@ -28,16 +35,20 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(5);
 /// How long to wait for the address of a peer that was only named so far.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Messages that readers have taken and the worker has not; beyond it the streams' flow control holds.
-const INBOX: usize = 1024;
+/// Frames that readers have taken and the worker has not; beyond it the streams' flow control holds.
+const INBOX: usize = 256;
+/// Messages in one frame. The shortest that are collected have 190 bytes, so an honest peer's frame has fewer.
+const MAX_PACKETS: usize = 1024;
+/// How long messages that are not urgent are collected.
+const COLLECT: Duration = Duration::from_millis(200);
 
 /// What link tasks tell the worker.
 #[derive(Debug)]
 pub(in super::super) enum FromLink {
     /// A peer opened a stream.
     Opened { peer: PeerId, link: u64, stop: CancellationToken },
-    /// A message came.
-    Packet { peer: PeerId, link: u64, packet: Bytes },
+    /// Messages came.
+    Packets { peer: PeerId, link: u64, packets: Packets },
     /// The stream to a peer ended; `lost` unless it was released and lingered out.
     Closed { peer: PeerId, link: u64, lost: bool },
 }
@@ -51,6 +62,8 @@ pub(in super::super) struct Neighbors {
     queue: usize,
     outgoing: BTreeMap<PeerId, Outgoing>,
     incoming: BTreeMap<PeerId, (u64, CancellationToken)>,
+    /// When the links that have collected something are to be flushed.
+    flush_at: Option<Instant>,
     inbox: mpsc::Sender<FromLink>,
     next_link: Arc<AtomicU64>,
     /// Writers hold a clone; when all are gone, everything queued was delivered or given up.
@@ -59,7 +72,9 @@ pub(in super::super) struct Neighbors {
 
 struct Outgoing {
     link: u64,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Packets>,
+    collected: Packets,
+    collected_bytes: usize,
     stop: CancellationToken,
     released: watch::Sender<bool>,
 }
@@ -98,6 +113,7 @@ impl Neighbors {
             queue,
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            flush_at: None,
             inbox,
             next_link,
             writers: mpsc::channel(1),
@@ -106,28 +122,55 @@ impl Neighbors {
     }
 
     /// Queues a message for a peer. False when its queue is full: then its link was dropped.
-    pub(in super::super) fn send(&mut self, to: PeerId, packet: Bytes) -> bool {
-        if let Some(out) = self.outgoing.get(&to) {
-            out.released.send_replace(false);
-            match out.queue.try_send(packet) {
-                Ok(()) => return true,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    tracing::debug!(peer = ?to, "a neighbour's queue is full; dropping the link");
-                    self.drop_outgoing(to);
-                    return false;
-                }
-                // The writer has ended and its notice is on the way: a new link takes its place.
-                Err(mpsc::error::TrySendError::Closed(packet)) => return self.open(to, packet),
-            }
+    pub(in super::super) fn send(&mut self, to: PeerId, packet: Bytes, urgent: bool) -> bool {
+        // A writer that has ended is replaced; its notice is on the way and will not count.
+        if self.outgoing.get(&to).is_none_or(|out| out.queue.is_closed()) {
+            self.open(to);
         }
-        self.open(to, packet)
+        let Some(out) = self.outgoing.get_mut(&to) else { return false };
+        out.released.send_if_modified(|released| std::mem::take(released));
+        out.collected_bytes += packet.len();
+        out.collected.0.push(packet);
+        if !urgent && out.collected_bytes < BATCH_BYTES {
+            self.flush_at.get_or_insert_with(|| Instant::now() + COLLECT);
+            return true;
+        }
+        self.flush_link(to)
     }
 
-    fn open(&mut self, to: PeerId, packet: Bytes) -> bool {
+    /// When [`Self::flush_collected`] is due.
+    pub(in super::super) const fn flush_at(&self) -> Option<Instant> {
+        self.flush_at
+    }
+
+    /// Sends what was collected for long enough; the peers whose queues were full and whose links were dropped.
+    pub(in super::super) fn flush_collected(&mut self, now: Instant) -> Vec<PeerId> {
+        if self.flush_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.flush_at = None;
+        let waiting: Vec<PeerId> =
+            self.outgoing.iter().filter(|(_, out)| !out.collected.0.is_empty()).map(|(peer, _)| *peer).collect();
+        waiting.into_iter().filter(|peer| !self.flush_link(*peer)).collect()
+    }
+
+    fn flush_link(&mut self, to: PeerId) -> bool {
+        let Some(out) = self.outgoing.get_mut(&to) else { return true };
+        out.collected_bytes = 0;
+        match out.queue.try_send(std::mem::take(&mut out.collected)) {
+            // When the writer has ended, its notice is on the way.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::debug!(peer = ?to, "a neighbour's queue is full; dropping the link");
+                self.drop_outgoing(to);
+                false
+            }
+        }
+    }
+
+    fn open(&mut self, to: PeerId) {
         let link = self.next_link.fetch_add(1, Ordering::Relaxed);
         let (queue, receiver) = mpsc::channel(self.queue);
-        // The queue is new and holds at least one.
-        let queued = queue.try_send(packet).is_ok();
         let (released, is_released) = watch::channel(false);
         let stop = self.cancel.child_token();
         let writer = Writer {
@@ -139,18 +182,18 @@ impl Neighbors {
             released: is_released,
             _alive: self.writers.0.clone(),
         };
-        self.outgoing.insert(to, Outgoing { link, queue, stop: stop.clone(), released });
+        let (collected, stop_writer) = (Packets::default(), stop.clone());
+        self.outgoing.insert(to, Outgoing { link, queue, collected, collected_bytes: 0, stop, released });
         let inbox = self.inbox.clone();
         self.node.tasks().spawn("gossip-out", async move {
             let lost = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop_writer.cancelled() => return,
                 lost = writer.run() => lost,
             };
             // The worker is gone only when the node is.
             let _ = inbox.send(FromLink::Closed { peer: to, link, lost }).await;
         });
-        queued
     }
 
     /// The link to a peer is not needed any more; it closes unless it is used again soon.
@@ -208,7 +251,9 @@ impl Neighbors {
     }
 
     /// Ends every outgoing link after what is queued. Resolves when the peers have taken it; bound it from outside.
-    pub(in super::super) async fn flush(mut self) {
+    pub(in super::super) async fn finish(mut self) {
+        let peers: Vec<PeerId> = self.outgoing.keys().copied().collect();
+        peers.into_iter().for_each(|peer| _ = self.flush_link(peer));
         self.outgoing.clear();
         drop(self.writers.0);
         let none = self.writers.1.recv().await;
@@ -222,7 +267,7 @@ struct Writer {
     peer: PeerId,
     catalog: watch::Receiver<Catalog>,
     counters: Arc<Counters>,
-    queue: mpsc::Receiver<Bytes>,
+    queue: mpsc::Receiver<Packets>,
     released: watch::Receiver<bool>,
     _alive: mpsc::Sender<()>,
 }
@@ -251,10 +296,10 @@ impl Writer {
             };
             tokio::select! {
                 biased;
-                packet = self.queue.recv() => {
-                    let Some(packet) = packet else { break false };
-                    self.counters.gossip.sent(packet.len());
-                    if sender.send(&Packet(packet)).await.is_err() {
+                packets = self.queue.recv() => {
+                    let Some(packets) = packets else { break false };
+                    packets.0.iter().for_each(|packet| self.counters.gossip.sent(packet.len()));
+                    if sender.send(&packets).await.is_err() {
                         return true;
                     }
                 }
@@ -307,9 +352,14 @@ impl Door {
                     received = link.recv() => received,
                 };
                 match received {
-                    Ok(Some(Packet(packet))) => {
-                        counters.gossip.received(packet.len());
-                        if inbox.send(FromLink::Packet { peer, link: id, packet }).await.is_err() {
+                    Ok(Some(packets)) if packets.0.len() > MAX_PACKETS => {
+                        tracing::debug!(?peer, count = packets.0.len(), "gossip link refused: too many messages in a frame");
+                        link.close(CloseCode::TooLarge);
+                        break true;
+                    }
+                    Ok(Some(packets)) => {
+                        packets.0.iter().for_each(|packet| counters.gossip.received(packet.len()));
+                        if inbox.send(FromLink::Packets { peer, link: id, packets }).await.is_err() {
                             return;
                         }
                     }

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::primitives::{NetworkId, PeerId};
 
+/// How an encoded broadcast begins: the indices of two nested enums.
+const PAYLOAD: [u8; 2] = [1, 0];
 /// Hops that a payload may have made. Overlays of a million nodes need about ten.
 const MAX_HOPS: u16 = 1000;
 /// How long ids of hints are collected before they are sent to lazy neighbours: when there is news among them, which
@@ -44,10 +46,12 @@ const ENOUGH_NEIGHBORS: usize = 3;
 /// What the overlay wants done or known.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Effect {
-    /// Queue a message for a peer, opening a link if there is none.
+    /// Queue a message for a peer, opening a link if there is none. A `payload` is a hint, which is not urgent unless it
+    /// is news; `cause` sent the message that led to this.
     Send {
         to: PeerId,
         packet: Bytes,
+        payload: bool,
         cause: Option<PeerId>,
     },
     /// The link to the peer is not needed any more once its queue is empty.
@@ -190,7 +194,10 @@ impl Overlay {
                         continue;
                     }
                     match postcard::to_allocvec(&message) {
-                        Ok(packet) => effects.push(Effect::Send { to, packet: packet.into(), cause }),
+                        Ok(packet) => {
+                            let payload = packet.starts_with(&PAYLOAD);
+                            effects.push(Effect::Send { to, packet: packet.into(), payload, cause });
+                        }
                         Err(error) => debug_assert!(false, "{error}"),
                     }
                 }
@@ -223,10 +230,10 @@ impl Overlay {
 }
 
 /// The payload of an encoded broadcast, `None` when the message is another one. The protocol's types keep it private,
-/// so this reads their encoding: two enum indices (1, 0), a message id of 32 bytes, the length-prefixed payload, and the
+/// so this reads their encoding: [`PAYLOAD`], a message id of 32 bytes, the length-prefixed payload, and the
 /// scope (0 and a hop count).
 fn payload_of(packet: &[u8]) -> Option<Result<&[u8], Refusal>> {
-    let rest = packet.strip_prefix(&[1, 0])?;
+    let rest = packet.strip_prefix(&PAYLOAD)?;
     let read = || {
         let (_id, content, scope): ([u8; 32], &[u8], (u8, u16)) = postcard::from_bytes(rest).ok()?;
         (content.len() == HINT_BYTES && scope.0 == 0 && scope.1 <= MAX_HOPS).then_some(content)

@@ -26,6 +26,8 @@ pub(super) struct Local {
     issued: Now,
     /// Whether the hint has not been broadcast yet.
     fresh: bool,
+    /// Whether the next announcement is news to somebody and not just a renewal.
+    news: bool,
     announced_at: Option<Now>,
     /// When the next announcement is due, be it news or a renewal.
     due: Now,
@@ -53,6 +55,7 @@ impl Local {
             hint,
             issued: now,
             fresh: true,
+            news: true,
             announced_at: None,
             due: now,
             next_adoption: now,
@@ -81,6 +84,7 @@ impl Local {
 
     /// Announces at once, or a little later if an announcement has just been made.
     pub(super) fn announce_soon(&mut self, now: Now) {
+        self.news = true;
         self.due = self.due.min(now);
     }
 
@@ -134,11 +138,11 @@ impl Core {
             self.local.due = earliest;
             return;
         }
-        let news = self.local.fresh;
-        if !news {
+        if !self.local.fresh {
             self.local.beat(self.local.hint.beat + 1, Kind::Alive, &self.config, now);
         }
         self.local.fresh = false;
+        let news = std::mem::take(&mut self.local.news);
         self.local.announced_at = Some(now);
         self.local.due = now + jitter(&mut self.rng, self.config.renew_every, 0.1);
         self.outputs.push(Output::Broadcast { hint: self.local.hint, news });
