@@ -184,7 +184,7 @@ async fn an_entry_forged_in_the_name_of_an_honest_peer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_entry_of_an_honest_peer() {
     let scene = Scene::new("hostile: stale entry").await;
-    let (attacker, person) = (Attacker::new(1).await, Person::new("replayer", scene.network));
+    let attacker = Attacker::new(1).await;
     let honest = scene.honest.local().id();
     let (known, _) = give(&scene, &attacker, vec![]).await;
     let old = known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
