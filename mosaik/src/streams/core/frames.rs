@@ -20,8 +20,8 @@ pub(crate) const HEADER: usize = 16;
 pub(crate) const ITEM_HEADER: usize = 4;
 /// The most bytes a batch has, unless it is one larger item.
 pub(crate) const MAX_BATCH: usize = 256 << 10;
-/// Memory set aside when a batch begins; more only as its bytes arrive, so that a header alone costs nothing.
-const READ_AHEAD: usize = 64 << 10;
+/// The least memory set aside for what arrives. The most is [`MAX_BATCH`] at a time: a header alone costs little.
+const READ_AHEAD: usize = 32 << 10;
 
 /// The header of a batch.
 pub(crate) fn batch_header(first: u64, items: u64, bytes: usize) -> Bytes {
@@ -85,8 +85,12 @@ impl FrameReader {
 
     /// How much memory the next bytes want: what is left of the batch, within reason.
     fn expected(&self) -> usize {
-        let missing = self.bytes_left.saturating_sub(self.buffer.len());
-        missing.clamp(FIRST_READ, READ_AHEAD.max(self.buffer.len()))
+        let batch = match self.buffer.first_chunk() {
+            _ if self.bytes_left > 0 => self.bytes_left,
+            Some(length) => HEADER + u32::from_le_bytes(*length) as usize,
+            None => 0,
+        };
+        batch.saturating_sub(self.buffer.len()).clamp(READ_AHEAD, MAX_BATCH)
     }
 
     /// The next frame, if it is there; after an error nothing more.
@@ -169,9 +173,6 @@ impl FrameReader {
     }
 }
 
-/// Memory for the first bytes after a pause.
-const FIRST_READ: usize = 4 << 10;
-
 /// The payload of the first item of whole framed items, and what follows it.
 pub(crate) fn split_item(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = data.split_first_chunk::<ITEM_HEADER>()?;
@@ -247,7 +248,7 @@ mod tests {
                 reader.push(part);
                 while let Ok(Some(_)) = reader.next_frame() {}
             }
-            prop_assert!(reader.buffer.capacity() <= 2 * READ_AHEAD);
+            prop_assert!(reader.buffer.capacity() <= 2 * MAX_BATCH);
         }
     }
 
