@@ -297,7 +297,6 @@ fn at_scale(n: usize, seed: u64) {
 }
 
 #[test]
-#[ignore = "takes minutes without optimisation"]
 fn two_hundred_nodes_join_through_three_bootstraps_and_stay_cheap() {
     at_scale(200, 11);
 }

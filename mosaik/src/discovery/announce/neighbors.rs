@@ -128,7 +128,7 @@ impl Neighbors {
             self.open(to);
         }
         let Some(out) = self.outgoing.get_mut(&to) else { return false };
-        out.released.send_if_modified(|released| std::mem::take(released));
+        out.released.send_if_modified(std::mem::take);
         out.collected_bytes += packet.len();
         out.collected.0.push(packet);
         if !urgent && out.collected_bytes < BATCH_BYTES {
@@ -353,7 +353,11 @@ impl Door {
                 };
                 match received {
                     Ok(Some(packets)) if packets.0.len() > MAX_PACKETS => {
-                        tracing::debug!(?peer, count = packets.0.len(), "gossip link refused: too many messages in a frame");
+                        tracing::debug!(
+                            ?peer,
+                            count = packets.0.len(),
+                            "gossip link refused: too many messages in a frame"
+                        );
                         link.close(CloseCode::TooLarge);
                         break true;
                     }
