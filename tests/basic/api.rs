@@ -62,7 +62,7 @@ async fn network_example() -> anyhow::Result<()> {
     assert_eq!(n1.local().id(), SecretKey::from_bytes(&seed).public().into());
     let mut events = n0.discovery().events();
     n0.discovery().sync_with(n1.local().addr()).await?;
-    let entry = n0.discovery().catalog().get(&n1.local().id()).cloned().expect("synced");
+    let entry = n0.discovery().catalog().get(n1.local().id()).cloned().expect("synced");
     assert!(entry.tags().contains("eu") && entry.tags().contains(Tag::from("matcher")));
     assert!(n0.discovery().catalog().peers().any(|peer| peer.id() == n1.local().id()));
     n1.discovery().add_tags(["leader"]);
@@ -70,7 +70,7 @@ async fn network_example() -> anyhow::Result<()> {
     let changed = async {
         loop {
             let catalog = n0.discovery().catalog();
-            let tags = catalog.get(&n1.local().id()).map(|entry| entry.tags().clone()).unwrap_or_default();
+            let tags = catalog.get(n1.local().id()).map(|entry| entry.tags().clone()).unwrap_or_default();
             if tags.contains("leader") && !tags.contains("eu") {
                 break;
             }
@@ -80,7 +80,7 @@ async fn network_example() -> anyhow::Result<()> {
     timeout(DEADLINE, changed).await?;
     timeout(DEADLINE, n1.shutdown()).await?;
     timeout(DEADLINE, async {
-        while n0.discovery().catalog().get(&n1.local().id()).is_some() {
+        while n0.discovery().catalog().get(n1.local().id()).is_some() {
             events.next().await;
         }
     })
