@@ -28,6 +28,7 @@ pages! {
     levels "src/levels.md"
     operations "src/operations.md"
     protocols "src/protocols.md"
+    benchmarks "src/benchmarks.md"
     decisions "src/decisions.md"
 }
 

@@ -1,0 +1,135 @@
+//! Which benches there are, with what load, and the alternation of their runs.
+
+use anyhow::Result;
+
+use crate::{
+    child::{self, Common},
+    conditions,
+    table::{Samples, Section, Shown},
+    work::{Who, Work},
+};
+
+const ITEMS: Shown = Shown { figure: "items", unit: "k items/s", digits: 0, scale: 1e3 };
+const MEGABYTES: Shown = Shown { figure: "megabytes", unit: "MB/s", digits: 0, scale: 1.0 };
+const MEMORY: Shown = Shown { figure: "memory", unit: "MB resident, peak", digits: 0, scale: 1.0 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Bench {
+    /// One to one at 32 B, 1 KiB and 64 KiB.
+    Stream,
+    /// 1 KiB to 4 and to 16 consumers.
+    Fanout,
+    /// One item of 32 B in flight.
+    Latency,
+    /// 2, 5, 10 and 20 nodes.
+    Topology,
+    /// Two ready nodes, again and again.
+    Subscribe,
+}
+
+/// How much of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub runs: usize,
+    pub seconds: f64,
+    pub tries: usize,
+}
+
+/// One line of the table before it is run.
+#[derive(Debug)]
+pub struct Plan {
+    pub name: String,
+    pub work: Work,
+    pub shown: Vec<Shown>,
+    pub contenders: Vec<Who>,
+}
+
+pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
+    let seconds = effort.seconds;
+    match bench {
+        Bench::Stream => [(32, "32 B"), (1 << 10, "1 KiB"), (64 << 10, "64 KiB")]
+            .into_iter()
+            .map(|(size, name)| {
+                let mut contenders = vec![Who::Ours, Who::Peer, Who::Raw];
+                contenders.extend((size == 64 << 10).then_some(Who::RawBytes));
+                Plan {
+                    name: format!("stream 1:1, {name}"),
+                    work: Work::Stream { size, receivers: 1, seconds },
+                    shown: vec![ITEMS, MEGABYTES, MEMORY],
+                    contenders,
+                }
+            })
+            .collect(),
+        Bench::Fanout => [4, 16]
+            .into_iter()
+            .map(|receivers| Plan {
+                name: format!("fan-out 1:{receivers}, 1 KiB, delivered"),
+                work: Work::Stream { size: 1 << 10, receivers, seconds },
+                shown: vec![ITEMS, MEMORY],
+                contenders: vec![Who::Ours, Who::Peer, Who::Raw],
+            })
+            .collect(),
+        Bench::Latency => vec![Plan {
+            name: "one 32 B item in flight".to_owned(),
+            work: Work::Latency { items: 20_000 },
+            shown: vec![
+                Shown { figure: "p50", unit: "us, p50", digits: 1, scale: 1.0 },
+                Shown { figure: "p99", unit: "us, p99", digits: 1, scale: 1.0 },
+            ],
+            contenders: vec![Who::Ours, Who::Peer, Who::Raw],
+        }],
+        Bench::Topology => [2, 5, 10, 20]
+            .into_iter()
+            .map(|nodes| Plan {
+                name: format!("topology, {nodes} nodes"),
+                work: Work::Topology { nodes },
+                shown: vec![
+                    Shown { figure: "ready", unit: "s until all are built", digits: 3, scale: 1.0 },
+                    Shown { figure: "known", unit: "s until all know all", digits: 3, scale: 1.0 },
+                    Shown { figure: "total", unit: "s until a stream reaches all, too", digits: 3, scale: 1.0 },
+                    MEMORY,
+                ],
+                contenders: vec![Who::Ours, Who::Peer],
+            })
+            .collect(),
+        Bench::Subscribe => vec![Plan {
+            name: format!("two ready nodes subscribe, {} times per run", effort.tries),
+            work: Work::Subscribe { tries: effort.tries, limit: 10.0 },
+            shown: vec![
+                Shown { figure: "percent", unit: "% in under 1 s", digits: 1, scale: 1.0 },
+                Shown { figure: "p50", unit: "ms to the first item, p50", digits: 1, scale: 1.0 },
+                Shown { figure: "max", unit: "ms to the first item, max", digits: 1, scale: 1.0 },
+            ],
+            contenders: vec![Who::Ours, Who::Peer],
+        }],
+    }
+}
+
+/// Runs the contenders in turn, round by round. A contender that keeps failing is left out of the rest of its bench.
+pub async fn run(plan: Plan, runs: usize, common: &Common, without: &[Who]) -> Result<Section> {
+    let mut samples = Samples::default();
+    let mut contenders = plan.contenders;
+    contenders.retain(|who| !without.contains(who));
+    for round in 0..runs {
+        for who in contenders.clone() {
+            match child::run(who, &plan.work, common).await {
+                Ok((figures, failed)) => {
+                    eprintln!(
+                        "{} {}/{runs} {who:?} load {:.1}: {figures:.1?}",
+                        plan.name,
+                        round + 1,
+                        conditions::load()
+                    );
+                    samples.rounds.entry(who).or_default().push(figures);
+                    *samples.retries.entry(who).or_default() += failed;
+                }
+                Err(error) => {
+                    eprintln!("{}: without {who:?} from here: {error:#}", plan.name);
+                    *samples.retries.entry(who).or_default() += child::TRIES;
+                    contenders.retain(|other| *other != who);
+                }
+            }
+        }
+    }
+    Ok(Section { name: plan.name, shown: plan.shown, samples })
+}

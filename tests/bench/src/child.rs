@@ -1,0 +1,70 @@
+//! Runs of one contender, each in a fresh process: this program again, with a hidden subcommand.
+
+use std::{env, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    contender::{peer, raw},
+    work::{self, Figures, Who, Work},
+};
+
+/// Tries of one run before its bench fails.
+pub const TRIES: usize = 4;
+
+/// What a child is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Task {
+    who: Who,
+    work: Work,
+}
+
+/// What all runs have in common.
+#[derive(Clone, Debug)]
+pub struct Common {
+    pub relay: String,
+    /// Transport settings of plain iroh (see `quic`).
+    pub quic: String,
+    pub timeout: Duration,
+}
+
+/// The body of a child: runs and prints the figures as one line of JSON.
+pub async fn serve(task: &str) -> Result<()> {
+    let task: Task = serde_json::from_str(task).context("not for use by hand")?;
+    let figures = work::run(task.who, &task.work).await?;
+    println!("{}", serde_json::to_string(&figures)?);
+    // Shutting down is not part of any figure.
+    std::process::exit(0)
+}
+
+/// Runs until it succeeds. Returns the figures and how many tries failed.
+pub async fn run(who: Who, work: &Work, common: &Common) -> Result<(Figures, usize)> {
+    let mut failed = 0;
+    loop {
+        match once(who, work, common).await {
+            Ok(figures) => return Ok((figures, failed)),
+            Err(error) => {
+                failed += 1;
+                eprintln!("  {who:?} {work:?}: try {failed} of {TRIES} failed: {error:#}");
+                ensure!(failed < TRIES, "{who:?} {work:?} failed {failed} times: {error:#}");
+            }
+        }
+    }
+}
+
+async fn once(who: Who, work: &Work, common: &Common) -> Result<Figures> {
+    let task = serde_json::to_string(&Task { who, work: work.clone() })?;
+    let output = Command::new(env::current_exe()?)
+        .args(["child", &task])
+        .env(peer::RELAY, &common.relay)
+        .env("RUST_BACKTRACE", "0")
+        .env(raw::SETTINGS, &common.quic)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(common.timeout, output).await.context("timed out")??;
+    ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    serde_json::from_slice(&output.stdout).context("no figures")
+}

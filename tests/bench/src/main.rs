@@ -1,0 +1,150 @@
+//! Measures the framework beside the registry crate of the same name and beside plain iroh, in one run.
+//!
+//! The parent process starts a child per run (`child`), which runs one load for one contender (`work`, `contender`);
+//! it alternates the contenders and prints a Markdown table (`table`) with the conditions (`conditions`).
+
+mod benches;
+mod child;
+mod conditions;
+mod contender;
+mod item;
+mod quic;
+mod table;
+mod tune;
+mod work;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::{net::TcpStream, time::timeout};
+
+use benches::{Bench, Effort};
+use child::Common;
+use work::Who;
+
+#[derive(Debug, Parser)]
+#[command(about = "Side-by-side benches; prints a Markdown table", args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Benches to run; all of them if none is named.
+    benches: Vec<Bench>,
+    /// Leave the peer out; then no relay is needed.
+    #[arg(long)]
+    without_peer: bool,
+    /// Leave the framework itself out.
+    #[arg(long)]
+    without_ours: bool,
+    /// Leave plain iroh out.
+    #[arg(long)]
+    without_raw: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Runs of each contender per bench.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// How long a stream is measured, in seconds.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Pairs of nodes per run of `subscribe`.
+    #[arg(long, default_value_t = 20)]
+    tries: usize,
+    /// A run that takes longer is tried again, in seconds.
+    #[arg(long, default_value_t = 30)]
+    timeout: u64,
+    /// The peer's home relay: its nodes are not built before they have reached one.
+    #[arg(long, default_value = "http://127.0.0.1:3340")]
+    relay: String,
+    /// Transport settings of plain iroh, `name=value` separated by commas (see src/quic.rs), or `stock`.
+    #[arg(long, default_value = "")]
+    quic: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure transport settings of plain iroh against the framework's.
+    Tune {
+        /// Each as for --quic.
+        #[arg(required = true)]
+        variants: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    #[command(hide = true)]
+    Child { task: String },
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let args = Args::parse();
+    match args.command {
+        Some(Command::Child { task }) => child::serve(&task).await,
+        Some(Command::Tune { variants, options }) => tune::run(&variants, options.effort(), &options.common()).await,
+        None => compare(args).await,
+    }
+}
+
+async fn compare(args: Args) -> Result<()> {
+    let mut without = Vec::new();
+    if args.without_peer {
+        without.push(Who::Peer);
+    } else {
+        require_relay(&args.options.relay).await?;
+    }
+    if args.without_ours {
+        without.push(Who::Ours);
+    }
+    if args.without_raw {
+        without.extend([Who::Raw, Who::RawBytes]);
+    }
+    let all = [Bench::Stream, Bench::Fanout, Bench::Latency, Bench::Topology, Bench::Subscribe];
+    let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };
+    let (effort, common) = (args.options.effort(), args.options.common());
+    let mut sections = Vec::new();
+    for plan in benches.into_iter().flat_map(|bench| benches::plans(bench, effort)) {
+        sections.push(benches::run(plan, effort.runs, &common, &without).await?);
+    }
+    let columns = [
+        (Who::Ours, "mosaik"),
+        (Who::Peer, "peer"),
+        (Who::Raw, "plain iroh"),
+        (Who::RawBytes, "plain iroh, bytes only"),
+    ];
+    let pairs = [(Who::Ours, Who::Peer, "mosaik / peer"), (Who::Ours, Who::Raw, "mosaik / iroh")];
+    println!("{}\n", conditions::describe(effort.runs, effort.seconds, &common.quic));
+    println!("{}", table::render(&sections, &columns, &pairs));
+    Ok(())
+}
+
+/// The peer would wait for ever without one.
+async fn require_relay(relay: &str) -> Result<()> {
+    let host = relay.trim_start_matches("http://").trim_end_matches('/');
+    let answer = timeout(Duration::from_secs(2), TcpStream::connect(host)).await;
+    answer.ok().and_then(Result::ok).map(drop).with_context(|| {
+        format!(
+            "no relay answers at {relay}, and the peer starts no node without one. Run one beside this program:\n\
+             \x20   cargo install iroh-relay --locked --features server\n\
+             \x20   iroh-relay --dev\n\
+             or leave the peer out with --without-peer"
+        )
+    })
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        Effort { runs: self.runs, seconds: self.seconds, tries: self.tries }
+    }
+
+    fn common(&self) -> Common {
+        Common { relay: self.relay.clone(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
+    }
+}
