@@ -62,7 +62,7 @@ pub enum OnLag {
     /// The producer runs at the pace of its fastest subscriber. A subscriber whose queue is full while another one has
     /// nothing left to take, or that takes nothing for 2 s, is closed with `TooSlow`.
     ///
-    /// So that equals do not close each other, a full subscriber may hold up another one for 200 ms without any
+    /// So that equals do not close each other, a full subscriber may hold up another one for 500 ms without any
     /// progress, or for 2 s in which it never gets down to half of its queue.
     #[default]
     Disconnect,

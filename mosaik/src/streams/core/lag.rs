@@ -18,7 +18,7 @@ use super::{SubId, log::Cursor};
 use crate::streams::limits::OnLag;
 
 /// How long a full subscriber that makes no progress may hold up one that is starving.
-pub(crate) const GRACE: Duration = Duration::from_millis(200);
+pub(crate) const GRACE: Duration = Duration::from_millis(500);
 /// The same for one that makes some progress.
 const DRAG: Duration = Duration::from_secs(2);
 
