@@ -1,0 +1,309 @@
+//! What only a leader does: append, replicate, count acknowledgements, commit, and notice that it has lost its quorum.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Entry, Index, Member, Mutant, Output, Payload, Proposal, Raft, Refusal, Role, Write,
+    message::{Conflict, Message},
+    progress::{Mode, Progress},
+    read::LeaderReads,
+};
+
+/// The state of a leadership.
+#[derive(Debug)]
+pub(super) struct Leader {
+    pub progress: BTreeMap<Member, Progress>,
+    /// The no-op that opened the term; nothing is decided before it is committed.
+    pub first: Index,
+    /// Heartbeat rounds sent.
+    pub round: u64,
+    pub heartbeat_at: u64,
+    quorum_at: u64,
+    pub autopilot_at: u64,
+    /// Leadership is being handed to this member, until this time.
+    pub transfer: Option<(Member, u64)>,
+    /// Who asked to be taken in, and as observer or not. Bounded by the table of peers.
+    pub joining: BTreeMap<Member, bool>,
+    pub reads: LeaderReads,
+}
+
+impl Raft {
+    pub(super) fn become_leader(&mut self) {
+        let now = self.now.mono;
+        let last = self.log.last();
+        let others = self.log.membership().everyone().into_iter().filter(|member| *member != self.me);
+        self.leader = None;
+        self.role = Role::Leader(Box::new(Leader {
+            progress: others.map(|member| (member, Progress::new(last.index + 1, now))).collect(),
+            first: last.index + 1,
+            round: 0,
+            heartbeat_at: now,
+            quorum_at: now + self.settings.election_max,
+            autopilot_at: now,
+            transfer: None,
+            joining: BTreeMap::new(),
+            reads: LeaderReads::default(),
+        }));
+        self.catching = None;
+        self.installing = None;
+        self.append(vec![Payload::Noop]);
+        self.leader_tick();
+    }
+
+    /// Leaves leadership, if it has it: what waits for it fails.
+    pub(super) fn drop_leadership(&mut self) {
+        if let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Follower) {
+            self.fail_leader_reads(leader.reads);
+        }
+    }
+
+    pub(super) fn leader_tick(&mut self) {
+        let now = self.now.mono;
+        let Self { role: Role::Leader(leader), settings, .. } = self else { return };
+        if leader.transfer.is_some_and(|(_, until)| now >= until) {
+            leader.transfer = None;
+        }
+        if now >= leader.quorum_at {
+            leader.quorum_at = now + settings.election_max;
+            let since = now.saturating_sub(settings.election_max);
+            let heard = |member: &Member| *member == self.me || leader.heard_since(member, since);
+            if !self.log.membership().quorum(heard) {
+                return self.step_down(self.hard.term);
+            }
+        }
+        if now >= leader.heartbeat_at {
+            leader.heartbeat_at = now + settings.heartbeat;
+            self.heartbeat();
+            self.census();
+        }
+        self.autopilot();
+    }
+
+    /// Starts a new round: one message to everybody, and another try for whoever is stuck.
+    pub(super) fn heartbeat(&mut self) {
+        let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, .. } = self else { return };
+        leader.round += 1;
+        for (member, progress) in &mut leader.progress {
+            let stalled = now.mono >= progress.moved + 4 * settings.heartbeat;
+            match progress.mode {
+                Mode::Replicate if stalled && !progress.is_idle() => progress.probe(progress.matched + 1),
+                Mode::CatchUp { .. } | Mode::Snapshot { .. } if now.mono >= progress.moved + 20 * settings.heartbeat => {
+                    progress.probe(progress.matched + 1);
+                    progress.moved = now.mono;
+                }
+                Mode::Probe { .. } => progress.mode = Mode::Probe { asked: false },
+                _ => {}
+            }
+            let previous = log.at(progress.matched).unwrap_or_default();
+            let beat = Message::Append { previous, entries: Vec::new(), commit: *commit, round: leader.round };
+            outbox.send(*member, beat);
+        }
+        self.feed_all();
+    }
+
+    pub(super) fn feed_all(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let all: Vec<Member> = leader.progress.keys().copied().collect();
+        for member in all {
+            self.feed(member);
+        }
+    }
+
+    /// Sends the member what it may get now.
+    pub(super) fn feed(&mut self, to: Member) {
+        let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, .. } = self else { return };
+        let round = leader.round;
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        if progress.next <= log.base().index && !matches!(progress.mode, Mode::Snapshot { .. }) {
+            return self.offer(to);
+        }
+        match progress.mode {
+            Mode::Probe { asked: false } => {
+                progress.mode = Mode::Probe { asked: true };
+                let Some(previous) = log.at(progress.next - 1) else { return };
+                outbox.send(to, Message::Append { previous, entries: Vec::new(), commit: *commit, round });
+            }
+            Mode::Replicate if progress.is_idle() && progress.next + settings.catch_up <= *commit => {
+                self.ask_to_catch_up(to);
+            }
+            Mode::Replicate => {
+                while progress.next <= log.last().index && progress.has_room(settings) {
+                    let Some(previous) = log.at(progress.next - 1) else { return };
+                    let entries =
+                        log.slice(progress.next, Index::MAX, settings.append_entries, settings.append_bytes);
+                    let bytes = entries.iter().map(|entry| entry.payload.size()).sum();
+                    progress.sent(previous.index + entries.len() as u64, bytes, now.mono);
+                    outbox.send(to, Message::Append { previous, entries, commit: *commit, round });
+                }
+            }
+            Mode::Probe { asked: true } | Mode::CatchUp { .. } | Mode::Snapshot { .. } => {}
+        }
+    }
+
+    /// Appends entries of the own term and starts writing and sending them.
+    pub(super) fn append(&mut self, payloads: Vec<Payload>) -> Index {
+        debug_assert!(matches!(self.role, Role::Leader(_)));
+        let first = self.log.last().index + 1;
+        let (term, wall) = (self.hard.term, self.now.wall);
+        let entries: Vec<Entry> =
+            payloads.into_iter().map(|payload| self.log.create(term, wall, payload)).collect();
+        self.write_entries(entries);
+        first
+    }
+
+    pub(super) fn write_entries(&mut self, entries: Vec<Entry>) {
+        let token = self.outbox.write(Write::Replace(entries));
+        self.log.writing(token);
+    }
+
+    pub(super) fn on_propose(&mut self, proposals: Vec<Proposal>) {
+        let refusal = match &self.role {
+            Role::Leader(leader) if leader.transfer.is_some() || self.log.is_yielding() => Some(Refusal::Leaving),
+            Role::Leader(_) if self.log.last().index - self.commit >= self.settings.uncommitted => Some(Refusal::Busy),
+            Role::Leader(_) => None,
+            _ => Some(Refusal::NotLeader(self.leader)),
+        };
+        if let Some(why) = refusal {
+            for Proposal { id, .. } in proposals {
+                self.outbox.put(Output::Refused { id, why });
+            }
+            return;
+        }
+        let term = self.hard.term;
+        let (ids, payloads): (Vec<u64>, Vec<Payload>) =
+            proposals.into_iter().filter(|it| it.payload.is_user()).map(|it| (it.id, it.payload)).unzip();
+        let first = self.append(payloads);
+        for (id, index) in ids.into_iter().zip(first..) {
+            self.outbox.put(Output::Queued { id, index, term });
+        }
+        self.feed_all();
+    }
+
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: Member,
+        matched: Index,
+        asked: Option<Index>,
+        conflict: Option<Conflict>,
+        round: u64,
+    ) {
+        let Self { role: Role::Leader(leader), log, now, .. } = self else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        progress.heard = now.mono;
+        progress.round = progress.round.max(round);
+        // A follower never has more of this leader's log than the leader itself.
+        assert!(matched <= log.last().index, "acknowledged beyond the end of the log");
+        let news = progress.acked(matched, now.mono);
+        match (progress.mode, conflict) {
+            (Mode::Probe { .. }, Some(hint)) if asked == Some(progress.next - 1) => {
+                let next = log.last_at_or_below(hint.index.min(progress.next.saturating_sub(2)), hint.term) + 1;
+                progress.probe(next.max(progress.matched + 1));
+            }
+            (Mode::Replicate, Some(hint)) if asked.is_some_and(|asked| asked > progress.matched) => {
+                let next = log.last_at_or_below(hint.index, hint.term) + 1;
+                progress.probe(next.clamp(progress.matched + 1, progress.next));
+            }
+            (Mode::Probe { .. }, None) if asked == Some(progress.next - 1) => progress.mode = Mode::Replicate,
+            (Mode::Probe { .. }, None) if news && matched + 1 >= progress.next => progress.mode = Mode::Replicate,
+            (Mode::CatchUp { target } | Mode::Snapshot { target }, _) if matched >= target => {
+                progress.probe(matched + 1);
+                progress.mode = Mode::Replicate;
+            }
+            _ => {}
+        }
+        if news {
+            self.try_commit();
+            self.transfer_if_ready(from);
+        }
+        self.count_round();
+        self.feed(from);
+    }
+
+    /// Commits what a quorum has made durable, but only through an entry of the own term (Raft 5.4.2).
+    pub(super) fn try_commit(&mut self) {
+        let Self { role: Role::Leader(leader), log, me, settings, .. } = self else { return };
+        let index = |member: &Member| {
+            if member == me { log.durable() } else { leader.progress.get(member).map_or(0, |it| it.matched) }
+        };
+        let membership = log.membership();
+        let agreed = if settings.switch.is(Mutant::OneMajorityInJoint) {
+            membership.incoming_agreed(index)
+        } else {
+            membership.agreed(index)
+        };
+        if agreed <= self.commit {
+            return;
+        }
+        let own = log.at(agreed).is_some_and(|at| at.term == self.hard.term);
+        if !own && !settings.switch.is(Mutant::OldTermCommit) {
+            return;
+        }
+        self.commit_to(agreed);
+        self.start_reads();
+        self.after_commit();
+        self.tell_commit();
+    }
+
+    /// Whoever has nothing under way learns the new commit index at once.
+    fn tell_commit(&mut self) {
+        let Self { role: Role::Leader(leader), log, outbox, commit, .. } = self else { return };
+        for (member, progress) in &leader.progress {
+            if progress.mode == Mode::Replicate && progress.is_idle() && progress.matched == log.last().index {
+                let previous = log.last();
+                let round = leader.round;
+                outbox.send(*member, Message::Append { previous, entries: Vec::new(), commit: *commit, round });
+            }
+        }
+    }
+
+    /// Whether an entry of the own term is committed: before that a leader does not know what is.
+    pub(super) fn is_established(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if self.commit >= leader.first)
+    }
+
+    pub(super) fn on_transfer(&mut self, to: Option<Member>) {
+        let now = self.now.mono;
+        let membership = self.log.membership();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let alive = now.saturating_sub(self.settings.election_min);
+        let best = leader
+            .progress
+            .iter()
+            .filter(|(member, progress)| membership.voters.contains(member) && progress.heard >= alive)
+            .max_by_key(|(_, progress)| progress.matched)
+            .map(|(member, _)| *member);
+        let Some(to) = to.filter(|to| membership.voters.contains(to) && *to != self.me).or(best) else { return };
+        leader.transfer = Some((to, now + self.settings.election_min));
+        self.transfer_if_ready(to);
+    }
+
+    /// The target campaigns only when its log is complete.
+    fn transfer_if_ready(&mut self, member: Member) {
+        let Role::Leader(leader) = &self.role else { return };
+        if leader.transfer.is_none_or(|(to, _)| to != member) {
+            return;
+        }
+        let complete = leader.progress.get(&member).is_some_and(|it| it.matched == self.log.last().index);
+        if complete || self.settings.switch.is(Mutant::TransferWithoutCatchUp) {
+            self.outbox.send(member, Message::TimeoutNow);
+        }
+    }
+
+    /// Brings the followers in line with the configuration in force.
+    pub(super) fn sync_progress(&mut self) {
+        let Self { role: Role::Leader(leader), log, me, now, .. } = self else { return };
+        let everyone = log.membership().everyone();
+        leader.progress.retain(|member, _| everyone.contains(member));
+        for member in everyone.into_iter().filter(|member| member != me) {
+            leader.progress.entry(member).or_insert_with(|| Progress::new(log.last().index, now.mono));
+        }
+        leader.joining.retain(|member, _| !log.membership().contains(member));
+    }
+}
+
+impl Leader {
+    pub fn heard_since(&self, member: &Member, since: u64) -> bool {
+        self.progress.get(member).is_some_and(|progress| progress.heard >= since)
+    }
+}
+

@@ -1,0 +1,389 @@
+//! The consensus engine of groups: Raft as a pure state machine, `step(input, now) -> outputs`.
+//!
+//! It owns no clock, no socket, no disk and no global randomness; the worker (or the simulator) feeds it [`Input`]s and
+//! carries out its [`Output`]s in order. One rule governs all of it: who may vote, and whose acknowledgement counts, is a
+//! function of the log alone. The protocol and every difference to textbook Raft are explained in
+//! `docs/src/groups/consensus.md`. Rooms:
+//!
+//! `election` terms and votes; `leader` what only a leader does; `replication` what a follower does with entries;
+//! `read` strong reads; `change` membership and autopilot; `catchup` fetching from many; `snapshot` compaction;
+//! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once.
+
+mod catchup;
+mod change;
+mod election;
+mod founding;
+mod io;
+mod leader;
+mod log;
+mod membership;
+mod merge;
+mod message;
+mod mutants;
+mod outbox;
+mod progress;
+mod read;
+mod recover;
+mod replication;
+mod session;
+mod settings;
+mod snapshot;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use founding::{Ballot, Founding};
+pub use io::{Change, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
+pub use log::Log;
+pub use membership::Membership;
+pub use message::{Conflict, Envelope, Manifest, Message};
+pub use mutants::{Mutant, Switch};
+pub use recover::recover;
+pub use session::{Sessions, Verdict};
+pub use settings::{Preference, Settings};
+pub use types::{
+    ClusterId, Command, Digest, Entry, Index, Member, NodeId, Now, Payload, Position, SessionId, Term, Token,
+};
+
+use catchup::CatchUp;
+use founding::Founder;
+use leader::Leader;
+use outbox::Outbox;
+use read::Reads;
+use snapshot::Install;
+
+/// What a member is at the moment.
+#[derive(Debug)]
+enum Role {
+    Follower,
+    /// Asking whether an election could succeed; the votes so far.
+    PreCandidate(BTreeSet<Member>),
+    /// Standing for election; the votes so far.
+    Candidate(BTreeSet<Member>),
+    Leader(Box<Leader>),
+}
+
+/// A peer of the same group key, whatever its cluster.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    member: Member,
+    up: bool,
+    /// When it last said anything, microseconds.
+    heard: u64,
+    /// When it last said that it was blank and would vote, microseconds.
+    blank: Option<u64>,
+}
+
+/// One member's consensus engine.
+#[derive(Debug)]
+pub struct Raft {
+    settings: Settings,
+    random: u64,
+    now: Now,
+    me: Member,
+    hard: HardState,
+    log: Log,
+    outbox: Outbox,
+    role: Role,
+    /// The leader of this term, if known.
+    leader: Option<Member>,
+    /// When the leader was last heard, microseconds.
+    leader_heard: u64,
+    /// When to campaign, microseconds.
+    election_at: u64,
+    /// Known to be equal to the log of this term's leader up to here.
+    verified: Index,
+    /// The last round heard from the leader.
+    round: u64,
+    /// The last `matched` said to the leader.
+    acked: Index,
+    commit: Index,
+    /// Given to the state machine.
+    handed: Index,
+    applied: Index,
+    /// Clusters that this one has adopted, committed.
+    adopted: Vec<ClusterId>,
+    snapshot: Option<Snapshot>,
+    reads: Reads,
+    catching: Option<CatchUp>,
+    installing: Option<Install>,
+    peers: BTreeMap<NodeId, Peer>,
+    founder: Founder,
+    join_at: u64,
+    /// The cluster dissolves into this one; a leader stays until then, so that the others learn of it.
+    dissolving: Option<(ClusterId, u64)>,
+    halted: Option<Halt>,
+}
+
+/// What the outside may know of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its cluster.
+    pub cluster: Option<ClusterId>,
+    /// Its term.
+    pub term: Term,
+    /// The leader that it follows; itself if it leads.
+    pub leader: Option<Member>,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// What it knows to be committed.
+    pub commit: Index,
+    /// What its machine has applied.
+    pub applied: Index,
+    /// Its last position.
+    pub last: Position,
+    /// Why it has stopped.
+    pub halted: Option<Halt>,
+}
+
+impl Raft {
+    /// Starts a member from its storage. `me.incarnation` must be the one that the storage was created with; blank
+    /// storage needs a new, higher one. `seed` must differ between members, or elections may tie for long.
+    ///
+    /// # Panics
+    /// When `stored` contradicts itself: a storage layer must not hand that out.
+    #[must_use]
+    pub fn new(settings: Settings, me: Member, stored: Stored, seed: u64, now: Now) -> Self {
+        let Stored { mut hard, founding, snapshot, entries } = stored;
+        let blank = hard.incarnation == 0;
+        assert!(blank || hard.incarnation == me.incarnation, "storage of another incarnation");
+        hard.incarnation = me.incarnation;
+        let (mut log, adopted, base) = match &snapshot {
+            Some(Snapshot { manifest, .. }) => (
+                Log::new(manifest.position, manifest.time, manifest.user, manifest.membership.clone()),
+                manifest.adopted.clone(),
+                manifest.position.index,
+            ),
+            None => (Log::new(Log::root(), 0, false, Membership::nobody()), Vec::new(), 0),
+        };
+        let root = log.last();
+        assert!(log.verify(root, &entries), "storage gave back a broken chain");
+        log.replace(&entries, base);
+        log.loaded();
+        let mut outbox = Outbox::new(me, &hard);
+        if blank {
+            outbox.write_hard(Write::Hard(hard.clone()));
+        }
+        if let Some(snapshot) = &snapshot {
+            outbox.put(Output::Restore(snapshot.clone()));
+        }
+        let mut raft = Self {
+            founder: Founder::new(founding, now),
+            random: seed ^ 0x9E37_79B9_7F4A_7C15,
+            commit: base,
+            handed: base,
+            applied: if snapshot.is_some() { 0 } else { base },
+            verified: base,
+            acked: 0,
+            round: 0,
+            me,
+            log,
+            outbox,
+            role: Role::Follower,
+            leader: None,
+            leader_heard: 0,
+            election_at: 0,
+            adopted,
+            snapshot,
+            reads: Reads::default(),
+            catching: None,
+            installing: None,
+            peers: BTreeMap::new(),
+            join_at: 0,
+            dissolving: None,
+            halted: None,
+            settings,
+            now,
+            hard,
+        };
+        raft.reset_election();
+        let known = raft.hard.commit.min(raft.log.last().index);
+        raft.commit_to(known);
+        raft.verified = raft.commit;
+        raft
+    }
+
+    /// Handles one event. `now.mono` that goes back counts as no time passed.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+        self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        match input {
+            Input::Persisted { token } => self.on_persisted(token),
+            Input::Applied { index } => self.on_applied(index),
+            _ if self.halted.is_some() => self.when_halted(input),
+            Input::Tick => self.on_tick(),
+            Input::Message(envelope) => self.on_message(envelope),
+            Input::Propose(proposals) => self.on_propose(proposals),
+            Input::Read { id } => self.on_read(id),
+            Input::PeerUp(member) => self.on_peer_up(member),
+            Input::PeerDown(member) => self.on_peer_down(member),
+            Input::Transfer { to } => self.on_transfer(to),
+            Input::Change(change) => self.on_change(change),
+            Input::Compact { index, data } => self.on_compact(index, data),
+            Input::ReleaseBallot => self.release_ballot(),
+        }
+        self.hand_over();
+        self.outbox.finish()
+    }
+
+    /// When the next `Tick` is due, in the microseconds of `Now::mono`.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        match &self.role {
+            Role::Leader(leader) => leader.heartbeat_at,
+            _ => self.election_at.min(self.now.mono + self.settings.heartbeat),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if self.hard.cluster.is_none() {
+            self.founding_tick();
+        } else if matches!(self.role, Role::Leader(_)) {
+            self.leader_tick();
+        } else if self.now.mono >= self.election_at {
+            self.on_silence();
+        }
+        self.dissolve();
+        if self.halted.is_none() {
+            self.catch_up_tick();
+            self.install_tick();
+            self.join_tick();
+            self.reads_tick();
+        }
+    }
+
+    fn when_halted(&mut self, input: Input) {
+        match input {
+            Input::Propose(proposals) => {
+                for Proposal { id, .. } in proposals {
+                    self.outbox.put(Output::Refused { id, why: Refusal::NotLeader(None) });
+                }
+            }
+            Input::Read { id } => self.outbox.put(Output::ReadFailed { id }),
+            _ => {}
+        }
+    }
+
+    fn on_persisted(&mut self, token: Token) {
+        self.outbox.persisted(token);
+        let grew = self.log.written(token);
+        if self.halted.is_some() {
+            return;
+        }
+        self.count_own_vote();
+        self.founding_persisted();
+        if grew {
+            if matches!(self.role, Role::Leader(_)) {
+                self.try_commit();
+            } else {
+                self.ack_durable();
+            }
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) {
+        debug_assert!(index <= self.handed, "the machine applied what it was never given");
+        self.applied = self.applied.max(index);
+        self.answer_reads();
+    }
+
+    /// Raises the commit index and does what committed entries ask of the core itself.
+    fn commit_to(&mut self, index: Index) {
+        debug_assert!(index <= self.log.last().index);
+        if index <= self.commit {
+            return;
+        }
+        let from = self.commit + 1;
+        self.commit = index;
+        self.hard.commit = index;
+        for at in from..=index {
+            match self.log.get(at).map(|entry| &entry.payload) {
+                Some(Payload::Adopt(cluster)) if !self.adopted.contains(cluster) => self.adopted.push(*cluster),
+                Some(Payload::Yield(into)) => {
+                    self.dissolving = Some((*into, self.now.mono + self.settings.silent));
+                    self.dissolve();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives committed entries to the state machine, as far as it keeps up.
+    fn hand_over(&mut self) {
+        while self.handed < self.commit && self.handed - self.applied < self.settings.applying {
+            let entries =
+                self.log.slice(self.handed + 1, self.commit, self.settings.append_entries, self.settings.append_bytes);
+            let Some(last) = entries.last() else { break };
+            self.handed = last.index;
+            self.outbox.put(Output::Apply(entries));
+        }
+    }
+
+    fn halt(&mut self, why: Halt) {
+        if self.halted.is_none() {
+            self.role = Role::Follower;
+            self.halted = Some(why);
+            self.outbox.put(Output::Halted(why));
+        }
+    }
+
+    fn write_hard(&mut self) {
+        self.outbox.cluster = self.hard.cluster;
+        self.outbox.term = self.hard.term;
+        self.outbox.write_hard(Write::Hard(self.hard.clone()));
+    }
+
+    /// SplitMix64: enough for jitter, and reproducible.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Who the member is.
+    #[must_use]
+    pub const fn me(&self) -> Member {
+        self.me
+    }
+
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The commit index.
+    #[must_use]
+    pub const fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The hard state, as it will be when all writes are done.
+    #[must_use]
+    pub const fn hard(&self) -> &HardState {
+        &self.hard
+    }
+
+    /// The founding record.
+    #[must_use]
+    pub const fn founding(&self) -> &Founding {
+        &self.founder.record
+    }
+
+    /// A summary for status displays.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let is_leader = matches!(self.role, Role::Leader(_));
+        Status {
+            cluster: self.hard.cluster,
+            term: self.hard.term,
+            leader: if is_leader { Some(self.me) } else { self.leader },
+            is_leader,
+            commit: self.commit,
+            applied: self.applied,
+            last: self.log.last(),
+            halted: self.halted,
+        }
+    }
+}

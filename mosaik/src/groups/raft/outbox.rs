@@ -1,0 +1,108 @@
+//! Collects the effects of a step and keeps back every message until what it reveals is durable.
+//!
+//! The rule is the same for all messages: they reveal the term, vote, cluster or founding record, so they wait for the
+//! last write of those. How far the *log* is durable is said in the message itself (`AppendReply::matched`).
+
+use std::collections::VecDeque;
+
+use super::{
+    io::{HardState, Output, Write},
+    message::{Envelope, Message},
+    types::{ClusterId, Member, Term, Token},
+};
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub me: Member,
+    pub cluster: Option<ClusterId>,
+    pub term: Term,
+    writes: Vec<Write>,
+    /// The token that the writes of this step will get.
+    next: Token,
+    /// The last token whose writes change what every message reveals.
+    hard: Token,
+    durable: Token,
+    held: VecDeque<(Token, Envelope)>,
+    out: Vec<Output>,
+}
+
+/// Messages kept back at most; beyond it the oldest are dropped, as a network might.
+const HELD: usize = 4096;
+
+impl Outbox {
+    pub fn new(me: Member, hard: &HardState) -> Self {
+        Self {
+            me,
+            cluster: hard.cluster,
+            term: hard.term,
+            writes: Vec::new(),
+            next: 1,
+            hard: 0,
+            durable: 0,
+            held: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Writes something that every later message depends on.
+    pub fn write_hard(&mut self, write: Write) {
+        self.hard = self.next;
+        self.writes.push(write);
+    }
+
+    /// Writes part of the log. Returns the token that will say it is durable.
+    pub fn write(&mut self, write: Write) -> Token {
+        self.writes.push(write);
+        self.next
+    }
+
+    pub fn send(&mut self, to: Member, body: Message) {
+        debug_assert_ne!(to, self.me, "a member does not write to itself");
+        let envelope = Envelope { from: self.me, to, cluster: self.cluster, term: self.term, body };
+        if self.hard <= self.durable {
+            self.out.push(Output::Send(envelope));
+        } else {
+            if self.held.len() == HELD {
+                self.held.pop_front();
+            }
+            self.held.push_back((self.hard, envelope));
+        }
+    }
+
+    /// As `send`, but without waiting; called only by a planted bug.
+    pub fn send_unsafely(&mut self, to: Member, body: Message) {
+        let envelope = Envelope { from: self.me, to, cluster: self.cluster, term: self.term, body };
+        self.out.push(Output::Send(envelope));
+    }
+
+    pub fn put(&mut self, output: Output) {
+        self.out.push(output);
+    }
+
+    /// Whether everything that messages reveal is durable.
+    pub fn settled(&self) -> bool {
+        self.hard <= self.durable
+    }
+
+    pub fn persisted(&mut self, token: Token) {
+        assert!(token < self.next, "storage completed a write that was never asked for");
+        self.durable = self.durable.max(token);
+        while self.held.front().is_some_and(|(needs, _)| *needs <= self.durable) {
+            if let Some((_, envelope)) = self.held.pop_front() {
+                self.out.push(Output::Send(envelope));
+            }
+        }
+    }
+
+    /// The effects of the step; writes come first, because nothing else may overtake them.
+    pub fn finish(&mut self) -> Vec<Output> {
+        if self.writes.is_empty() {
+            return std::mem::take(&mut self.out);
+        }
+        let mut all = Vec::with_capacity(1 + self.out.len());
+        all.push(Output::Persist { token: self.next, writes: std::mem::take(&mut self.writes) });
+        self.next += 1;
+        all.append(&mut self.out);
+        all
+    }
+}

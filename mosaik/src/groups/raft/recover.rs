@@ -1,0 +1,39 @@
+//! Forced recovery: an operator turns one survivor's storage into a new cluster that names its ancestor.
+//!
+//! Offline and explicit, for a group that has lost its majority for good. Everything in the survivor's log is kept,
+//! committed or not; what only the lost majority had is gone, which is why nothing here happens by itself.
+
+use super::{ClusterId, Digest, Entry, Log, Member, Payload, Stored};
+
+/// Makes the storage of the sole voter of a new cluster. `salt` must be fresh. None if the storage holds no cluster.
+#[must_use]
+pub fn recover(mut stored: Stored, me: Member, salt: u64) -> Option<Stored> {
+    let old = stored.hard.cluster?;
+    let base = stored.snapshot.as_ref().map(|snapshot| snapshot.manifest.position);
+    let last = stored.entries.last().map(Entry::position).or(base).unwrap_or_else(|| Log::root());
+    let in_log = stored.entries.iter().rev().find_map(|entry| match &entry.payload {
+        Payload::Config(membership) => Some((**membership).clone()),
+        _ => None,
+    });
+    let mut membership = in_log.or_else(|| stored.snapshot.as_ref().map(|it| it.manifest.membership.clone()))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"mosaik recovery 1").update(&old.0.0).update(&last.hash.0).update(&salt.to_le_bytes());
+    hasher.update(me.node.as_bytes());
+    membership.cluster = ClusterId(Digest(*hasher.finalize().as_bytes()));
+    membership.ancestors.push(old);
+    membership.voters = [me].into();
+    membership.outgoing = None;
+    membership.learners.clear();
+    membership.observers.clear();
+    membership.peak = 1;
+    let term = stored.hard.term.max(last.term) + 1;
+    let time = stored.entries.last().map_or(0, |entry| entry.time);
+    stored.hard.cluster = Some(membership.cluster);
+    stored.hard.term = term;
+    stored.hard.voted = None;
+    stored.hard.incarnation = me.incarnation;
+    stored.hard.commit = last.index + 1;
+    let entry = Entry::after(&last.hash, last.index + 1, term, time, Payload::Config(Box::new(membership)));
+    stored.entries.push(entry);
+    Some(stored)
+}

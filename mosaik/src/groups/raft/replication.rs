@@ -1,0 +1,110 @@
+//! What a follower does with entries: verify, replace from the first mismatch on, acknowledge what is durable.
+
+use super::{
+    Entry, Halt, Index, Member, Mutant, Position, Raft,
+    message::{Conflict, Message},
+};
+
+impl Raft {
+    /// Entries of this term's leader after `previous`.
+    pub(super) fn on_append(
+        &mut self,
+        from: Member,
+        previous: Position,
+        entries: &[Entry],
+        commit: Index,
+        round: u64,
+    ) {
+        match self.compare(previous) {
+            Compared::Equal => {}
+            Compared::Diverged => return self.halt(Halt::Diverged { index: previous.index }),
+            Compared::Differs(conflict) => {
+                let matched = self.verified.min(self.log.durable());
+                let reply = Message::AppendReply { matched, asked: Some(previous.index), conflict: Some(conflict), round };
+                return self.outbox.send(from, reply);
+            }
+        }
+        if !self.log.verify(previous, entries) && !self.settings.switch.is(Mutant::ChainNotVerified) {
+            // Damaged on the way or in the sender's memory. Silence makes the leader try again.
+            return;
+        }
+        let last = previous.index + entries.len() as u64;
+        if let Err(halt) = self.take(entries) {
+            return self.halt(halt);
+        }
+        self.verified = self.verified.max(last);
+        if self.settings.switch.is(Mutant::AckBeyondVerified) {
+            self.verified = self.log.last().index;
+        }
+        self.commit_to(commit.min(self.verified));
+        self.ack(from, Some(previous.index), round);
+    }
+
+    /// Compares a position of the leader's log with the own.
+    fn compare(&self, previous: Position) -> Compared {
+        if previous.index <= self.log.base().index {
+            return Compared::Equal; // committed on both sides
+        }
+        let own = self.log.at(previous.index);
+        if own == Some(previous) || (own.is_some() && self.settings.switch.is(Mutant::AckByIndexOnly)) {
+            return Compared::Equal;
+        }
+        if previous.index <= self.commit || own.is_some_and(|own| own.term == previous.term) {
+            return Compared::Diverged;
+        }
+        let index = self.log.last_at_or_below(previous.index - 1, previous.term);
+        // Below the commit index nothing can differ, so the leader need not look there.
+        let index = index.max(self.commit);
+        Compared::Differs(Conflict { index, term: self.log.at(index).map_or(0, |at| at.term) })
+    }
+
+    /// Puts verified entries of the leader's log into the own: those that it holds already stay, and only from the
+    /// first mismatch on anything is replaced, in one atomic write.
+    pub(super) fn take(&mut self, entries: &[Entry]) -> Result<(), Halt> {
+        let base = self.log.base().index;
+        if self.settings.switch.is(Mutant::TruncationBelowCommit) {
+            let entries: Vec<Entry> = entries.iter().filter(|entry| entry.index > base).cloned().collect();
+            if !entries.is_empty() {
+                self.log.replace_unchecked(&entries);
+                self.write_entries(entries);
+            }
+            return Ok(());
+        }
+        let news = entries.iter().position(|entry| {
+            entry.index > base && self.log.at(entry.index).is_none_or(|own| own != entry.position())
+        });
+        let Some(news) = news.map(|first| &entries[first..]) else { return Ok(()) };
+        if news[0].index <= self.commit {
+            return Err(Halt::Diverged { index: news[0].index });
+        }
+        self.log.replace(news, self.commit);
+        self.write_entries(news.to_vec());
+        Ok(())
+    }
+
+    /// Says what is durable and verified.
+    pub(super) fn ack(&mut self, leader: Member, asked: Option<Index>, round: u64) {
+        let mut matched = self.verified.min(self.log.durable());
+        if self.settings.switch.is(Mutant::AckBeforeDurable) {
+            matched = self.verified;
+        }
+        self.acked = matched;
+        self.outbox.send(leader, Message::AppendReply { matched, asked, conflict: None, round });
+    }
+
+    /// A write has finished: tells the leader if it waits for that.
+    pub(super) fn ack_durable(&mut self) {
+        if let Some(leader) = self.leader
+            && self.verified.min(self.log.durable()) > self.acked
+        {
+            self.ack(leader, None, 0);
+        }
+    }
+}
+
+enum Compared {
+    Equal,
+    Differs(Conflict),
+    /// The same index and term with another hash, or a difference below the commit index.
+    Diverged,
+}

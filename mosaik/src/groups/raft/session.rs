@@ -1,0 +1,170 @@
+//! Exactly once: the replicated table of client sessions, part of the state that every machine and snapshot carries.
+//!
+//! A pure value: every member that applies the same entries has the same table. Time here is the leader time in the
+//! entries, never a local clock.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Command, Index, Mutant, SessionId, Switch};
+
+/// What to do with a command that was committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Apply it, then `record` its output.
+    Apply,
+    /// It was applied before; this was its output.
+    Duplicate(Bytes),
+    /// Its first attempt is older than the table reaches back: whether it was applied cannot be known.
+    Expired,
+    /// Its number is below the session's window: it was settled long ago. Not applied.
+    Settled,
+    /// The session is unknown and cannot be opened implicitly. Not applied.
+    NoSession,
+    /// The number is too far ahead of the window. Not applied.
+    TooFar,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Session {
+    /// Leader time of its last command, milliseconds.
+    used: u64,
+    /// Numbers below are settled.
+    low: u64,
+    /// Outputs by number.
+    outputs: BTreeMap<u64, (Index, Bytes)>,
+}
+
+/// The table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    /// Sessions at most; beyond it new ones are refused, never old ones evicted early.
+    cap: usize,
+    /// Milliseconds of leader time after which an unused session ends.
+    retention: u64,
+    /// Outputs kept per session.
+    window: u64,
+    /// Highest leader time seen, milliseconds.
+    time: u64,
+}
+
+impl Sessions {
+    /// An empty table. All members of a group must agree on the limits.
+    #[must_use]
+    pub const fn new(cap: usize, retention: u64, window: u64) -> Self {
+        Self { sessions: BTreeMap::new(), cap, retention, window, time: 0 }
+    }
+
+    fn advance(&mut self, time: u64) {
+        self.time = self.time.max(time);
+        let (now, retention) = (self.time, self.retention);
+        self.sessions.retain(|_, session| now <= session.used.saturating_add(retention));
+    }
+
+    /// A session is opened at leader time `time`. False if the table is full: the session does not exist then.
+    pub fn open(&mut self, id: SessionId, time: u64, switch: Switch) -> bool {
+        self.advance(time);
+        if self.sessions.contains_key(&id) {
+            return true;
+        }
+        if self.sessions.len() >= self.cap {
+            if !switch.is(Mutant::SessionEvictedEarly) {
+                return false;
+            }
+            self.sessions.pop_first();
+        }
+        self.sessions.insert(id, Session { used: self.time, low: 1, outputs: BTreeMap::new() });
+        true
+    }
+
+    /// A command was committed at leader time `time`.
+    pub fn admit(&mut self, command: &Command, time: u64, switch: Switch) -> Verdict {
+        self.advance(time);
+        if command.attempted.saturating_add(self.retention) < self.time {
+            return Verdict::Expired;
+        }
+        if switch.is(Mutant::SessionEvictedEarly) && !self.sessions.contains_key(&command.session) {
+            self.open(command.session, time, switch);
+        }
+        let Some(session) = self.sessions.get_mut(&command.session) else { return Verdict::NoSession };
+        session.used = self.time;
+        if command.settled > session.low {
+            session.low = command.settled;
+            session.outputs = session.outputs.split_off(&command.settled);
+        }
+        if command.sequence < session.low {
+            return Verdict::Settled;
+        }
+        if let Some((_, output)) = session.outputs.get(&command.sequence) {
+            return Verdict::Duplicate(output.clone());
+        }
+        if command.sequence >= session.low + self.window {
+            return Verdict::TooFar;
+        }
+        Verdict::Apply
+    }
+
+    /// The output of a command that was admitted for application at `index`.
+    pub fn record(&mut self, command: &Command, index: Index, output: Bytes) {
+        if let Some(session) = self.sessions.get_mut(&command.session) {
+            let before = session.outputs.insert(command.sequence, (index, output));
+            assert!(before.is_none(), "a command is applied once");
+        }
+    }
+
+    /// Open sessions.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Switch = Switch::NONE;
+
+    fn command(session: u128, sequence: u64, settled: u64, attempted: u64) -> Command {
+        Command { session: SessionId(session), sequence, settled, attempted, body: Bytes::new() }
+    }
+
+    #[test]
+    fn a_retry_gets_the_first_output() {
+        let mut table = Sessions::new(10, 1000, 8);
+        assert!(table.open(SessionId(1), 0, NONE));
+        let first = command(1, 1, 1, 0);
+        assert_eq!(table.admit(&first, 1, NONE), Verdict::Apply);
+        table.record(&first, 5, Bytes::from_static(b"out"));
+        assert_eq!(table.admit(&first, 2, NONE), Verdict::Duplicate(Bytes::from_static(b"out")));
+        assert_eq!(table.admit(&command(1, 2, 2, 2), 3, NONE), Verdict::Apply);
+        assert_eq!(table.admit(&first, 4, NONE), Verdict::Settled);
+    }
+
+    #[test]
+    fn a_full_table_refuses_and_never_evicts_early() {
+        let mut table = Sessions::new(1, 1000, 8);
+        assert!(table.open(SessionId(1), 0, NONE));
+        assert!(!table.open(SessionId(2), 1000, NONE));
+        assert!(table.open(SessionId(2), 1001, NONE), "the first has expired by leader time");
+        assert_eq!(table.admit(&command(1, 1, 1, 1000), 1001, NONE), Verdict::NoSession);
+    }
+
+    #[test]
+    fn an_old_attempt_is_expired_and_a_far_number_is_not_applied() {
+        let mut table = Sessions::new(2, 1000, 8);
+        assert!(table.open(SessionId(1), 5000, NONE));
+        assert_eq!(table.admit(&command(1, 1, 1, 3999), 5000, NONE), Verdict::Expired);
+        assert_eq!(table.admit(&command(1, 9, 1, 5000), 5000, NONE), Verdict::TooFar);
+    }
+}

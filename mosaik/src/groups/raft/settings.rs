@@ -1,0 +1,96 @@
+//! Every constant of the core, with what it trades.
+
+use super::mutants::Switch;
+
+/// What a member is willing to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preference {
+    /// May lead.
+    #[default]
+    Normal,
+    /// Votes, but campaigns only when nobody else does.
+    Reluctant,
+    /// Is replicated to and never votes.
+    Observer,
+}
+
+/// Settings of one member. Those marked *agreed* must be equal at all members; the bond handshake compares them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Between heartbeats, microseconds (*agreed*). Shorter: faster detection, more messages.
+    pub heartbeat: u64,
+    /// Shortest silence before an election, microseconds (*agreed*). At least three heartbeats.
+    pub election_min: u64,
+    /// Longest silence before an election, microseconds (*agreed*).
+    pub election_max: u64,
+    /// Entries per message.
+    pub append_entries: usize,
+    /// Payload bytes per message.
+    pub append_bytes: usize,
+    /// Messages under way to one follower.
+    pub inflight: usize,
+    /// Payload bytes under way to one follower.
+    pub inflight_bytes: usize,
+    /// Entries waiting for commit at the leader, beyond which proposals are refused as busy.
+    pub uncommitted: u64,
+    /// Strong reads waiting at one member.
+    pub reads: usize,
+    /// Entries handed to the state machine and not yet reported applied.
+    pub applying: u64,
+    /// A follower this many entries behind fetches from several members. Smaller: less load on the leader.
+    pub catch_up: u64,
+    /// Entries fetched in one go; bounds the memory of a catch-up.
+    pub catch_up_window: u64,
+    /// Entries per fetch request.
+    pub pull_entries: u64,
+    /// Bytes per snapshot chunk.
+    pub chunk: usize,
+    /// Founders that must agree (*agreed*); 0: undeclared.
+    pub declared: u32,
+    /// Wait for reachable candidates before founding, microseconds.
+    pub founding_delay: u64,
+    /// Voters that the autopilot grows to (*agreed*). Odd.
+    pub target_voters: usize,
+    /// Silence after which a voter may be demoted, microseconds.
+    pub silent: u64,
+    /// Entries behind the commit index within which a member counts as caught up.
+    pub caught_up: u64,
+    /// Peers remembered.
+    pub peers: usize,
+    /// Storage does not survive a restart.
+    pub volatile: bool,
+    /// What this member is willing to be.
+    pub preference: Preference,
+    /// A planted bug; only with feature `testing`.
+    pub switch: Switch,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: 100_000,
+            election_min: 500_000,
+            election_max: 1_000_000,
+            append_entries: 1024,
+            append_bytes: 512 << 10,
+            inflight: 64,
+            inflight_bytes: 16 << 20,
+            uncommitted: 65_536,
+            reads: 4096,
+            applying: 65_536,
+            catch_up: 4096,
+            catch_up_window: 16_384,
+            pull_entries: 1024,
+            chunk: 256 << 10,
+            declared: 0,
+            founding_delay: 1_000_000,
+            target_voters: 5,
+            silent: 30_000_000,
+            caught_up: 1024,
+            peers: 256,
+            volatile: false,
+            preference: Preference::Normal,
+            switch: Switch::default(),
+        }
+    }
+}

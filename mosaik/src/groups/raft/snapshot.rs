@@ -1,0 +1,143 @@
+//! Compaction, and bringing a member up to date that needs what is compacted: a manifest, then chunks, each verified.
+
+use bytes::Bytes;
+
+use super::{
+    Digest, Index, Log, Manifest, Member, Output, Raft, Role, Snapshot, Write, message::Message, progress::Mode,
+};
+
+/// A snapshot being fetched.
+#[derive(Debug)]
+pub(super) struct Install {
+    from: Member,
+    manifest: Manifest,
+    id: Digest,
+    chunks: Vec<Option<Bytes>>,
+    asked_at: u64,
+}
+
+/// Chunks asked for at once.
+const WINDOW: usize = 4;
+
+impl Raft {
+    /// The machine's state at `index`: the log up to there may go.
+    pub(super) fn on_compact(&mut self, index: Index, data: Bytes) {
+        if index <= self.log.base().index || index > self.applied {
+            return;
+        }
+        let Some(position) = self.log.at(index) else { return };
+        let manifest = Manifest {
+            position,
+            time: self.log.time_at(index),
+            user: self.log.has_user_up_to(index),
+            membership: self.log.membership_at(index).clone(),
+            adopted: self.adopted.clone(),
+            chunks: data.chunks(self.settings.chunk).map(|it| Digest(*blake3::hash(it).as_bytes())).collect(),
+        };
+        let snapshot = Snapshot { manifest, data };
+        self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
+        self.snapshot = Some(snapshot);
+        self.log.compact(index);
+    }
+
+    /// Leader: the member needs compacted entries.
+    pub(super) fn offer(&mut self, to: Member) {
+        let Self { role: Role::Leader(leader), snapshot: Some(snapshot), outbox, now, .. } = self else { return };
+        let round = leader.round;
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        progress.mode = Mode::Snapshot { target: snapshot.manifest.position.index };
+        progress.moved = now.mono;
+        outbox.send(to, Message::Offer { manifest: Box::new(snapshot.manifest.clone()), round });
+    }
+
+    pub(super) fn on_offer(&mut self, from: Member, manifest: Manifest) {
+        if manifest.position.index <= self.commit {
+            return self.ack(from, None, 0);
+        }
+        let id = manifest.id();
+        if self.installing.as_ref().is_some_and(|it| it.id == id && it.from == from) {
+            return;
+        }
+        let chunks = vec![None; manifest.chunks.len()];
+        self.installing = Some(Install { from, manifest, id, chunks, asked_at: 0 });
+        self.install_tick();
+        self.install_if_complete();
+    }
+
+    /// Asks for missing chunks.
+    pub(super) fn install_tick(&mut self) {
+        let Self { installing: Some(install), outbox, now, settings, .. } = self else { return };
+        if install.asked_at != 0 && now.mono < install.asked_at + 3 * settings.heartbeat {
+            return;
+        }
+        install.asked_at = now.mono.max(1);
+        let missing = install.chunks.iter().enumerate().filter(|(_, chunk)| chunk.is_none()).take(WINDOW);
+        for (chunk, _) in missing {
+            let chunk = u32::try_from(chunk).unwrap_or(u32::MAX);
+            outbox.send(install.from, Message::PullChunk { snapshot: install.id, chunk });
+        }
+    }
+
+    pub(super) fn on_pull_chunk(&mut self, from: Member, wanted: Digest, chunk: u32) {
+        let Some(snapshot) = &self.snapshot else { return };
+        if snapshot.manifest.id() != wanted {
+            return;
+        }
+        let start = chunk as usize * self.settings.chunk;
+        if start >= snapshot.data.len() {
+            return;
+        }
+        let data = snapshot.data.slice(start..(start + self.settings.chunk).min(snapshot.data.len()));
+        self.outbox.send(from, Message::Chunk { snapshot: wanted, chunk, data });
+    }
+
+    pub(super) fn on_chunk(&mut self, from: Member, of: Digest, chunk: u32, data: Bytes) {
+        let Some(install) = &mut self.installing else { return };
+        let chunk = chunk as usize;
+        let expected = install.manifest.chunks.get(chunk).copied();
+        if install.id != of || install.from != from || expected != Some(Digest(*blake3::hash(&data).as_bytes())) {
+            return;
+        }
+        install.chunks[chunk] = Some(data);
+        let full = install.chunks.iter().filter(|it| it.is_some()).count();
+        if full.is_multiple_of(WINDOW) {
+            install.asked_at = 0;
+            self.install_tick();
+        }
+        self.install_if_complete();
+    }
+
+    fn install_if_complete(&mut self) {
+        if !self.installing.as_ref().is_some_and(|install| install.chunks.iter().all(Option::is_some)) {
+            return;
+        }
+        let Some(Install { from, manifest, chunks, .. }) = self.installing.take() else { return };
+        let position = manifest.position;
+        if position.index <= self.commit {
+            return self.ack(from, None, 0);
+        }
+        let data = chunks.into_iter().flatten().fold(Vec::new(), |mut all, chunk| {
+            all.extend_from_slice(&chunk);
+            all
+        });
+        let keep = self.log.at(position.index) == Some(position);
+        let snapshot = Snapshot { manifest, data: data.into() };
+        let token = self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep });
+        if keep {
+            self.log.compact(position.index);
+        } else {
+            let Manifest { time, user, membership, .. } = &snapshot.manifest;
+            self.log = Log::new(position, *time, *user, membership.clone());
+        }
+        self.log.unsettle(token);
+        self.adopted.clone_from(&snapshot.manifest.adopted);
+        self.commit = position.index;
+        self.hard.commit = position.index;
+        self.handed = position.index;
+        self.verified = self.verified.max(position.index);
+        self.catching = None;
+        self.outbox.put(Output::Restore(snapshot.clone()));
+        self.snapshot = Some(snapshot);
+        self.ack(from, None, 0);
+    }
+}

@@ -1,0 +1,237 @@
+//! The nouns of consensus: who (node, incarnation, member), where (term, index, position) and what (entry, payload).
+//!
+//! Everything else in this folder speaks these types. They own no behaviour beyond hashing and printing.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::membership::Membership;
+
+/// An election period. Zero before a node belongs to a cluster.
+pub type Term = u64;
+/// A place in the log. The first entry (the genesis) is 1; 0 stands before it.
+pub type Index = u64;
+/// Names one batch of storage writes; batches complete in order, so a token also stands for all before it.
+pub type Token = u64;
+
+/// A point of local time, handed to every step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic clock, microseconds since any fixed point.
+    pub mono: u64,
+    /// Wall clock, milliseconds since the epoch; only ever used as leader time in entries.
+    pub wall: u64,
+}
+
+fn short(f: &mut fmt::Formatter<'_>, bytes: &[u8; 32]) -> fmt::Result {
+    for byte in &bytes[..4] {
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
+/// A node: the 32 bytes of its public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId([u8; 32]);
+
+impl NodeId {
+    /// From the bytes of a public key.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        short(f, &self.0)
+    }
+}
+
+/// A BLAKE3 digest.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        short(f, &self.0)
+    }
+}
+
+/// Which founding a log descends from: the hash of its genesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId(pub Digest);
+
+/// What votes and acknowledges: a node together with one life of its storage.
+///
+/// Blank or damaged storage is a new, higher incarnation, so that nobody counts a promise that was forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// The life of its storage; strictly growing per node.
+    pub incarnation: u64,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}.{}", self.node, self.incarnation)
+    }
+}
+
+/// A point of a log: equal positions mean equal logs up to there, because the hash is a chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The entry's index.
+    pub index: Index,
+    /// The entry's term.
+    pub term: Term,
+    /// The chain hash up to and including the entry.
+    pub hash: Digest,
+}
+
+/// A client session, chosen at random by the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u128);
+
+/// One command of a session, as it lies in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The session that it belongs to.
+    pub session: SessionId,
+    /// Its number in the session, from 1; a retry carries the same number.
+    pub sequence: u64,
+    /// The client has the results of all numbers below this one and will not ask for them again.
+    pub settled: u64,
+    /// Wall time of the first attempt, milliseconds.
+    pub attempted: u64,
+    /// The encoded command.
+    pub body: Bytes,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Opens a term.
+    Noop,
+    /// Opens a client session.
+    Open(SessionId),
+    /// A command for the state machine.
+    Command(Command),
+    /// A configuration; in force from the moment it is in the log.
+    Config(Box<Membership>),
+    /// This cluster takes in another one; from then on it never yields.
+    Adopt(ClusterId),
+    /// This cluster dissolves into another one; members wipe themselves on applying it.
+    Yield(ClusterId),
+}
+
+impl Payload {
+    /// Whether a user wrote it: such a log is never given up silently.
+    #[must_use]
+    pub const fn is_user(&self) -> bool {
+        matches!(self, Self::Open(_) | Self::Command(_))
+    }
+
+    /// Bytes that it counts for in windows and batches.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Command(command) => 64 + command.body.len(),
+            Self::Config(membership) => 64 + membership.size(),
+            Self::Noop | Self::Open(_) | Self::Adopt(_) | Self::Yield(_) => 64,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Noop => out.push(0),
+            Self::Open(session) => {
+                out.push(1);
+                out.extend_from_slice(&session.0.to_le_bytes());
+            }
+            Self::Command(command) => {
+                out.push(2);
+                out.extend_from_slice(&command.session.0.to_le_bytes());
+                out.extend_from_slice(&command.sequence.to_le_bytes());
+                out.extend_from_slice(&command.settled.to_le_bytes());
+                out.extend_from_slice(&command.attempted.to_le_bytes());
+                out.extend_from_slice(&command.body);
+            }
+            Self::Config(membership) => {
+                out.push(3);
+                membership.encode(out);
+            }
+            Self::Adopt(cluster) => {
+                out.push(4);
+                out.extend_from_slice(&cluster.0.0);
+            }
+            Self::Yield(cluster) => {
+                out.push(5);
+                out.extend_from_slice(&cluster.0.0);
+            }
+        }
+    }
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it stands.
+    pub index: Index,
+    /// The term of the leader that created it.
+    pub term: Term,
+    /// Leader time, milliseconds; never decreases along a log.
+    pub time: u64,
+    /// What it says.
+    pub payload: Payload,
+    /// Chain hash: over the hash before it and everything above.
+    pub hash: Digest,
+}
+
+impl Entry {
+    /// Its position.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position { index: self.index, term: self.term, hash: self.hash }
+    }
+
+    /// Makes the entry that follows `previous`.
+    #[must_use]
+    pub fn after(previous: &Digest, index: Index, term: Term, time: u64, payload: Payload) -> Self {
+        let hash = chain(previous, index, term, time, &payload, &mut Vec::with_capacity(192));
+        Self { index, term, time, payload, hash }
+    }
+
+    /// Whether its hash is what its content and `previous` give. `scratch` is reused memory.
+    #[must_use]
+    pub fn follows(&self, previous: &Digest, scratch: &mut Vec<u8>) -> bool {
+        self.hash == chain(previous, self.index, self.term, self.time, &self.payload, scratch)
+    }
+}
+
+/// The chain hash of an entry. One pass over one buffer: for small commands that is the cheapest BLAKE3 call.
+pub(super) fn chain(
+    previous: &Digest,
+    index: Index,
+    term: Term,
+    time: u64,
+    payload: &Payload,
+    scratch: &mut Vec<u8>,
+) -> Digest {
+    scratch.clear();
+    scratch.extend_from_slice(&previous.0);
+    scratch.extend_from_slice(&index.to_le_bytes());
+    scratch.extend_from_slice(&term.to_le_bytes());
+    scratch.extend_from_slice(&time.to_le_bytes());
+    payload.encode(scratch);
+    Digest(*blake3::hash(scratch).as_bytes())
+}

@@ -1,0 +1,229 @@
+//! The invariants of consensus, judged from outside over all members, their disks and everything they send.
+//!
+//! The registry is what *was* committed, by whichever member first said so; nothing may ever contradict it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use mosaik::groups::raft::{
+    ClusterId, Digest, Entry, Envelope, Index, Member, Membership, Message, Payload, Position, Raft, SessionId, Term,
+};
+
+use super::disk::Disk;
+
+#[derive(Clone, Debug)]
+struct Committed {
+    position: Position,
+    /// The term of the leader that committed it.
+    by: Term,
+}
+
+#[derive(Default)]
+struct Cluster {
+    log: Vec<Committed>,
+    config: Option<Membership>,
+    peak: usize,
+    adopted: BTreeSet<ClusterId>,
+    user: bool,
+}
+
+/// What was last seen of one life of a member.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    term: Term,
+    leads: bool,
+    last: Position,
+    commit: Index,
+    at_commit: Position,
+}
+
+#[derive(Default)]
+pub struct Checks {
+    clusters: BTreeMap<ClusterId, Cluster>,
+    leaders: HashMap<(ClusterId, Term), Member>,
+    entries: HashMap<(ClusterId, Term, Index), Digest>,
+    ran: HashMap<(ClusterId, SessionId, u64), Index>,
+    seen: HashMap<Member, Seen>,
+    pub geneses: BTreeSet<ClusterId>,
+    /// More than one genesis is a violation.
+    pub one_genesis: bool,
+    pub committed: u64,
+}
+
+/// Who lives where, for questions about other members' disks.
+pub trait Disks {
+    fn disk(&self, member: &Member) -> Option<&Disk>;
+    /// The last position of the member's log, if it runs.
+    fn last(&self, member: &Member) -> Option<Position>;
+}
+
+impl Checks {
+    pub fn new(one_genesis: bool) -> Self {
+        Self { one_genesis, ..Self::default() }
+    }
+
+    /// The process died: what it knew beyond its disk may be gone.
+    pub fn died(&mut self, member: Member) {
+        self.seen.remove(&member);
+    }
+
+    pub fn after_step(&mut self, raft: &Raft, disks: &impl Disks) {
+        let (me, status) = (raft.me(), raft.status());
+        let Some(cluster) = status.cluster else { return };
+        let before = self.seen.get(&me).copied().unwrap_or_default();
+        let log = raft.log();
+        assert!(status.term >= before.term, "{me:?}: term went back");
+        assert!(status.commit >= before.commit, "{me:?}: commit went back");
+        if before.commit > log.base().index {
+            assert_eq!(log.at(before.commit), Some(before.at_commit), "{me:?}: truncation reached the commit index");
+        }
+        if status.last != before.last && status.last.index > 1 {
+            let known = *self.entries.entry((cluster, status.last.term, status.last.index)).or_insert(status.last.hash);
+            assert_eq!(known, status.last.hash, "{me:?}: log matching at {:?}", status.last);
+        }
+        if status.is_leader {
+            let holder = *self.leaders.entry((cluster, status.term)).or_insert(me);
+            assert_eq!(holder, me, "election safety: two leaders in term {}", status.term);
+            if before.leads && before.term == status.term {
+                let kept = before.last.index <= log.base().index || log.at(before.last.index) == Some(before.last);
+                assert!(kept, "{me:?}: a leader changed its own log");
+            } else {
+                self.leader_is_complete(raft, cluster);
+            }
+        }
+        for index in before.commit.max(log.base().index) + 1..=status.commit {
+            self.commit(raft, cluster, index, disks);
+        }
+        let at_commit = log.at(status.commit).unwrap_or_default();
+        let leads = status.is_leader;
+        let now = Seen { term: status.term, leads, last: status.last, commit: status.commit, at_commit };
+        self.seen.insert(me, now);
+    }
+
+    fn leader_is_complete(&self, raft: &Raft, cluster: ClusterId) {
+        let Some(known) = self.clusters.get(&cluster) else { return };
+        let (term, log) = (raft.status().term, raft.log());
+        let Some(must) = known.log.iter().rev().find(|it| it.by < term) else { return };
+        let has = must.position.index <= log.base().index || log.at(must.position.index) == Some(must.position);
+        assert!(has, "{:?}: leader of {term} lacks {:?}, committed in {}", raft.me(), must.position, must.by);
+    }
+
+    fn commit(&mut self, raft: &Raft, cluster: ClusterId, index: Index, disks: &impl Disks) {
+        let log = raft.log();
+        let Some(position) = log.at(index) else { return };
+        let known = self.clusters.entry(cluster).or_default();
+        if let Some(before) = known.log.get(index as usize - 1) {
+            assert_eq!(before.position, position, "{:?}: state machine safety at {index}", raft.me());
+            return;
+        }
+        assert_eq!(known.log.len() as u64 + 1, index, "{:?}: committed with a hole", raft.me());
+        known.log.push(Committed { position, by: raft.status().term });
+        self.committed += 1;
+        let Some(entry) = log.get(index) else { return };
+        match &entry.payload {
+            Payload::Config(next) => known.configure(next),
+            Payload::Adopt(other) => {
+                known.adopted.insert(*other);
+            }
+            payload => known.user |= payload.is_user(),
+        }
+        if index > 1 && raft.status().is_leader {
+            let durable = |member: &Member| disks.disk(member).is_some_and(|disk| disk.has(index, position.hash));
+            assert!(log.membership().quorum(durable), "{index} committed without a durable majority");
+        }
+    }
+
+    /// A command really ran at some member.
+    pub fn ran(&mut self, cluster: ClusterId, session: SessionId, sequence: u64, index: Index) {
+        let at = *self.ran.entry((cluster, session, sequence)).or_insert(index);
+        assert_eq!(at, index, "a command was applied twice");
+    }
+
+    /// A member dissolves.
+    pub fn wiped(&self, from: ClusterId, into: ClusterId) {
+        let user = self.clusters.get(&from).is_some_and(|it| it.user);
+        assert!(!user, "a cluster with user data dissolved");
+        let adopted = self.clusters.get(&into).is_some_and(|it| it.adopted.contains(&from));
+        assert!(adopted, "a cluster dissolved into one that had not adopted it");
+    }
+
+    /// A genesis: every founder must have accepted durably.
+    pub fn founded(&mut self, raft: &Raft, disks: &impl Disks) {
+        let Some(ballot) = raft.founding().founded.clone() else { return };
+        if !self.geneses.insert(ballot.cluster()) {
+            return;
+        }
+        for founder in &ballot.founders {
+            let Some(disk) = disks.disk(founder) else { continue };
+            let record = &disk.durable.founding;
+            let bound = record.accepted.as_ref() == Some(&ballot) || record.founded.as_ref() == Some(&ballot);
+            assert!(bound, "genesis without {founder:?}'s durable acceptance");
+        }
+        assert!(!self.one_genesis || self.geneses.len() == 1, "two geneses");
+    }
+
+    /// A message leaves: what it reveals must be durable, and true.
+    pub fn sent(&self, raft: &Raft, envelope: &Envelope, disk: &Disk, disks: &impl Disks) {
+        assert_eq!(envelope.from, raft.me(), "a message in another's name");
+        let stored = &disk.durable;
+        assert!(stored.hard.term >= envelope.term, "term {} revealed before it was durable", envelope.term);
+        if let Some(cluster) = envelope.cluster {
+            assert_eq!(stored.hard.cluster, Some(cluster), "cluster revealed before it was durable");
+        }
+        let voted = |for_whom| stored.hard.term > envelope.term || stored.hard.voted == Some(for_whom);
+        match &envelope.body {
+            Message::Vote { .. } => assert!(voted(envelope.from), "own vote not durable"),
+            Message::VoteReply { granted: true } => assert!(voted(envelope.to), "vote not durable"),
+            Message::AppendReply { matched, .. } if *matched > 0 && envelope.term == raft.status().term => {
+                let at = raft.log().at(*matched);
+                assert!(
+                    at.is_none_or(|at| disk.has(*matched, at.hash)),
+                    "{:?} acknowledged {matched} before it was durable",
+                    raft.me()
+                );
+            }
+            Message::Accepted { ballot } => {
+                let record = &stored.founding;
+                let held = [&record.accepted, &record.founded].into_iter().flatten().any(|it| it.id() == *ballot);
+                assert!(held || stored.hard.term > 0 || record.open.is_none(), "acceptance not durable");
+            }
+            Message::Refused { ballot } => {
+                let never = stored.founding.refused.get(&ballot.proposer).is_some_and(|it| *it >= ballot.number);
+                assert!(never || stored.hard.cluster.is_some(), "refusal not durable");
+            }
+            Message::Pulled { entries, .. } => {
+                for entry in entries {
+                    self.pulled(raft, entry);
+                }
+            }
+            Message::TimeoutNow => {
+                let behind = disks.last(&envelope.to).is_some_and(|last| last.index < raft.log().last().index);
+                assert!(!behind, "leadership handed to a member that is behind");
+            }
+            _ => {}
+        }
+    }
+
+    fn pulled(&self, raft: &Raft, entry: &Entry) {
+        assert!(entry.index <= raft.commit(), "served an uncommitted entry");
+        let cluster = raft.status().cluster.and_then(|cluster| self.clusters.get(&cluster));
+        let known = cluster.and_then(|it| it.log.get(entry.index as usize - 1));
+        assert_eq!(known.map(|it| it.position), Some(entry.position()), "served an entry that is not the committed one");
+    }
+}
+
+impl Cluster {
+    fn configure(&mut self, next: &Membership) {
+        if let Some(before) = &self.config {
+            assert!(next.follows(before), "config safety: {before:?} -> {next:?}");
+        }
+        if next.outgoing.is_none() {
+            let floor = match next.declared {
+                size @ 1..3 => self.peak.min(size as usize),
+                _ => self.peak.min(3),
+            };
+            assert!(next.voters.len() >= floor, "below the floor: {} of {floor}", next.voters.len());
+            self.peak = self.peak.max(next.voters.len());
+        }
+        self.config = Some(next.clone());
+    }
+}

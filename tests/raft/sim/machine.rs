@@ -1,0 +1,128 @@
+//! The replicated machine of the simulator: registers, written with the previous value as output, behind the session table.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mosaik::groups::raft::{Command, Entry, Index, Mutant, Payload, SessionId, Sessions, Switch, Verdict};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Write { key: u8, value: u64 },
+    /// Writes if the value is `expect`.
+    Cas { key: u8, expect: u64, value: u64 },
+}
+
+impl Op {
+    pub fn key(self) -> u8 {
+        match self {
+            Self::Write { key, .. } | Self::Cas { key, .. } => key,
+        }
+    }
+
+    pub fn encode(self) -> Bytes {
+        let (tag, key, expect, value) = match self {
+            Self::Write { key, value } => (0, key, 0, value),
+            Self::Cas { key, expect, value } => (1, key, expect, value),
+        };
+        let mut out = vec![tag, key];
+        out.extend_from_slice(&expect.to_le_bytes());
+        out.extend_from_slice(&value.to_le_bytes());
+        out.into()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let (key, expect, value) = (*bytes.get(1)?, number(2)?, number(10)?);
+        Some(if bytes[0] == 0 { Self::Write { key, value } } else { Self::Cas { key, expect, value } })
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The value before, which for a `Cas` also says whether it took effect.
+    Was(u64),
+    Opened(bool),
+    /// Certainly not applied now; whether an earlier attempt was is unknown.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub values: BTreeMap<u8, u64>,
+    pub sessions: Sessions,
+    pub applied: Index,
+    pub switch: Switch,
+    limits: (usize, u64, u64),
+}
+
+pub struct Applied {
+    pub session: SessionId,
+    pub sequence: u64,
+    pub outcome: Outcome,
+    /// Whether the machine really ran it, as opposed to answering from the table.
+    pub ran: bool,
+}
+
+impl Machine {
+    pub fn new(switch: Switch, limits: (usize, u64, u64)) -> Self {
+        let sessions = Sessions::new(limits.0, limits.1, limits.2);
+        Self { values: BTreeMap::new(), sessions, applied: 0, switch, limits }
+    }
+
+    pub fn apply(&mut self, entry: &Entry) -> Option<Applied> {
+        assert_eq!(entry.index, self.applied + 1, "the machine is given every entry once");
+        self.applied = entry.index;
+        match &entry.payload {
+            Payload::Open(session) => {
+                let opened = self.sessions.open(*session, entry.time, self.switch);
+                Some(Applied { session: *session, sequence: 0, outcome: Outcome::Opened(opened), ran: false })
+            }
+            Payload::Command(command) => Some(self.command(command, entry)),
+            _ => None,
+        }
+    }
+
+    fn command(&mut self, command: &Command, entry: &Entry) -> Applied {
+        let verdict = self.sessions.admit(command, entry.time, self.switch);
+        let ran = verdict == Verdict::Apply;
+        let outcome = match verdict {
+            Verdict::Apply => {
+                let was = Op::decode(&command.body).map_or(u64::MAX, |op| self.run(op));
+                self.sessions.record(command, entry.index, Bytes::copy_from_slice(&was.to_le_bytes()));
+                Outcome::Was(was)
+            }
+            Verdict::Duplicate(output) => Outcome::Was(u64::from_le_bytes(output[..8].try_into().expect("8 bytes"))),
+            _ => Outcome::Lost,
+        };
+        Applied { session: command.session, sequence: command.sequence, outcome, ran }
+    }
+
+    fn run(&mut self, op: Op) -> u64 {
+        let slot = self.values.entry(op.key()).or_insert(0);
+        let was = *slot;
+        match op {
+            Op::Write { value, .. } => *slot = value,
+            Op::Cas { expect, value, .. } if was == expect => *slot = value,
+            Op::Cas { .. } => {}
+        }
+        was
+    }
+
+    pub fn snapshot(&self) -> Bytes {
+        let sessions = if self.switch.is(Mutant::SessionsNotInSnapshot) {
+            // The bug: ids survive, results do not.
+            Sessions::new(self.limits.0, self.limits.1, self.limits.2)
+        } else {
+            self.sessions.clone()
+        };
+        postcard::to_allocvec(&(self.applied, &self.values, sessions)).expect("in memory").into()
+    }
+
+    pub fn restore(&mut self, bytes: &[u8]) {
+        let (applied, values, sessions) = postcard::from_bytes(bytes).expect("verified by hashes");
+        self.applied = applied;
+        self.values = values;
+        self.sessions = sessions;
+    }
+}
