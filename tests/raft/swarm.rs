@@ -45,7 +45,12 @@ fn number(name: &str) -> Option<u64> {
 fn swarm() {
     let mut tally = Tally::default();
     if let Some(seed) = number("RAFT_SEED") {
-        return one(seed, None, &mut tally);
+        let mut world = World::swarm(seed, None);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
+            world.dump();
+            std::panic::resume_unwind(panic);
+        }
+        return;
     }
     let budget = Duration::from_secs(number("RAFT_SECONDS").unwrap_or(10));
     let from = number("RAFT_FROM").unwrap_or(1);
@@ -73,4 +78,24 @@ fn swarm() {
         tally.unjudged
     );
     assert!(failed.is_empty());
+}
+
+/// Random search for the planted bugs: seeds needed, or none within the budget. `RAFT_MUTANT_SECONDS` per mutant.
+#[test]
+#[ignore = "minutes; prints the table of docs/src/groups/consensus.md"]
+fn random_kills() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let budget = Duration::from_secs(number("RAFT_MUTANT_SECONDS").unwrap_or(10));
+    for mutant in crate::mutants::ALL {
+        let began = Instant::now();
+        let mut seeds = 0;
+        let kill = (1..).take_while(|_| began.elapsed() < budget).find_map(|seed| {
+            seeds = seed;
+            let panic = catch_unwind(AssertUnwindSafe(|| one(seed, Some(*mutant), &mut Tally::default()))).err()?;
+            let text = panic.downcast_ref::<String>().cloned();
+            Some(text.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned())).unwrap_or_default())
+        });
+        let kill = kill.map(|text| text.lines().next().unwrap_or_default().chars().take(90).collect::<String>());
+        eprintln!("{mutant:?}: {seeds} seeds: {}", kill.as_deref().unwrap_or("not found"));
+    }
 }

@@ -12,6 +12,4 @@ pub mod plan;
 pub mod rng;
 pub mod world;
 
-pub use plan::Plan;
-pub use rng::Rng;
 pub use world::World;

@@ -116,7 +116,7 @@ impl Plan {
         plan.restart = rng.pick(&[(1000, 50_000), (SECOND / 2, 2 * SECOND), (2 * SECOND, 8 * SECOND)]);
         plan.crash_at_output = rng.pick(&[0, 0, 200, 2_000]);
         if rng.chance(200_000) {
-            plan.sessions = (rng.between(1, 3) as usize, rng.between(3_000, 10_000), 8);
+            plan.sessions = (rng.between(1, 3) as usize, rng.between(6_000, 12_000), 8);
         }
         plan.settings = Settings {
             append_entries: rng.pick(&[1, 3, 64]),

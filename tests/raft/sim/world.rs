@@ -98,6 +98,8 @@ pub struct World {
     connected: BTreeMap<(usize, usize), (Member, Member)>,
     pub checks: Checks,
     pub clients: Clients,
+    /// Disks of dead incarnations, as they were.
+    graves: BTreeMap<Member, Disk>,
     pub calm: bool,
     pub wipes: u64,
     pub steps: u64,
@@ -108,11 +110,12 @@ pub struct World {
     pub filter: Option<Box<dyn FnMut(&Envelope) -> bool>>,
 }
 
-struct Others<'a>(&'a [Node]);
+struct Others<'a>(&'a [Node], &'a BTreeMap<Member, Disk>);
 
 impl Disks for Others<'_> {
     fn disk(&self, member: &Member) -> Option<&Disk> {
-        self.0.iter().find(|node| node.member() == *member).map(|node| &node.disk)
+        let lives = self.0.iter().find(|node| node.member() == *member).map(|node| &node.disk);
+        lives.or_else(|| self.1.get(member))
     }
 
     fn last(&self, member: &Member) -> Option<Position> {
@@ -173,6 +176,7 @@ impl World {
             cuts: BTreeMap::new(),
             connected: BTreeMap::new(),
             checks: Checks::new(one_genesis),
+            graves: BTreeMap::new(),
             calm: false,
             wipes: 0,
             steps: 0,
@@ -301,7 +305,8 @@ impl World {
     /// The storage of a stopped node is gone.
     pub fn blank(&mut self, n: usize) {
         assert!(self.nodes[n].raft.is_none());
-        self.nodes[n].disk = Disk::default();
+        let grave = std::mem::take(&mut self.nodes[n].disk);
+        self.graves.insert(self.nodes[n].member(), grave);
         if !self.plan.settings.switch.is(Mutant::IncarnationReused) {
             self.nodes[n].incarnation += 1;
         }
@@ -325,7 +330,7 @@ impl World {
         let Some(mut raft) = node.raft.take() else { return };
         let outputs = raft.step(input, now);
         self.steps += 1;
-        self.checks.after_step(&raft, &Others(&self.nodes));
+        self.checks.after_step(&raft, &Others(&self.nodes, &self.graves));
         let life = self.nodes[n].life;
         self.nodes[n].raft = Some(raft);
         for output in outputs {
@@ -402,7 +407,7 @@ impl World {
 
     fn send(&mut self, n: usize, mut envelope: Envelope) {
         let Some(raft) = &self.nodes[n].raft else { return };
-        let others = Others(&self.nodes);
+        let others = Others(&self.nodes, &self.graves);
         self.checks.sent(raft, &envelope, &self.nodes[n].disk, &others);
         if raft.founding().founded.is_some() {
             self.checks.founded(raft, &others);
@@ -557,6 +562,15 @@ impl World {
         self.clients.stopped = true;
         self.run_until(end);
         self.verdict()
+    }
+
+    /// For the eyes of whoever replays a seed.
+    pub fn dump(&self) {
+        eprintln!("{:#?}", self.plan);
+        for node in &self.nodes {
+            let Some(raft) = &node.raft else { continue };
+            eprintln!("{:?} {:?}\n  {:?}\n  {:?}", raft.me(), raft.status(), raft.log().membership(), raft.founding());
+        }
     }
 
     fn can_live(&self) -> bool {

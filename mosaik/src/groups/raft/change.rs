@@ -241,9 +241,9 @@ impl Raft {
             return;
         }
         self.join_at = self.now.mono + 3 * self.settings.heartbeat;
-        let membership = self.log.membership();
-        let deaf = self.leader.is_none() || self.now.mono > self.leader_heard + 2 * self.settings.election_max;
-        if self.hard.cluster.is_none() || (!membership.is_voter(&self.me) && deaf) {
+        // A voter that hears no leader may have been removed without knowing.
+        let deaf = self.now.mono > self.leader_heard + 2 * self.settings.election_max;
+        if self.hard.cluster.is_none() || (deaf && !matches!(self.role, Role::Leader(_))) {
             let observer = self.settings.preference == super::Preference::Observer;
             for peer in self.linked() {
                 self.outbox.send(peer, Message::Join { observer });

@@ -189,7 +189,7 @@ impl Raft {
     /// The election timeout passed.
     pub(super) fn on_silence(&mut self) {
         self.reset_election();
-        if !self.log.membership().is_voter(&self.me) || self.settings.preference == Preference::Observer {
+        if !self.may_campaign() || self.settings.preference == Preference::Observer {
             return;
         }
         self.role = Role::PreCandidate(BTreeSet::from([self.me]));
@@ -198,6 +198,13 @@ impl Raft {
         }
         let ask = Message::PreVote { term: self.hard.term + 1, last: self.log.last() };
         self.ask_voters(&ask);
+    }
+
+    /// Voters campaign, and also those whose removal is in their log but not known to be committed: theirs may be the
+    /// only log that the others can vote for (Raft dissertation 4.2.2). Their own vote does not count.
+    fn may_campaign(&self) -> bool {
+        let log = &self.log;
+        log.membership().is_voter(&self.me) || log.membership_at(self.commit).is_voter(&self.me)
     }
 
     fn ask_voters(&mut self, message: &Message) {
@@ -224,7 +231,7 @@ impl Raft {
 
     /// Stands for election in the next term. The own vote counts when it is durable.
     pub(super) fn campaign(&mut self, transfer: bool) {
-        debug_assert!(self.log.membership().is_voter(&self.me));
+        debug_assert!(self.may_campaign());
         self.step_down(self.hard.term + 1);
         self.hard.voted = Some(self.me);
         self.write_hard();

@@ -275,7 +275,6 @@ impl Log {
         self.base = position;
         self.configs.retain(|(at, _)| *at > index);
         self.configs.insert(0, (index, membership));
-        self.durable = self.durable.max(index);
     }
 
     /// The root of the chain before the first entry.
