@@ -2,5 +2,7 @@
 //! long run; `RAFT_SEED=n` replays one seed, `RAFT_TRACE=1` prints its events.
 
 mod mutants;
+mod regressions;
+mod schedules;
 mod sim;
 mod swarm;

@@ -86,6 +86,9 @@ impl Checks {
             if before.leads && before.term == status.term {
                 let kept = before.last.index <= log.base().index || log.at(before.last.index) == Some(before.last);
                 assert!(kept, "{me:?}: a leader changed its own log");
+                for index in before.last.index + 1..=status.last.index {
+                    config_is_alone(raft, index);
+                }
             } else {
                 self.leader_is_complete(raft, cluster);
             }
@@ -211,10 +214,26 @@ impl Checks {
     }
 }
 
+/// A configuration that a leader appends: the one before is committed, and so is something of its own term.
+fn config_is_alone(raft: &Raft, index: Index) {
+    let (log, commit) = (raft.log(), raft.commit());
+    if !log.get(index).is_some_and(|entry| matches!(entry.payload, Payload::Config(_))) {
+        return;
+    }
+    let uncommitted = (commit + 1..index).filter_map(|at| log.get(at));
+    let others = uncommitted.filter(|entry| matches!(entry.payload, Payload::Config(_))).count();
+    assert_eq!(others, 0, "two uncommitted changes of the configuration");
+    let own = log.at(commit).is_some_and(|at| at.term == raft.status().term);
+    assert!(own, "a change of the configuration before a commit of the own term");
+}
+
 impl Cluster {
     fn configure(&mut self, next: &Membership) {
         if let Some(before) = &self.config {
             assert!(next.follows(before), "config safety: {before:?} -> {next:?}");
+            if before.cluster != next.cluster {
+                self.peak = 0; // forced recovery: an operator's word goes below the floor
+            }
         }
         if next.outgoing.is_none() {
             let floor = match next.declared {

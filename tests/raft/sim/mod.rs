@@ -6,10 +6,14 @@
 pub mod checks;
 pub mod client;
 pub mod disk;
+pub mod lab;
 pub mod linear;
 pub mod machine;
 pub mod plan;
 pub mod rng;
 pub mod world;
 
+pub use lab::{Lab, within};
+pub use plan::Plan;
+pub use rng::Rng;
 pub use world::World;

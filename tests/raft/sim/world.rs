@@ -310,6 +310,8 @@ impl World {
         if !self.plan.settings.switch.is(Mutant::IncarnationReused) {
             self.nodes[n].incarnation += 1;
         }
+        // A founder that forgets is one more possible founder.
+        self.checks.one_genesis = false;
         self.wipes += 1;
     }
 

@@ -41,7 +41,7 @@ impl Raft {
         if member.node == self.me.node {
             return false;
         }
-        let fresh = Peer { member, up: false, heard: self.now.mono, blank: None };
+        let fresh = Peer { member, up: false, heard: self.now.mono, blank: None, cluster: None };
         if self.peers.len() >= self.settings.peers && !self.peers.contains_key(&member.node) {
             let oldest = self.peers.values().filter(|peer| !peer.up).min_by_key(|peer| peer.heard);
             let Some(oldest) = oldest.map(|peer| peer.member.node) else { return false };
@@ -67,6 +67,9 @@ impl Raft {
     pub(super) fn on_message(&mut self, envelope: Envelope) {
         if envelope.to != self.me || !self.note_peer(envelope.from) {
             return;
+        }
+        if let Some(peer) = self.peers.get_mut(&envelope.from.node) {
+            peer.cluster = envelope.cluster;
         }
         if self.on_founding_message(&envelope) {
             return;

@@ -201,7 +201,7 @@ impl Raft {
             return;
         }
         let record = &self.founder.record;
-        if record.open.is_none()
+        if (record.open.is_none() || self.settings.switch.is(Mutant::ProposerAcceptsFirst))
             && let Some(ballot) = record.accepted.clone().filter(|ballot| ballot.proposer == self.me)
         {
             for founder in ballot.founders.iter().filter(|founder| **founder != self.me) {

@@ -25,7 +25,14 @@ impl Raft {
             adopted: self.adopted.clone(),
             ancestors: membership.ancestors.clone(),
         };
-        let strangers: Vec<_> = self.linked().into_iter().filter(|peer| !membership.contains(peer)).collect();
+        // A member on paper may have founded a cluster of its own before this one's messages reached it.
+        let foreign = |cluster: Option<ClusterId>| cluster.is_some() && cluster != self.hard.cluster;
+        let strangers: Vec<_> = self
+            .peers
+            .values()
+            .filter(|peer| peer.up && (foreign(peer.cluster) || !membership.contains(&peer.member)))
+            .map(|peer| peer.member)
+            .collect();
         for stranger in strangers {
             self.outbox.send(stranger, body.clone());
         }

@@ -72,6 +72,8 @@ struct Peer {
     heard: u64,
     /// When it last said that it was blank and would vote, microseconds.
     blank: Option<u64>,
+    /// The cluster that it last spoke for.
+    cluster: Option<ClusterId>,
 }
 
 /// One member's consensus engine.

@@ -1,0 +1,283 @@
+//! Named regressions: the situations in which an earlier design of such groups, or a classic Raft bug, lost something.
+
+use mosaik::groups::raft::{Change, Halt, Input, Member, Message, recover};
+
+use crate::{
+    schedules,
+    sim::{Lab, Plan, Rng, World},
+};
+
+fn three() -> Lab {
+    let mut lab = Lab::new(3, 3, None, |_| {});
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    lab
+}
+
+/// One member is isolated for ten seconds and both sides are asked to write: only the majority acknowledges.
+#[test]
+fn s01_isolated_member_both_sides_write() {
+    let mut lab = three();
+    for sequence in 1..20 {
+        lab.write(0, 1, sequence, sequence);
+        lab.pass(500, &[0]);
+        assert_eq!(lab.acked, 0, "a lone leader acknowledged");
+    }
+    assert!(!lab.leads(0), "it has noticed that it lost its quorum");
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.write(1, 1, 1, 100);
+    lab.pass(300, &[1, 2]);
+    assert!(lab.acked > 0);
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!((lab.value(0), lab.value(1), lab.value(2)), (100, 100, 100));
+}
+
+/// Members that start seconds apart become one group, declared or not.
+#[test]
+fn s02_late_meeting_at_start() {
+    for declared in [0, 3] {
+        for seed in 0..20 {
+            let mut plan = Plan::calm(3);
+            plan.declared = declared;
+            plan.start = 8_000_000;
+            plan.calm = 40_000_000;
+            assert!(World::new(plan, Rng::new(seed)).run());
+        }
+    }
+}
+
+/// A leader with the only copy acknowledges nothing.
+#[test]
+fn s03_one_copy_is_no_commit() {
+    let mut lab = three();
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0]);
+    assert_eq!(lab.acked, 0);
+    lab.flow(&[0, 1]);
+    assert!(lab.acked > 0);
+}
+
+/// Two of five that hear only each other are no quorum, however long the others are silent.
+#[test]
+fn s04_small_commit_set_large_electorate() {
+    let mut lab = Lab::new(5, 5, None, |_| {});
+    assert!(lab.stand(0, &[0, 1, 2, 3, 4]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2, 3, 4]);
+    lab.drop_mail();
+    lab.write(0, 1, 1, 7);
+    let before = lab.commit(0);
+    lab.pass(120_000, &[0, 1]);
+    assert_eq!((lab.commit(0), lab.acked), (before, 0));
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 5);
+}
+
+/// A leader is paused with an entry that nobody else has; on its return the entry is replaced, nowhere applied.
+#[test]
+fn s05_paused_leader_with_unsent_entry() {
+    let mut lab = three();
+    let at = lab.last(0) + 1;
+    lab.write(0, 1, 1, 7);
+    let lost = lab.entry(0, at);
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.write(1, 1, 2, 8);
+    lab.pass(300, &[1, 2]);
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_ne!(lab.entry(0, at), lost);
+    assert_eq!(lab.value(0), 8);
+}
+
+/// A command that was overwritten is not acknowledged by what took its index.
+#[test]
+fn s06_no_acknowledgement_for_overwritten_command() {
+    let mut lab = three();
+    let at = lab.last(0) + 1;
+    lab.write(0, 1, 1, 7);
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    for sequence in 10..20 {
+        lab.write(1, 1, sequence, sequence);
+    }
+    lab.pass(1_000, &[0, 1, 2]);
+    assert!(lab.commit(0) > at && lab.value(0) == 19);
+    // The retry of the overwritten command is new to the table, and applied once.
+    lab.write(1, 1, 1, 7);
+    lab.write(1, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert_eq!(lab.value(0), 7);
+}
+
+/// Two members that do not hear each other both stand in one term; the third votes once.
+#[test]
+fn s07_missing_link_two_candidates() {
+    let mut lab = Lab::new(3, 3, None, |_| {});
+    lab.now += 2_000_000;
+    lab.tick(0);
+    lab.tick(1);
+    lab.flow(&[0, 2]);
+    lab.flow(&[1, 2]);
+    assert_eq!(u8::from(lab.leads(0)) + u8::from(lab.leads(1)), 1);
+    for _ in 0..100 {
+        lab.now += 50_000;
+        (0..3).for_each(|n| lab.tick(n));
+        lab.flow_if(|mail| crate::sim::within(mail, &[0, 2]) || crate::sim::within(mail, &[1, 2]));
+        lab.drop_mail();
+    }
+    assert!(lab.leads(0) || lab.leads(1), "a missing link does not unseat the leader");
+}
+
+#[test]
+fn s08_restart_between_vote_and_reply() {
+    schedules::vote_across_restart(None);
+}
+
+#[test]
+fn s09_strong_read_at_deposed_or_unready_leader() {
+    schedules::read_at_deposed_leader(None);
+    schedules::read_at_unready_leader(None);
+}
+
+#[test]
+fn s10_figure_8() {
+    schedules::figure_8(None);
+}
+
+#[test]
+fn s11_change_without_own_term_commit() {
+    schedules::change_before_own_commit(None);
+}
+
+/// A removed voter that comes back with a higher term unseats nobody.
+#[test]
+fn s12_removed_voter_with_higher_term() {
+    let mut lab = Lab::new(4, 4, None, |settings| settings.target_voters = 3);
+    assert!(lab.stand(0, &[0, 1, 2, 3]));
+    lab.pass(300, &[0, 1, 2, 3]);
+    let gone = lab.member(3);
+    lab.feed(0, Input::Change(Change::Remove(gone)));
+    lab.pass(500, &[0, 1, 2]);
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 3);
+    lab.drop_mail();
+    let term = lab.raft(0).status().term;
+    let cluster = lab.raft(0).status().cluster;
+    for n in 0..3 {
+        let last = lab.raft(0).log().last();
+        let body = Message::Vote { last, transfer: false };
+        let to = lab.member(n);
+        lab.mail.push(mosaik::groups::raft::Envelope { from: gone, to, cluster, term: term + 7, body });
+    }
+    lab.pass(3_000, &[0, 1, 2, 3]);
+    assert!(lab.leads(0));
+    assert_eq!(lab.raft(0).status().term, term);
+}
+
+/// A volatile group of three is restarted one by one, 10 s apart, twice over: it stays the same group with its data.
+#[test]
+fn s13_rolling_restart_of_a_volatile_group() {
+    let mut plan = Plan::calm(3);
+    plan.volatile = true;
+    plan.calm = 90_000_000;
+    let mut world = World::new(plan, Rng::new(1));
+    world.wait("a leader", 20, |world| world.leader().is_some());
+    world.run_until(10_000_000);
+    let cluster = world.cluster(0);
+    for round in 0..6 {
+        world.crash(round % 3);
+        world.run_until(world.now + 500_000);
+        world.start(round % 3);
+        world.run_until(world.now + 9_500_000);
+        let leader = world.leader().expect("has a leader");
+        let voters = &world.raft(leader).log().membership().voters;
+        let alive: Vec<Member> = world.nodes.iter().map(|node| node.member()).collect();
+        assert!(voters.len() == 3 && voters.iter().all(|voter| alive.contains(voter)), "all swapped: {voters:?}");
+    }
+    assert_eq!(world.cluster(0), cluster);
+    assert!(world.run());
+}
+
+#[test]
+fn s14_catch_up_below_acknowledged_entries() {
+    schedules::catch_up_keeps_acknowledged(None);
+}
+
+#[test]
+fn s15_acceptance_across_released_ballot() {
+    schedules::acceptance_binds(None);
+}
+
+#[test]
+fn s16_mutual_yield() {
+    schedules::two_foundings_meet(None);
+}
+
+/// Two foundings that both hold user data: the smaller stops and says so, the larger goes on.
+#[test]
+fn split_genesis_is_seen() {
+    let mut lab = Lab::new(3, 0, None, |_| {});
+    lab.link(0, 1);
+    lab.pass(6_000, &[0, 1]);
+    lab.pass(3_000, &[2]);
+    let large = if lab.leads(0) { 0 } else { 1 };
+    assert_eq!(lab.raft(large).log().membership().voters.len(), 2);
+    lab.open(large, 1);
+    lab.open(2, 2);
+    lab.pass(300, &[0, 1, 2]);
+    lab.link_all();
+    lab.pass(3_000, &[0, 1, 2]);
+    let other = lab.raft(large).status().cluster.expect("has one");
+    assert_eq!(lab.raft(2).status().halted, Some(Halt::SplitGenesis { other }));
+    assert!(lab.leads(large) && lab.raft(1 - large).status().halted.is_none());
+}
+
+/// After a forced recovery the survivor goes on with its log, and members of the ancestor stop themselves and nobody else.
+#[test]
+fn forced_recovery_supersedes() {
+    let mut lab = three();
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    (0..3).for_each(|n| lab.crash(n));
+    lab.drop_mail();
+    lab.nodes[0].disk.durable = recover(lab.nodes[0].disk.durable.clone(), lab.member(0), 99).expect("has a cluster");
+    lab.start(0);
+    assert!(lab.stand(0, &[0]));
+    assert_eq!(lab.value(0), 7);
+    let by = lab.raft(0).status().cluster.expect("has one");
+    lab.start(1);
+    lab.start(2);
+    lab.link_all();
+    lab.pass(3_000, &[0, 1, 2]);
+    assert!(lab.leads(0));
+    for n in [1, 2] {
+        assert_eq!(lab.raft(n).status().halted, Some(Halt::Superseded { by }));
+        lab.wipe(n);
+    }
+    for _ in 0..10 {
+        lab.link_all();
+        lab.pass(500, &[0, 1, 2]);
+    }
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 3);
+    assert_eq!((lab.value(1), lab.value(2)), (7, 7));
+}
+
+/// A member that needs compacted entries gets a snapshot, in chunks, and a leader that was transferred to leads.
+#[test]
+fn snapshot_in_chunks() {
+    let mut lab = Lab::new(3, 3, None, |settings| settings.chunk = 16);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    for sequence in 1..10 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.pass(300, &[0, 1]);
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    lab.feed(0, Input::Compact { index, data });
+    assert_eq!(lab.raft(0).log().base().index, index);
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 9);
+    lab.restart(2);
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 9, "and again from its own storage");
+}

@@ -1,0 +1,452 @@
+//! Directed schedules: each brings three to five cores into the one situation in which a classic bug shows. The honest
+//! core survives them (`regressions`), its mutants do not (`mutants`).
+
+use mosaik::groups::raft::{Change, Envelope, Input, Message, Mutant, Payload};
+
+use crate::sim::{Lab, within};
+
+type Planted = Option<Mutant>;
+
+fn is_vote_reply(mail: &Envelope) -> bool {
+    matches!(mail.body, Message::VoteReply { .. })
+}
+
+fn is_append_reply(mail: &Envelope) -> bool {
+    matches!(mail.body, Message::AppendReply { .. })
+}
+
+fn carries_entries(mail: &Envelope) -> bool {
+    matches!(&mail.body, Message::Append { entries, .. } if !entries.is_empty())
+}
+
+/// Three voters, led by 0, with an open session and everything everywhere.
+fn three(mutant: Planted) -> Lab {
+    group(3, 3, mutant)
+}
+
+fn group(nodes: usize, voters: usize, mutant: Planted) -> Lab {
+    let mut lab = Lab::new(nodes, voters, mutant, |_| {});
+    let all: Vec<usize> = (0..voters).collect();
+    assert!(lab.stand(0, &all));
+    lab.open(0, 1);
+    lab.pass(300, &all);
+    lab
+}
+
+/// A vote given before a restart is remembered after it.
+pub fn vote_across_restart(mutant: Planted) {
+    let mut lab = Lab::new(3, 3, mutant, |_| {});
+    lab.stand_if(0, |mail| within(mail, &[0, 1]) && !is_vote_reply(mail));
+    lab.restart(1);
+    let second = lab.stand(2, &[1, 2]);
+    lab.flow(&[0, 1]);
+    assert!(!(second && lab.leads(0) && lab.raft(2).status().term == lab.raft(0).status().term));
+}
+
+/// Raft figure 8: an old entry on a majority is not committed until one of the new term is.
+pub fn figure_8(mutant: Planted) {
+    let mut lab = Lab::new(5, 5, mutant, |settings| settings.append_entries = 1);
+    assert!(lab.stand(0, &[0, 1, 2, 3, 4]));
+    lab.open(0, 1);
+    lab.flow(&[0, 1]); // index 3 of term 2 is at 0 and 1
+    lab.drop_mail();
+    lab.crash(0);
+    assert!(lab.stand_if(4, |mail| within(mail, &[2, 3, 4]) && !carries_entries(mail)));
+    lab.drop_mail();
+    lab.crash(4); // with index 3 of term 3
+    lab.start(0);
+    let old = |mail: &Envelope| {
+        within(mail, &[0, 1, 2])
+            && !matches!(&mail.body, Message::Append { entries, .. } if entries.iter().any(|it| it.index > 3))
+    };
+    assert!(lab.stand_if(0, old));
+    lab.now += 100_000;
+    lab.tick(0);
+    lab.flow_if(old);
+    assert_eq!(lab.last(2), 3, "the old entry is on a majority");
+    lab.drop_mail();
+    lab.crash(0);
+    lab.start(4);
+    lab.stand(4, &[2, 3, 4]);
+    lab.pass(500, &[2, 3, 4]);
+}
+
+/// A candidate that lacks committed entries does not win.
+pub fn stale_candidate(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    lab.flow(&[0, 1]);
+    assert!(lab.acked > 0);
+    lab.crash(0);
+    lab.drop_mail();
+    assert!(!lab.stand(2, &[1, 2]));
+    assert!(lab.stand(1, &[1, 2]));
+}
+
+/// A deposed leader answers no strong read.
+pub fn read_at_deposed_leader(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.write(1, 1, 1, 7);
+    lab.flow(&[1, 2]);
+    assert!(lab.leads(0) && lab.acked > lab.commit(0));
+    let read = lab.read(0);
+    lab.flow(&[0]);
+    assert_eq!(lab.reads[&read].1, None);
+    lab.flow(&[0, 1, 2]); // and when it learns the truth, the read fails or is answered by it
+}
+
+/// A new leader does not know what is committed before it commits something itself.
+pub fn read_at_unready_leader(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    lab.flow_if(|mail| within(mail, &[0, 1]) && (carries_entries(mail) || is_append_reply(mail)));
+    assert!(lab.acked > lab.commit(1), "acknowledged, and 1 does not know");
+    lab.crash(0);
+    lab.drop_mail();
+    let quiet = |mail: &Envelope| within(mail, &[1, 2]) && !carries_entries(mail);
+    assert!(lab.stand_if(1, quiet));
+    let read = lab.read(1);
+    lab.flow_if(quiet);
+    assert_eq!(lab.reads[&read].1, None);
+    lab.pass(500, &[1, 2]);
+    assert!(lab.reads[&read].1.is_some(), "answered as soon as the term has a commit");
+}
+
+/// A follower acknowledges what it has verified, not the tail that an older leader left it.
+pub fn stale_tail(mutant: Planted) {
+    let mut lab = three(mutant);
+    for sequence in 1..4 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.pass(300, &[0, 1, 2]);
+    assert_eq!(lab.raft(0).log().last(), lab.raft(1).log().last());
+}
+
+/// An entry at the asked index is a match only if it is the same entry.
+pub fn same_index_other_entry(mutant: Planted) {
+    let mut lab = three(mutant);
+    let at = lab.last(0) + 1;
+    lab.write(0, 1, 1, 7); // stays at 0
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.pass(200, &[1, 2]);
+    assert!(lab.commit(2) >= at);
+    lab.restart(1);
+    lab.drop_mail();
+    assert!(lab.stand(2, &[1, 2]));
+    lab.pass(500, &[0, 1, 2]);
+    assert_eq!(lab.entry(0, at), lab.entry(2, at));
+}
+
+/// A joint configuration ends only after it is committed.
+pub fn joint_is_left_late(mutant: Planted) {
+    let mut lab = group(5, 3, mutant);
+    lab.link_all();
+    lab.pass(1500, &[0, 1, 2, 3, 4]);
+    assert!(lab.raft(0).log().membership().voters.len() >= 3);
+    lab.pass(1500, &[0, 1, 2, 3, 4]);
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 5, "grown by a joint change");
+}
+
+/// Half of a joint configuration decides nothing.
+pub fn joint_needs_both(mutant: Planted) {
+    let mut lab = group(4, 3, mutant);
+    lab.link_all();
+    lab.pass(1500, &[0, 1, 2, 3]);
+    assert!(lab.raft(0).log().membership().learners.contains(&lab.member(3)));
+    lab.drop_mail();
+    let (out, into) = (lab.member(1), lab.member(3));
+    lab.feed(0, Input::Change(Change::Swap { out, into }));
+    let joint = lab.last(0);
+    lab.flow(&[0, 3]);
+    assert!(lab.commit(0) < joint, "0 and 3 are a majority of the new voters only");
+    lab.pass(500, &[0, 1, 2, 3]);
+    assert!(lab.commit(0) > joint);
+}
+
+/// Nobody takes a group of three below three.
+pub fn floor(mutant: Planted) {
+    let mut lab = three(mutant);
+    let change = Change::Demote(lab.member(2));
+    lab.feed(0, Input::Change(change));
+    lab.pass(500, &[0, 1, 2]);
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 3);
+}
+
+/// The second change waits for the first.
+pub fn one_change_at_a_time(mutant: Planted) {
+    let mut lab = Lab::new(5, 3, mutant, |settings| settings.target_voters = 3);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.link_all();
+    lab.pass(2_000, &[0, 1, 2, 3, 4]);
+    lab.drop_mail();
+    let last = lab.last(0);
+    for (out, into) in [(1, 3), (2, 4)] {
+        let (out, into) = (lab.member(out), lab.member(into));
+        assert!(lab.raft(0).log().membership().learners.contains(&lab.member(4)));
+        lab.feed(0, Input::Change(Change::Swap { out, into }));
+    }
+    assert_eq!(lab.last(0), last + 1);
+}
+
+/// S11: no change before the leader has committed an entry of its own term.
+pub fn change_before_own_commit(mutant: Planted) {
+    let mut lab = group(4, 3, mutant);
+    lab.link_all();
+    lab.pass(1500, &[0, 1, 2, 3]);
+    let (out, into) = (lab.member(2), lab.member(3));
+    lab.crash(0);
+    lab.drop_mail();
+    // Probes are answered, so everybody is alive and caught up; the no-op stays with the leader.
+    let quiet = |mail: &Envelope| within(mail, &[1, 2, 3]) && !carries_entries(mail);
+    assert!(lab.stand_if(1, quiet));
+    lab.now += 100_000;
+    lab.tick(1);
+    lab.flow_if(quiet);
+    let last = lab.last(1);
+    lab.feed(1, Input::Change(Change::Swap { out, into }));
+    assert_eq!(lab.last(1), last);
+}
+
+/// A wiped voter is somebody else: its old promises are not renewed by the new life.
+pub fn wiped_voter(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    lab.flow(&[0, 1]);
+    assert!(lab.acked > 0);
+    lab.drop_mail();
+    lab.wipe(1);
+    lab.now += 200_000;
+    lab.tick(0);
+    lab.flow_if(|mail| within(mail, &[0, 1]) && !carries_entries(mail));
+    lab.drop_mail();
+    lab.crash(0);
+    assert!(!lab.stand(2, &[1, 2]), "one live voter of three is no quorum");
+}
+
+fn blank(nodes: usize, declared: u32, mutant: Planted) -> Lab {
+    let mut lab = Lab::new(nodes, 0, mutant, |settings| settings.declared = declared);
+    lab.checks.one_genesis = true;
+    lab.link_all();
+    lab
+}
+
+/// S15: an acceptance binds however long it takes, so a delayed one cannot complete a second genesis.
+pub fn acceptance_binds(mutant: Planted) {
+    let mut lab = blank(5, 3, mutant);
+    let accepted = |mail: &Envelope| matches!(mail.body, Message::Accepted { .. });
+    lab.pass(900, &[0, 1, 2]);
+    for _ in 0..10 {
+        lab.now += 100_000;
+        lab.tick(0);
+        lab.flow_if(|mail| within(mail, &[0, 1, 2]) && !accepted(mail));
+    }
+    let bound = lab.raft(1).founding().accepted.clone().expect("1 accepted");
+    assert_eq!(bound.proposer, lab.member(0));
+    // 0 falls silent with its ballot open; 1 and 2 meet 3 and 4, and everybody would like to found.
+    let late: Vec<Envelope> = lab.mail.drain(..).filter(accepted).collect();
+    assert!(late.len() >= 2);
+    lab.pass(12_000, &[1, 2, 3, 4]);
+    lab.mail.clear();
+    lab.mail.extend(late);
+    lab.flow(&[0, 1, 2]);
+    lab.pass(8_000, &[0, 1, 2, 3, 4]);
+    assert_eq!(lab.checks.geneses.len(), 1);
+}
+
+/// The proposer accepts last: its own acceptance is the genesis.
+pub fn proposer_is_last(mutant: Planted) {
+    let mut lab = blank(3, 3, mutant);
+    lab.pass(900, &[0, 1, 2]);
+    for _ in 0..4 {
+        lab.now += 100_000;
+        lab.tick(0);
+    }
+    assert!(lab.raft(0).founding().open.is_some());
+    lab.drop_mail();
+    lab.restart(0);
+    lab.link_all();
+    lab.tick(0);
+    assert!(lab.raft(0).status().cluster.is_none(), "nobody else accepted");
+    lab.pass(8_000, &[0, 1, 2]);
+    assert!(lab.raft(0).status().cluster.is_some());
+}
+
+/// S14: a follower is restarted that knows less to be committed than it has acknowledged, and then fetches up to a target
+/// below that: what lies beyond the target stays, and is there when the leader is lost.
+pub fn catch_up_keeps_acknowledged(mutant: Planted) {
+    let mut lab = three(mutant);
+    let low = lab.commit(1);
+    for sequence in 1..9 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.flow_if(|mail| within(mail, &[0, 1]) && (carries_entries(mail) || is_append_reply(mail)));
+    let acked = lab.acked;
+    assert!(acked >= low + 7);
+    lab.drop_mail();
+    lab.restart(1);
+    assert!(lab.commit(1) <= low && lab.last(1) >= acked);
+    let target = lab.entry(0, low + 3).position();
+    let body = Message::CatchUp { target, sources: vec![lab.member(0)], commit: low + 1, round: 0 };
+    let (term, cluster) = (lab.raft(0).status().term, lab.raft(0).status().cluster);
+    lab.mail.push(Envelope { from: lab.member(0), to: lab.member(1), cluster, term, body });
+    lab.flow_if(|mail| within(mail, &[0, 1]) && !carries_entries(mail));
+    lab.crash(0);
+    lab.drop_mail();
+    lab.stand(2, &[1, 2]);
+    assert!(lab.leads(2) || lab.stand(1, &[1, 2]));
+    lab.pass(500, &[1, 2]);
+    assert!(lab.last(2) > acked);
+}
+
+/// A damaged entry is not taken.
+pub fn damaged_entry(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    for mail in &mut lab.mail {
+        if let Message::Append { entries, .. } = &mut mail.body {
+            for entry in entries {
+                if let Payload::Command(command) = &mut entry.payload {
+                    let mut body = command.body.to_vec();
+                    body[10] ^= 1;
+                    command.body = body.into();
+                }
+            }
+        }
+    }
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_eq!((lab.value(0), lab.value(1), lab.value(2)), (7, 7, 7), "machines differ");
+}
+
+/// A retry is recognised by a member that learned the first attempt from a snapshot.
+pub fn retry_after_snapshot(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    lab.pass(200, &[0, 1]);
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    lab.feed(0, Input::Compact { index, data });
+    lab.drop_mail();
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 7, "2 got the snapshot");
+    lab.crash(0);
+    lab.drop_mail();
+    assert!(lab.stand(2, &[1, 2]));
+    lab.write(2, 1, 1, 7);
+    lab.pass(500, &[1, 2]);
+    assert_eq!(lab.commit(1), lab.commit(2));
+    assert_eq!(lab.nodes[1].machine.sessions, lab.nodes[2].machine.sessions, "session tables differ");
+}
+
+/// A full table refuses newcomers; it never forgets a session early.
+pub fn full_session_table(mutant: Planted) {
+    let mut lab = Lab::new(3, 3, mutant, |_| {});
+    lab.limits = (1, 3_600_000, 64);
+    for n in 0..3 {
+        lab.restart(n);
+    }
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.write(0, 1, 1, 7);
+    lab.open(0, 2);
+    lab.write(0, 2, 1, 8);
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert_eq!(lab.value(0), 7);
+}
+
+/// A message that arrives twice, late, takes nothing away.
+pub fn late_duplicate(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    let old: Vec<Envelope> = lab.mail.iter().filter(|mail| carries_entries(mail)).cloned().collect();
+    lab.pass(200, &[0, 1, 2]);
+    lab.write(0, 1, 2, 8);
+    lab.pass(200, &[0, 1, 2]);
+    let last = lab.last(1);
+    lab.mail.extend(old);
+    lab.flow(&[0, 1, 2]);
+    assert_eq!(lab.last(1), last);
+}
+
+/// Leadership goes to a member only when its log is complete.
+pub fn transfer_to_laggard(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.write(0, 1, 1, 7);
+    lab.flow(&[0, 1]);
+    let to = Some(lab.member(2));
+    lab.feed(0, Input::Transfer { to });
+    lab.flow_if(|mail| matches!(mail.body, Message::TimeoutNow));
+    assert!(lab.leads(0));
+    lab.pass(300, &[0, 1, 2]);
+    assert!(lab.leads(2), "and then it leads");
+}
+
+/// S16: two foundings meet; one dissolves, only after the other has adopted it, and never both.
+pub fn two_foundings_meet(mutant: Planted) {
+    let mut lab = Lab::new(2, 0, mutant, |_| {});
+    lab.pass(2_000, &[0]);
+    lab.pass(2_000, &[1]);
+    assert_ne!(lab.raft(0).status().cluster, lab.raft(1).status().cluster);
+    assert!(lab.raft(0).status().cluster.is_some() && lab.raft(1).status().cluster.is_some());
+    lab.link_all();
+    let lesser = if lab.raft(0).status().cluster < lab.raft(1).status().cluster { lab.member(0) } else { lab.member(1) };
+    for _ in 0..20 {
+        // The greater one speaks and hears nothing: it has adopted nobody.
+        lab.now += 100_000;
+        lab.tick(0);
+        lab.tick(1);
+        lab.flow_if(|mail| mail.from != lesser);
+        lab.drop_mail();
+    }
+    for _ in 0..20 {
+        lab.pass(500, &[0, 1]);
+        lab.link_all();
+    }
+    assert_eq!(lab.raft(0).status().cluster, lab.raft(1).status().cluster);
+    assert_eq!(lab.raft(0).log().membership().voters.len(), 2);
+}
+
+/// An acknowledgement says durable.
+pub fn acknowledgement_waits_for_disk(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.nodes[1].stuck = true;
+    lab.nodes[2].stuck = true;
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert_eq!(lab.acked, 0, "acknowledged with one copy");
+    lab.nodes[1].stuck = false;
+    lab.sync(1);
+    lab.pass(100, &[0, 1, 2]);
+    assert!(lab.acked > 0);
+}
+
+/// Every planted bug with the schedule that kills it.
+pub const KILLS: &[(Mutant, fn(Planted))] = &[
+    (Mutant::VoteNotPersisted, vote_across_restart),
+    (Mutant::OldTermCommit, figure_8),
+    (Mutant::NoUpToDateCheck, stale_candidate),
+    (Mutant::ReadWithoutQuorum, read_at_deposed_leader),
+    (Mutant::ReadBeforeOwnTermCommit, read_at_unready_leader),
+    (Mutant::AckBeyondVerified, stale_tail),
+    (Mutant::AckByIndexOnly, same_index_other_entry),
+    (Mutant::JointLeftEarly, joint_is_left_late),
+    (Mutant::OneMajorityInJoint, joint_needs_both),
+    (Mutant::FloorIgnored, floor),
+    (Mutant::TwoChangesInFlight, one_change_at_a_time),
+    (Mutant::IncarnationReused, wiped_voter),
+    (Mutant::AcceptanceReleasedByTime, acceptance_binds),
+    (Mutant::ProposerAcceptsFirst, proposer_is_last),
+    (Mutant::CatchUpDropsMatching, catch_up_keeps_acknowledged),
+    (Mutant::ChainNotVerified, damaged_entry),
+    (Mutant::SessionsNotInSnapshot, retry_after_snapshot),
+    (Mutant::SessionEvictedEarly, full_session_table),
+    (Mutant::TruncationBelowCommit, late_duplicate),
+    (Mutant::TransferWithoutCatchUp, transfer_to_laggard),
+    (Mutant::YieldBeforeAdopt, two_foundings_meet),
+    (Mutant::AckBeforeDurable, acknowledgement_waits_for_disk),
+    (Mutant::ChangeBeforeOwnTermCommit, change_before_own_commit),
+];
