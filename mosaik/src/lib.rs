@@ -43,6 +43,8 @@
 //! repository has a tutorial, the promises of each part, and the protocols.
 
 pub mod discovery;
+#[doc(hidden)]
+pub mod groups;
 pub mod network;
 pub mod node;
 pub mod prelude;

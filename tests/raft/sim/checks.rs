@@ -2,7 +2,7 @@
 //!
 //! The registry is what *was* committed, by whichever member first said so; nothing may ever contradict it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use mosaik::groups::raft::{
     ClusterId, Digest, Entry, Envelope, Index, Member, Membership, Message, Payload, Position, Raft, SessionId, Term,
@@ -39,10 +39,10 @@ struct Seen {
 #[derive(Default)]
 pub struct Checks {
     clusters: BTreeMap<ClusterId, Cluster>,
-    leaders: HashMap<(ClusterId, Term), Member>,
-    entries: HashMap<(ClusterId, Term, Index), Digest>,
-    ran: HashMap<(ClusterId, SessionId, u64), Index>,
-    seen: HashMap<Member, Seen>,
+    leaders: BTreeMap<(ClusterId, Term), Member>,
+    entries: BTreeMap<(ClusterId, Term, Index), Digest>,
+    ran: BTreeMap<(ClusterId, SessionId, u64), Index>,
+    seen: BTreeMap<Member, Seen>,
     pub geneses: BTreeSet<ClusterId>,
     /// More than one genesis is a violation.
     pub one_genesis: bool,

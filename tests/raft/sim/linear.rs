@@ -1,5 +1,6 @@
 //! A linearizability checker for registers: Wing & Gong's search with Lowe's memory, one key at a time.
 
+#[expect(clippy::disallowed_types, reason = "only asked whether it holds something, and that must be fast")]
 use std::collections::HashSet;
 
 /// What was done to one register, and what came back.
@@ -35,6 +36,7 @@ pub fn check(history: &[Event]) -> Result<bool, usize> {
     let mut events = history.to_vec();
     events.sort_by_key(|event| event.start);
     let words = events.len().div_ceil(64);
+    #[expect(clippy::disallowed_types, reason = "only asked whether it holds something, and that must be fast")]
     let mut seen: HashSet<(Vec<u64>, u64)> = HashSet::new();
     let mut stack = vec![(vec![0u64; words], 0u64)];
     let has = |set: &[u64], at: usize| set[at / 64] & (1 << (at % 64)) != 0;
