@@ -9,6 +9,7 @@
     reason = "a test may fail, counts are small, and a budget of real time needs the real clock"
 )]
 
+mod explore;
 mod mutants;
 mod regressions;
 mod schedules;

@@ -393,7 +393,8 @@ pub fn two_foundings_meet(mutant: Planted) {
     assert_ne!(lab.raft(0).status().cluster, lab.raft(1).status().cluster);
     assert!(lab.raft(0).status().cluster.is_some() && lab.raft(1).status().cluster.is_some());
     lab.link_all();
-    let lesser = if lab.raft(0).status().cluster < lab.raft(1).status().cluster { lab.member(0) } else { lab.member(1) };
+    let lesser =
+        if lab.raft(0).status().cluster < lab.raft(1).status().cluster { lab.member(0) } else { lab.member(1) };
     for _ in 0..20 {
         // The greater one speaks and hears nothing: it has adopted nobody.
         lab.now += 100_000;

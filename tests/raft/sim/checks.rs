@@ -210,7 +210,11 @@ impl Checks {
         assert!(entry.index <= raft.commit(), "served an uncommitted entry");
         let cluster = raft.status().cluster.and_then(|cluster| self.clusters.get(&cluster));
         let known = cluster.and_then(|it| it.log.get(entry.index as usize - 1));
-        assert_eq!(known.map(|it| it.position), Some(entry.position()), "served an entry that is not the committed one");
+        assert_eq!(
+            known.map(|it| it.position),
+            Some(entry.position()),
+            "served an entry that is not the committed one"
+        );
     }
 }
 

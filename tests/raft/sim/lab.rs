@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mosaik::groups::raft::{
-    Ballot, Command, Entry, Envelope, HardState, Index, Input, Member, Mutant, Now, Output, Payload, Position, Proposal,
-    Raft, SessionId, Settings, Stored, Switch,
+    Ballot, Command, Entry, Envelope, HardState, Index, Input, Member, Mutant, Now, Output, Payload, Position,
+    Proposal, Raft, SessionId, Settings, Stored, Switch,
 };
 
 use super::{
@@ -85,7 +85,8 @@ impl Lab {
         for n in 0..nodes {
             let mut disk = Disk::default();
             if n < voters {
-                let hard = HardState { cluster: Some(ballot.cluster()), incarnation: 1, term: 1, voted: None, commit: 1 };
+                let hard =
+                    HardState { cluster: Some(ballot.cluster()), incarnation: 1, term: 1, voted: None, commit: 1 };
                 disk.durable = Stored { hard, entries: vec![ballot.genesis()], ..Stored::default() };
                 disk.durable.founding.founded = Some(ballot.clone());
             }

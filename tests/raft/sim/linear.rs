@@ -6,10 +6,19 @@ use std::collections::HashSet;
 /// What was done to one register, and what came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    Read { saw: u64 },
+    Read {
+        saw: u64,
+    },
     /// Output: the value before; unknown if the operation never returned.
-    Write { value: u64, was: Option<u64> },
-    Cas { expect: u64, value: u64, was: Option<u64> },
+    Write {
+        value: u64,
+        was: Option<u64>,
+    },
+    Cas {
+        expect: u64,
+        value: u64,
+        was: Option<u64>,
+    },
 }
 
 /// One operation. Without `end` it may take effect at any time after `start`, or never.

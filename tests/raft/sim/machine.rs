@@ -7,9 +7,16 @@ use mosaik::groups::raft::{Command, Entry, Index, Mutant, Payload, SessionId, Se
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    Write { key: u8, value: u64 },
+    Write {
+        key: u8,
+        value: u64,
+    },
     /// Writes if the value is `expect`.
-    Cas { key: u8, expect: u64, value: u64 },
+    Cas {
+        key: u8,
+        expect: u64,
+        value: u64,
+    },
 }
 
 impl Op {

@@ -272,11 +272,8 @@ impl World {
         if self.nodes[n].raft.is_some() {
             return;
         }
-        let settings = Settings {
-            declared: self.plan.declared,
-            volatile: self.plan.volatile,
-            ..self.plan.settings.clone()
-        };
+        let settings =
+            Settings { declared: self.plan.declared, volatile: self.plan.volatile, ..self.plan.settings.clone() };
         let (seed, now) = (self.rng.next(), self.clock(n));
         let node = &mut self.nodes[n];
         node.life += 1;

@@ -6,14 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Entry, Index, Member, Mutant, Position, Raft, Role,
-    message::Message,
-    progress::Mode,
-};
+use super::{Entry, Index, Member, Mutant, Position, Raft, Role, message::Message, progress::Mode};
 
 /// Ranges under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CatchUp {
     target: Position,
     commit: Index,
@@ -23,7 +19,7 @@ pub(super) struct CatchUp {
     turn: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Piece {
     to: Index,
     /// Whom and when it was last asked.
@@ -132,12 +128,8 @@ impl Raft {
         let Some(leader) = self.leader else { return };
         let begin = catching.pieces.keys().next().copied().unwrap_or(1) - 1;
         let begin = begin.max(self.log.base().index);
-        let entries: Vec<Entry> = catching
-            .pieces
-            .into_values()
-            .flat_map(|piece| piece.entries)
-            .filter(|entry| entry.index > begin)
-            .collect();
+        let entries: Vec<Entry> =
+            catching.pieces.into_values().flat_map(|piece| piece.entries).filter(|entry| entry.index > begin).collect();
         let Some(previous) = self.log.at(begin) else { return };
         let end = entries.last().map_or(previous, Entry::position);
         let valid = self.log.verify(previous, &entries) && end == catching.target;

@@ -163,7 +163,11 @@ impl Raft {
             }
             next.learners.retain(|other| other.node != member.node);
             next.observers.retain(|other| other.node != member.node);
-            if observer { next.observers.insert(member) } else { next.learners.insert(member) };
+            if observer {
+                next.observers.insert(member)
+            } else {
+                next.learners.insert(member)
+            };
         }
         if next == *now {
             return false;

@@ -132,7 +132,7 @@ impl Raft {
                 self.on_append_reply(from, matched, asked, conflict, round);
             }
             Message::ReadIndex { id } => self.on_read_asked(read::Origin::Remote(from, id)),
-            Message::ReadIndexReply { id, index } => self.on_read_index(from, id, index),
+            Message::ReadIndexReply { id, index } => self.on_read_index(id, index),
             _ => {}
         }
     }
@@ -173,6 +173,7 @@ impl Raft {
             self.verified = self.commit;
             self.acked = 0;
             self.catching = None;
+            self.installing = None;
             self.write_hard();
         }
         self.reset_election();

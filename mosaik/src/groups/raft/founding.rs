@@ -72,7 +72,7 @@ pub struct Founding {
 }
 
 /// The founding record with what need not survive.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Founder {
     pub record: Founding,
     /// Who accepted the open ballot.
@@ -366,8 +366,7 @@ impl Raft {
         let founders: BTreeSet<Member> = candidates.into_iter().take(size - 1).chain([self.me]).collect();
         let record = &mut self.founder.record;
         record.number += 1;
-        let ballot =
-            Ballot { proposer: self.me, number: record.number, founders, declared: self.settings.declared };
+        let ballot = Ballot { proposer: self.me, number: record.number, founders, declared: self.settings.declared };
         record.open = Some(ballot.clone());
         if self.settings.switch.is(Mutant::ProposerAcceptsFirst) {
             record.accepted = Some(ballot);

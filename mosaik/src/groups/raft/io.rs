@@ -104,7 +104,8 @@ pub enum Output {
     Queued { id: u64, index: Index, term: Term },
     /// The proposal was not appended.
     Refused { id: u64, why: Refusal },
-    /// Dissolved into another cluster: discard all storage and begin blank, as a new incarnation.
+    /// Dissolved into another cluster: discard all storage and begin blank, as a new incarnation. What follows this
+    /// output does not matter any more.
     Wipe { into: ClusterId },
     /// The member has stopped for good.
     Halted(Halt),

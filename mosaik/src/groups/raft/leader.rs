@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The state of a leadership.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     pub progress: BTreeMap<Member, Progress>,
     /// The no-op that opened the term; nothing is decided before it is committed.
@@ -87,7 +87,9 @@ impl Raft {
             let stalled = now.mono >= progress.moved + 4 * settings.heartbeat;
             match progress.mode {
                 Mode::Replicate if stalled && !progress.is_idle() => progress.probe(progress.matched + 1),
-                Mode::CatchUp { .. } | Mode::Snapshot { .. } if now.mono >= progress.moved + 20 * settings.heartbeat => {
+                Mode::CatchUp { .. } | Mode::Snapshot { .. }
+                    if now.mono >= progress.moved + 20 * settings.heartbeat =>
+                {
                     progress.probe(progress.matched + 1);
                     progress.moved = now.mono;
                 }
@@ -129,8 +131,7 @@ impl Raft {
             Mode::Replicate => {
                 while progress.next <= log.last().index && progress.has_room(settings) {
                     let Some(previous) = log.at(progress.next - 1) else { return };
-                    let entries =
-                        log.slice(progress.next, Index::MAX, settings.append_entries, settings.append_bytes);
+                    let entries = log.slice(progress.next, Index::MAX, settings.append_entries, settings.append_bytes);
                     let bytes = entries.iter().map(|entry| entry.payload.size()).sum();
                     progress.sent(previous.index + entries.len() as u64, bytes, now.mono);
                     outbox.send(to, Message::Append { previous, entries, commit: *commit, round });
@@ -145,8 +146,7 @@ impl Raft {
         debug_assert!(matches!(self.role, Role::Leader(_)));
         let first = self.log.last().index + 1;
         let (term, wall) = (self.hard.term, self.now.wall);
-        let entries: Vec<Entry> =
-            payloads.into_iter().map(|payload| self.log.create(term, wall, payload)).collect();
+        let entries: Vec<Entry> = payloads.into_iter().map(|payload| self.log.create(term, wall, payload)).collect();
         self.write_entries(entries);
         first
     }
@@ -306,4 +306,3 @@ impl Leader {
         self.progress.get(member).is_some_and(|progress| progress.heard >= since)
     }
 }
-

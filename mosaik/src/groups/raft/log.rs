@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The log of one member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Log {
     /// Where the entries begin: zero, or the last entry that a snapshot stands for.
     base: Position,

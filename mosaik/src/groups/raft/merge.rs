@@ -97,7 +97,8 @@ impl Raft {
     pub(super) fn dissolve(&mut self) {
         let Some((into, until)) = self.dissolving else { return };
         let waits = |leader: &super::Leader| leader.progress.keys().any(|member| !self.is_dead(member));
-        if matches!(&self.role, Role::Leader(leader) if waits(leader) && self.now.mono < until) || self.halted.is_some() {
+        if matches!(&self.role, Role::Leader(leader) if waits(leader) && self.now.mono < until) || self.halted.is_some()
+        {
             return;
         }
         self.drop_leadership();

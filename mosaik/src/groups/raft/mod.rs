@@ -53,7 +53,7 @@ use read::Reads;
 use snapshot::Install;
 
 /// What a member is at the moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Role {
     Follower,
     /// Asking whether an election could succeed; the votes so far.
@@ -77,7 +77,7 @@ struct Peer {
 }
 
 /// One member's consensus engine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft {
     settings: Settings,
     random: u64,

@@ -11,7 +11,7 @@ use super::{
     types::{ClusterId, Member, Term, Token},
 };
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Outbox {
     pub me: Member,
     pub cluster: Option<ClusterId>,

@@ -15,16 +15,17 @@ pub(super) enum Origin {
 }
 
 /// Reads of one member.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Reads {
-    /// Asked of the leader, with the time to give up.
-    asked: BTreeMap<u64, u64>,
+    /// Asked of the leader, by the number on the wire: the caller's id and the time to give up. The number is random,
+    /// because a late answer to an earlier life of this process must not answer a read of this one.
+    asked: BTreeMap<u64, (u64, u64)>,
     /// Waiting for the machine.
     ready: VecDeque<(u64, Index)>,
 }
 
 /// Reads that a leader is proving.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct LeaderReads {
     /// Before the term's own first commit: the commit index means nothing yet.
     early: Vec<Origin>,
@@ -41,8 +42,9 @@ impl Raft {
             return self.on_read_asked(Origin::Local(id));
         }
         let Some(leader) = self.leader else { return self.outbox.put(Output::ReadFailed { id }) };
-        self.reads.asked.insert(id, self.now.mono + self.settings.election_max);
-        self.outbox.send(leader, Message::ReadIndex { id });
+        let number = self.random();
+        self.reads.asked.insert(number, (id, self.now.mono + self.settings.election_max));
+        self.outbox.send(leader, Message::ReadIndex { id: number });
     }
 
     /// A read arrived at the leader (or at who was taken for it).
@@ -108,10 +110,8 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_read_index(&mut self, _from: Member, id: u64, index: Option<Index>) {
-        if self.reads.asked.remove(&id).is_none() {
-            return;
-        }
+    pub(super) fn on_read_index(&mut self, number: u64, index: Option<Index>) {
+        let Some((id, _)) = self.reads.asked.remove(&number) else { return };
         match index {
             Some(index) => self.reads.ready.push_back((id, index)),
             None => self.outbox.put(Output::ReadFailed { id }),
@@ -134,7 +134,7 @@ impl Raft {
     pub(super) fn reads_tick(&mut self) {
         let now = self.now.mono;
         let Self { reads, outbox, .. } = self;
-        reads.asked.retain(|id, until| {
+        reads.asked.retain(|_, (id, until)| {
             if now >= *until {
                 outbox.put(Output::ReadFailed { id: *id });
             }

@@ -7,20 +7,14 @@ use super::{
 
 impl Raft {
     /// Entries of this term's leader after `previous`.
-    pub(super) fn on_append(
-        &mut self,
-        from: Member,
-        previous: Position,
-        entries: &[Entry],
-        commit: Index,
-        round: u64,
-    ) {
+    pub(super) fn on_append(&mut self, from: Member, previous: Position, entries: &[Entry], commit: Index, round: u64) {
         match self.compare(previous) {
             Compared::Equal => {}
             Compared::Diverged => return self.halt(Halt::Diverged { index: previous.index }),
             Compared::Differs(conflict) => {
                 let matched = self.verified.min(self.log.durable());
-                let reply = Message::AppendReply { matched, asked: Some(previous.index), conflict: Some(conflict), round };
+                let reply =
+                    Message::AppendReply { matched, asked: Some(previous.index), conflict: Some(conflict), round };
                 return self.outbox.send(from, reply);
             }
         }
@@ -70,9 +64,9 @@ impl Raft {
             }
             return Ok(());
         }
-        let news = entries.iter().position(|entry| {
-            entry.index > base && self.log.at(entry.index).is_none_or(|own| own != entry.position())
-        });
+        let news = entries
+            .iter()
+            .position(|entry| entry.index > base && self.log.at(entry.index).is_none_or(|own| own != entry.position()));
         let Some(news) = news.map(|first| &entries[first..]) else { return Ok(()) };
         if news[0].index <= self.commit {
             return Err(Halt::Diverged { index: news[0].index });

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// A snapshot being fetched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Install {
     from: Member,
     manifest: Manifest,
