@@ -29,6 +29,7 @@ pages! {
     operations "src/operations.md"
     protocols "src/protocols.md"
     benchmarks "src/benchmarks.md"
+    consensus "src/groups/consensus.md"
     decisions "src/decisions.md"
 }
 

@@ -67,6 +67,7 @@ impl Raft {
     }
 
     /// An operator's wish.
+    #[expect(clippy::needless_pass_by_value, reason = "an input is handed over whole")]
     pub(super) fn on_change(&mut self, change: Change) {
         if !self.can_change() {
             return;
@@ -258,10 +259,10 @@ impl Raft {
     /// Somebody asks to be taken in.
     pub(super) fn on_join(&mut self, from: Member, observer: bool) {
         match &mut self.role {
-            Role::Leader(leader) if !self.log.membership().contains(&from) => {
-                if leader.joining.len() < self.settings.peers {
-                    leader.joining.insert(from, observer);
-                }
+            Role::Leader(leader)
+                if !self.log.membership().contains(&from) && leader.joining.len() < self.settings.peers =>
+            {
+                leader.joining.insert(from, observer);
             }
             _ => {}
         }

@@ -120,6 +120,7 @@ impl Raft {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "an input is handed over whole")]
     fn on_reply(&mut self, from: Member, term: Term, reply: Message) {
         // A higher term counts only from a member: one that was removed must not unseat anybody.
         if term > self.hard.term && self.log.membership().contains(&from) {

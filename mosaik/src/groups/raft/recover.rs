@@ -10,7 +10,7 @@ use super::{ClusterId, Digest, Entry, Log, Member, Payload, Stored};
 pub fn recover(mut stored: Stored, me: Member, salt: u64) -> Option<Stored> {
     let old = stored.hard.cluster?;
     let base = stored.snapshot.as_ref().map(|snapshot| snapshot.manifest.position);
-    let last = stored.entries.last().map(Entry::position).or(base).unwrap_or_else(|| Log::root());
+    let last = stored.entries.last().map(Entry::position).or(base).unwrap_or_else(Log::root);
     let in_log = stored.entries.iter().rev().find_map(|entry| match &entry.payload {
         Payload::Config(membership) => Some((**membership).clone()),
         _ => None,
