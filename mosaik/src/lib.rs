@@ -42,6 +42,7 @@
 //! The feature `testing` adds whole networks in virtual time, with faults, for your tests. The book in `docs/` of the
 //! repository has a tutorial, the promises of each part, and the protocols.
 
+pub mod builtin;
 pub mod discovery;
 #[doc(hidden)]
 pub mod groups;

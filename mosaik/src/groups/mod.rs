@@ -1,6 +1,16 @@
 //! Groups: replicated state machines with a leader.
 //!
-//! So far only the consensus core; the bonds, storage and workers that drive it are not built yet.
+//! So far the consensus core and what a user writes and chooses; the bonds, storage and workers that drive it are being
+//! built.
 
+mod key;
+mod machine;
+mod options;
 #[doc(hidden)]
 pub mod raft;
+
+pub use self::{
+    key::GroupKey,
+    machine::{ApplyContext, Encode, NoOp, SnapshotError, Snapshots, StateMachine},
+    options::{Consistency, MemberRole, Timing},
+};

@@ -1,0 +1,3 @@
+//! Ready-made parts for groups.
+
+pub use crate::groups::NoOp;

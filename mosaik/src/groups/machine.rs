@@ -1,0 +1,290 @@
+//! [`StateMachine`]: what a group replicates, written by the user; and how it is turned into bytes.
+//!
+//! Every member applies the same commands in the same order to its own copy. Nothing here does IO; the apply worker is
+//! the only caller.
+
+use std::{fmt, time::Duration};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::raft::{Entry, Index, Term};
+use crate::primitives::Datum;
+
+/// A deterministic machine that a group keeps equal on all its members.
+///
+/// `apply` must be a function of the machine and its arguments alone: no clock, no randomness, no environment, no map
+/// with a random order that can be observed; [`ApplyContext`] has an agreed clock and an agreed seed. A machine that breaks
+/// this differs from member to member, and nothing can repair that.
+///
+/// ```
+/// use mosaik::{groups::{ApplyContext, Snapshots, StateMachine}, prelude::*};
+///
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Counter(i64);
+///
+/// impl StateMachine for Counter {
+///     type Command = i64;
+///     type Output = i64;
+///     type Query = ();
+///     type QueryResult = i64;
+///     const NAME: &'static str = "counter";
+///
+///     fn apply(&mut self, by: i64, _: &ApplyContext) -> i64 {
+///         self.0 = self.0.wrapping_add(by);
+///         self.0
+///     }
+///
+///     fn query(&self, (): ()) -> i64 {
+///         self.0
+///     }
+///
+///     fn snapshots() -> Snapshots<Self> {
+///         Snapshots::serde()
+///     }
+/// }
+///
+/// let mut counter = Counter::default();
+/// assert_eq!(counter.apply(5, &ApplyContext::at(1)), 5);
+/// ```
+pub trait StateMachine: Send + Sized + 'static {
+    /// What changes the machine. Encoded at most 1 MiB.
+    type Command: Datum;
+    /// What a command gives back. Kept in the table of sessions until its caller has it.
+    type Output: Datum;
+    /// What is asked of the machine.
+    type Query: Datum;
+    /// What a query gives back.
+    type QueryResult: Datum;
+
+    /// The machine's name: with the key it decides which group this is.
+    const NAME: &'static str;
+    /// The machine's version: members of different versions refuse each other. Raise it when commands, outputs or
+    /// what `apply` does change.
+    const VERSION: u32 = 0;
+
+    /// Applies a committed command. Must be deterministic and must not panic: a machine that panics stops its member.
+    fn apply(&mut self, command: Self::Command, ctx: &ApplyContext) -> Self::Output;
+
+    /// Answers a query from the present state.
+    fn query(&self, query: Self::Query) -> Self::QueryResult;
+
+    /// How the machine becomes bytes and back. With the default, [`Snapshots::none`], the log is never compacted: it grows
+    /// in memory and on disk, a restart applies it from the beginning, and the group's status says so.
+    fn snapshots() -> Snapshots<Self> {
+        Snapshots::none()
+    }
+}
+
+/// Where and when a command is applied: the same at every member.
+#[derive(Clone, Debug)]
+pub struct ApplyContext {
+    index: Index,
+    term: Term,
+    time: u64,
+    hash: [u8; 32],
+}
+
+impl ApplyContext {
+    pub(crate) const fn of(entry: &Entry) -> Self {
+        Self { index: entry.index, term: entry.term, time: entry.time, hash: entry.hash.0 }
+    }
+
+    /// A context for testing a machine by itself: term 1, time 0, a seed that follows from the index.
+    #[must_use]
+    pub fn at(index: u64) -> Self {
+        Self { index, term: 1, time: 0, hash: *blake3::hash(&index.to_le_bytes()).as_bytes() }
+    }
+
+    /// The same context at another time, for testing a machine by itself.
+    #[must_use]
+    pub fn with_time(mut self, since_epoch: Duration) -> Self {
+        self.time = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// The command's place in the log. Grows from command to command, with gaps.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The term of the leader that took the command.
+    #[must_use]
+    pub const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The leader's wall clock when it took the command, since the Unix epoch, in milliseconds. It never goes back along a
+    /// log; how true it is depends on the leader's clock.
+    #[must_use]
+    pub const fn time(&self) -> Duration {
+        Duration::from_millis(self.time)
+    }
+
+    /// Randomness that all members agree on: different for each command, derived from the log up to it. Whoever can read the
+    /// log can compute it, so it is no secret, and the leader can influence it.
+    #[must_use]
+    pub fn seed(&self) -> [u8; 32] {
+        *blake3::Hasher::new_derive_key("mosaik 1 seed of a command").update(&self.hash).finalize().as_bytes()
+    }
+}
+
+/// A machine's state, taken at one point, that is yet to be encoded. Runs outside of the apply worker.
+pub type Encode = Box<dyn FnOnce() -> Result<Bytes, SnapshotError> + Send>;
+
+/// A machine could not be turned into bytes, or not be read back from them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SnapshotError(String);
+
+impl SnapshotError {
+    /// An error with a text for the operator.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<postcard::Error> for SnapshotError {
+    fn from(error: postcard::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How a machine becomes bytes and back.
+///
+/// A snapshot lets the log go and brings a member that is far behind up to date. It is held in memory whole.
+pub struct Snapshots<M>(Option<Codec<M>>);
+
+struct Codec<M> {
+    capture: fn(&M) -> Encode,
+    restore: fn(&[u8]) -> Result<M, SnapshotError>,
+}
+
+impl<M> Clone for Codec<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Codec<M> {}
+
+impl<M> Clone for Snapshots<M> {
+    fn clone(&self) -> Self {
+        Self(self.0)
+    }
+}
+
+impl<M> fmt::Debug for Snapshots<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Snapshots(yes)" } else { "Snapshots(none)" })
+    }
+}
+
+impl<M> Snapshots<M> {
+    /// No snapshots: the log is kept for ever.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Encodes the machine with postcard, between two commands. Applying waits for as long as that takes, some 10 ms for
+    /// each 10 MB; elections and replication do not wait. For machines that are cheap to clone, [`cloned`](Self::cloned)
+    /// does not hold applying up.
+    #[must_use]
+    pub fn serde() -> Self
+    where
+        M: Serialize + DeserializeOwned,
+    {
+        Self::with(
+            |machine| {
+                let bytes = postcard::to_allocvec(machine).map(Bytes::from);
+                Box::new(move || Ok(bytes?))
+            },
+            |bytes| Ok(postcard::from_bytes(bytes)?),
+        )
+    }
+
+    /// Clones the machine between two commands and encodes the clone with postcard while applying goes on.
+    #[must_use]
+    pub fn cloned() -> Self
+    where
+        M: Serialize + DeserializeOwned + Clone + Send + 'static,
+    {
+        Self::with(
+            |machine| {
+                let machine = machine.clone();
+                Box::new(move || Ok(postcard::to_allocvec(&machine)?.into()))
+            },
+            |bytes| Ok(postcard::from_bytes(bytes)?),
+        )
+    }
+
+    /// By hand: `capture` runs between two commands and should be quick; what it returns does the encoding and runs beside
+    /// the applying of further commands. `restore` must take what it made, byte for byte.
+    #[must_use]
+    pub const fn with(capture: fn(&M) -> Encode, restore: fn(&[u8]) -> Result<M, SnapshotError>) -> Self {
+        Self(Some(Codec { capture, restore }))
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub const fn any(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes the machine's state.
+    pub(crate) fn capture(&self, machine: &M) -> Option<Encode> {
+        self.0.map(|codec| (codec.capture)(machine))
+    }
+
+    pub(crate) fn restore(&self, bytes: &[u8]) -> Result<M, SnapshotError> {
+        let codec = self.0.ok_or_else(|| SnapshotError::new("this machine has no snapshots"))?;
+        (codec.restore)(bytes)
+    }
+}
+
+/// A machine without state: for groups that are used only to agree on a leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct NoOp;
+
+impl StateMachine for NoOp {
+    type Command = ();
+    type Output = ();
+    type Query = ();
+    type QueryResult = ();
+    const NAME: &'static str = "mosaik.noop";
+
+    fn apply(&mut self, (): (), _: &ApplyContext) {}
+
+    fn query(&self, (): ()) {}
+
+    fn snapshots() -> Snapshots<Self> {
+        Snapshots::serde()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Serialize, serde::Deserialize)]
+    struct Sum(u64);
+
+    #[test]
+    fn both_kinds_of_serde_snapshots_read_back_what_they_wrote() {
+        for snapshots in [Snapshots::serde(), Snapshots::cloned()] {
+            let bytes = snapshots.capture(&Sum(77)).unwrap()().unwrap();
+            assert_eq!(snapshots.restore(&bytes).unwrap().0, 77);
+            assert!(snapshots.restore(&[0xFF; 11]).is_err());
+        }
+        assert!(Snapshots::<Sum>::none().capture(&Sum(1)).is_none());
+    }
+
+    #[test]
+    fn the_seed_differs_from_command_to_command() {
+        assert_ne!(ApplyContext::at(1).seed(), ApplyContext::at(2).seed());
+        assert_eq!(ApplyContext::at(1).with_time(Duration::from_secs(1)).time(), Duration::from_secs(1));
+    }
+}
