@@ -161,8 +161,8 @@ fn s12_removed_voter_with_higher_term() {
     lab.pass(500, &[0, 1, 2]);
     assert_eq!(lab.raft(0).log().membership().voters.len(), 3);
     lab.drop_mail();
-    let term = lab.raft(0).status().term;
-    let cluster = lab.raft(0).status().cluster;
+    let term = lab.raft(0).term();
+    let cluster = lab.raft(0).cluster();
     for n in 0..3 {
         let last = lab.raft(0).log().last();
         let body = Message::Vote { last, transfer: false };
@@ -171,7 +171,7 @@ fn s12_removed_voter_with_higher_term() {
     }
     lab.pass(3_000, &[0, 1, 2, 3]);
     assert!(lab.leads(0));
-    assert_eq!(lab.raft(0).status().term, term);
+    assert_eq!(lab.raft(0).term(), term);
 }
 
 /// A volatile group of three is restarted one by one, 10 s apart, twice over: it stays the same group with its data.
@@ -227,9 +227,9 @@ fn split_genesis_is_seen() {
     lab.pass(300, &[0, 1, 2]);
     lab.link_all();
     lab.pass(3_000, &[0, 1, 2]);
-    let other = lab.raft(large).status().cluster.expect("has one");
-    assert_eq!(lab.raft(2).status().halted, Some(Halt::SplitGenesis { other }));
-    assert!(lab.leads(large) && lab.raft(1 - large).status().halted.is_none());
+    let other = lab.raft(large).cluster().expect("has one");
+    assert_eq!(lab.raft(2).halted(), Some(Halt::SplitGenesis { other }));
+    assert!(lab.leads(large) && lab.raft(1 - large).halted().is_none());
 }
 
 /// After a forced recovery the survivor goes on with its log, and members of the ancestor stop themselves and nobody else.
@@ -244,14 +244,14 @@ fn forced_recovery_supersedes() {
     lab.start(0);
     assert!(lab.stand(0, &[0]));
     assert_eq!(lab.value(0), 7);
-    let by = lab.raft(0).status().cluster.expect("has one");
+    let by = lab.raft(0).cluster().expect("has one");
     lab.start(1);
     lab.start(2);
     lab.link_all();
     lab.pass(3_000, &[0, 1, 2]);
     assert!(lab.leads(0));
     for n in [1, 2] {
-        assert_eq!(lab.raft(n).status().halted, Some(Halt::Superseded { by }));
+        assert_eq!(lab.raft(n).halted(), Some(Halt::Superseded { by }));
         lab.wipe(n);
     }
     for _ in 0..10 {

@@ -40,7 +40,7 @@ pub fn vote_across_restart(mutant: Planted) {
     lab.restart(1);
     let second = lab.stand(2, &[1, 2]);
     lab.flow(&[0, 1]);
-    assert!(!(second && lab.leads(0) && lab.raft(2).status().term == lab.raft(0).status().term));
+    assert!(!(second && lab.leads(0) && lab.raft(2).term() == lab.raft(0).term()));
 }
 
 /// Raft figure 8: an old entry on a majority is not committed until one of the new term is.
@@ -271,9 +271,9 @@ pub fn proposer_is_last(mutant: Planted) {
     lab.restart(0);
     lab.link_all();
     lab.tick(0);
-    assert!(lab.raft(0).status().cluster.is_none(), "nobody else accepted");
+    assert!(lab.raft(0).cluster().is_none(), "nobody else accepted");
     lab.pass(8_000, &[0, 1, 2]);
-    assert!(lab.raft(0).status().cluster.is_some());
+    assert!(lab.raft(0).cluster().is_some());
 }
 
 /// S14: a follower is restarted that knows less to be committed than it has acknowledged, and then fetches up to a target
@@ -292,7 +292,7 @@ pub fn catch_up_keeps_acknowledged(mutant: Planted) {
     assert!(lab.commit(1) <= low && lab.last(1) >= acked);
     let target = lab.entry(0, low + 3).position();
     let body = Message::CatchUp { target, sources: vec![lab.member(0)], commit: low + 1, round: 0 };
-    let (term, cluster) = (lab.raft(0).status().term, lab.raft(0).status().cluster);
+    let (term, cluster) = (lab.raft(0).term(), lab.raft(0).cluster());
     lab.mail.push(Envelope { from: lab.member(0), to: lab.member(1), cluster, term, body });
     lab.flow_if(|mail| within(mail, &[0, 1]) && !carries_entries(mail));
     lab.crash(0);
@@ -390,11 +390,10 @@ pub fn two_foundings_meet(mutant: Planted) {
     let mut lab = Lab::new(2, 0, mutant, |_| {});
     lab.pass(2_000, &[0]);
     lab.pass(2_000, &[1]);
-    assert_ne!(lab.raft(0).status().cluster, lab.raft(1).status().cluster);
-    assert!(lab.raft(0).status().cluster.is_some() && lab.raft(1).status().cluster.is_some());
+    assert_ne!(lab.raft(0).cluster(), lab.raft(1).cluster());
+    assert!(lab.raft(0).cluster().is_some() && lab.raft(1).cluster().is_some());
     lab.link_all();
-    let lesser =
-        if lab.raft(0).status().cluster < lab.raft(1).status().cluster { lab.member(0) } else { lab.member(1) };
+    let lesser = if lab.raft(0).cluster() < lab.raft(1).cluster() { lab.member(0) } else { lab.member(1) };
     for _ in 0..20 {
         // The greater one speaks and hears nothing: it has adopted nobody.
         lab.now += 100_000;
@@ -407,7 +406,7 @@ pub fn two_foundings_meet(mutant: Planted) {
         lab.pass(500, &[0, 1]);
         lab.link_all();
     }
-    assert_eq!(lab.raft(0).status().cluster, lab.raft(1).status().cluster);
+    assert_eq!(lab.raft(0).cluster(), lab.raft(1).cluster());
     assert_eq!(lab.raft(0).log().membership().voters.len(), 2);
 }
 

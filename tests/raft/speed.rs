@@ -83,7 +83,7 @@ impl Loop {
 #[ignore = "a benchmark"]
 fn speed() {
     let mut all = Loop::new();
-    while !all.rafts[0].status().is_leader {
+    while !all.rafts[0].is_leader() {
         all.now.mono += 2_000_000;
         all.work.push_back((0, Input::Tick));
         all.run();

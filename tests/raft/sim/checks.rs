@@ -67,44 +67,43 @@ impl Checks {
     }
 
     pub fn after_step(&mut self, raft: &Raft, disks: &impl Disks) {
-        let (me, status) = (raft.me(), raft.status());
-        let Some(cluster) = status.cluster else { return };
-        let before = self.seen.get(&me).copied().unwrap_or_default();
-        let log = raft.log();
-        assert!(status.term >= before.term, "{me:?}: term went back");
-        assert!(status.commit >= before.commit, "{me:?}: commit went back");
+        let Some(cluster) = raft.cluster() else { return };
+        let before = self.seen.get(&raft.me()).copied().unwrap_or_default();
+        let (me, log) = (raft.me(), raft.log());
+        let (term, commit, last, leads) = (raft.term(), raft.commit(), log.last(), raft.is_leader());
+        assert!(term >= before.term, "{me:?}: term went back");
+        assert!(commit >= before.commit, "{me:?}: commit went back");
         if before.commit > log.base().index {
             assert_eq!(log.at(before.commit), Some(before.at_commit), "{me:?}: truncation reached the commit index");
         }
-        if status.last != before.last && status.last.index > 1 {
-            let known = *self.entries.entry((cluster, status.last.term, status.last.index)).or_insert(status.last.hash);
-            assert_eq!(known, status.last.hash, "{me:?}: log matching at {:?}", status.last);
+        if last != before.last && last.index > 1 {
+            let known = *self.entries.entry((cluster, last.term, last.index)).or_insert(last.hash);
+            assert_eq!(known, last.hash, "{me:?}: log matching at {last:?}");
         }
-        if status.is_leader {
-            let holder = *self.leaders.entry((cluster, status.term)).or_insert(me);
-            assert_eq!(holder, me, "election safety: two leaders in term {}", status.term);
-            if before.leads && before.term == status.term {
+        if leads {
+            let holder = *self.leaders.entry((cluster, term)).or_insert(me);
+            assert_eq!(holder, me, "election safety: two leaders in term {term}");
+            if before.leads && before.term == term {
                 let kept = before.last.index <= log.base().index || log.at(before.last.index) == Some(before.last);
                 assert!(kept, "{me:?}: a leader changed its own log");
-                for index in before.last.index + 1..=status.last.index {
+                for index in before.last.index + 1..=last.index {
                     config_is_alone(raft, index);
                 }
             } else {
                 self.leader_is_complete(raft, cluster);
             }
         }
-        for index in before.commit.max(log.base().index) + 1..=status.commit {
+        for index in before.commit.max(log.base().index) + 1..=commit {
             self.commit(raft, cluster, index, disks);
         }
-        let at_commit = log.at(status.commit).unwrap_or_default();
-        let leads = status.is_leader;
-        let now = Seen { term: status.term, leads, last: status.last, commit: status.commit, at_commit };
+        let at_commit = log.at(commit).unwrap_or_default();
+        let now = Seen { term, leads, last, commit, at_commit };
         self.seen.insert(me, now);
     }
 
     fn leader_is_complete(&self, raft: &Raft, cluster: ClusterId) {
         let Some(known) = self.clusters.get(&cluster) else { return };
-        let (term, log) = (raft.status().term, raft.log());
+        let (term, log) = (raft.term(), raft.log());
         let Some(must) = known.log.iter().rev().find(|it| it.by < term) else { return };
         let has = must.position.index <= log.base().index || log.at(must.position.index) == Some(must.position);
         assert!(has, "{:?}: leader of {term} lacks {:?}, committed in {}", raft.me(), must.position, must.by);
@@ -119,7 +118,7 @@ impl Checks {
             return;
         }
         assert_eq!(known.log.len() as u64 + 1, index, "{:?}: committed with a hole", raft.me());
-        known.log.push(Committed { position, by: raft.status().term });
+        known.log.push(Committed { position, by: raft.term() });
         self.committed += 1;
         let Some(entry) = log.get(index) else { return };
         match &entry.payload {
@@ -129,7 +128,7 @@ impl Checks {
             }
             payload => known.user |= payload.is_user(),
         }
-        if index > 1 && raft.status().is_leader {
+        if index > 1 && raft.is_leader() {
             let durable = |member: &Member| disks.disk(member).is_some_and(|disk| disk.has(index, position.hash));
             assert!(log.membership().quorum(durable), "{index} committed without a durable majority");
         }
@@ -176,7 +175,7 @@ impl Checks {
         match &envelope.body {
             Message::Vote { .. } => assert!(voted(envelope.from), "own vote not durable"),
             Message::VoteReply { granted: true } => assert!(voted(envelope.to), "vote not durable"),
-            Message::AppendReply { matched, .. } if *matched > 0 && envelope.term == raft.status().term => {
+            Message::AppendReply { matched, .. } if *matched > 0 && envelope.term == raft.term() => {
                 let at = raft.log().at(*matched);
                 assert!(
                     at.is_none_or(|at| disk.has(*matched, at.hash)),
@@ -208,7 +207,7 @@ impl Checks {
 
     fn pulled(&self, raft: &Raft, entry: &Entry) {
         assert!(entry.index <= raft.commit(), "served an uncommitted entry");
-        let cluster = raft.status().cluster.and_then(|cluster| self.clusters.get(&cluster));
+        let cluster = raft.cluster().and_then(|cluster| self.clusters.get(&cluster));
         let known = cluster.and_then(|it| it.log.get(entry.index as usize - 1));
         assert_eq!(
             known.map(|it| it.position),
@@ -227,7 +226,7 @@ fn config_is_alone(raft: &Raft, index: Index) {
     let uncommitted = (commit + 1..index).filter_map(|at| log.get(at));
     let others = uncommitted.filter(|entry| matches!(entry.payload, Payload::Config(_))).count();
     assert_eq!(others, 0, "two uncommitted changes of the configuration");
-    let own = log.at(commit).is_some_and(|at| at.term == raft.status().term);
+    let own = log.at(commit).is_some_and(|at| at.term == raft.term());
     assert!(own, "a change of the configuration before a commit of the own term");
 }
 

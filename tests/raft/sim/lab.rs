@@ -143,7 +143,7 @@ impl Lab {
     }
 
     pub fn leads(&self, n: usize) -> bool {
-        self.raft(n).status().is_leader
+        self.raft(n).is_leader()
     }
 
     pub fn commit(&self, n: usize) -> Index {
@@ -192,7 +192,7 @@ impl Lab {
                 self.mail.push(envelope);
             }
             Output::Apply(entries) => {
-                let cluster = self.raft(n).status().cluster.expect("has one");
+                let cluster = self.raft(n).cluster().expect("has one");
                 for entry in entries {
                     let index = entry.index;
                     if let Some(applied) = self.nodes[n].machine.apply(&entry)
@@ -216,7 +216,7 @@ impl Lab {
                 *got = Some(index);
             }
             Output::Wipe { into } => {
-                let from = self.raft(n).status().cluster.expect("has one");
+                let from = self.raft(n).cluster().expect("has one");
                 self.checks.wiped(from, into);
                 self.wipe(n);
             }

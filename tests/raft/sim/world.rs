@@ -401,7 +401,7 @@ impl World {
     }
 
     pub fn cluster(&self, n: usize) -> Option<mosaik::groups::raft::ClusterId> {
-        self.nodes[n].raft.as_ref()?.status().cluster
+        self.nodes[n].raft.as_ref()?.cluster()
     }
 
     fn send(&mut self, n: usize, mut envelope: Envelope) {
@@ -546,8 +546,8 @@ impl World {
     }
 
     pub fn leader(&self) -> Option<usize> {
-        let leads = |n: &usize| self.nodes[*n].raft.as_ref().is_some_and(|raft| raft.status().is_leader);
-        (0..self.nodes.len()).filter(leads).max_by_key(|n| self.nodes[*n].raft.as_ref().map(|it| it.status().term))
+        let leads = |n: &usize| self.nodes[*n].raft.as_ref().is_some_and(|raft| raft.is_leader());
+        (0..self.nodes.len()).filter(leads).max_by_key(|n| self.nodes[*n].raft.as_ref().map(|it| it.term()))
     }
 
     pub fn raft(&self, n: usize) -> &Raft {
@@ -574,17 +574,17 @@ impl World {
 
     fn can_live(&self) -> bool {
         let rafts = || self.nodes.iter().filter_map(|node| node.raft.as_ref());
-        if rafts().any(|raft| raft.status().halted.is_some()) {
+        if rafts().any(|raft| raft.halted().is_some()) {
             return false;
         }
-        let Some(most) = rafts().filter(|it| it.status().cluster.is_some()).max_by_key(|it| {
+        let Some(most) = rafts().filter(|it| it.cluster().is_some()).max_by_key(|it| {
             let last = it.log().last();
             (last.term, last.index)
         }) else {
             return self.wipes == 0;
         };
         let alive = |member: &Member| self.nodes.iter().any(|node| node.member() == *member);
-        let clusters: std::collections::BTreeSet<_> = rafts().filter_map(|raft| raft.status().cluster).collect();
+        let clusters: std::collections::BTreeSet<_> = rafts().filter_map(|raft| raft.cluster()).collect();
         self.wipes == 0 || (clusters.len() == 1 && most.log().membership().quorum(alive))
     }
 
@@ -595,14 +595,13 @@ impl World {
         }
         let leader = self.leader().expect("liveness: a leader after the faults ended");
         let lead = self.raft(leader);
-        let (commit, cluster) = (lead.commit(), lead.status().cluster);
+        let (commit, cluster) = (lead.commit(), lead.cluster());
         assert!(self.clients.acked_at >= self.plan.stormy + self.plan.calm / 2, "liveness: no write was acknowledged");
         for node in &self.nodes {
             let raft = node.raft.as_ref().expect("all run");
-            let status = raft.status();
-            assert_eq!(status.cluster, cluster, "liveness: {:?} is in no or another cluster", raft.me());
+            assert_eq!(raft.cluster(), cluster, "liveness: {:?} is in no or another cluster", raft.me());
             assert!(lead.log().membership().contains(&raft.me()), "liveness: {:?} is not a member", raft.me());
-            assert_eq!(status.applied, commit, "liveness: {:?} does not catch up", raft.me());
+            assert_eq!(raft.applied(), commit, "liveness: {:?} does not catch up", raft.me());
             assert_eq!(node.machine.values, self.nodes[leader].machine.values, "machines differ");
             assert_eq!(node.machine.sessions, self.nodes[leader].machine.sessions, "session tables differ");
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Index, Member, Mutant, Position, Raft, Role, message::Message, progress::Mode};
+use super::{Entry, Fetching, Index, Member, Mutant, Position, Raft, Role, message::Message, progress::Mode};
 
 /// Ranges under way.
 #[derive(Clone, Debug)]
@@ -31,6 +31,16 @@ impl CatchUp {
     fn is_complete(&self) -> bool {
         self.pieces.values().all(|piece| !piece.entries.is_empty())
     }
+
+    pub fn fetching(&self) -> Fetching {
+        let begin = self.pieces.keys().next().map_or(self.target.index, |first| first - 1);
+        Fetching {
+            mode: super::Mode::CatchUp,
+            target: self.target.index,
+            have: self.pieces.values().map(|piece| piece.entries.len() as u64).sum(),
+            of: self.target.index.saturating_sub(begin),
+        }
+    }
 }
 
 impl Raft {
@@ -54,6 +64,7 @@ impl Raft {
     }
 
     pub(super) fn on_catch_up(&mut self, target: Position, sources: Vec<Member>, commit: Index) {
+        self.leader_commit = self.leader_commit.max(commit);
         let Some(leader) = self.leader else { return };
         if self.verified >= target.index {
             return self.ack(leader, None, 0);

@@ -126,7 +126,7 @@ impl Raft {
         voters.iter().filter(|member| self.is_alive(member) && self.is_caught_up(member)).count() > voters.len() / 2
     }
 
-    fn is_caught_up(&self, member: &Member) -> bool {
+    pub(super) fn is_caught_up(&self, member: &Member) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         *member == self.me
             || leader.progress.get(member).is_some_and(|progress| {

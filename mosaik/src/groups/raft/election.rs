@@ -172,6 +172,7 @@ impl Raft {
             self.leader = None;
             // Only what is committed is certain to be in the next leader's log.
             self.verified = self.commit;
+            self.leader_commit = self.commit;
             self.acked = 0;
             self.catching = None;
             self.installing = None;

@@ -76,7 +76,7 @@ pub struct Founding {
 pub(super) struct Founder {
     pub record: Founding,
     /// Who accepted the open ballot.
-    votes: BTreeSet<Member>,
+    pub votes: BTreeSet<Member>,
     started: u64,
     opened: u64,
     accepted_at: u64,
@@ -340,8 +340,15 @@ impl Raft {
         }
     }
 
-    fn sees_cluster(&self) -> bool {
+    pub(super) fn sees_cluster(&self) -> bool {
         self.founder.cluster_seen.is_some_and(|at| self.now.mono < at + 3 * self.settings.founding_delay)
+    }
+
+    /// Other blank members that said lately that they would found.
+    pub(super) fn candidates(&self) -> BTreeSet<Member> {
+        let fresh = self.now.mono.saturating_sub(20 * self.settings.heartbeat);
+        let blank = self.peers.values().filter(|peer| peer.blank.is_some_and(|at| at >= fresh));
+        blank.map(|peer| peer.member).collect()
     }
 
     fn propose_founding(&mut self) {
@@ -350,13 +357,7 @@ impl Raft {
         if waited < self.settings.founding_delay || self.sees_cluster() {
             return;
         }
-        let fresh = now.saturating_sub(20 * self.settings.heartbeat);
-        let candidates: BTreeSet<Member> = self
-            .peers
-            .values()
-            .filter(|peer| peer.blank.is_some_and(|at| at >= fresh))
-            .map(|peer| peer.member)
-            .collect();
+        let candidates = self.candidates();
         let size = self.settings.declared.max(1) as usize;
         let lowest = candidates.first().is_none_or(|first| self.me < *first);
         let patient = self.settings.declared > 0 && waited > 4 * self.settings.founding_delay;

@@ -7,7 +7,8 @@
 //!
 //! `election` terms and votes; `leader` what only a leader does; `replication` what a follower does with entries;
 //! `read` strong reads; `change` membership and autopilot; `catchup` fetching from many; `snapshot` compaction;
-//! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once.
+//! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once; `status` for
+//! displays.
 
 mod catchup;
 mod change;
@@ -28,6 +29,7 @@ mod replication;
 mod session;
 mod settings;
 mod snapshot;
+mod status;
 mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +43,7 @@ pub use mutants::{Mutant, Switch};
 pub use recover::recover;
 pub use session::{Sessions, Verdict};
 pub use settings::{Preference, Settings};
+pub use status::{Fetching, FollowerStatus, FoundingStatus, Mode, Status};
 pub use types::{
     ClusterId, Command, Digest, Entry, Index, Member, NodeId, Now, Payload, Position, SessionId, Term, Token,
 };
@@ -100,6 +103,8 @@ pub struct Raft {
     /// The last `matched` said to the leader.
     acked: Index,
     commit: Index,
+    /// The highest commit index that a leader of this term named.
+    leader_commit: Index,
     /// Given to the state machine.
     handed: Index,
     applied: Index,
@@ -115,27 +120,6 @@ pub struct Raft {
     /// The cluster dissolves into this one; a leader stays until then, so that the others learn of it.
     dissolving: Option<(ClusterId, u64)>,
     halted: Option<Halt>,
-}
-
-/// What the outside may know of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Its cluster.
-    pub cluster: Option<ClusterId>,
-    /// Its term.
-    pub term: Term,
-    /// The leader that it follows; itself if it leads.
-    pub leader: Option<Member>,
-    /// Whether it leads.
-    pub is_leader: bool,
-    /// What it knows to be committed.
-    pub commit: Index,
-    /// What its machine has applied.
-    pub applied: Index,
-    /// Its last position.
-    pub last: Position,
-    /// Why it has stopped.
-    pub halted: Option<Halt>,
 }
 
 impl Raft {
@@ -173,6 +157,7 @@ impl Raft {
             founder: Founder::new(founding, now),
             random: seed ^ 0x9E37_79B9_7F4A_7C15,
             commit: base,
+            leader_commit: base,
             handed: base,
             applied: if snapshot.is_some() { 0 } else { base },
             verified: base,
@@ -371,21 +356,5 @@ impl Raft {
     #[must_use]
     pub const fn founding(&self) -> &Founding {
         &self.founder.record
-    }
-
-    /// A summary for status displays.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let is_leader = matches!(self.role, Role::Leader(_));
-        Status {
-            cluster: self.hard.cluster,
-            term: self.hard.term,
-            leader: if is_leader { Some(self.me) } else { self.leader },
-            is_leader,
-            commit: self.commit,
-            applied: self.applied,
-            last: self.log.last(),
-            halted: self.halted,
-        }
     }
 }

@@ -8,6 +8,7 @@ use super::{
 impl Raft {
     /// Entries of this term's leader after `previous`.
     pub(super) fn on_append(&mut self, from: Member, previous: Position, entries: &[Entry], commit: Index, round: u64) {
+        self.leader_commit = self.leader_commit.max(commit);
         match self.compare(previous) {
             Compared::Equal => {}
             Compared::Diverged => return self.halt(Halt::Diverged { index: previous.index }),

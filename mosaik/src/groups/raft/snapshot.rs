@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    Digest, Index, Log, Manifest, Member, Output, Raft, Role, Snapshot, Write, message::Message, progress::Mode,
+    Digest, Fetching, Index, Log, Manifest, Member, Output, Raft, Role, Snapshot, Write, message::Message,
+    progress::Mode,
 };
 
 /// A snapshot being fetched.
@@ -14,6 +15,17 @@ pub(super) struct Install {
     id: Digest,
     chunks: Vec<Option<Bytes>>,
     asked_at: u64,
+}
+
+impl Install {
+    pub fn fetching(&self) -> Fetching {
+        Fetching {
+            mode: super::Mode::Snapshot,
+            target: self.manifest.position.index,
+            have: self.chunks.iter().flatten().count() as u64,
+            of: self.chunks.len() as u64,
+        }
+    }
 }
 
 /// Chunks asked for at once.
