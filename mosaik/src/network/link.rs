@@ -34,8 +34,10 @@ impl Family {
     pub const DISCOVERY: Self = Self("mosaik/discovery/1");
     /// Subscriptions.
     pub const STREAMS: Self = Self("mosaik/streams/1");
+    /// Bonds between the members of a group.
+    pub const GROUPS: Self = Self("mosaik/groups/1");
 
-    pub(crate) const ALL: [Self; 2] = [Self::DISCOVERY, Self::STREAMS];
+    pub(crate) const ALL: [Self; 3] = [Self::DISCOVERY, Self::STREAMS, Self::GROUPS];
 
     /// The ALPN of the family (RFC 7301).
     #[must_use]
@@ -196,6 +198,11 @@ impl<P: Protocol> Link<P> {
 
     pub(crate) fn peer(&self) -> PeerId {
         self.connection.peer()
+    }
+
+    /// What both ends of this link's connection can derive and nobody else; see [`Connection::exporter`].
+    pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        self.connection.exporter(label, context)
     }
 
     /// Sends one message. NOT cancellation-safe: a part of the frame may be on its way.

@@ -248,6 +248,11 @@ impl IrohConnection {
         self.0.close(VarInt::from_u32(code), b"");
     }
 
+    pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        let mut material = [0; 32];
+        self.0.export_keying_material(&mut material, label, context).ok().map(|()| material)
+    }
+
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let paths = self.0.paths();
         paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next()).map(|path| path.rtt())

@@ -237,6 +237,13 @@ impl Connection {
         on!(self, c => c.close(code));
     }
 
+    /// Keying material of this very connection (RFC 5705, RFC 9266): both ends derive the same 32 bytes from the same
+    /// label and context, and no other connection has them. It binds a proof to the connection on which it is given.
+    /// `None` when the connection has ended.
+    pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        on!(self, c => c.exporter(label, context))
+    }
+
     /// The smoothed round-trip time of the path in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         on!(self, c => c.rtt())

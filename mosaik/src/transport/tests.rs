@@ -56,6 +56,7 @@ macro_rules! on_both_backends {
 
 on_both_backends!(
     a_connection_knows_both_ends,
+    keying_material_is_shared_by_both_ends_of_one_connection,
     bytes_arrive_in_order_up_to_the_end,
     chunks_that_were_written_are_left_empty,
     stopped_resolves_when_a_finished_stream_was_delivered,
@@ -129,6 +130,18 @@ async fn a_connection_knows_both_ends(backend: Backend) {
         soon(write(&mut back, b"pong")).await.expect("writes");
         back.finish();
         assert_eq!(read_all(&mut recv).await.expect("reads"), b"pong");
+    }
+}
+
+async fn keying_material_is_shared_by_both_ends_of_one_connection(backend: Backend) {
+    let (a, b, ab, ba) = backend.pair().await;
+    let to = b.addr();
+    let (again, accepted) = tokio::join!(a.connect(&to, ALPN), b.accept());
+    let (again, _accepted) = (again.expect("connects"), accepted.expect("accepts"));
+    let material = ab.exporter(b"label", b"context").expect("is open");
+    assert_eq!(ba.exporter(b"label", b"context"), Some(material));
+    for other in [again.exporter(b"label", b"context"), ab.exporter(b"labe", b"lcontext"), ab.exporter(b"label", b"")] {
+        assert_ne!(other.expect("is open"), material);
     }
 }
 

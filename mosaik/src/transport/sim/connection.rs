@@ -214,6 +214,17 @@ impl SimConnection {
         self.handle.net.with(|world| world.close(self.handle.conn, self.handle.side, code));
     }
 
+    /// Follows from the seed and the connection's number, so that it is the same at both ends and in every run.
+    #[expect(clippy::unnecessary_wraps, reason = "the seam's shape: QUIC may have none")]
+    pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        let Handle { net, conn, .. } = &*self.handle;
+        let mut hasher = blake3::Hasher::new_derive_key("mosaik 2026 simulated exporter 1");
+        for part in [&net.seed().to_le_bytes()[..], &conn.to_le_bytes(), &(label.len() as u64).to_le_bytes(), label] {
+            hasher.update(part);
+        }
+        Some(*hasher.update(context).finalize().as_bytes())
+    }
+
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.handle.net.with(|world| world.rtt(self.handle.conn))
     }
