@@ -1,3 +1,3 @@
 //! Ready-made parts for groups.
 
-pub use crate::groups::NoOp;
+pub use crate::groups::{NoOp, storage::InMemory};

@@ -8,6 +8,7 @@ mod machine;
 mod options;
 #[doc(hidden)]
 pub mod raft;
+pub mod storage;
 
 pub use self::{
     key::GroupKey,
