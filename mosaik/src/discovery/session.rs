@@ -144,6 +144,13 @@ pub(super) async fn synchronize(shared: &Arc<Shared>, target: &Target) -> Result
     }
 }
 
+/// Makes sure of a connection to the target, for those who wait for one.
+pub(super) async fn reach(shared: &Arc<Shared>, target: &Target) -> Result<(), Error> {
+    let addr = resolve(target).await?;
+    let reached = shared.node.reach(&addr, Sync::FAMILY).await;
+    reached.map_err(|error| Error::Unreachable { peer: target.peer, reason: error.to_string() })
+}
+
 /// The addresses of a target, host names included.
 async fn resolve(target: &Target) -> Result<EndpointAddr, Error> {
     let mut addr = EndpointAddr::from_parts(target.peer.into(), target.addrs.iter().cloned());

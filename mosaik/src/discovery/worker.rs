@@ -110,6 +110,7 @@ impl Worker {
             }
             Output::Join { peer, force } => self.overlay.join(peer, force, now),
             Output::Dial { target, purpose } => self.dial(target, purpose),
+            Output::Reach(target) => self.reach(target),
             Output::Pull { request, from, wants } => self.pull(request, from, wants),
             // Published where it was made.
             Output::Event(_) => {}
@@ -132,6 +133,20 @@ impl Worker {
             // A peer that answered, but not as it should, is there all the same.
             let reached = matches!(result, Ok(()) | Err(session::Error::Protocol(_)));
             shared.step(Input::Dialled { peer, reached });
+        });
+    }
+
+    fn reach(&self, target: Target) {
+        let shared = self.shared.clone();
+        self.shared.node.tasks().spawn("reach", async move {
+            let reached = tokio::select! {
+                biased;
+                () = shared.cancel.cancelled() => return,
+                reached = session::reach(&shared, &target) => reached,
+            };
+            if let Err(error) = reached {
+                tracing::debug!(peer = ?target.peer, %error, "not reached at the other address either");
+            }
         });
     }
 

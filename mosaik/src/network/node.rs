@@ -15,11 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
-    pool::{ConnectionEvent, DialResult, Entry, Pool, Way},
+    pool::{ConnectionEvent, Entry, Pool, Way},
     router::{self, Acceptors},
 };
 use crate::{
-    primitives::{NetworkId, PeerId, watch},
+    primitives::{NetworkId, PeerId},
     transport::{ConnectError, Tasks, Transport},
 };
 
@@ -119,13 +119,18 @@ impl Node {
         Ok(Link::new(entry.connection.clone(), (send, recv), BytesMut::new(), in_use))
     }
 
+    /// Connects unless there is a connection. Cancellation-safe, as [`open`](Self::open).
+    pub(crate) async fn reach(&self, to: &EndpointAddr, family: Family) -> Result<(), ConnectError> {
+        self.connection(to, family).await.map(drop)
+    }
+
     async fn connection(&self, to: &EndpointAddr, family: Family) -> Result<Arc<Entry>, ConnectError> {
-        let mut dial = match self.0.pool.way(to.id.into(), family) {
+        let mut dial = match self.0.pool.way(to, family) {
             Way::Ready(entry) => return Ok(entry),
             Way::Closed => return Err(ConnectError::Closed),
             Way::Wait(dial) => dial,
-            Way::Dial(sender, receiver) => {
-                self.tasks().spawn("connection", dial(self.clone(), to.clone(), family, sender));
+            Way::Dial(id, receiver) => {
+                self.tasks().spawn("connection", dial(self.clone(), to.clone(), family, id));
                 receiver
             }
         };
@@ -136,7 +141,7 @@ impl Node {
 }
 
 /// Dials and then serves the connection to its end.
-async fn dial(node: Node, to: EndpointAddr, family: Family, sender: watch::Sender<DialResult>) {
+async fn dial(node: Node, to: EndpointAddr, family: Family, id: u64) {
     let connected = tokio::select! {
         biased;
         () = node.cancel().cancelled() => Err(ConnectError::Closed),
@@ -147,7 +152,7 @@ async fn dial(node: Node, to: EndpointAddr, family: Family, sender: watch::Sende
     if let Err(error) = &entry {
         tracing::debug!(?peer, family = family.alpn(), %error, "dial failed");
     }
-    node.pool().dialled((peer, family), &sender, entry.clone());
+    node.pool().dialled((peer, family), id, entry.clone());
     if let Ok(entry) = entry {
         router::serve(node, entry).await;
     }

@@ -4,7 +4,7 @@
 //! links, because a peer that dials again has usually lost the older one; older ones serve their streams to the end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use iroh::{EndpointAddr, TransportAddr};
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{close::CloseCode, link::Family};
@@ -20,6 +21,8 @@ use crate::{
     transport::{ConnectError, Connection, ConnectionLost},
 };
 
+/// Dials of one peer at a time, each to addresses that those before did not know.
+const MAX_DIALS: usize = 3;
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS: usize = 1024;
 
@@ -54,8 +57,20 @@ pub(super) struct Pool {
 struct State {
     /// Oldest first.
     live: BTreeMap<(PeerId, Family), Vec<Arc<Entry>>>,
-    dials: BTreeMap<(PeerId, Family), watch::Receiver<DialResult>>,
+    dials: BTreeMap<(PeerId, Family), Dial>,
+    next_dial: u64,
     closed: bool,
+}
+
+/// The dials of a peer that are under way: the first connection, whichever way it is made, serves all who wait.
+#[derive(Debug)]
+struct Dial {
+    /// Tells a dial that failed late from those that came after it.
+    id: u64,
+    result: watch::Sender<DialResult>,
+    /// Where the peer is looked for.
+    addrs: BTreeSet<TransportAddr>,
+    running: usize,
 }
 
 /// One connection and its use.
@@ -120,7 +135,8 @@ impl Drop for InUse {
 pub(super) enum Way {
     Ready(Arc<Entry>),
     Wait(watch::Receiver<DialResult>),
-    Dial(watch::Sender<DialResult>, watch::Receiver<DialResult>),
+    /// With the number to report.
+    Dial(u64, watch::Receiver<DialResult>),
     Closed,
 }
 
@@ -137,8 +153,10 @@ impl Pool {
         self.events.subscribe()
     }
 
-    /// The way to a connection; for `Dial` the caller must dial and report through [`dialled`](Self::dialled).
-    pub(super) fn way(&self, peer: PeerId, family: Family) -> Way {
+    /// The way to a connection; for `Dial` the caller must dial and report through [`dialled`](Self::dialled). A peer that
+    /// is being dialled already is dialled once more if `to` knows another address: the first may be stale.
+    pub(super) fn way(&self, to: &EndpointAddr, family: Family) -> Way {
+        let peer = to.id.into();
         let mut state = self.state();
         if state.closed {
             return Way::Closed;
@@ -146,38 +164,55 @@ impl Pool {
         if let Some(entry) = state.newest(peer, family) {
             return Way::Ready(entry);
         }
-        if let Some(dial) = state.dials.get(&(peer, family)) {
-            return Way::Wait(dial.clone());
+        let id = state.next_dial;
+        state.next_dial += 1;
+        let dial = state.dials.entry((peer, family)).or_insert_with(|| Dial {
+            id,
+            result: watch::Sender::new(None),
+            addrs: BTreeSet::new(),
+            running: 0,
+        });
+        let receiver = dial.result.subscribe();
+        let known = dial.addrs.len();
+        dial.addrs.extend(to.addrs.iter().cloned());
+        if dial.running > 0 && (dial.addrs.len() == known || dial.running == MAX_DIALS) {
+            return Way::Wait(receiver);
         }
-        let (sender, receiver) = watch::channel(None);
-        state.dials.insert((peer, family), receiver.clone());
-        Way::Dial(sender, receiver)
+        dial.running += 1;
+        Way::Dial(dial.id, receiver)
     }
 
-    /// Ends a dial: those who wait get the result.
-    pub(super) fn dialled(
-        &self,
-        (peer, family): (PeerId, Family),
-        sender: &watch::Sender<DialResult>,
-        result: Result<Arc<Entry>, ConnectError>,
-    ) {
-        self.state().dials.remove(&(peer, family));
-        let result =
-            result.and_then(|entry| if self.add(entry.clone()) { Ok(entry) } else { Err(ConnectError::Closed) });
-        sender.send_replace(Some(result));
+    /// Ends a dial. A failure is the result only if no other dial of the peer is left.
+    pub(super) fn dialled(&self, key: (PeerId, Family), id: u64, result: Result<Arc<Entry>, ConnectError>) {
+        let error = match result {
+            Ok(entry) if self.add(&entry) => return,
+            Ok(_) => ConnectError::Closed,
+            Err(error) => error,
+        };
+        let mut state = self.state();
+        let Some(dial) = state.dials.get_mut(&key).filter(|dial| dial.id == id) else { return };
+        dial.running -= 1;
+        if dial.running == 0 {
+            let dial = state.dials.remove(&key);
+            drop(state);
+            dial.iter().for_each(|dial| _ = dial.result.send_replace(Some(Err(error.clone()))));
+        }
     }
 
-    /// Adds a connection; false when the pool is closed already (the connection is then closed, too).
-    pub(super) fn add(&self, entry: Arc<Entry>) -> bool {
+    /// Adds a connection, also for those who wait for a dial; false when the pool is closed already (the connection is then
+    /// closed, too).
+    pub(super) fn add(&self, entry: &Arc<Entry>) -> bool {
         let (peer, family) = (entry.connection.peer(), entry.family);
-        {
+        let dial = {
             let mut state = self.state();
             if state.closed {
                 entry.connection.close(CloseCode::ShuttingDown.code());
                 return false;
             }
-            state.live.entry((peer, family)).or_default().push(entry);
-        }
+            state.live.entry((peer, family)).or_default().push(entry.clone());
+            state.dials.remove(&(peer, family))
+        };
+        dial.iter().for_each(|dial| _ = dial.result.send_replace(Some(Ok(entry.clone()))));
         self.tell(peer, family, ConnectionChange::Up);
         true
     }

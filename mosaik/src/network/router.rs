@@ -89,7 +89,7 @@ pub(super) async fn accept_loop(node: Node) {
         };
         make_room(&node, connection.peer(), family);
         let entry = Entry::new(connection, family, false);
-        if node.pool().add(entry.clone()) {
+        if node.pool().add(&entry) {
             node.tasks().spawn("connection", serve(node.clone(), entry));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use iroh::EndpointAddr;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{handle::Network, link::*, node::Node, *};
@@ -107,4 +108,32 @@ async fn shutdown_and_drop_leave_no_task_and_no_socket() {
         soon(gone).await;
         soon(a.shutdown()).await;
     }
+}
+
+/// The first dial goes to an address where nobody answers; the second knows better, and serves both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_address_supersedes_a_stale_one() {
+    let (a, b) = (node("n").await, node("n").await);
+    let _seen = serve_echo(b.node());
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let stale = EndpointAddr::from(b.local().addr().id).with_ip_addr(deaf.local_addr().expect("bound"));
+    let first = tokio::spawn({
+        let (node, stale) = (a.node().clone(), stale.clone());
+        async move { node.open::<Echo>(&stale).await }
+    });
+    soon(async {
+        // The dial is under way when its first packet is there.
+        let (mut buffer, deaf) = (
+            [0; 1],
+            tokio::net::UdpSocket::from_std({
+                deaf.set_nonblocking(true).expect("a socket");
+                deaf
+            })
+            .expect("a socket"),
+        );
+        deaf.recv_from(&mut buffer).await.expect("a packet");
+    })
+    .await;
+    soon(a.node().open::<Echo>(&b.local().addr())).await.expect("opens");
+    soon(first).await.expect("no panic").expect("the stale dial did not decide");
 }

@@ -29,6 +29,8 @@ use super::{
 };
 use crate::primitives::{PeerId, fresh_bytes};
 
+/// How long a shutdown waits for peers to acknowledge the end of their connections.
+const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 /// Handshakes that may be under way at once; further dials wait in the endpoint's own bounded queue.
 const MAX_HANDSHAKES: usize = 256;
 /// Connections whose handshake is done and that the router has not taken yet.
@@ -126,17 +128,27 @@ impl IrohTransport {
         self.accepted.lock().await.recv().await
     }
 
+    /// Closes the endpoint. Peers that are there have acknowledged that long before the limit; waiting for those that
+    /// are gone, which takes seconds, goes on in the background.
     pub(crate) async fn close(&self) {
-        self.endpoint.close().await;
+        if let Some(closed) = self.close_in_background()
+            && timeout(CLOSE_LIMIT, closed).await.is_err()
+        {
+            tracing::debug!("some peers do not acknowledge the end of their connections");
+        }
     }
 
     /// Closes in the background when there is still a runtime; otherwise the last clone of the endpoint does it.
     pub(crate) fn abandon(&self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let endpoint = self.endpoint.clone();
-            #[expect(clippy::disallowed_methods, reason = "the node's own spawner is closed already")]
-            runtime.spawn(async move { endpoint.close().await });
-        }
+        self.close_in_background();
+    }
+
+    /// A close that is cut short would leave the endpoint running for ever, hence a task of its own.
+    fn close_in_background(&self) -> Option<tokio::task::JoinHandle<()>> {
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let endpoint = self.endpoint.clone();
+        #[expect(clippy::disallowed_methods, reason = "the node's own spawner is closed already")]
+        Some(runtime.spawn(async move { endpoint.close().await }))
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

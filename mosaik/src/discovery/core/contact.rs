@@ -74,10 +74,11 @@ impl Core {
             attempts: 0,
             since: now,
         });
-        contact.target.addrs.extend(target.addrs);
-        contact.target.hosts.extend(target.hosts);
+        contact.target.widen(&target);
         contact.left = contact.left.and_then(|left| attempts.map(|attempts| left.max(attempts)));
-        if contact.state != State::Dialling {
+        if contact.state == State::Dialling {
+            self.dial(target, Purpose::Contact);
+        } else {
             contact.look_for(now);
         }
     }

@@ -141,6 +141,10 @@ impl Core {
         if let Some(peer) = self.peers.get_mut(entry.id().as_bytes()) {
             peer.entry = entry.clone();
             self.catalog.put(entry.clone());
+            if let Some(dialling) = self.dialling.get(&entry.id()) {
+                // It may have moved while it is looked for where it was.
+                self.dial(entry.addr().clone().into(), dialling.purpose);
+            }
             self.outputs.push(Output::Event(Event::PeerUpdated(entry)));
         }
     }
@@ -158,6 +162,9 @@ impl Core {
         self.watch(key, &peer);
         self.peers.insert(key, peer);
         self.catalog.put(entry.clone());
+        if let Some(dialling) = self.dialling.get(&entry.id()) {
+            self.dial(entry.addr().clone().into(), dialling.purpose);
+        }
         self.outputs.push(Output::Event(Event::PeerDiscovered(entry)));
         true
     }

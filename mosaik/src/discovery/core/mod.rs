@@ -95,6 +95,16 @@ impl From<EndpointAddr> for Target {
     }
 }
 
+impl Target {
+    /// Adds another's places; true if there was a new one.
+    fn widen(&mut self, other: &Self) -> bool {
+        let before = self.addrs.len() + self.hosts.len();
+        self.addrs.extend(other.addrs.iter().cloned());
+        self.hosts.extend(other.hosts.iter().cloned());
+        self.addrs.len() + self.hosts.len() > before
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Input {
@@ -131,12 +141,23 @@ pub(super) enum Output {
     Broadcast { hint: Hint, news: bool },
     /// Run a sync session and report [`Input::Dialled`].
     Dial { target: Target, purpose: Purpose },
+    /// The peer is being dialled elsewhere, perhaps in vain: connect to it here, too. Whoever waits for a connection to
+    /// the peer gets whichever is made first, so there is nothing to report.
+    Reach(Target),
     /// Ask for entries and report [`Input::Pulled`].
     Pull { request: u64, from: EndpointAddr, wants: Vec<Want> },
     /// Join the gossip overlay through the peer; when not `force`d, only if there are few neighbours.
     Join { peer: PeerId, force: bool },
     /// Tell the subscribers.
     Event(Event),
+}
+
+/// A dial that is under way.
+#[derive(Debug)]
+struct Dialling {
+    purpose: Purpose,
+    /// Where the peer was looked for.
+    tried: Target,
 }
 
 /// The state machine.
@@ -156,7 +177,7 @@ pub(super) struct Core {
     quiet: BTreeSet<Key>,
     gone: Gone,
     contacts: BTreeMap<PeerId, Contact>,
-    dialling: BTreeMap<PeerId, Purpose>,
+    dialling: BTreeMap<PeerId, Dialling>,
     pulls: Pulls,
     neighbors: BTreeSet<PeerId>,
     next_sync: Now,
@@ -271,22 +292,28 @@ impl Core {
         self.refused_full
     }
 
-    /// Starts a dial unless the peer is being dialled already or too many are.
+    /// Starts a dial. A peer that is being dialled already is also looked for where that dial does not go.
     fn dial(&mut self, target: Target, purpose: Purpose) -> bool {
-        if self.dialling.contains_key(&target.peer) || target.peer == self.local.id() {
+        if target.peer == self.local.id() {
             return false;
         }
-        self.dialling.insert(target.peer, purpose);
+        if let Some(dialling) = self.dialling.get_mut(&target.peer) {
+            if dialling.tried.widen(&target) {
+                self.outputs.push(Output::Reach(target));
+            }
+            return false;
+        }
+        self.dialling.insert(target.peer, Dialling { purpose, tried: target.clone() });
         self.outputs.push(Output::Dial { target, purpose });
         true
     }
 
     fn dials(&self, purposes: &[Purpose]) -> usize {
-        self.dialling.values().filter(|purpose| purposes.contains(purpose)).count()
+        self.dialling.values().filter(|dialling| purposes.contains(&dialling.purpose)).count()
     }
 
     fn on_dialled(&mut self, peer: PeerId, reached: bool, now: Now) {
-        let Some(purpose) = self.dialling.remove(&peer) else { return };
+        let Some(Dialling { purpose, .. }) = self.dialling.remove(&peer) else { return };
         let came_back = self.settle_contact(peer, reached, now);
         if reached {
             self.clear_suspicion(peer);

@@ -127,6 +127,19 @@ fn all_dials_fail(core: &mut Core, until: Now, at_most: usize) -> Vec<(Now, Purp
     }
 }
 
+fn places(core: &mut Core, addr: &EndpointAddr) -> Vec<Output> {
+    step(core, Input::Contact { target: addr.clone().into(), attempts: Some(1) }, T0)
+}
+
+#[test]
+fn a_peer_that_is_dialled_in_vain_is_also_looked_for_where_it_moved() {
+    let mut core = core(9);
+    let at = |port| EndpointAddr::from(id(1)).with_ip_addr(([127, 0, 0, 1], port).into());
+    assert_eq!(dials(&places(&mut core, &at(1)), Purpose::Contact), [id(1)]);
+    assert_eq!(places(&mut core, &at(2)), [Output::Reach(at(2).into())]);
+    assert_eq!(places(&mut core, &at(2)), [], "that is under way");
+}
+
 #[test]
 fn only_a_higher_version_replaces_an_entry() {
     let mut core = core(0);

@@ -101,7 +101,8 @@ impl World {
                         self.at(HOP, n, What::Feed(Input::NeighborUp(peer)));
                     }
                 }
-                Output::Event(_) => {}
+                // In this world a dial finds its peer wherever that is.
+                Output::Reach(_) | Output::Event(_) => {}
             }
         }
     }
