@@ -228,7 +228,7 @@ pub(crate) struct SignedEntry {
 
 impl SignedEntry {
     /// The size on the wire in bytes, length prefixes excluded.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.body.len() + Signature::LENGTH
     }
 

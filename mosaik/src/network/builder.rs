@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
+    groups::bonds::BondRegistry,
     primitives::{NetworkId, Tag, Tags, fresh_bytes},
     streams::Streams,
     transport::{IrohConfig, IrohTransport, Transport},
@@ -149,9 +150,10 @@ impl NetworkBuilder {
             node.transport().abandon();
         })?;
         let streams = Streams::new(node.clone(), discovery.clone(), &mut acceptors);
+        let bonds = BondRegistry::new(&node, &mut acceptors);
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node, discovery, streams }))
+        Ok(Network::from_inner(Inner { node, discovery, streams, bonds }))
     }
 }
 

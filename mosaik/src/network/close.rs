@@ -76,6 +76,14 @@ close_codes! {
     Idle = 12, "idle";
     /// The other side waited too long for this one.
     Timeout = 13, "timed out";
+    /// The other side is not a member of this group.
+    GroupNotFound = 14, "not a member of the group";
+    /// The group's key was not proved.
+    WrongKey = 15, "the group's key was not proved";
+    /// A later life of this member's storage is known.
+    OldIncarnation = 16, "an incarnation that is over";
+    /// Another bond of the same two members is used.
+    Duplicate = 17, "another bond of the two is used";
 }
 
 #[cfg(test)]

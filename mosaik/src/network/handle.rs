@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
 use crate::{
     discovery::Discovery,
+    groups::bonds::BondRegistry,
     network::BuildError,
     primitives::{NetworkId, PeerId},
     streams::Streams,
@@ -48,6 +49,7 @@ pub(super) struct Inner {
     pub(super) node: Node,
     pub(super) discovery: Discovery,
     pub(super) streams: Streams,
+    pub(super) bonds: BondRegistry,
 }
 
 /// The local node of a [`Network`].
@@ -75,6 +77,12 @@ impl Network {
 
     pub(crate) fn node(&self) -> &Node {
         &self.0.node
+    }
+
+    /// Where groups register to be bonded.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the worker that uses it is being built"))]
+    pub(crate) fn bonds(&self) -> &BondRegistry {
+        &self.0.bonds
     }
 
     /// The network that this node belongs to.

@@ -1,0 +1,401 @@
+//! What all tasks of one group's bonds share, and the task that dials.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BondEvent, BondProtocol,
+    bond::{Bond, Made},
+    handshake::{EXPORTER_LABEL, Handshake, Proven, Refusal, Role, Setup, Step, Terms},
+    io::{self, End},
+    limits::{HANDSHAKE, INBOX_BYTES, VERDICT},
+    mesh::{Dial, Mesh, NotAdmitted, Outcome},
+};
+use crate::{
+    discovery::Discovery,
+    groups::{key::GroupKey, raft::Member},
+    network::{CloseCode, Link, LinkError, Node},
+    primitives::{GroupId, PeerId, watch},
+};
+
+/// An event with its share of the memory that waiting events may take.
+pub(super) type Told = (BondEvent, Option<OwnedSemaphorePermit>);
+
+/// One joined group.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) node: Node,
+    pub(super) discovery: Discovery,
+    pub(super) id: GroupId,
+    key: GroupKey,
+    terms: Terms,
+    mesh: Mutex<Mesh>,
+    /// Something about the next dial has changed.
+    wake: Notify,
+    events: mpsc::Sender<Told>,
+    budget: Arc<Semaphore>,
+    pub(super) cancel: CancellationToken,
+    bonded: watch::Sender<Vec<Member>>,
+    /// Messages that found no bond or no room.
+    pub(super) dropped: AtomicU64,
+}
+
+/// A link whose handshake is done.
+pub(super) struct Admitted {
+    bond: Arc<Bond>,
+    former: Option<Arc<Bond>>,
+}
+
+/// Why a handshake came to nothing.
+#[derive(Debug)]
+enum Failed {
+    /// One side refused; true: the other one.
+    Refused(Refusal, bool),
+    Duplicate,
+    /// The link, the time or the group is over.
+    Lost,
+}
+
+impl Group {
+    pub(super) fn new(
+        (node, discovery): (Node, Discovery),
+        (id, key, terms): (GroupId, GroupKey, Terms),
+        mesh: Mesh,
+        events: mpsc::Sender<Told>,
+    ) -> Arc<Self> {
+        let cancel = node.cancel().child_token();
+        Arc::new(Self {
+            node,
+            discovery,
+            id,
+            key,
+            terms,
+            mesh: Mutex::new(mesh),
+            wake: Notify::new(),
+            events,
+            budget: Arc::new(Semaphore::new(INBOX_BYTES)),
+            cancel,
+            bonded: watch::Sender::new(Vec::new()),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn mesh(&self) -> MutexGuard<'_, Mesh> {
+        self.mesh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Vec<Member>> {
+        self.bonded.subscribe()
+    }
+
+    /// Looks at what is due now.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(super) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Follows discovery and dials whoever is missing, until the group is left.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut catalog = self.discovery.watch();
+        let mut known = true;
+        while !self.cancel.is_cancelled() {
+            if known {
+                let snapshot = catalog.borrow_and_update().clone();
+                self.mesh().sync(&snapshot, Instant::now());
+            }
+            while let Some((peer, dial)) = self.due() {
+                self.node.tasks().spawn("bond-dial", dial_peer(self.clone(), peer, dial));
+            }
+            let deadline = self.mesh().deadline();
+            known = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => false,
+                changed = catalog.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    true
+                }
+                () = self.wake.notified() => false,
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => false,
+            };
+        }
+    }
+
+    fn due(&self) -> Option<(PeerId, Dial)> {
+        self.mesh().due(Instant::now())
+    }
+
+    /// Hands an event to the worker, waiting for room; false when the bond or the group ended first.
+    pub(super) async fn tell(&self, event: BondEvent, weight: usize, bond: &Bond) -> bool {
+        tokio::select! {
+            biased;
+            () = bond.cancel.cancelled() => false,
+            told = self.deliver(event, weight) => told,
+        }
+    }
+
+    /// The last event of a bond, which is over already.
+    pub(super) async fn tell_down(&self, member: Member) {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => {}
+            _ = self.deliver(BondEvent::Down(member), 0) => {}
+        }
+    }
+
+    async fn deliver(&self, event: BondEvent, weight: usize) -> bool {
+        let share = u32::try_from(weight.min(INBOX_BYTES)).unwrap_or(u32::MAX);
+        let permit = match share {
+            0 => None,
+            share => match self.budget.clone().acquire_many_owned(share).await {
+                Ok(permit) => Some(permit),
+                Err(_) => return false,
+            },
+        };
+        let told = self.events.send((event, permit)).await.is_ok();
+        if !told {
+            // Nobody listens: the group was dropped.
+            self.cancel.cancel();
+        }
+        told
+    }
+
+    /// A bond has ended.
+    pub(super) fn lost(&self, bond: &Arc<Bond>, end: &End) {
+        {
+            let mut mesh = self.mesh();
+            mesh.lost(bond, matches!(end, End::Goodbye), Instant::now());
+            self.publish(&mesh);
+        }
+        if let End::Refused(reason) = end {
+            self.refused(bond.peer, reason, true);
+        }
+        self.wake();
+    }
+
+    fn publish(&self, mesh: &Mesh) {
+        let bonded: Vec<_> = mesh.bonds().map(|bond| bond.member).collect();
+        self.bonded.send_if_modified(|known| {
+            let news = *known != bonded;
+            *known = bonded;
+            news
+        });
+    }
+
+    fn refused(&self, peer: PeerId, reason: &Refusal, by_peer: bool) {
+        let first = self.mesh().refused(peer, reason, by_peer, Instant::now());
+        if first && matches!(reason, Refusal::Incompatible { .. }) {
+            tracing::warn!(group = ?self.id, ?peer, %reason, "a member declares the group differently; no bond is made");
+        } else if first {
+            tracing::debug!(group = ?self.id, ?peer, %reason, by_peer, "bond refused");
+        }
+    }
+
+    /// Makes a proven link the bond of its pair.
+    fn admit(
+        &self,
+        link: &Link<BondProtocol>,
+        me: Member,
+        proven: &Proven,
+        dial: Option<u64>,
+    ) -> Result<Admitted, Failed> {
+        let made = Made {
+            peer: link.peer(),
+            member: proven.member,
+            me,
+            id: proven.id,
+            session: proven.hello.session,
+            dialled: dial.is_some(),
+            dial: dial.unwrap_or(proven.hello.dial),
+        };
+        let bond = Bond::new(made, &self.cancel);
+        let mut mesh = self.mesh();
+        let former = mesh.admit(&bond, proven.hello.gave_up).map_err(Failed::from)?;
+        self.publish(&mesh);
+        Ok(Admitted { bond, former })
+    }
+
+    fn start(self: &Arc<Self>, admitted: Admitted, link: Link<BondProtocol>) {
+        let Admitted { bond, former } = admitted;
+        self.node.tasks().spawn("bond", io::run(self.clone(), bond, link.into_raw(), former));
+    }
+
+    fn handshake(
+        &self,
+        link: &Link<BondProtocol>,
+        role: Role,
+        hello: super::handshake::Hello,
+    ) -> Result<Handshake, Failed> {
+        let exporter = link.exporter(EXPORTER_LABEL, self.id.as_bytes()).ok_or(Failed::Lost)?;
+        let (me, peer) = (self.node.id(), link.peer());
+        let setup = Setup { role, me, peer, exporter, key: self.key.clone(), terms: self.terms, hello };
+        Ok(Handshake::new(setup))
+    }
+
+    /// Notes what came of a handshake and closes its link accordingly.
+    fn conclude(&self, link: Link<BondProtocol>, failed: &Failed) {
+        match failed {
+            Failed::Refused(reason, by_peer) => {
+                self.refused(link.peer(), reason, *by_peer);
+                link.close(reason.code());
+            }
+            Failed::Duplicate => link.close(CloseCode::Duplicate),
+            Failed::Lost => link.close(CloseCode::Normal),
+        }
+    }
+
+    /// Serves a link that a peer opened, from its hello on.
+    pub(super) async fn accept(self: &Arc<Self>, mut link: Link<BondProtocol>, hello: super::handshake::Message) {
+        let done = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return link.close(CloseCode::ShuttingDown),
+            done = timeout(HANDSHAKE, self.accept_steps(&mut link, hello)) => done.unwrap_or(Err(Failed::Lost)),
+        };
+        match done {
+            Ok(admitted) => self.start(admitted, link),
+            Err(failed) => self.conclude(link, &failed),
+        }
+    }
+
+    async fn accept_steps(
+        &self,
+        link: &mut Link<BondProtocol>,
+        mut message: super::handshake::Message,
+    ) -> Result<Admitted, Failed> {
+        let (hello, me) = self.mesh().hello(link.peer(), 0);
+        let mut handshake = self.handshake(link, Role::Acceptor, hello)?;
+        loop {
+            match handshake.on(message).map_err(ours)? {
+                Step::Send(answer) => {
+                    if let Some(proven) = handshake.proven() {
+                        self.mesh().admits_incarnation(link.peer(), proven.member.incarnation).map_err(Failed::from)?;
+                    }
+                    link.send(&answer).await.map_err(Failed::from)?;
+                }
+                Step::Finish { proven, agreed, .. } => {
+                    agreed.map_err(ours)?;
+                    return self.admit(link, me, &proven, None);
+                }
+            }
+            message = next(link).await?;
+        }
+    }
+
+    async fn dial_steps(
+        &self,
+        link: &mut Link<BondProtocol>,
+        hello: super::handshake::Hello,
+        me: Member,
+    ) -> Result<Admitted, Failed> {
+        let dial = hello.dial;
+        let mut handshake = self.handshake(link, Role::Dialler, hello)?;
+        link.send(&handshake.hello()).await.map_err(Failed::from)?;
+        loop {
+            match handshake.on(next(link).await?).map_err(ours)? {
+                Step::Send(answer) => link.send(&answer).await.map_err(Failed::from)?,
+                Step::Finish { proven, owed, agreed } => {
+                    let admitted = agreed.map_err(ours).and_then(|()| self.admit(link, me, &proven, Some(dial)));
+                    // The other side learns the terms even if they do not agree, so that both operators see why.
+                    let told = match &owed {
+                        Some(owed) if !matches!(admitted, Err(Failed::Duplicate | Failed::Lost)) => {
+                            link.send(owed).await
+                        }
+                        _ => Ok(()),
+                    };
+                    match (&admitted, told) {
+                        (Ok(_), _) => {}
+                        (Err(_), Ok(())) => _ = timeout(VERDICT, link.recv()).await,
+                        (Err(_), Err(_)) => {}
+                    }
+                    return admitted;
+                }
+            }
+        }
+    }
+}
+
+async fn dial_peer(group: Arc<Group>, peer: PeerId, dial: Dial) {
+    let outcome = tokio::select! {
+        biased;
+        () = group.cancel.cancelled() => return,
+        outcome = dial_and_shake(&group, dial) => outcome,
+    };
+    tracing::trace!(group = ?group.id, ?peer, ?outcome, "dialled a member");
+    group.mesh().dialled(peer, &outcome, Instant::now());
+    group.wake();
+}
+
+async fn dial_and_shake(group: &Arc<Group>, dial: Dial) -> Outcome {
+    let Dial { addr, hello, me } = dial;
+    let mut link = match group.node.open::<BondProtocol>(&addr).await {
+        Ok(link) => link,
+        Err(error) => {
+            tracing::trace!(group = ?group.id, %error, "a member cannot be reached");
+            return Outcome::Failed;
+        }
+    };
+    match timeout(HANDSHAKE, group.dial_steps(&mut link, hello, me)).await.unwrap_or(Err(Failed::Lost)) {
+        Ok(admitted) => {
+            group.start(admitted, link);
+            Outcome::Bonded
+        }
+        Err(failed) => {
+            group.conclude(link, &failed);
+            match failed {
+                Failed::Refused(..) => Outcome::Refused,
+                Failed::Duplicate => Outcome::Duplicate,
+                Failed::Lost => Outcome::Failed,
+            }
+        }
+    }
+}
+
+/// The next message of a handshake.
+pub(super) async fn next_message(link: &mut Link<BondProtocol>) -> Result<super::handshake::Message, LinkError> {
+    link.recv().await?.ok_or(LinkError::Closed(CloseCode::Normal))
+}
+
+async fn next(link: &mut Link<BondProtocol>) -> Result<super::handshake::Message, Failed> {
+    next_message(link).await.map_err(Failed::from)
+}
+
+fn ours(reason: Refusal) -> Failed {
+    Failed::Refused(reason, false)
+}
+
+impl From<NotAdmitted> for Failed {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::Duplicate => Self::Duplicate,
+            NotAdmitted::OldIncarnation => Self::Refused(Refusal::OldIncarnation, false),
+            NotAdmitted::Over => Self::Lost,
+        }
+    }
+}
+
+impl From<LinkError> for Failed {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Closed(CloseCode::Duplicate) => Self::Duplicate,
+            LinkError::Closed(code) => {
+                Refusal::from_code(code).map_or(Self::Lost, |reason| Self::Refused(reason, true))
+            }
+            LinkError::TooLarge { .. } | LinkError::Undecodable { .. } | LinkError::Truncated => {
+                Self::Refused(Refusal::Malformed, false)
+            }
+            _ => Self::Lost,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The handshake of a bond: each side proves to the other that it knows the group's key, on this very connection.
+//!
+//! ```text
+//! dialler                               acceptor
+//!   Hello { group, who, nonce, .. }  ->
+//!                                    <- Hello { .. }
+//!   Proof(role dialler)              ->
+//!                                    <- Shown { proof(role acceptor), terms }
+//!   Terms                            ->
+//! ```
+//!
+//! A proof is a keyed BLAKE3 hash over the role, both ids, the connection's keying material and both hellos. So it is
+//! worth nothing on another connection (other keying material), to its own author (other role) or in another exchange
+//! (other nonces). The dialler proves first: who dials in without the key gets nothing that depends on it. Terms are told
+//! only to a side that has proved the key. Pure: the caller moves the messages and closes what is refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{
+    key::GroupKey,
+    raft::{ClusterId, Member, NodeId},
+};
+use crate::{
+    network::CloseCode,
+    primitives::{GroupId, PeerId},
+};
+
+/// The label of the keying material that binds proofs to a connection.
+pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-mosaik-bond-1";
+const KEY_DOMAIN: &str = "mosaik 2026 bond proof key 1";
+const ID_DOMAIN: &str = "mosaik 2026 bond id 1";
+
+/// What the members of a group must agree on before any of them votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// Founders that the group declares; 0: undeclared.
+    pub(crate) size: u32,
+    /// The version of the state machine.
+    pub(crate) version: u32,
+    /// A digest of the agreed settings of the consensus.
+    pub(crate) settings: [u8; 32],
+}
+
+impl Terms {
+    /// The first difference that makes two members incompatible.
+    fn check(&self, theirs: &Self) -> Result<(), Refusal> {
+        let differs = |what, ours: String, theirs: String| Err(Refusal::Incompatible { what, ours, theirs });
+        if self.size != theirs.size {
+            let show = |size: u32| if size == 0 { "undeclared".to_owned() } else { size.to_string() };
+            return differs("size", show(self.size), show(theirs.size));
+        }
+        if self.version != theirs.version {
+            return differs("machine version", self.version.to_string(), theirs.version.to_string());
+        }
+        if self.settings != theirs.settings {
+            let show = |digest: &[u8; 32]| blake3::Hash::from_bytes(*digest).to_hex()[..8].to_owned();
+            return differs("consensus settings", show(&self.settings), show(&theirs.settings));
+        }
+        Ok(())
+    }
+}
+
+/// Why two nodes do not become bonded members of one group. Both of them see it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The node that was asked is not a member of the group.
+    #[error("not a member of the group")]
+    NotMember,
+    /// A proof of the group's key is wrong, or was made for another connection.
+    #[error("the group's key was not proved")]
+    WrongKey,
+    /// Both know the key but declare the group differently.
+    #[error("incompatible {what}: {ours} here, {theirs} there")]
+    Incompatible {
+        /// What differs.
+        what: &'static str,
+        /// What the local member declares.
+        ours: String,
+        /// What the other one declares.
+        theirs: String,
+    },
+    /// A later life of the refused member's storage is known.
+    #[error("an incarnation of this member that is over")]
+    OldIncarnation,
+    /// The other side does not speak this version of the protocol.
+    #[error("protocol or version not supported")]
+    Unsupported,
+    /// What was said is no handshake.
+    #[error("not a handshake")]
+    Malformed,
+}
+
+impl Refusal {
+    /// The code with which a link is closed for this reason.
+    pub(super) const fn code(&self) -> CloseCode {
+        match self {
+            Self::NotMember => CloseCode::GroupNotFound,
+            Self::WrongKey => CloseCode::WrongKey,
+            Self::Incompatible { .. } => CloseCode::Incompatible,
+            Self::OldIncarnation => CloseCode::OldIncarnation,
+            Self::Unsupported => CloseCode::UnsupportedProtocol,
+            Self::Malformed => CloseCode::Undecodable,
+        }
+    }
+
+    /// The reason behind the code of a peer, if it stands for a refusal. `Incompatible` never arrives this way: whoever
+    /// may know it finds it out from the terms.
+    pub(super) const fn from_code(code: CloseCode) -> Option<Self> {
+        match code {
+            CloseCode::GroupNotFound => Some(Self::NotMember),
+            CloseCode::WrongKey => Some(Self::WrongKey),
+            CloseCode::OldIncarnation => Some(Self::OldIncarnation),
+            CloseCode::UnsupportedProtocol => Some(Self::Unsupported),
+            CloseCode::Undecodable => Some(Self::Malformed),
+            _ => None,
+        }
+    }
+}
+
+/// The first message of each side. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(super) group: GroupId,
+    /// The life of the speaker's storage.
+    pub(super) incarnation: u64,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) nonce: [u8; 32],
+    /// Tells the runs of the speaker's bonds apart.
+    pub(super) session: u64,
+    /// Counts the dials of a session, for the dialler; see `mesh` on duplicates.
+    pub(super) dial: u64,
+    /// The last bond between the two that the speaker has lost; 0: none.
+    pub(super) gave_up: u64,
+}
+
+/// What travels during the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Message {
+    Hello(Hello),
+    /// The dialler's proof.
+    Proof([u8; 32]),
+    /// The acceptor's proof and terms.
+    Shown {
+        proof: [u8; 32],
+        terms: Terms,
+    },
+    /// The dialler's terms.
+    Terms(Terms),
+}
+
+/// Which side of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Dialler,
+    Acceptor,
+}
+
+/// What one side brings along.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub(super) role: Role,
+    pub(super) me: PeerId,
+    pub(super) peer: PeerId,
+    pub(super) exporter: [u8; 32],
+    pub(super) key: GroupKey,
+    pub(super) terms: Terms,
+    pub(super) hello: Hello,
+}
+
+/// One side of a handshake.
+pub(super) struct Handshake {
+    setup: Setup,
+    state: State,
+}
+
+enum State {
+    /// Waits for the other hello.
+    Start,
+    /// Waits for the other proof.
+    Greeted(Hello),
+    /// The acceptor waits for the dialler's terms.
+    Shown(Proven),
+    Over,
+}
+
+/// The other side, which knows the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Proven {
+    pub(super) member: Member,
+    pub(super) hello: Hello,
+    /// Names the bond at both ends.
+    pub(super) id: u64,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Send it and go on.
+    Send(Message),
+    /// The other side has proved the key and is owed this message; then the bond is made, if the terms agree.
+    Finish { proven: Proven, owed: Option<Message>, agreed: Result<(), Refusal> },
+}
+
+impl Handshake {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { setup, state: State::Start }
+    }
+
+    /// The hello of this side: the dialler's first word, and the acceptor's answer.
+    pub(super) fn hello(&self) -> Message {
+        Message::Hello(self.setup.hello.clone())
+    }
+
+    /// Who the other side is, once its key is proved and before the terms are known to both.
+    pub(super) fn proven(&self) -> Option<&Proven> {
+        match &self.state {
+            State::Shown(proven) => Some(proven),
+            _ => None,
+        }
+    }
+
+    /// Takes a message of the other side.
+    pub(super) fn on(&mut self, message: Message) -> Result<Step, Refusal> {
+        match (std::mem::replace(&mut self.state, State::Over), message, self.setup.role) {
+            (State::Start, Message::Hello(theirs), role) => self.on_hello(theirs, role),
+            (State::Greeted(theirs), Message::Proof(proof), Role::Acceptor) => self.on_proof(theirs, &proof),
+            (State::Greeted(theirs), Message::Shown { proof, terms }, Role::Dialler) => {
+                self.verify(&theirs, &proof)?;
+                let owed = Some(Message::Terms(self.setup.terms));
+                let agreed = self.setup.terms.check(&terms);
+                Ok(Step::Finish { proven: self.proved(theirs), owed, agreed })
+            }
+            (State::Shown(proven), Message::Terms(terms), Role::Acceptor) => {
+                let agreed = self.setup.terms.check(&terms);
+                Ok(Step::Finish { proven, owed: None, agreed })
+            }
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    fn on_hello(&mut self, theirs: Hello, role: Role) -> Result<Step, Refusal> {
+        if theirs.group != self.setup.hello.group {
+            return Err(Refusal::NotMember);
+        }
+        let step = match role {
+            Role::Dialler => Message::Proof(self.proof(Role::Dialler, &theirs)),
+            Role::Acceptor => self.hello(),
+        };
+        self.state = State::Greeted(theirs);
+        Ok(Step::Send(step))
+    }
+
+    fn on_proof(&mut self, theirs: Hello, proof: &[u8; 32]) -> Result<Step, Refusal> {
+        self.verify(&theirs, proof)?;
+        let shown = Message::Shown { proof: self.proof(Role::Acceptor, &theirs), terms: self.setup.terms };
+        self.state = State::Shown(self.proved(theirs));
+        Ok(Step::Send(shown))
+    }
+
+    fn proved(&self, theirs: Hello) -> Proven {
+        let member = Member { node: NodeId::from_bytes(*self.setup.peer.as_bytes()), incarnation: theirs.incarnation };
+        let mut hasher = blake3::Hasher::new_derive_key(ID_DOMAIN);
+        self.transcribe(&mut hasher, &theirs);
+        let mut id = [0; 8];
+        hasher.finalize_xof().fill(&mut id);
+        // Zero stands for none.
+        Proven { member, hello: theirs, id: u64::from_le_bytes(id).max(1) }
+    }
+
+    fn verify(&self, theirs: &Hello, proof: &[u8; 32]) -> Result<(), Refusal> {
+        let author = match self.setup.role {
+            Role::Dialler => Role::Acceptor,
+            Role::Acceptor => Role::Dialler,
+        };
+        // Hashes compare in constant time.
+        let right = blake3::Hash::from_bytes(self.proof(author, theirs)) == blake3::Hash::from_bytes(*proof);
+        if right { Ok(()) } else { Err(Refusal::WrongKey) }
+    }
+
+    fn proof(&self, author: Role, theirs: &Hello) -> [u8; 32] {
+        let key = blake3::derive_key(KEY_DOMAIN, self.setup.key.as_bytes());
+        let mut hasher = blake3::Hasher::new_keyed(&key);
+        hasher.update(&[author as u8]);
+        self.transcribe(&mut hasher, theirs);
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Everything that the two must have in common, the dialler's part first.
+    fn transcribe(&self, hasher: &mut blake3::Hasher, theirs: &Hello) {
+        let Setup { role, me, peer, exporter, hello, .. } = &self.setup;
+        let (mine, yours) = ((me, hello), (peer, theirs));
+        let sides = if *role == Role::Dialler { [mine, yours] } else { [yours, mine] };
+        hasher.update(exporter);
+        for (id, hello) in sides {
+            let Hello { group, incarnation, cluster, nonce, session, dial, gave_up } = hello;
+            hasher.update(id.as_bytes()).update(group.as_bytes()).update(&incarnation.to_le_bytes());
+            hasher.update(&[u8::from(cluster.is_some())]).update(&cluster.map_or([0; 32], |cluster| cluster.0.0));
+            hasher.update(nonce);
+            [session, dial, gave_up].into_iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Bonds on the whole stack.

@@ -1,0 +1,220 @@
+//! The frames of a bond after its handshake.
+//!
+//! ```text
+//! +----------------+----------+------------------------+
+//! | length: u32 LE | kind: u8 | body: `length`-1 bytes |
+//! +----------------+----------+------------------------+
+//! ```
+//!
+//! Many frames are written into one buffer and leave in one write. A consensus message travels without its ends, which are
+//! those of the handshake: a member cannot speak for another one.
+
+use bytes::Bytes;
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+
+use super::super::raft::{ClusterId, Envelope, Message, Term};
+use crate::discovery::SignedEntry;
+
+/// The longest frame, in bytes. The core sends 512 KiB of entries at once, unless a single one is longer.
+pub(crate) const MAX_FRAME: usize = 4 << 20;
+/// The longest request or reply of a call, and what an entry may hold so that its frame is within the limit, in bytes.
+pub(crate) const MAX_BODY: usize = 3 << 20;
+/// The most entries of other members in one frame.
+pub(super) const MAX_GOSSIP: usize = 64;
+
+const HEADER: usize = 4;
+const ID: usize = 8;
+
+/// What is on its way to the other member.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Raft(Envelope),
+    Call {
+        id: u64,
+        body: Bytes,
+    },
+    Reply {
+        id: u64,
+        body: Bytes,
+    },
+    /// The call will not be answered.
+    Dropped {
+        id: u64,
+    },
+    /// Microseconds since the bond was made, by the clock of its author, who gets them back.
+    Ping {
+        at: u64,
+    },
+    Pong {
+        at: u64,
+    },
+    /// Signed entries of members that the sender is bonded to, and its own.
+    Gossip(Vec<SignedEntry>),
+    /// The sender leaves of its own accord: it is not to be dialled until it returns.
+    Goodbye,
+}
+
+/// A frame as it was received.
+#[derive(Debug)]
+pub(super) enum Received {
+    Raft { cluster: Option<ClusterId>, term: Term, body: Message },
+    Call { id: u64, body: Bytes },
+    Reply { id: u64, body: Bytes },
+    Dropped { id: u64 },
+    Ping { at: u64 },
+    Pong { at: u64 },
+    Gossip(Vec<SignedEntry>),
+    Goodbye,
+}
+
+/// Why bytes are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WireError {
+    #[error("a frame of {len} bytes is over the limit of {MAX_FRAME} bytes")]
+    TooLarge { len: usize },
+    #[error("a frame that cannot be decoded")]
+    Undecodable,
+}
+
+mod kind {
+    pub(super) const RAFT: u8 = 0;
+    pub(super) const CALL: u8 = 1;
+    pub(super) const REPLY: u8 = 2;
+    pub(super) const DROPPED: u8 = 3;
+    pub(super) const PING: u8 = 4;
+    pub(super) const PONG: u8 = 5;
+    pub(super) const GOSSIP: u8 = 6;
+    pub(super) const GOODBYE: u8 = 7;
+}
+
+#[derive(Serialize)]
+struct Carried<'a> {
+    cluster: &'a Option<ClusterId>,
+    term: Term,
+    body: &'a Message,
+}
+
+#[derive(Deserialize)]
+struct Arrived {
+    cluster: Option<ClusterId>,
+    term: Term,
+    body: Message,
+}
+
+/// Appends a frame to the buffer; on an error the buffer is as before.
+pub(super) fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireError> {
+    let start = buffer.len();
+    buffer.extend_from_slice(&[0; HEADER]);
+    match frame {
+        Frame::Raft(Envelope { cluster, term, body, .. }) => {
+            postcard_into(kind::RAFT, &Carried { cluster, term: *term, body }, buffer);
+        }
+        Frame::Call { id, body } => {
+            numbered(kind::CALL, *id, buffer);
+            buffer.extend_from_slice(body);
+        }
+        Frame::Reply { id, body } => {
+            numbered(kind::REPLY, *id, buffer);
+            buffer.extend_from_slice(body);
+        }
+        Frame::Dropped { id } => numbered(kind::DROPPED, *id, buffer),
+        Frame::Ping { at } => numbered(kind::PING, *at, buffer),
+        Frame::Pong { at } => numbered(kind::PONG, *at, buffer),
+        Frame::Gossip(entries) => postcard_into(kind::GOSSIP, entries, buffer),
+        Frame::Goodbye => buffer.push(kind::GOODBYE),
+    }
+    let len = buffer.len().saturating_sub(start + HEADER);
+    match u32::try_from(len).ok().filter(|_| (1..=MAX_FRAME).contains(&len)) {
+        Some(header) => {
+            buffer[start..start + HEADER].copy_from_slice(&header.to_le_bytes());
+            Ok(())
+        }
+        None => {
+            buffer.truncate(start);
+            Err(if len == 0 { WireError::Undecodable } else { WireError::TooLarge { len } })
+        }
+    }
+}
+
+fn numbered(kind: u8, number: u64, buffer: &mut Vec<u8>) {
+    buffer.push(kind);
+    buffer.extend_from_slice(&number.to_le_bytes());
+}
+
+/// Writes nothing, not even the kind, when the value cannot be encoded.
+fn postcard_into<T: Serialize>(kind: u8, value: &T, buffer: &mut Vec<u8>) {
+    let start = buffer.len();
+    buffer.push(kind);
+    if postcard::serialize_with_flavor(value, Into(buffer)).is_err() {
+        buffer.truncate(start);
+    }
+}
+
+/// Writes an encoding straight into the buffer of a batch.
+struct Into<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Into<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// The length of the whole first frame, header included, once its header is there. `None`: more bytes are needed.
+pub(super) fn frame_len(bytes: &[u8]) -> Result<Option<usize>, WireError> {
+    let Some(header) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+    let len = u32::from_le_bytes(*header) as usize;
+    if len > MAX_FRAME {
+        return Err(WireError::TooLarge { len });
+    }
+    Ok(Some(HEADER + len))
+}
+
+/// A whole frame, header included.
+pub(super) fn decode(frame: &[u8]) -> Result<Received, WireError> {
+    let (kind, body) = frame.get(HEADER..).and_then(<[u8]>::split_first).ok_or(WireError::Undecodable)?;
+    let number = || Ok::<_, WireError>(u64::from_le_bytes(body.try_into().map_err(|_| WireError::Undecodable)?));
+    let with_body = || {
+        let (id, body) = body.split_first_chunk::<ID>().ok_or(WireError::Undecodable)?;
+        Ok::<_, WireError>((u64::from_le_bytes(*id), Bytes::copy_from_slice(body)))
+    };
+    Ok(match *kind {
+        kind::RAFT => {
+            let Arrived { cluster, term, body } = whole(body)?;
+            Received::Raft { cluster, term, body }
+        }
+        kind::CALL => with_body().map(|(id, body)| Received::Call { id, body })?,
+        kind::REPLY => with_body().map(|(id, body)| Received::Reply { id, body })?,
+        kind::DROPPED => Received::Dropped { id: number()? },
+        kind::PING => Received::Ping { at: number()? },
+        kind::PONG => Received::Pong { at: number()? },
+        kind::GOSSIP => {
+            let entries: Vec<SignedEntry> = whole(body)?;
+            if entries.len() > MAX_GOSSIP {
+                return Err(WireError::Undecodable);
+            }
+            Received::Gossip(entries)
+        }
+        kind::GOODBYE if body.is_empty() => Received::Goodbye,
+        _ => return Err(WireError::Undecodable),
+    })
+}
+
+fn whole<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(WireError::Undecodable),
+    }
+}
