@@ -18,4 +18,5 @@ mod regressions;
 mod schedules;
 mod sim;
 mod speed;
+mod storage;
 mod swarm;

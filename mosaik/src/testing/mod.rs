@@ -31,4 +31,7 @@ pub use self::{
     sim::{Sim, SimNode, Trace},
     trace::trace,
 };
-pub use crate::transport::sim::{LinkQuality, Traffic};
+pub use crate::{
+    groups::storage::{Fault, Faults, Faulty, SimDisk, StorageScript, storage_conformance},
+    transport::sim::{LinkQuality, Traffic},
+};

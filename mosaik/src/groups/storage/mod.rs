@@ -4,19 +4,39 @@
 //! batches without waiting and hands completions to the consensus core, which holds back every message that reveals
 //! something not yet durable. Storages never look into a batch further than its order demands.
 
+#[cfg(feature = "testing")]
+mod conformance;
+mod disk;
 mod error;
+#[cfg(feature = "testing")]
+mod faulty;
 mod image;
 mod memory;
+mod recover;
+#[cfg(feature = "testing")]
+mod script;
+#[cfg(feature = "testing")]
+mod sim;
 
 use std::{
     fmt,
     task::{Context, Poll},
 };
 
+#[cfg(feature = "testing")]
 pub use self::{
+    conformance::storage_conformance,
+    disk::Faults,
+    faulty::{Fault, Faulty},
+    script::StorageScript,
+    sim::SimDisk,
+};
+pub use self::{
+    disk::Disk,
     error::StorageError,
     image::{Contradiction, apply, check},
     memory::InMemory,
+    recover::recover,
 };
 use super::raft::{Stored, Token, Write};
 

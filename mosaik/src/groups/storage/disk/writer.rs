@@ -1,0 +1,207 @@
+//! The thread that writes, and what it shares with the storage's owner: the only thread of the crate, because there is
+//! no asynchronous `fdatasync` and a worker must send heartbeats while one is under way.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    thread::{self, JoinHandle},
+};
+
+use super::{super::StorageError, log::Log};
+use crate::groups::raft::{Token, Write};
+
+/// Bytes of commands and snapshots that one group takes, unless a single batch has more.
+const GROUP: usize = 8 << 20;
+
+/// What the owner and the thread share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Batches came, or the end.
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(Token, Vec<Write>)>,
+    submitted: Token,
+    durable: Token,
+    given: Token,
+    error: Option<StorageError>,
+    waker: Option<Waker>,
+    closing: bool,
+}
+
+impl State {
+    fn fail(&mut self, error: StorageError) -> Option<Waker> {
+        self.error.get_or_insert(error);
+        self.waiting = VecDeque::new();
+        self.waker.take()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn submit(&self, token: Token, writes: Vec<Write>) {
+        let mut state = self.lock();
+        if token <= state.submitted {
+            let error = format!("token {token} after token {}", state.submitted);
+            let waker = state.fail(StorageError::Misuse(error));
+            drop(state);
+            return wake(waker);
+        }
+        state.submitted = token;
+        if state.error.is_none() {
+            state.waiting.push_back((token, writes));
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    pub fn poll_durable(&self, cx: &mut Context<'_>) -> Poll<Result<Token, StorageError>> {
+        let mut state = self.lock();
+        if state.durable > state.given {
+            state.given = state.durable;
+            return Poll::Ready(Ok(state.durable));
+        }
+        if let Some(error) = &state.error {
+            return Poll::Ready(Err(error.clone()));
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            state.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Fails for good, unless that has happened already.
+    pub fn fail(&self, error: StorageError) {
+        let waker = self.lock().fail(error);
+        wake(waker);
+    }
+
+    /// Forgets what waits.
+    pub fn discard(&self) {
+        self.lock().waiting.clear();
+    }
+
+    /// A new life. Who waits for the old one will hear of the new one.
+    pub fn reset(&self) {
+        let mut state = self.lock();
+        let waker = state.waker.take();
+        *state = State { waker, ..State::default() };
+    }
+
+    /// Waits for batches and takes as many as one group should have; none at the end.
+    fn take(&self, writes: &mut Vec<Write>) -> Option<Token> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.closing || state.error.is_some() {
+                return None;
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (mut last, mut size) = (None, 0);
+        while size < GROUP
+            && let Some((token, batch)) = state.waiting.pop_front()
+        {
+            size += batch.iter().map(bytes).sum::<usize>();
+            writes.extend(batch);
+            last = Some(token);
+        }
+        last
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    fn complete(&self, token: Token) {
+        let mut state = self.lock();
+        state.durable = token;
+        let waker = state.waker.take();
+        drop(state);
+        wake(waker);
+    }
+}
+
+fn bytes(write: &Write) -> usize {
+    match write {
+        Write::Hard(_) | Write::Founding(_) => 0,
+        Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
+        Write::Snapshot { snapshot, .. } => snapshot.data.len(),
+    }
+}
+
+/// The running thread. Dropping it waits until everything that was submitted is written.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub fn start(log: Log, shared: Arc<Shared>) -> Result<Self, StorageError> {
+        let path = log.dir.path.clone();
+        let of_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("mosaik-disk".to_owned()).spawn(move || run(log, &of_thread));
+        let thread = thread.map_err(|error| StorageError::io("start a thread for", path, error))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.work.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the writer of a storage has panicked; what waited is not written");
+        }
+        self.shared.lock().closing = false;
+    }
+}
+
+/// Fails the storage if the thread ends by a panic, which would leave its owner waiting for ever.
+struct OnPanic<'a>(&'a Shared);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0
+                .fail(StorageError::Other(Arc::from(Box::<dyn Error + Send + Sync>::from("the writer has panicked"))));
+        }
+    }
+}
+
+fn run(mut log: Log, shared: &Shared) {
+    let _guard = OnPanic(shared);
+    let mut writes = Vec::new();
+    while let Some(token) = shared.take(&mut writes) {
+        let appended = log.append(&writes);
+        writes.clear();
+        // The proof goes ahead of the report: nothing is acknowledged that could later pass for torn.
+        let done = appended.and_then(|()| if shared.is_idle() { log.mark() } else { Ok(()) });
+        match done {
+            Ok(()) => shared.complete(token),
+            Err(error) => {
+                tracing::warn!(path = %log.dir.path.display(), %error, "storage has failed, the member must stop");
+                return shared.fail(error);
+            }
+        }
+    }
+    if let Err(error) = log.segment.sync() {
+        shared.fail(error);
+    }
+}
