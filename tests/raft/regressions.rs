@@ -265,7 +265,10 @@ fn forced_recovery_supersedes() {
 /// A member that needs compacted entries gets a snapshot, in chunks, and a leader that was transferred to leads.
 #[test]
 fn snapshot_in_chunks() {
-    let mut lab = Lab::new(3, 3, None, |settings| settings.chunk = 16);
+    let mut lab = Lab::new(3, 3, None, |settings| {
+        settings.chunk = 16;
+        settings.tail = 0;
+    });
     assert!(lab.stand(0, &[0, 1, 2]));
     lab.open(0, 1);
     for sequence in 1..10 {

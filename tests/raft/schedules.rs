@@ -25,7 +25,7 @@ fn three(mutant: Planted) -> Lab {
 }
 
 fn group(nodes: usize, voters: usize, mutant: Planted) -> Lab {
-    let mut lab = Lab::new(nodes, voters, mutant, |_| {});
+    let mut lab = Lab::new(nodes, voters, mutant, |settings| settings.tail = 0);
     let all: Vec<usize> = (0..voters).collect();
     assert!(lab.stand(0, &all));
     lab.open(0, 1);

@@ -12,7 +12,7 @@ use crate::sim::world::{id, index_of};
 
 const MEMBERS: usize = 3;
 const ENTRIES: u64 = 2_000_000;
-const KEEP: u64 = 50_000;
+const KEEP: u64 = 10_000;
 
 struct Loop {
     rafts: Vec<Raft>,

@@ -2,6 +2,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +14,7 @@ use mosaik::groups::raft::Mutant;
 use crate::sim::World;
 
 /// Seeds that once found a bug; replayed first.
-const PAST: &[u64] = &[];
+const PAST: &[u64] = &[11, 33, 1169, 1249, 1552, 1723];
 
 #[derive(Default)]
 pub struct Tally {
@@ -22,6 +26,19 @@ pub struct Tally {
     pub writes: u64,
     pub reads: u64,
     pub unjudged: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.live += other.live;
+        self.seconds += other.seconds;
+        self.steps += other.steps;
+        self.committed += other.committed;
+        self.writes += other.writes;
+        self.reads += other.reads;
+        self.unjudged += other.unjudged;
+    }
 }
 
 pub fn one(seed: u64, mutant: Option<Mutant>, tally: &mut Tally) {
@@ -43,7 +60,6 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn swarm() {
-    let mut tally = Tally::default();
     if let Some(seed) = number("RAFT_SEED") {
         let mut world = World::swarm(seed, None);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
@@ -54,17 +70,30 @@ fn swarm() {
     }
     let budget = Duration::from_secs(number("RAFT_SECONDS").unwrap_or(10));
     let from = number("RAFT_FROM").unwrap_or(1);
+    let threads =
+        number("RAFT_THREADS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |it| it.get() as u64));
     let began = Instant::now();
-    let mut failed = Vec::new();
-    for seed in PAST.iter().copied().chain(from..) {
-        if began.elapsed() > budget || failed.len() >= 10 {
-            break;
+    let next = AtomicU64::new(0);
+    let shared = Mutex::new((Tally::default(), Vec::new()));
+    let work = || {
+        let mut tally = Tally::default();
+        while began.elapsed() < budget && shared.lock().unwrap_or_else(PoisonError::into_inner).1.len() < 10 {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let seed = PAST.get(at as usize).copied().unwrap_or_else(|| from + at - PAST.len() as u64);
+            if catch_unwind(AssertUnwindSafe(|| one(seed, None, &mut tally))).is_err() {
+                eprintln!("^ seed {seed}");
+                shared.lock().unwrap_or_else(PoisonError::into_inner).1.push(seed);
+            }
         }
-        if catch_unwind(AssertUnwindSafe(|| one(seed, None, &mut tally))).is_err() {
-            eprintln!("^ seed {seed}");
-            failed.push(seed);
+        shared.lock().unwrap_or_else(PoisonError::into_inner).0.add(&tally);
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
         }
-    }
+        work();
+    });
+    let (tally, failed) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
     eprintln!(
         "{} seeds ({} with liveness demanded), {:.1} simulated hours, {} steps, {} entries committed, {} writes and {} \
          strong reads judged, {} histories too large to judge; failed: {failed:?}",

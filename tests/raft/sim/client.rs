@@ -44,6 +44,8 @@ pub struct Clients {
     values: u64,
     /// What was seen, by cluster (none: never answered) and key.
     history: BTreeMap<(Option<ClusterId>, u8), Vec<Operation>>,
+    /// Changes acknowledged by one cluster: an earlier attempt may take effect in another one, if a founding was split.
+    elsewhere: Vec<(ClusterId, u8, Operation)>,
     acked: BTreeMap<ClusterId, Index>,
     last_cluster: Option<ClusterId>,
     pub acked_at: u64,
@@ -65,6 +67,7 @@ impl Clients {
             attempts: 0,
             values: 0,
             history: BTreeMap::new(),
+            elsewhere: Vec::new(),
             acked: BTreeMap::new(),
             last_cluster: None,
             acked_at: 0,
@@ -86,6 +89,8 @@ impl Clients {
             for key in 0..KEYS as u8 {
                 let mut history = self.history.get(&(Some(cluster), key)).cloned().unwrap_or_default();
                 history.extend(self.history.get(&(None, key)).into_iter().flatten().copied());
+                let others = self.elsewhere.iter().filter(|(of, at, _)| *of != cluster && *at == key);
+                history.extend(others.map(|(_, _, operation)| *operation));
                 match linear::check(&history) {
                     Ok(linear) => assert!(linear, "register {key} is not linearizable: {history:?}"),
                     Err(_) => self.unjudged += 1,
@@ -100,20 +105,28 @@ impl Clients {
         self.all[client].opened = false;
         if let Doing::Change(op) = current.doing {
             self.unknown += 1;
-            let action = match op {
-                Op::Write { value, .. } => Action::Write { value, was: None },
-                Op::Cas { expect, value, .. } => Action::Cas { expect, value, was: None },
-            };
-            let operation = Operation { start: current.start, end: None, action };
+            let operation = unknown(op, current.start);
             self.history.entry((None, op.key())).or_default().push(operation);
         }
     }
 
     fn done(&mut self, client: usize, cluster: ClusterId, now: u64, key: u8, action: Action) {
         let Some(current) = self.all[client].current.take() else { return };
+        if let Doing::Change(op) = current.doing {
+            self.elsewhere.push((cluster, key, unknown(op, current.start)));
+        }
         let operation = Operation { start: current.start, end: Some(now), action };
         self.history.entry((Some(cluster), key)).or_default().push(operation);
     }
+}
+
+/// The change may happen at any time after it was asked for, or never.
+fn unknown(op: Op, start: u64) -> Operation {
+    let action = match op {
+        Op::Write { value, .. } => Action::Write { value, was: None },
+        Op::Cas { expect, value, .. } => Action::Cas { expect, value, was: None },
+    };
+    Operation { start, end: None, action }
 }
 
 impl World {

@@ -1,7 +1,7 @@
 //! What goes wrong in one run: each seed draws its own mix and intensities (swarm testing), so that rare faults are not
 //! drowned by common ones.
 
-use mosaik::groups::raft::{Settings, Switch};
+use mosaik::groups::raft::{Quirk, Settings, Switch};
 
 use super::rng::Rng;
 
@@ -41,6 +41,10 @@ pub struct Plan {
     pub transfer: u64,
     pub change: u64,
     pub compact: u64,
+    /// Storage fails; the member stops and is started again.
+    pub eio: u64,
+    /// Oddities of the core, as bits of `Quirk::ALL`.
+    pub quirks: u32,
     /// Nodes start over this span.
     pub start: u64,
     pub settings: Settings,
@@ -79,6 +83,8 @@ impl Plan {
             transfer: 0,
             change: 0,
             compact: 0,
+            eio: 0,
+            quirks: 0,
             start: 0,
             settings: Settings::default(),
             sessions: (64, 3_600_000, 64),
@@ -112,13 +118,22 @@ impl Plan {
         plan.transfer = often(&[10, 50]);
         plan.change = often(&[10, 50]);
         plan.compact = often(&[5, 20, 50]);
+        plan.eio = often(&[50, 150]);
         plan.heal = rng.pick(&[SECOND / 5, SECOND, 4 * SECOND]);
         plan.restart = rng.pick(&[(1000, 50_000), (SECOND / 2, 2 * SECOND), (2 * SECOND, 8 * SECOND)]);
         plan.crash_at_output = rng.pick(&[0, 0, 200, 2_000]);
         if rng.chance(200_000) {
             plan.sessions = (rng.between(1, 3) as usize, rng.between(6_000, 12_000), 8);
         }
+        if rng.chance(500_000) {
+            plan.quirks = (0..Quirk::ALL.len()).filter(|_| rng.chance(250_000)).fold(0, |set, bit| set | 1 << bit);
+        }
+        if let Some(only) = std::env::var("RAFT_QUIRKS").ok().and_then(|it| it.parse::<u32>().ok()) {
+            plan.quirks &= only;
+        }
         plan.settings = Settings {
+            tail: rng.pick(&[0, 5, 4096]),
+            uncommitted_bytes: rng.pick(&[200, 64 << 20, 64 << 20]),
             append_entries: rng.pick(&[1, 3, 64]),
             inflight: rng.pick(&[1, 4, 64]),
             catch_up: rng.pick(&[3, 10, 4096]),
@@ -129,7 +144,7 @@ impl Plan {
             target_voters: rng.pick(&[3, 5]),
             caught_up: rng.pick(&[2, 1024]),
             applying: rng.pick(&[1, 8, 65_536]),
-            switch,
+            switch: switch.with_quirks(plan.quirks),
             ..Settings::default()
         };
         plan

@@ -22,15 +22,17 @@ use super::{
 pub enum Event {
     Start(usize),
     Tick(usize, u64),
-    Deliver(Envelope),
+    Deliver(Box<Envelope>),
     Synced(usize, u64, u64),
-    Feed(usize, u64, Input),
+    Feed(usize, u64, Box<Input>),
     Links,
     Storm(Storm),
     Calm,
     Heal(u64),
     Client(usize),
     Timeout(usize, u64),
+    /// A member whose storage failed notices, and stops as its contract says.
+    Stop(usize, u64),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum Storm {
     Transfer,
     Change,
     Compact,
+    /// Storage fails: nothing completes any more.
+    Eio,
 }
 
 pub struct Node {
@@ -51,9 +55,12 @@ pub struct Node {
     pub incarnation: u64,
     /// Grows at every start of the process; events of an earlier one are void.
     pub life: u64,
-    pub raft: Option<Raft>,
+    /// Boxed, because it is taken out for every step.
+    pub raft: Option<Box<Raft>>,
     pub disk: Disk,
     pub disk_free: u64,
+    /// Storage has failed.
+    pub broken: bool,
     pub machine: Machine,
     pub paused_until: u64,
     /// Clock rate, millionths of true time.
@@ -132,7 +139,7 @@ pub fn index_of(node: NodeId) -> usize {
     node.as_bytes()[0] as usize - 1
 }
 
-const STORMS: [Storm; 9] = [
+const STORMS: [Storm; 10] = [
     Storm::Crash,
     Storm::Pause,
     Storm::Cut,
@@ -142,6 +149,7 @@ const STORMS: [Storm; 9] = [
     Storm::Transfer,
     Storm::Change,
     Storm::Compact,
+    Storm::Eio,
 ];
 
 impl World {
@@ -160,6 +168,7 @@ impl World {
             raft: None,
             disk: Disk::default(),
             disk_free: 0,
+            broken: false,
             machine: Machine::new(plan.settings.switch, plan.sessions),
             paused_until: 0,
             rate: 1_000_000 - plan.drift + rng.below(2 * plan.drift + 1),
@@ -242,16 +251,23 @@ impl World {
                     self.feed(n, Input::Tick);
                 }
             }
-            Event::Deliver(envelope) => self.feed(index_of(envelope.to.node), Input::Message(envelope)),
+            Event::Deliver(envelope) => self.feed(index_of(envelope.to.node), Input::Message(*envelope)),
             Event::Synced(n, life, token) => {
-                if self.nodes[n].life == life {
+                if self.nodes[n].life == life && !self.nodes[n].broken {
                     self.nodes[n].disk.complete(token);
                     self.feed(n, Input::Persisted { token });
                 }
             }
             Event::Feed(n, life, input) => {
                 if self.nodes[n].life == life {
-                    self.feed(n, input);
+                    self.feed(n, *input);
+                }
+            }
+            Event::Stop(n, life) => {
+                if self.nodes[n].life == life {
+                    self.crash(n);
+                    let delay = self.rng.between(self.plan.restart.0, self.plan.restart.1);
+                    self.at(delay, Event::Start(n));
                 }
             }
             Event::Links => self.links(),
@@ -278,9 +294,10 @@ impl World {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.disk_free = 0;
+        node.broken = false;
         node.machine = Machine::new(settings.switch, self.plan.sessions);
         let life = node.life;
-        node.raft = Some(Raft::new(settings, node.member(), node.disk.durable.clone(), seed, now));
+        node.raft = Some(Box::new(Raft::new(settings, node.member(), node.disk.durable.clone(), seed, now)));
         self.at(1, Event::Tick(n, life));
     }
 
@@ -324,7 +341,7 @@ impl World {
         let node = &mut self.nodes[n];
         if node.paused_until > self.now {
             let (delay, life) = (node.paused_until - self.now, node.life);
-            return self.at(delay, Event::Feed(n, life, input));
+            return self.at(delay, Event::Feed(n, life, Box::new(input)));
         }
         let Some(mut raft) = node.raft.take() else { return };
         let outputs = raft.step(input, now);
@@ -397,7 +414,7 @@ impl World {
 
     fn applied(&mut self, n: usize, index: u64) {
         let (life, delay) = (self.nodes[n].life, self.rng.between(1, 2_000));
-        self.at(delay, Event::Feed(n, life, Input::Applied { index }));
+        self.at(delay, Event::Feed(n, life, Box::new(Input::Applied { index })));
     }
 
     pub fn cluster(&self, n: usize) -> Option<mosaik::groups::raft::ClusterId> {
@@ -423,10 +440,10 @@ impl World {
         }
         if !self.calm && self.rng.chance(self.plan.duplicate) {
             let delay = self.delay();
-            self.at(delay, Event::Deliver(envelope.clone()));
+            self.at(delay, Event::Deliver(Box::new(envelope.clone())));
         }
         let delay = self.delay();
-        self.at(delay, Event::Deliver(envelope));
+        self.at(delay, Event::Deliver(Box::new(envelope)));
     }
 
     fn delay(&mut self) -> u64 {
@@ -471,6 +488,7 @@ impl World {
             Storm::Transfer => self.plan.transfer,
             Storm::Change => self.plan.change,
             Storm::Compact => self.plan.compact,
+            Storm::Eio => self.plan.eio,
         };
         if mean > 0 {
             let delay = self.rng.between(1, 2 * mean);
@@ -519,6 +537,11 @@ impl World {
                 }
             }
             Storm::Compact => self.compact(n),
+            Storm::Eio => {
+                self.nodes[n].broken = true;
+                let (life, delay) = (self.nodes[n].life, self.rng.between(1, 500_000));
+                self.at(delay, Event::Stop(n, life));
+            }
         }
     }
 
@@ -538,9 +561,17 @@ impl World {
     /// Faults end: from here on the group must recover.
     pub fn becalm(&mut self) {
         self.calm = true;
+        let switch = self.plan.settings.switch.with_quirks(0);
+        self.plan.settings.switch = switch;
+        for raft in self.nodes.iter_mut().filter_map(|node| node.raft.as_mut()) {
+            raft.set_switch(switch);
+        }
         self.cuts.clear();
         for n in 0..self.nodes.len() {
             self.nodes[n].paused_until = self.nodes[n].paused_until.min(self.now);
+            if self.nodes[n].broken {
+                self.crash(n);
+            }
             self.start(n);
         }
     }

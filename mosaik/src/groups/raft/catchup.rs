@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, Fetching, Index, Member, Mutant, Position, Raft, Role, message::Message, progress::Mode};
+use super::{Entry, Fetching, Index, Member, Mutant, Position, Quirk, Raft, Role, message::Message, progress::Mode};
 
 /// Ranges under way.
 #[derive(Clone, Debug)]
@@ -103,8 +103,9 @@ impl Raft {
 
     /// Serves committed entries, to whoever asks.
     pub(super) fn on_pull(&mut self, from: Member, first: Index, to: Index) {
+        let short = self.odd(Quirk::ShortPull);
         let entries = if first > self.log.base().index && first <= self.commit {
-            let max = usize::try_from(self.settings.pull_entries).unwrap_or(usize::MAX);
+            let max = if short { 1 } else { usize::try_from(self.settings.pull_entries).unwrap_or(usize::MAX) };
             self.log.slice(first, to.min(self.commit), max, self.settings.append_bytes)
         } else {
             Vec::new()
@@ -151,7 +152,7 @@ impl Raft {
             let entries: Vec<Entry> = entries.into_iter().filter(|entry| entry.index > self.commit).collect();
             self.log.replace(&entries, self.commit);
             self.write_entries(entries);
-        } else if let Err(halt) = self.take(&entries) {
+        } else if let Err(halt) = self.take(entries) {
             return self.halt(halt);
         }
         self.verified = self.verified.max(catching.target.index);

@@ -85,7 +85,7 @@ impl Raft {
                 if !next.voters.remove(&member) {
                     return;
                 }
-                next.learners.insert(member);
+                next.observers.insert(member);
             }
             Change::Remove(member) => {
                 if !(next.voters.remove(&member) | next.learners.remove(&member) | next.observers.remove(&member)) {
@@ -147,7 +147,7 @@ impl Raft {
         }
         leader.autopilot_at = self.now.mono + self.settings.heartbeat;
         if self.can_change() && !self.take_in() && !self.swap_dead() && !self.grow() {
-            self.replace_silent();
+            self.replace_weak();
         }
     }
 
@@ -221,12 +221,16 @@ impl Raft {
         self.propose_if_safe(next)
     }
 
-    /// A voter that was silent for long gives its vote to a learner; without one it is demoted, down to the floor.
-    fn replace_silent(&mut self) -> bool {
+    /// A voter that was silent or far behind for long gives its vote to a learner; without one it is demoted, down to the
+    /// floor.
+    fn replace_weak(&mut self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
         let now = self.log.membership();
         let Some(since) = self.now.mono.checked_sub(self.settings.silent) else { return false };
-        let silent = now.voters.iter().find(|voter| **voter != self.me && !leader.heard_since(voter, since));
+        let lags =
+            |voter: &Member| leader.progress.get(voter).is_some_and(|it| it.near < since) && !self.is_caught_up(voter);
+        let others = || now.voters.iter().filter(|voter| **voter != self.me);
+        let silent = others().find(|voter| !leader.heard_since(voter, since)).or_else(|| others().find(|it| lags(it)));
         let Some(silent) = silent.copied() else { return false };
         let mut next = now.clone();
         next.voters.remove(&silent);

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Member, Mutant, Peer, Position, Preference, Raft, Role, Term,
+    Member, Mutant, Peer, Position, Preference, Quirk, Raft, Role, Term,
     message::{Envelope, Message},
     read,
 };
@@ -94,7 +94,7 @@ impl Raft {
             Message::Vote { last, transfer } => self.on_vote(from, term, last, transfer),
             Message::Append { previous, entries, commit, round } => {
                 if self.follow(from, term, round) {
-                    self.on_append(from, previous, &entries, commit, round);
+                    self.on_append(from, previous, entries, commit, round);
                 }
             }
             Message::CatchUp { target, sources, commit, round } => {
@@ -260,8 +260,8 @@ impl Raft {
             self.step_down(term);
         }
         let free = self.hard.voted.is_none_or(|voted| voted == from) && self.leader.is_none();
-        let observer = self.log.membership().observers.contains(&self.me);
-        let granted = term == self.hard.term && free && !observer && self.is_up_to_date(last);
+        // Whether this vote counts is for the candidate's configuration to say, which may be a newer one.
+        let granted = term == self.hard.term && free && self.is_up_to_date(last) && !self.odd(Quirk::Refusal);
         if self.settings.switch.is(Mutant::VoteNotPersisted) {
             self.hard.voted = if granted { Some(from) } else { self.hard.voted };
             return self.outbox.send_unsafely(from, Message::VoteReply { granted });

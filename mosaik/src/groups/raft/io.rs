@@ -46,7 +46,7 @@ pub enum Input {
 pub enum Change {
     /// Make the learner or observer a voter.
     Promote(Member),
-    /// Make the voter a learner.
+    /// Make the voter an observer: it is still replicated to, and the autopilot never makes it a voter again.
     Demote(Member),
     /// Remove the member.
     Remove(Member),

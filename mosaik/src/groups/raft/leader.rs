@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Entry, Index, Member, Mutant, Output, Payload, Proposal, Raft, Refusal, Role, Write,
+    Entry, Index, Member, Mutant, Output, Payload, Proposal, Quirk, Raft, Refusal, Role, Write,
     message::{Conflict, Message},
     progress::{Mode, Progress},
     read::LeaderReads,
@@ -25,6 +25,8 @@ pub(super) struct Leader {
     /// Who asked to be taken in, and as observer or not. Bounded by the table of peers.
     pub joining: BTreeMap<Member, bool>,
     pub reads: LeaderReads,
+    /// Payload bytes that wait for commit.
+    pub waiting_bytes: usize,
 }
 
 impl Raft {
@@ -43,6 +45,7 @@ impl Raft {
             transfer: None,
             joining: BTreeMap::new(),
             reads: LeaderReads::default(),
+            waiting_bytes: self.log.bytes_after(self.commit),
         }));
         self.catching = None;
         self.installing = None;
@@ -58,6 +61,12 @@ impl Raft {
     }
 
     pub(super) fn leader_tick(&mut self) {
+        if self.odd(Quirk::Resignation) {
+            return self.step_down(self.hard.term);
+        }
+        if self.odd(Quirk::SpuriousTransfer) {
+            self.on_transfer(None);
+        }
         let now = self.now.mono;
         let Self { role: Role::Leader(leader), settings, .. } = self else { return };
         if leader.transfer.is_some_and(|(_, until)| now >= until) {
@@ -98,6 +107,7 @@ impl Raft {
             }
             let previous = log.at(progress.matched).unwrap_or_default();
             let beat = Message::Append { previous, entries: Vec::new(), commit: *commit, round: leader.round };
+            progress.told = *commit;
             outbox.send(*member, beat);
         }
         self.feed_all();
@@ -113,28 +123,43 @@ impl Raft {
 
     /// Sends the member what it may get now.
     pub(super) fn feed(&mut self, to: Member) {
+        let tiny = self.odd(Quirk::TinyWindow);
+        let most = if self.odd(Quirk::SmallBatch) { 1 } else { self.settings.append_entries };
+        let offers = self.odd(Quirk::ForcedOffer);
+        let fetches = self.odd(Quirk::ForcedCatchUp);
         let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, .. } = self else { return };
         let round = leader.round;
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         if progress.next <= log.base().index && !matches!(progress.mode, Mode::Snapshot { .. }) {
             return self.offer(to);
         }
+        if offers
+            && progress.mode == Mode::Replicate
+            && self.snapshot.as_ref().is_some_and(|it| it.manifest.position.index > progress.matched)
+        {
+            return self.offer(to);
+        }
+        let far = if fetches { 0 } else { settings.catch_up };
         match progress.mode {
             Mode::Probe { asked: false } => {
                 progress.mode = Mode::Probe { asked: true };
                 let Some(previous) = log.at(progress.next - 1) else { return };
                 outbox.send(to, Message::Append { previous, entries: Vec::new(), commit: *commit, round });
             }
-            Mode::Replicate if progress.is_idle() && progress.next + settings.catch_up <= *commit => {
+            Mode::Replicate if progress.is_idle() && progress.next + far <= *commit => {
                 self.ask_to_catch_up(to);
             }
             Mode::Replicate => {
                 while progress.next <= log.last().index && progress.has_room(settings) {
                     let Some(previous) = log.at(progress.next - 1) else { return };
-                    let entries = log.slice(progress.next, Index::MAX, settings.append_entries, settings.append_bytes);
+                    let entries = log.slice(progress.next, Index::MAX, most, settings.append_bytes);
                     let bytes = entries.iter().map(|entry| entry.payload.size()).sum();
                     progress.sent(previous.index + entries.len() as u64, bytes, now.mono);
+                    progress.told = *commit;
                     outbox.send(to, Message::Append { previous, entries, commit: *commit, round });
+                    if tiny {
+                        break;
+                    }
                 }
             }
             Mode::Probe { asked: true } | Mode::CatchUp { .. } | Mode::Snapshot { .. } => {}
@@ -147,8 +172,15 @@ impl Raft {
         let first = self.log.last().index + 1;
         let (term, wall) = (self.hard.term, self.now.wall);
         let entries: Vec<Entry> = payloads.into_iter().map(|payload| self.log.create(term, wall, payload)).collect();
+        self.count_waiting(&entries);
         self.write_entries(entries);
         first
+    }
+
+    fn count_waiting(&mut self, entries: &[Entry]) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.waiting_bytes += entries.iter().map(|entry| entry.payload.size()).sum::<usize>();
+        }
     }
 
     pub(super) fn write_entries(&mut self, entries: Vec<Entry>) {
@@ -156,10 +188,10 @@ impl Raft {
         self.log.writing(token);
     }
 
+    /// Appends what there is room for; each proposal is answered by itself.
     pub(super) fn on_propose(&mut self, proposals: Vec<Proposal>) {
         let refusal = match &self.role {
             Role::Leader(leader) if leader.transfer.is_some() || self.log.is_yielding() => Some(Refusal::Leaving),
-            Role::Leader(_) if self.log.last().index - self.commit >= self.settings.uncommitted => Some(Refusal::Busy),
             Role::Leader(_) => None,
             _ => Some(Refusal::NotLeader(self.leader)),
         };
@@ -169,14 +201,33 @@ impl Raft {
             }
             return;
         }
-        let term = self.hard.term;
-        let (ids, payloads): (Vec<u64>, Vec<Payload>) =
-            proposals.into_iter().filter(|it| it.payload.is_user()).map(|it| (it.id, it.payload)).unzip();
-        let first = self.append(payloads);
-        for (id, index) in ids.into_iter().zip(first..) {
-            self.outbox.put(Output::Queued { id, index, term });
+        let (term, wall) = (self.hard.term, self.now.wall);
+        let mut entries = Vec::with_capacity(proposals.len());
+        for Proposal { id, payload } in proposals.into_iter().filter(|it| it.payload.is_user()) {
+            if !self.takes(payload.size()) {
+                self.outbox.put(Output::Refused { id, why: Refusal::Busy });
+                continue;
+            }
+            let entry = self.log.create(term, wall, payload);
+            self.outbox.put(Output::Queued { id, index: entry.index, term });
+            entries.push(entry);
         }
-        self.feed_all();
+        if !entries.is_empty() {
+            self.write_entries(entries);
+            self.feed_all();
+        }
+    }
+
+    /// Whether so many bytes more may wait for commit, and counts them. One entry always may.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let waiting = self.log.last().index - self.commit;
+        let Self { role: Role::Leader(leader), settings, .. } = self else { return false };
+        let sum = leader.waiting_bytes.saturating_add(bytes);
+        let fits = waiting == 0 || (waiting < settings.uncommitted && sum <= settings.uncommitted_bytes);
+        if fits {
+            leader.waiting_bytes = sum;
+        }
+        fits
     }
 
     pub(super) fn on_append_reply(
@@ -211,12 +262,26 @@ impl Raft {
             }
             _ => {}
         }
+        if progress.mode == Mode::Replicate && self.settings.caught_up + progress.matched >= self.commit {
+            progress.near = now.mono;
+        }
         if news {
             self.try_commit();
             self.transfer_if_ready(from);
         }
+        self.probe_oddly(from);
         self.count_round();
         self.feed(from);
+    }
+
+    fn probe_oddly(&mut self, member: Member) {
+        if self.odd(Quirk::SpuriousProbe)
+            && let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&member)
+            && progress.mode == Mode::Replicate
+        {
+            progress.probe(progress.matched + 1);
+        }
     }
 
     /// Commits what a quorum has made durable, but only through an entry of the own term (Raft 5.4.2).
@@ -244,14 +309,18 @@ impl Raft {
         self.tell_commit();
     }
 
-    /// Whoever has nothing under way learns the new commit index at once.
+    /// Everybody who takes entries learns the new commit index at once. Round 0: an answer is needed only to say something
+    /// new.
     fn tell_commit(&mut self) {
+        if self.odd(Quirk::SilentCommit) {
+            return;
+        }
         let Self { role: Role::Leader(leader), log, outbox, commit, .. } = self else { return };
-        for (member, progress) in &leader.progress {
-            if progress.mode == Mode::Replicate && progress.is_idle() && progress.matched == log.last().index {
-                let previous = log.last();
-                let round = leader.round;
-                outbox.send(*member, Message::Append { previous, entries: Vec::new(), commit: *commit, round });
+        for (member, progress) in &mut leader.progress {
+            if progress.mode == Mode::Replicate && progress.told < *commit {
+                progress.told = *commit;
+                let Some(previous) = log.at(progress.matched) else { continue };
+                outbox.send(*member, Message::Append { previous, entries: Vec::new(), commit: *commit, round: 0 });
             }
         }
     }

@@ -138,16 +138,23 @@ impl Log {
     pub(super) fn slice(&self, from: Index, to: Index, max: usize, bytes: usize) -> Vec<Entry> {
         assert!(from > self.base.index, "entries below the base are compacted");
         let start = usize::try_from(from - self.base.index - 1).unwrap_or(usize::MAX);
-        let mut size = 0;
-        let mut out = Vec::new();
-        for entry in self.entries.iter().skip(start) {
-            size += entry.payload.size();
-            if entry.index > to || out.len() == max || (size > bytes && !out.is_empty()) {
-                break;
-            }
-            out.push(entry.clone());
+        let wanted = usize::try_from(to.saturating_add(1).saturating_sub(from)).unwrap_or(usize::MAX);
+        let end = self.entries.len().min(start.saturating_add(wanted.min(max)));
+        if start >= end {
+            return Vec::new();
         }
-        out
+        let mut size = 0;
+        let fits = self.entries.range(start..end).take_while(|entry| {
+            size += entry.payload.size();
+            size <= bytes
+        });
+        let count = fits.count().max(1);
+        self.entries.range(start..start + count).cloned().collect()
+    }
+
+    /// Payload bytes after `index`.
+    pub(super) fn bytes_after(&self, index: Index) -> usize {
+        self.entries.iter().rev().take_while(|entry| entry.index > index).map(|entry| entry.payload.size()).sum()
     }
 
     /// The last index at or below `index` whose term is at most `term`: where two logs may agree at best.
@@ -259,6 +266,19 @@ impl Log {
     /// Everything read back from storage is durable.
     pub(super) fn loaded(&mut self) {
         self.durable = self.last().index;
+    }
+
+    /// The lowest index at which the log may begin so that at most `count` entries and `bytes` bytes up to `index` stay.
+    pub(super) fn tail(&self, index: Index, count: u64, bytes: usize) -> Index {
+        let (mut begin, mut size) = (index, 0);
+        while begin > self.base.index && index - begin < count {
+            size += self.get(begin).map_or(0, |entry| entry.payload.size());
+            if size > bytes {
+                break;
+            }
+            begin -= 1;
+        }
+        begin
     }
 
     /// Drops entries up to `index`, which a snapshot now stands for.

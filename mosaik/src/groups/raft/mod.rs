@@ -39,11 +39,11 @@ pub use io::{Change, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot
 pub use log::Log;
 pub use membership::Membership;
 pub use message::{Conflict, Envelope, Manifest, Message};
-pub use mutants::{Mutant, Switch};
+pub use mutants::{Mutant, Quirk, Switch};
 pub use recover::recover;
 pub use session::{Sessions, Verdict};
 pub use settings::{Preference, Settings};
-pub use status::{Fetching, FollowerStatus, FoundingStatus, Mode, Status};
+pub use status::{Fetching, FollowerStatus, FoundingStatus, Mode, Standing, Status};
 pub use types::{
     ClusterId, Command, Digest, Entry, Index, Member, NodeId, Now, Payload, Position, SessionId, Term, Token,
 };
@@ -226,7 +226,7 @@ impl Raft {
             self.founding_tick();
         } else if matches!(self.role, Role::Leader(_)) {
             self.leader_tick();
-        } else if self.now.mono >= self.election_at {
+        } else if self.now.mono >= self.election_at || self.odd(Quirk::EarlyElection) {
             self.on_silence();
         }
         self.dissolve();
@@ -282,20 +282,32 @@ impl Raft {
         let from = self.commit + 1;
         self.commit = index;
         self.hard.commit = index;
+        let (mut bytes, mut yields) = (0, false);
         for at in from..=index {
-            match self.log.get(at).map(|entry| &entry.payload) {
-                Some(Payload::Adopt(cluster)) if !self.adopted.contains(cluster) => self.adopted.push(*cluster),
-                Some(Payload::Yield(into)) => {
+            let Some(entry) = self.log.get(at) else { continue };
+            bytes += entry.payload.size();
+            match &entry.payload {
+                Payload::Adopt(cluster) if !self.adopted.contains(cluster) => self.adopted.push(*cluster),
+                Payload::Yield(into) => {
                     self.dissolving = Some((*into, self.now.mono + self.settings.silent));
-                    self.dissolve();
+                    yields = true;
                 }
                 _ => {}
             }
+        }
+        if let Role::Leader(leader) = &mut self.role {
+            leader.waiting_bytes = leader.waiting_bytes.saturating_sub(bytes);
+        }
+        if yields {
+            self.dissolve();
         }
     }
 
     /// Gives committed entries to the state machine, as far as it keeps up.
     fn hand_over(&mut self) {
+        if self.handed < self.commit && self.odd(Quirk::LazyMachine) {
+            return;
+        }
         while self.handed < self.commit && self.handed - self.applied < self.settings.applying {
             let entries =
                 self.log.slice(self.handed + 1, self.commit, self.settings.append_entries, self.settings.append_bytes);
@@ -319,6 +331,12 @@ impl Raft {
         self.outbox.write_hard(Write::Hard(self.hard.clone()));
     }
 
+    /// Whether something odd, but allowed, happens here: only under simulation.
+    fn odd(&mut self, quirk: Quirk) -> bool {
+        let switch = self.settings.switch;
+        switch.happens(quirk, || self.random())
+    }
+
     /// SplitMix64: enough for jitter, and reproducible.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -326,6 +344,12 @@ impl Raft {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Changes what is planted, in the middle of a run.
+    #[cfg(any(test, feature = "testing"))]
+    pub const fn set_switch(&mut self, switch: Switch) {
+        self.settings.switch = switch;
     }
 
     /// Who the member is.

@@ -1,4 +1,5 @@
-//! Classic bugs behind a switch, so that the simulator can prove that it would find them.
+//! Classic bugs behind a switch, so that the simulator can prove that it would find them, and oddities that are no bugs,
+//! so that it reaches places where a healthy group seldom is.
 //!
 //! Without feature `testing` the switch is a constant `false` and all of them compile to nothing.
 
@@ -31,33 +32,116 @@ pub enum Mutant {
     ChangeBeforeOwnTermCommit,
 }
 
-/// Which bug is planted, if any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Switch(#[cfg(any(test, feature = "testing"))] Option<Mutant>);
+/// Something odd that a correct member may do at any time, and a healthy one hardly ever does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quirk {
+    /// Room for one message under way only.
+    TinyWindow,
+    /// One entry per message.
+    SmallBatch,
+    /// The election timeout has passed early.
+    EarlyElection,
+    /// Nothing is acknowledged until something else asks for it.
+    DelayedAck,
+    /// The leader goes back to probing.
+    SpuriousProbe,
+    /// A snapshot is offered where entries would do.
+    ForcedOffer,
+    /// A follower that lags by little fetches from several members.
+    ForcedCatchUp,
+    /// One entry is served where more were asked for.
+    ShortPull,
+    /// The leader resigns.
+    Resignation,
+    /// A vote that could be given is refused.
+    Refusal,
+    /// A follower forgets how far it has verified its log in this term.
+    ForgottenVerification,
+    /// Nobody is told of a commit before the next heartbeat.
+    SilentCommit,
+    /// Nothing is handed to the machine for now.
+    LazyMachine,
+    /// Leadership is handed over without a reason.
+    SpuriousTransfer,
+}
 
-impl Switch {
-    /// No bug.
+impl Quirk {
+    /// All of them; the place is the bit in a set.
+    pub const ALL: [Self; 14] = [
+        Self::TinyWindow,
+        Self::SmallBatch,
+        Self::EarlyElection,
+        Self::DelayedAck,
+        Self::SpuriousProbe,
+        Self::ForcedOffer,
+        Self::ForcedCatchUp,
+        Self::ShortPull,
+        Self::Resignation,
+        Self::Refusal,
+        Self::ForgottenVerification,
+        Self::SilentCommit,
+        Self::LazyMachine,
+        Self::SpuriousTransfer,
+    ];
+
+    /// One opportunity in this many is taken: those that end a leadership are rare, or nothing would ever get done.
+    const fn rarity(self) -> u64 {
+        match self {
+            Self::Resignation | Self::SpuriousTransfer => 256,
+            Self::EarlyElection => 64,
+            _ => 4,
+        }
+    }
+}
+
+/// Which bug is planted, if any, and which oddities happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switch {
     #[cfg(any(test, feature = "testing"))]
-    pub const NONE: Self = Self(None);
+    mutant: Option<Mutant>,
+    #[cfg(any(test, feature = "testing"))]
+    quirks: u32,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Switch {
+    /// No bug, nothing odd.
+    pub const NONE: Self = Self { mutant: None, quirks: 0 };
 
     /// Plants a bug.
-    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub const fn plant(mutant: Mutant) -> Self {
-        Self(Some(mutant))
+        Self { mutant: Some(mutant), quirks: 0 }
+    }
+
+    /// Makes oddities happen: a set of bits, each the place of a quirk in [`Quirk::ALL`].
+    #[must_use]
+    pub const fn with_quirks(self, quirks: u32) -> Self {
+        Self { quirks, ..self }
     }
 
     /// Whether this bug is planted.
-    #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn is(self, mutant: Mutant) -> bool {
-        self.0 == Some(mutant)
+        self.mutant == Some(mutant)
     }
 
+    /// Whether this oddity happens, given a random number.
+    pub(super) fn happens(self, quirk: Quirk, random: impl FnOnce() -> u64) -> bool {
+        self.quirks & (1 << quirk as u32) != 0 && random().is_multiple_of(quirk.rarity())
+    }
+}
+
+#[cfg(not(any(test, feature = "testing")))]
+impl Switch {
     /// Whether this bug is planted: never in a build for production.
-    #[cfg(not(any(test, feature = "testing")))]
     #[must_use]
     pub const fn is(self, _: Mutant) -> bool {
+        false
+    }
+
+    /// Whether this oddity happens: never in a build for production.
+    pub(super) fn happens(self, _: Quirk, _: impl FnOnce() -> u64) -> bool {
         false
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Outbox {
     pub me: Member,
     pub cluster: Option<ClusterId>,
     pub term: Term,
+    /// Not empty: then `out` begins with a place for them.
     writes: Vec<Write>,
     /// The token that the writes of this step will get.
     next: Token,
@@ -47,11 +48,15 @@ impl Outbox {
     /// Writes something that every later message depends on.
     pub fn write_hard(&mut self, write: Write) {
         self.hard = self.next;
-        self.writes.push(write);
+        self.write(write);
     }
 
     /// Writes part of the log. Returns the token that will say it is durable.
     pub fn write(&mut self, write: Write) -> Token {
+        if self.writes.is_empty() {
+            // Writes come first, because nothing else may overtake them.
+            self.out.insert(0, Output::Persist { token: self.next, writes: Vec::new() });
+        }
         self.writes.push(write);
         self.next
     }
@@ -94,15 +99,14 @@ impl Outbox {
         }
     }
 
-    /// The effects of the step; writes come first, because nothing else may overtake them.
+    /// The effects of the step.
     pub fn finish(&mut self) -> Vec<Output> {
-        if self.writes.is_empty() {
-            return std::mem::take(&mut self.out);
+        if let Some(Output::Persist { writes, .. }) = self.out.first_mut()
+            && !self.writes.is_empty()
+        {
+            *writes = std::mem::take(&mut self.writes);
+            self.next += 1;
         }
-        let mut all = Vec::with_capacity(1 + self.out.len());
-        all.push(Output::Persist { token: self.next, writes: std::mem::take(&mut self.writes) });
-        self.next += 1;
-        all.append(&mut self.out);
-        all
+        std::mem::take(&mut self.out)
     }
 }

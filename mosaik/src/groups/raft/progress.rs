@@ -28,6 +28,10 @@ pub(super) struct Progress {
     pub round: u64,
     /// When it was last heard, microseconds.
     pub heard: u64,
+    /// When it was last near enough to the commit index to count as caught up, microseconds.
+    pub near: u64,
+    /// The last commit index that it was sent.
+    pub told: Index,
     /// When `matched` last grew or sending began, microseconds.
     pub moved: u64,
     window: VecDeque<(Index, usize)>,
@@ -42,6 +46,8 @@ impl Progress {
             mode: Mode::Probe { asked: false },
             round: 0,
             heard: now,
+            near: now,
+            told: 0,
             moved: now,
             window: VecDeque::new(),
             window_bytes: 0,

@@ -1,13 +1,20 @@
 //! What a follower does with entries: verify, replace from the first mismatch on, acknowledge what is durable.
 
 use super::{
-    Entry, Halt, Index, Member, Mutant, Position, Raft,
+    Entry, Halt, Index, Member, Mutant, Position, Quirk, Raft,
     message::{Conflict, Message},
 };
 
 impl Raft {
     /// Entries of this term's leader after `previous`.
-    pub(super) fn on_append(&mut self, from: Member, previous: Position, entries: &[Entry], commit: Index, round: u64) {
+    pub(super) fn on_append(
+        &mut self,
+        from: Member,
+        previous: Position,
+        entries: Vec<Entry>,
+        commit: Index,
+        round: u64,
+    ) {
         self.leader_commit = self.leader_commit.max(commit);
         match self.compare(previous) {
             Compared::Equal => {}
@@ -19,11 +26,12 @@ impl Raft {
                 return self.outbox.send(from, reply);
             }
         }
-        if !self.log.verify(previous, entries) && !self.settings.switch.is(Mutant::ChainNotVerified) {
+        if !self.log.verify(previous, &entries) && !self.settings.switch.is(Mutant::ChainNotVerified) {
             // Damaged on the way or in the sender's memory. Silence makes the leader try again.
             return;
         }
         let last = previous.index + entries.len() as u64;
+        let tells_only = entries.is_empty() && round == 0;
         if let Err(halt) = self.take(entries) {
             return self.halt(halt);
         }
@@ -32,6 +40,12 @@ impl Raft {
             self.verified = self.log.last().index;
         }
         self.commit_to(commit.min(self.verified));
+        if self.odd(Quirk::ForgottenVerification) {
+            self.verified = self.commit;
+        }
+        if self.odd(Quirk::DelayedAck) || (tells_only && self.verified.min(self.log.durable()) == self.acked) {
+            return;
+        }
         self.ack(from, Some(previous.index), round);
     }
 
@@ -55,10 +69,10 @@ impl Raft {
 
     /// Puts verified entries of the leader's log into the own: those that it holds already stay, and only from the
     /// first mismatch on anything is replaced, in one atomic write.
-    pub(super) fn take(&mut self, entries: &[Entry]) -> Result<(), Halt> {
+    pub(super) fn take(&mut self, mut entries: Vec<Entry>) -> Result<(), Halt> {
         let base = self.log.base().index;
         if self.settings.switch.is(Mutant::TruncationBelowCommit) {
-            let entries: Vec<Entry> = entries.iter().filter(|entry| entry.index > base).cloned().collect();
+            entries.retain(|entry| entry.index > base);
             if !entries.is_empty() {
                 self.log.replace_unchecked(&entries);
                 self.write_entries(entries);
@@ -68,12 +82,13 @@ impl Raft {
         let news = entries
             .iter()
             .position(|entry| entry.index > base && self.log.at(entry.index).is_none_or(|own| own != entry.position()));
-        let Some(news) = news.map(|first| &entries[first..]) else { return Ok(()) };
-        if news[0].index <= self.commit {
-            return Err(Halt::Diverged { index: news[0].index });
+        let Some(news) = news else { return Ok(()) };
+        entries.drain(..news);
+        if entries[0].index <= self.commit {
+            return Err(Halt::Diverged { index: entries[0].index });
         }
-        self.log.replace(news, self.commit);
-        self.write_entries(news.to_vec());
+        self.log.replace(&entries, self.commit);
+        self.write_entries(entries);
         Ok(())
     }
 

@@ -59,17 +59,39 @@ impl Sessions {
         Self { sessions: BTreeMap::new(), cap, retention, window, time: 0 }
     }
 
+    /// Leader time moves on. Ended sessions are dropped now and then, by a rule that depends on the log alone, so that a
+    /// full table costs nothing for each command; whether one has ended is asked where it matters.
     fn advance(&mut self, time: u64) {
-        self.time = self.time.max(time);
+        let before = self.time;
+        self.time = before.max(time);
+        let period = (self.retention / 16).max(1);
+        if before / period != self.time / period {
+            self.purge();
+        }
+    }
+
+    fn purge(&mut self) {
         let (now, retention) = (self.time, self.retention);
         self.sessions.retain(|_, session| now <= session.used.saturating_add(retention));
+    }
+
+    /// Drops the session if it has ended.
+    fn end(&mut self, id: SessionId) {
+        let ended = |session: &Session| self.time > session.used.saturating_add(self.retention);
+        if self.sessions.get(&id).is_some_and(ended) {
+            self.sessions.remove(&id);
+        }
     }
 
     /// A session is opened at leader time `time`. False if the table is full: the session does not exist then.
     pub fn open(&mut self, id: SessionId, time: u64, switch: Switch) -> bool {
         self.advance(time);
+        self.end(id);
         if self.sessions.contains_key(&id) {
             return true;
+        }
+        if self.sessions.len() >= self.cap {
+            self.purge();
         }
         if self.sessions.len() >= self.cap {
             if !switch.is(Mutant::SessionEvictedEarly) {
@@ -84,6 +106,7 @@ impl Sessions {
     /// A command was committed at leader time `time`.
     pub fn admit(&mut self, command: &Command, time: u64, switch: Switch) -> Verdict {
         self.advance(time);
+        self.end(command.session);
         if command.attempted.saturating_add(self.retention) < self.time {
             return Verdict::Expired;
         }
@@ -116,7 +139,7 @@ impl Sessions {
         }
     }
 
-    /// Open sessions.
+    /// Sessions in the table; some may have ended.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()

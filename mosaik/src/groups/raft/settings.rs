@@ -33,6 +33,8 @@ pub struct Settings {
     pub inflight_bytes: usize,
     /// Entries waiting for commit at the leader, beyond which proposals are refused as busy.
     pub uncommitted: u64,
+    /// Payload bytes waiting for commit at the leader, beyond which proposals are refused as busy.
+    pub uncommitted_bytes: usize,
     /// Strong reads waiting at one member.
     pub reads: usize,
     /// Entries handed to the state machine and not yet reported applied.
@@ -43,6 +45,10 @@ pub struct Settings {
     pub catch_up_window: u64,
     /// Entries per fetch request.
     pub pull_entries: u64,
+    /// Entries kept in memory behind a compaction, so that a follower that lags a little needs no snapshot.
+    pub tail: u64,
+    /// Payload bytes kept in memory behind a compaction.
+    pub tail_bytes: usize,
     /// Bytes per snapshot chunk.
     pub chunk: usize,
     /// Founders that must agree (*agreed*); 0: undeclared.
@@ -51,7 +57,7 @@ pub struct Settings {
     pub founding_delay: u64,
     /// Voters that the autopilot grows to (*agreed*). Odd.
     pub target_voters: usize,
-    /// Silence after which a voter may be demoted, microseconds.
+    /// Silence, or lag beyond `caught_up`, after which a voter may lose its vote to a learner, microseconds.
     pub silent: u64,
     /// Entries behind the commit index within which a member counts as caught up.
     pub caught_up: u64,
@@ -61,7 +67,7 @@ pub struct Settings {
     pub volatile: bool,
     /// What this member is willing to be.
     pub preference: Preference,
-    /// A planted bug; only with feature `testing`.
+    /// A planted bug or oddities; only with feature `testing`.
     pub switch: Switch,
 }
 
@@ -76,11 +82,14 @@ impl Default for Settings {
             inflight: 64,
             inflight_bytes: 16 << 20,
             uncommitted: 65_536,
+            uncommitted_bytes: 64 << 20,
             reads: 4096,
             applying: 65_536,
             catch_up: 4096,
             catch_up_window: 16_384,
             pull_entries: 1024,
+            tail: 4096,
+            tail_bytes: 8 << 20,
             chunk: 256 << 10,
             declared: 0,
             founding_delay: 1_000_000,

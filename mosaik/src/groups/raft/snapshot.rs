@@ -34,7 +34,8 @@ const WINDOW: usize = 4;
 impl Raft {
     /// The machine's state at `index`: the log up to there may go.
     pub(super) fn on_compact(&mut self, index: Index, data: Bytes) {
-        if index <= self.log.base().index || index > self.applied {
+        let before = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.manifest.position.index);
+        if index <= before || index > self.applied {
             return;
         }
         let Some(position) = self.log.at(index) else { return };
@@ -49,7 +50,11 @@ impl Raft {
         let snapshot = Snapshot { manifest, data };
         self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
         self.snapshot = Some(snapshot);
-        self.log.compact(index);
+        // A tail stays, in memory only, for followers that lag a little.
+        let begin = self.log.tail(index, self.settings.tail, self.settings.tail_bytes);
+        if begin > self.log.base().index {
+            self.log.compact(begin);
+        }
     }
 
     /// Leader: the member needs compacted entries.

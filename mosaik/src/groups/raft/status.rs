@@ -14,6 +14,8 @@ use super::{
 pub struct Status {
     /// Who it is.
     pub me: Member,
+    /// What it is.
+    pub standing: Standing,
     /// Its cluster.
     pub cluster: Option<ClusterId>,
     /// Its term.
@@ -47,6 +49,27 @@ pub struct Status {
     pub reachable: BTreeSet<Member>,
     /// Whether the reachable voters are a quorum of the configuration in force.
     pub has_quorum: bool,
+}
+
+/// What a member is, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It belongs to no cluster yet.
+    Blank,
+    /// It belongs to a cluster whose configuration does not name it, as far as it knows: it asks to be taken in.
+    Outsider,
+    /// It is replicated to and may become a voter.
+    Learner,
+    /// It is replicated to and never votes.
+    Observer,
+    /// It votes and follows.
+    Follower,
+    /// It stands for election, or asks whether it could.
+    Candidate,
+    /// It leads.
+    Leader,
+    /// It has stopped for good.
+    Halted,
 }
 
 /// How a blank member stands.
@@ -138,6 +161,7 @@ impl Raft {
         let reachable: BTreeSet<Member> = membership.all_voters().filter(|voter| self.reaches(voter)).collect();
         Status {
             me: self.me,
+            standing: self.standing(),
             cluster: self.cluster(),
             term: self.term(),
             leader: self.leader(),
@@ -154,6 +178,22 @@ impl Raft {
             fetching: self.fetching(),
             has_quorum: membership.quorum(|voter| reachable.contains(voter)),
             reachable,
+        }
+    }
+
+    /// What it is, in one word.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let membership = self.log.membership();
+        match &self.role {
+            _ if self.halted.is_some() => Standing::Halted,
+            _ if self.hard.cluster.is_none() => Standing::Blank,
+            Role::Leader(_) => Standing::Leader,
+            Role::Candidate(_) | Role::PreCandidate(_) => Standing::Candidate,
+            Role::Follower if membership.is_voter(&self.me) => Standing::Follower,
+            Role::Follower if membership.observers.contains(&self.me) => Standing::Observer,
+            Role::Follower if membership.learners.contains(&self.me) => Standing::Learner,
+            Role::Follower => Standing::Outsider,
         }
     }
 

@@ -159,11 +159,12 @@ impl Payload {
                 out.extend_from_slice(&session.0.to_le_bytes());
             }
             Self::Command(command) => {
-                out.push(2);
-                out.extend_from_slice(&command.session.0.to_le_bytes());
-                out.extend_from_slice(&command.sequence.to_le_bytes());
-                out.extend_from_slice(&command.settled.to_le_bytes());
-                out.extend_from_slice(&command.attempted.to_le_bytes());
+                let mut fixed = [2; 41];
+                fixed[1..17].copy_from_slice(&command.session.0.to_le_bytes());
+                fixed[17..25].copy_from_slice(&command.sequence.to_le_bytes());
+                fixed[25..33].copy_from_slice(&command.settled.to_le_bytes());
+                fixed[33..].copy_from_slice(&command.attempted.to_le_bytes());
+                out.extend_from_slice(&fixed);
                 out.extend_from_slice(&command.body);
             }
             Self::Config(membership) => {
@@ -227,11 +228,13 @@ pub(super) fn chain(
     payload: &Payload,
     scratch: &mut Vec<u8>,
 ) -> Digest {
+    let mut fixed = [0; 56];
+    fixed[..32].copy_from_slice(&previous.0);
+    fixed[32..40].copy_from_slice(&index.to_le_bytes());
+    fixed[40..48].copy_from_slice(&term.to_le_bytes());
+    fixed[48..].copy_from_slice(&time.to_le_bytes());
     scratch.clear();
-    scratch.extend_from_slice(&previous.0);
-    scratch.extend_from_slice(&index.to_le_bytes());
-    scratch.extend_from_slice(&term.to_le_bytes());
-    scratch.extend_from_slice(&time.to_le_bytes());
+    scratch.extend_from_slice(&fixed);
     payload.encode(scratch);
     Digest(*blake3::hash(scratch).as_bytes())
 }
