@@ -85,6 +85,7 @@ impl Quirk {
     ];
 
     /// One opportunity in this many is taken: those that end a leadership are rare, or nothing would ever get done.
+    #[cfg(any(test, feature = "testing"))]
     const fn rarity(self) -> u64 {
         match self {
             Self::Resignation | Self::SpuriousTransfer => 256,
