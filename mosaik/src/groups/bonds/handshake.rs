@@ -260,12 +260,10 @@ impl Handshake {
 
     fn proved(&self, theirs: Hello) -> Proven {
         let member = Member { node: NodeId::from_bytes(*self.setup.peer.as_bytes()), incarnation: theirs.incarnation };
-        let mut hasher = blake3::Hasher::new_derive_key(ID_DOMAIN);
-        self.transcribe(&mut hasher, &theirs);
-        let mut id = [0; 8];
-        hasher.finalize_xof().fill(&mut id);
+        let digest = blake3::derive_key(ID_DOMAIN, &self.transcript(&theirs));
+        let id = digest.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         // Zero stands for none.
-        Proven { member, hello: theirs, id: u64::from_le_bytes(id).max(1) }
+        Proven { member, hello: theirs, id: id.max(1) }
     }
 
     fn verify(&self, theirs: &Hello, proof: &[u8; 32]) -> Result<(), Refusal> {
@@ -279,27 +277,34 @@ impl Handshake {
     }
 
     fn proof(&self, author: Role, theirs: &Hello) -> [u8; 32] {
-        let key = blake3::derive_key(KEY_DOMAIN, self.setup.key.as_bytes());
-        let mut hasher = blake3::Hasher::new_keyed(&key);
-        hasher.update(&[author as u8]);
-        self.transcribe(&mut hasher, theirs);
-        *hasher.finalize().as_bytes()
+        let mut transcript = self.transcript(theirs);
+        transcript.push(author as u8);
+        mac(&blake3::derive_key(KEY_DOMAIN, self.setup.key.as_bytes()), &transcript)
     }
 
-    /// Everything that the two must have in common, the dialler's part first.
-    fn transcribe(&self, hasher: &mut blake3::Hasher, theirs: &Hello) {
+    /// Everything that the two must have in common, the dialler's part first. Every part is of fixed size.
+    fn transcript(&self, theirs: &Hello) -> Vec<u8> {
         let Setup { role, me, peer, exporter, hello, .. } = &self.setup;
         let (mine, yours) = ((me, hello), (peer, theirs));
         let sides = if *role == Role::Dialler { [mine, yours] } else { [yours, mine] };
-        hasher.update(exporter);
+        let mut said = exporter.to_vec();
         for (id, hello) in sides {
             let Hello { group, incarnation, cluster, nonce, session, dial, gave_up } = hello;
-            hasher.update(id.as_bytes()).update(group.as_bytes()).update(&incarnation.to_le_bytes());
-            hasher.update(&[u8::from(cluster.is_some())]).update(&cluster.map_or([0; 32], |cluster| cluster.0.0));
-            hasher.update(nonce);
-            [session, dial, gave_up].into_iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
+            for part in [id.as_bytes(), group.as_bytes(), nonce, &cluster.map_or([0; 32], |cluster| cluster.0.0)] {
+                said.extend_from_slice(part);
+            }
+            said.push(u8::from(cluster.is_some()));
+            [incarnation, session, dial, gave_up]
+                .iter()
+                .for_each(|number| said.extend_from_slice(&number.to_le_bytes()));
         }
+        said
     }
+}
+
+/// The message authentication code of proofs. BLAKE3's keyed mode is a MAC by itself, it needs no HMAC around it.
+fn mac(key: &[u8; 32], transcript: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(key, transcript).as_bytes()
 }
 
 #[cfg(test)]

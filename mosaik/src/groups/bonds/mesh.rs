@@ -107,6 +107,8 @@ pub(super) struct Mesh {
     peers: BTreeMap<PeerId, Peer>,
     refusals: VecDeque<Refused>,
     rng: SmallRng,
+    /// How long the higher id of a pair waits for the lower one.
+    patience: Duration,
     closed: bool,
 }
 
@@ -124,8 +126,20 @@ impl Mesh {
             peers: BTreeMap::new(),
             refusals: VecDeque::new(),
             rng,
+            patience: YIELD,
             closed: false,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn me_for_tests(&self) -> Member {
+        self.me
+    }
+
+    /// Ignores who of a pair should dial first.
+    #[cfg(test)]
+    pub(super) fn dial_at_once_for_tests(&mut self) {
+        self.patience = Duration::ZERO;
     }
 
     pub(super) fn set_cluster(&mut self, cluster: Option<ClusterId>) {
@@ -180,13 +194,13 @@ impl Mesh {
 
     /// Takes in who is in the group according to discovery.
     pub(super) fn sync(&mut self, catalog: &Catalog, now: Instant) {
-        let group = self.group;
-        let listed = catalog.peers().filter(|entry| entry.id() != self.local && entry.groups().contains(&group));
+        let (group, local) = (self.group, self.local);
+        let listed = catalog.peers().filter(|entry| entry.id() != local && entry.groups().contains(&group));
         for entry in listed {
             if !self.peers.contains_key(&entry.id()) && self.peers.len() >= MAX_PEERS {
                 continue;
             }
-            let first = first_dial(self.local, entry.id(), &mut self.rng);
+            let first = self.first_dial(entry.id());
             let peer = self.peers.entry(entry.id()).or_default();
             let news = peer
                 .entry
@@ -278,7 +292,7 @@ impl Mesh {
 
     /// A bond has ended. `goodbye`: the other side has left of its own accord.
     pub(super) fn lost(&mut self, bond: &Arc<Bond>, goodbye: bool, now: Instant) {
-        let first = first_dial(self.local, bond.peer, &mut self.rng);
+        let first = self.first_dial(bond.peer);
         let Some(peer) = self.peers.get_mut(&bond.peer) else { return };
         if peer.bond.as_ref().is_none_or(|present| present.id != bond.id) {
             return;
@@ -310,6 +324,12 @@ impl Mesh {
         true
     }
 
+    /// How long the first attempt waits.
+    fn first_dial(&mut self, peer: PeerId) -> Duration {
+        let spread = Duration::from_micros(self.rng.random_range(0..10_000));
+        if self.local < peer { spread } else { self.patience + spread }
+    }
+
     /// Makes room for a member that has proved the key.
     fn forget_one(&mut self) {
         let idle = |peer: &Peer| peer.bond.is_none() && !peer.dialling;
@@ -325,12 +345,6 @@ impl Peer {
     fn wants_dial(&self) -> Option<Instant> {
         self.retry_at.filter(|_| self.bond.is_none() && !self.dialling && self.entry.is_some())
     }
-}
-
-/// How long the first attempt waits.
-fn first_dial(local: PeerId, peer: PeerId, rng: &mut SmallRng) -> Duration {
-    let spread = Duration::from_micros(rng.random_range(0..10_000));
-    if local < peer { spread } else { YIELD + 5 * spread }
 }
 
 /// Whether a link takes the place of the present bond; see the top of this file.

@@ -1,1 +1,432 @@
-//! Bonds on the whole stack.
+//! Bonds on the whole stack: simulated networks, and real loopback for the speed.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{super::raft::NodeId, *};
+use crate::{
+    Network, NetworkId,
+    groups::raft::{Message, Position},
+    testing::{Sim, SimNode, eventually},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A member for tests: its bonds, and what they have brought.
+struct Peer {
+    network: Network,
+    bonds: Bonds,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Seen {
+    Up(Member),
+    Down(Member),
+    Message(Envelope),
+    Call(Bytes),
+}
+
+#[derive(Clone)]
+struct Spec {
+    incarnation: u64,
+    key: GroupKey,
+    terms: Terms,
+}
+
+fn spec() -> Spec {
+    let terms = Terms { size: 3, version: 1, settings: [0; 32] };
+    Spec { incarnation: 1, key: GroupKey::from_bytes([5; 32]), terms }
+}
+
+fn member(peer: PeerId, incarnation: u64) -> Member {
+    Member { node: NodeId::from_bytes(*peer.as_bytes()), incarnation }
+}
+
+impl Peer {
+    /// Joins the group on a node; calls are echoed, those that say "drop" are dropped.
+    fn join(network: Network, spec: Spec) -> Self {
+        let Spec { incarnation, key, terms } = spec;
+        let me = member(network.local().id(), incarnation);
+        let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
+        let (bonds, mut events) = Bonds::join(network.bonds(), network.node(), network.discovery(), identity);
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let log = seen.clone();
+        network.node().tasks().spawn("test-events", async move {
+            while let Some(event) = events.recv().await {
+                let seen = match event {
+                    BondEvent::Up(member) => Seen::Up(member),
+                    BondEvent::Down(member) => Seen::Down(member),
+                    BondEvent::Message(envelope) => Seen::Message(envelope),
+                    BondEvent::Call { request, reply, .. } => {
+                        if request != "drop" {
+                            reply.send(request.clone());
+                        }
+                        Seen::Call(request)
+                    }
+                };
+                log.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+            }
+        });
+        Self { network, bonds, seen }
+    }
+
+    async fn on(node: &SimNode, spec: Spec) -> Self {
+        Self::join(node.builder("net").build().await.expect("starts"), spec)
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn me(&self) -> Member {
+        self.bonds.group().mesh().me_for_tests()
+    }
+
+    fn bonded(&self) -> BTreeSet<Member> {
+        self.bonds.peers().iter().map(|bond| bond.member).collect()
+    }
+
+    /// How often bonds came up.
+    fn ups(&self) -> usize {
+        self.seen().iter().filter(|seen| matches!(seen, Seen::Up(_))).count()
+    }
+
+    fn envelope(&self, to: Member, term: u64) -> Envelope {
+        Envelope { from: self.me(), to, cluster: None, term, body: Message::VoteReply { granted: true } }
+    }
+}
+
+/// Whether everyone is bonded to everyone else.
+fn complete(peers: &[&Peer]) -> bool {
+    let all: BTreeSet<_> = peers.iter().map(|peer| peer.me()).collect();
+    peers.iter().all(|peer| {
+        let mut expected = all.clone();
+        expected.remove(&peer.me());
+        peer.bonded() == expected
+    })
+}
+
+fn nodes(sim: &Sim, count: usize) -> Vec<SimNode> {
+    (0..count).map(|ix| sim.node(&format!("n{ix}"))).collect()
+}
+
+async fn mesh(nodes: &[SimNode]) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for node in nodes {
+        peers.push(Peer::on(node, spec()).await);
+    }
+    peers
+}
+
+async fn assert_complete(peers: &[Peer]) {
+    let refs: Vec<_> = peers.iter().collect();
+    let bonded = || peers.iter().map(Peer::bonded).collect::<Vec<_>>();
+    assert!(eventually(SOON, || complete(&refs)).await, "the mesh does not complete: {:?}", bonded());
+}
+
+#[test]
+fn meshes_of_three_and_five_complete_within_a_second() {
+    for (seed, size) in (0..20).map(|seed| (seed, if seed % 2 == 0 { 3 } else { 5 })) {
+        Sim::run(seed, |sim| async move {
+            let peers = mesh(&nodes(&sim, size)).await;
+            let started = sim.elapsed();
+            assert_complete(&peers).await;
+            let took = sim.elapsed() - started;
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            for peer in &peers {
+                assert!(peer.ups() < 2 * size, "bonds flap: {:?}", peer.seen());
+            }
+        });
+    }
+}
+
+#[test]
+fn both_dial_at_once_and_one_bond_stays() {
+    for seed in 0..20 {
+        Sim::run(seed, |sim| async move {
+            // No rule decides who dials first: both are told at the same time and wait for nothing.
+            let peers = mesh(&nodes(&sim, 2)).await;
+            for peer in &peers {
+                peer.bonds.group().mesh().dial_at_once_for_tests();
+            }
+            assert_complete(&peers).await;
+            let ids = || peers.iter().map(|peer| peer.bonds.group().mesh().bonds().map(|b| b.id).collect::<Vec<_>>());
+            assert!(eventually(SOON, || ids().collect::<BTreeSet<_>>().len() == 1).await, "one link at both ends");
+            let ups = peers.iter().map(Peer::ups).sum::<usize>();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(ids().collect::<BTreeSet<_>>().len() == 1 && complete(&peers.iter().collect::<Vec<_>>()));
+            let later = peers.iter().map(Peer::ups).sum::<usize>();
+            assert!(later <= ups.max(4), "bonds flap: {ups} then {later}");
+        });
+    }
+}
+
+#[test]
+fn messages_and_calls_arrive_in_order() {
+    Sim::run(1, |sim| async move {
+        let peers = mesh(&nodes(&sim, 2)).await;
+        assert_complete(&peers).await;
+        let [one, other] = &peers[..] else { panic!("two") };
+        for term in 0..1000 {
+            one.bonds.send(one.envelope(other.me(), term));
+        }
+        let answers = (0..100).map(|n| one.bonds.call(other.network.local().id(), Bytes::from(format!("call {n}"))));
+        let answers = futures::future::join_all(answers).await;
+        assert_eq!(answers[99], Ok(Bytes::from("call 99")));
+        let dropped = one.bonds.call(other.network.local().id(), Bytes::from_static(b"drop")).await;
+        assert_eq!(dropped, Err(CallFailed::Lost));
+        let large = Bytes::from(vec![0; MAX_CALL + 1]);
+        let refused = one.bonds.call(other.network.local().id(), large.clone()).await;
+        assert_eq!(refused, Err(CallFailed::TooLarge { len: large.len(), limit: MAX_CALL }));
+        let large = large.slice(1..);
+        assert_eq!(one.bonds.call(other.network.local().id(), large.clone()).await, Ok(large), "the limit itself fits");
+        assert_eq!(one.bonds.call(one.network.local().id(), Bytes::new()).await, Err(CallFailed::NotSent));
+        let seen = other.seen();
+        let terms = seen.iter().filter_map(|seen| if let Seen::Message(m) = seen { Some(m.term) } else { None });
+        assert!(terms.eq(0..1000));
+        let calls = seen.iter().filter_map(|seen| if let Seen::Call(c) = seen { Some(c.clone()) } else { None });
+        assert!(calls.take(100).eq((0..100).map(|n| Bytes::from(format!("call {n}")))));
+        let rtt = || one.bonds.peers()[0].rtt.is_some_and(|rtt| rtt >= Duration::from_millis(2));
+        assert!(eventually(SOON, rtt).await);
+        assert_eq!(one.bonds.dropped(), 0);
+        // Not a member of this bond: another incarnation.
+        one.bonds.send(one.envelope(member(other.network.local().id(), 9), 1));
+        assert_eq!(one.bonds.dropped(), 1);
+    });
+}
+
+#[test]
+fn a_partition_is_noticed_and_heals() {
+    for seed in 0..5 {
+        Sim::run(seed, |sim| async move {
+            let nodes = nodes(&sim, 3);
+            let peers = mesh(&nodes).await;
+            assert_complete(&peers).await;
+            sim.partition(&nodes[..1], &nodes[1..]);
+            let cut = sim.elapsed();
+            let alone = || peers[0].bonded().is_empty() && peers[1].bonded().len() == 1 && peers[2].bonded().len() == 1;
+            assert!(eventually(SOON, alone).await);
+            let noticed = sim.elapsed() - cut;
+            assert!(noticed < Duration::from_secs(4), "noticed after {noticed:?}");
+            // Longer than discovery's lease.
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            sim.heal();
+            let healed = sim.elapsed();
+            assert_complete(&peers).await;
+            let took = sim.elapsed() - healed;
+            assert!(took < Duration::from_secs(6), "healed after {took:?}");
+        });
+    }
+}
+
+#[test]
+fn a_call_over_a_bond_that_is_lost_fails() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let peers = mesh(&nodes).await;
+        assert_complete(&peers).await;
+        nodes[1].crash();
+        let lost = peers[0].bonds.call(nodes[1].id(), Bytes::from_static(b"into the dark")).await;
+        assert_eq!(lost, Err(CallFailed::Lost));
+        assert_eq!(peers[0].bonds.call(nodes[1].id(), Bytes::new()).await, Err(CallFailed::NotSent));
+        assert_eq!(peers[0].seen().last(), Some(&Seen::Down(member(nodes[1].id(), 1))));
+    });
+}
+
+#[test]
+fn a_member_that_crashed_returns_as_a_new_incarnation() {
+    for seed in 0..5 {
+        Sim::run(seed, |sim| async move {
+            let nodes = nodes(&sim, 3);
+            let mut peers = mesh(&nodes).await;
+            assert_complete(&peers).await;
+            nodes[2].crash();
+            let back = sim.elapsed();
+            peers[2] = Peer::on(&nodes[2], Spec { incarnation: 2, ..spec() }).await;
+            assert_complete(&peers).await;
+            let took = sim.elapsed() - back;
+            // Its old bonds have not timed out yet: the new one replaces them.
+            assert!(took < Duration::from_secs(2), "back after {took:?}");
+            let id = nodes[2].id();
+            let of_it: Vec<_> = peers[0]
+                .seen()
+                .into_iter()
+                .filter(|seen| {
+                    [1, 2].map(|life| member(id, life)).iter().any(|m| [Seen::Up(*m), Seen::Down(*m)].contains(seen))
+                })
+                .collect();
+            assert_eq!(of_it, [Seen::Up(member(id, 1)), Seen::Down(member(id, 1)), Seen::Up(member(id, 2))]);
+            // The earlier life is over.
+            nodes[2].crash();
+            peers[2] = Peer::on(&nodes[2], spec()).await;
+            let refused = |peer: &Peer, by_peer| {
+                peer.bonds.refusals().iter().any(|r| r.reason == Refusal::OldIncarnation && r.by_peer == by_peer)
+            };
+            assert!(eventually(SOON, || refused(&peers[0], false) && refused(&peers[2], true)).await);
+        });
+    }
+}
+
+#[test]
+fn a_new_life_in_one_process_makes_its_bonds_anew() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 3);
+        let peers = mesh(&nodes).await;
+        assert_complete(&peers).await;
+        peers[1].bonds.set_me(member(nodes[1].id(), 5));
+        assert_complete(&peers).await;
+        assert!(peers[0].bonded().contains(&member(nodes[1].id(), 5)));
+    });
+}
+
+#[test]
+fn who_leaves_is_gone_at_once_and_may_return() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 3);
+        let mut peers = mesh(&nodes).await;
+        assert_complete(&peers).await;
+        let left = sim.elapsed();
+        peers[2].bonds.leave().await;
+        assert!(eventually(SOON, || peers[0].bonded().len() == 1 && peers[1].bonded().len() == 1).await);
+        assert!(sim.elapsed() - left < Duration::from_millis(700));
+        let network = peers[2].network.clone();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        peers[2] = Peer::join(network, spec());
+        assert_complete(&peers).await;
+    });
+}
+
+#[test]
+fn a_wrong_key_is_refused_at_both_ends() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let one = Peer::on(&nodes[0], spec()).await;
+        let other = Peer::on(&nodes[1], Spec { key: GroupKey::from_bytes([6; 32]), ..spec() }).await;
+        let refused = |peer: &Peer| peer.bonds.refusals().iter().any(|refused| refused.reason == Refusal::WrongKey);
+        assert!(eventually(SOON, || refused(&one) && refused(&other)).await);
+        assert!(one.bonded().is_empty() && other.bonded().is_empty() && one.ups() + other.ups() == 0);
+    });
+}
+
+#[test]
+fn another_size_is_refused_at_both_ends() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let one = Peer::on(&nodes[0], spec()).await;
+        let terms = Terms { size: 5, ..spec().terms };
+        let other = Peer::on(&nodes[1], Spec { terms, ..spec() }).await;
+        let said = |peer: &Peer| peer.bonds.refusals().first().map(|refused| refused.reason.to_string());
+        assert!(eventually(SOON, || said(&one).is_some() && said(&other).is_some()).await);
+        assert_eq!(said(&one).as_deref(), Some("incompatible size: 3 here, 5 there"));
+        assert_eq!(said(&other).as_deref(), Some("incompatible size: 5 here, 3 there"));
+        assert!(one.bonded().is_empty() && other.bonded().is_empty() && one.ups() + other.ups() == 0);
+    });
+}
+
+#[test]
+fn a_mesh_completes_when_discovery_is_slow() {
+    Sim::run(3, |sim| async move {
+        // Everyone knows the first node only; the others hear of each other from it, over its bonds.
+        sim.rendezvous(false);
+        let nodes = nodes(&sim, 5);
+        let mut peers = Vec::new();
+        for node in &nodes {
+            let network = node.builder("net").with_bootstrap(nodes[0].addr()).build().await.expect("starts");
+            peers.push(Peer::join(network, spec()));
+        }
+        let started = sim.elapsed();
+        assert_complete(&peers).await;
+        let took = sim.elapsed() - started;
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    });
+}
+
+#[test]
+fn a_worker_that_does_not_read_loses_nothing_and_no_task_is_left() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let one = Peer::on(&nodes[0], spec()).await;
+        let network = nodes[1].builder("net").build().await.expect("starts");
+        let me = member(nodes[1].id(), 1);
+        let Spec { key, terms, .. } = spec();
+        let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
+        let (bonds, mut events) = Bonds::join(network.bonds(), network.node(), network.discovery(), identity);
+        assert!(eventually(SOON, || one.bonded().len() == 1).await);
+        let previous = Position { index: 1, term: 1, hash: crate::groups::raft::Digest::default() };
+        let chunk = || Message::Chunk { snapshot: previous.hash, chunk: 0, data: Bytes::from(vec![0; 1 << 18]) };
+        // More than the inbox and the link hold; the sender's queue is bounded, so it is sent at its pace.
+        let mut sent = 0;
+        for round in 0..400 {
+            let before = one.bonds.dropped();
+            one.bonds.send(Envelope { body: chunk(), ..one.envelope(me, round) });
+            sent += u64::from(one.bonds.dropped() == before);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Longer than the limit of silence: nothing was read, and the bond is alive.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(one.bonded().len(), 1);
+        assert!(sent < 400, "memory is bounded");
+        let mut got = 0;
+        while got < sent {
+            if let Some(BondEvent::Message(_)) = events.recv().await {
+                got += 1;
+            }
+        }
+        assert_eq!(one.ups(), 1);
+        let probe = network.task_probe();
+        drop((bonds, events));
+        assert!(eventually(SOON, || !probe.names().iter().any(|name| name.starts_with("bond"))).await, "{probe:?}");
+        assert!(eventually(SOON, || one.bonded().is_empty()).await);
+    });
+}
+
+/// Not a figure to rely on (a debug build, a loaded machine): it shows that batching works at all. Run alone, in release,
+/// it prints the throughput.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_messages_over_loopback() {
+    crate::testing::trace();
+    let network = NetworkId::random();
+    let start =
+        async || Network::builder(network).with_listen(([127, 0, 0, 1], 0).into()).build().await.expect("starts");
+    let (one, other) = (Peer::join(start().await, spec()), start().await);
+    let Spec { key, terms, .. } = spec();
+    let me = member(other.local().id(), 1);
+    let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
+    let (_bonds, mut events) = Bonds::join(other.bonds(), other.node(), other.discovery(), identity);
+    assert!(eventually(SOON, || one.bonded().len() == 1).await);
+    let count: u64 = if cfg!(debug_assertions) { 50_000 } else { 2_000_000 };
+    let started = std::time::Instant::now();
+    let sender = async {
+        let mut term = 0;
+        while term < count {
+            let before = one.bonds.dropped();
+            one.bonds.send(one.envelope(me, term));
+            if one.bonds.dropped() == before {
+                term += 1;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let receiver = async {
+        let mut expected = 0;
+        while expected < count {
+            match events.recv().await {
+                Some(BondEvent::Message(envelope)) => {
+                    assert_eq!(envelope.term, expected);
+                    expected += 1;
+                }
+                Some(_) => {}
+                None => panic!("the bond ended"),
+            }
+        }
+    };
+    tokio::join!(sender, receiver);
+    let took = started.elapsed();
+    let rate = count as f64 / took.as_secs_f64();
+    println!("{count} messages in {took:?}: {rate:.0} per second");
+}
