@@ -44,7 +44,6 @@
 
 pub mod builtin;
 pub mod discovery;
-#[doc(hidden)]
 pub mod groups;
 pub mod network;
 pub mod node;

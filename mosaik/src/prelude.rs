@@ -11,6 +11,6 @@ pub use crate::{
     App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
     builtin,
     discovery::{self, Bootstrap, Catalog, PeerEntry},
-    groups::{ApplyContext, Consistency, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
+    groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
     streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, GapReason, OnLag, Producer},
 };

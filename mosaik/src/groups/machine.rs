@@ -62,6 +62,8 @@ pub trait StateMachine: Send + Sized + 'static {
     /// The machine's version: members of different versions refuse each other. Raise it when commands, outputs or
     /// what `apply` does change.
     const VERSION: u32 = 0;
+    /// A fingerprint of the shape of commands and outputs: members that differ in it refuse each other. None: not compared.
+    const SCHEMA: Option<[u8; 32]> = None;
 
     /// Applies a committed command. Must be deterministic and must not panic: a machine that panics stops its member.
     fn apply(&mut self, command: Self::Command, ctx: &ApplyContext) -> Self::Output;

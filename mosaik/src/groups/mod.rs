@@ -1,20 +1,160 @@
-//! Groups: replicated state machines with a leader.
+//! Groups: replicated state machines with a leader, over members that find each other.
 //!
-//! So far the consensus core and what a user writes and chooses; the bonds, storage and workers that drive it are being
-//! built.
+//! [`Groups`] makes members and knows those of this node. `raft` decides (the consensus core), `storage` remembers, `bonds`
+//! links members, `worker` carries things between them, the state machine and the callers. Who is there comes from
+//! `discovery`. Nothing here knows streams or stores.
+//!
+//! Promise: a command that was acknowledged is applied exactly once, in one order at all members, and not lost as long as
+//! a majority keeps its memory; a strong query sees all that was acknowledged before it.
 
-#[cfg_attr(not(test), allow(dead_code, reason = "the worker that uses it is being built"))]
 pub(crate) mod bonds;
+mod builder;
+mod error;
+mod group;
 mod key;
 mod machine;
 mod options;
 #[doc(hidden)]
 pub mod raft;
+mod status;
 pub mod storage;
+mod when;
+mod worker;
 
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use self::bonds::BondRegistry;
 pub use self::{
     bonds::{Refusal, Refused},
+    builder::{GroupBuilder, RecoverError},
+    error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, StopReason, Why},
+    group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
     key::GroupKey,
     machine::{ApplyContext, Encode, NoOp, SnapshotError, Snapshots, StateMachine},
     options::{Consistency, MemberRole, Timing},
+    status::{GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
+    when::{Bonded, Committed, When},
 };
+use crate::{discovery::Discovery, network::Node, primitives::GroupId};
+
+/// How long a shutdown waits for members to hand leadership over and to finish writing.
+const SHUTDOWN_LIMIT: Duration = Duration::from_millis(900);
+
+/// The groups of a node: makes members. Cheap to clone.
+#[derive(Clone)]
+pub struct Groups(Arc<Registry>);
+
+/// The members that run on this node.
+pub(crate) struct Registry {
+    node: Node,
+    discovery: Discovery,
+    bonds: BondRegistry,
+    data_dir: Option<PathBuf>,
+    joined: Mutex<BTreeMap<GroupId, Joined>>,
+    closed: AtomicBool,
+}
+
+struct Joined {
+    name: &'static str,
+    /// Ends the member at once; cancelled when it has ended.
+    cancel: CancellationToken,
+    /// Asks it to end.
+    shutdown: CancellationToken,
+}
+
+impl Groups {
+    /// Prepares the groups of a node.
+    pub(crate) fn new(node: Node, discovery: Discovery, bonds: BondRegistry, data_dir: Option<PathBuf>) -> Self {
+        let (joined, closed) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Registry { node, discovery, bonds, data_dir, joined, closed }))
+    }
+
+    /// Begins to configure a member of the group of this key.
+    pub fn with_key(&self, key: GroupKey) -> GroupBuilder {
+        GroupBuilder::new(self.0.clone(), key)
+    }
+
+    /// Ends every member in an orderly way: leadership is handed over, votes stay where they are.
+    pub(crate) async fn shutdown(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        let members: Vec<_> =
+            self.0.joined().values().map(|joined| (joined.shutdown.clone(), joined.cancel.clone())).collect();
+        members.iter().for_each(|(shutdown, _)| shutdown.cancel());
+        let ended = async {
+            for (_, cancel) in &members {
+                cancel.cancelled().await;
+            }
+        };
+        if timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
+            tracing::debug!("a group did not end in time");
+        }
+        members.iter().for_each(|(_, cancel)| cancel.cancel());
+    }
+}
+
+impl Registry {
+    fn joined(&self) -> MutexGuard<'_, BTreeMap<GroupId, Joined>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel(&self) -> CancellationToken {
+        self.node.cancel().child_token()
+    }
+
+    /// Where the group keeps its state, if anything is kept.
+    fn dir(&self, group: GroupId) -> Option<PathBuf> {
+        self.data_dir.as_ref().map(|dir| dir.join("groups").join(group.to_string()))
+    }
+
+    /// Takes the place of a member.
+    fn enter(
+        &self,
+        group: GroupId,
+        name: &'static str,
+        cancel: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Result<(), JoinError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(JoinError::Shutdown);
+        }
+        let mut joined = self.joined();
+        if joined.get(&group).is_some_and(|there| !there.cancel.is_cancelled()) {
+            return Err(JoinError::AlreadyJoined { name });
+        }
+        joined.insert(group, Joined { name, cancel: cancel.clone(), shutdown: shutdown.clone() });
+        Ok(())
+    }
+
+    /// Gives the place of a member up that has ended or was never there.
+    fn forget(&self, group: GroupId) {
+        let mut joined = self.joined();
+        // Another member may have taken the place already.
+        if joined.get(&group).is_some_and(|there| there.cancel.is_cancelled()) {
+            joined.remove(&group);
+        }
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.joined().iter().map(|(id, joined)| (joined.name, id))).finish()
+    }
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Groups").field(&self.0).finish()
+    }
+}

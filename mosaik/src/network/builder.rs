@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
-    groups::bonds::BondRegistry,
+    groups::{Groups, bonds::BondRegistry},
     primitives::{NetworkId, Tag, Tags, fresh_bytes},
     streams::Streams,
     transport::{IrohConfig, IrohTransport, Transport},
@@ -142,8 +142,13 @@ impl NetworkBuilder {
         };
         let node = Node::new(self.network_id, transport);
         let mut acceptors = Acceptors::default();
-        let setup =
-            discovery::Setup { config: self.discovery, secret, bootstrap, tags: self.tags, data_dir: self.data_dir };
+        let setup = discovery::Setup {
+            config: self.discovery,
+            secret,
+            bootstrap,
+            tags: self.tags,
+            data_dir: self.data_dir.clone(),
+        };
         let discovery = Discovery::spawn(setup, &node, &mut acceptors).inspect_err(|_| {
             node.cancel().cancel();
             node.tasks().abort_all();
@@ -151,9 +156,10 @@ impl NetworkBuilder {
         })?;
         let streams = Streams::new(node.clone(), discovery.clone(), &mut acceptors);
         let bonds = BondRegistry::new(&node, &mut acceptors);
+        let groups = Groups::new(node.clone(), discovery.clone(), bonds.clone(), self.data_dir);
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node, discovery, streams, bonds }))
+        Ok(Network::from_inner(Inner { node, discovery, streams, bonds, groups }))
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
 use crate::{
     discovery::Discovery,
-    groups::bonds::BondRegistry,
+    groups::{Groups, bonds::BondRegistry},
     network::BuildError,
     primitives::{NetworkId, PeerId},
     streams::Streams,
@@ -50,6 +50,7 @@ pub(super) struct Inner {
     pub(super) discovery: Discovery,
     pub(super) streams: Streams,
     pub(super) bonds: BondRegistry,
+    pub(super) groups: Groups,
 }
 
 /// The local node of a [`Network`].
@@ -109,12 +110,19 @@ impl Network {
         &self.0.streams
     }
 
+    /// Replicated state machines.
+    #[must_use]
+    pub fn groups(&self) -> &Groups {
+        &self.0.groups
+    }
+
     /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
     /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
     /// closing and ends when the last handle is dropped.
     pub async fn shutdown(&self) {
         let node = &self.0.node;
         let orderly = async {
+            self.0.groups.shutdown().await;
             self.0.streams.shutdown().await;
             self.0.discovery.shutdown().await;
             node.pool().close(CloseCode::ShuttingDown);

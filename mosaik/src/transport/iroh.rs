@@ -89,7 +89,7 @@ impl IrohTransport {
             builder = builder.clear_ip_transports().bind_addr(listen).map_err(|error| error.to_string())?;
         }
         let endpoint = builder.bind().await.map_err(|error| format!("{error:#}"))?;
-        let tasks = Tasks::default();
+        let tasks = Tasks::with_threads();
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
         tasks.spawn("transport-accept", accept_loop(endpoint.clone(), sender));
         Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)) })

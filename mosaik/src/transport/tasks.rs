@@ -32,6 +32,8 @@ pub struct TaskProbe(Weak<Shared>);
 struct Shared {
     next: AtomicU64,
     paused: AtomicBool,
+    /// Whether long computations may go to threads; not in a simulation, whose time they would stop.
+    threads: bool,
     live: Mutex<Live>,
     empty: Notify,
 }
@@ -60,6 +62,21 @@ impl Shared {
 }
 
 impl Tasks {
+    /// A spawner that may also use the runtime's threads for blocking work.
+    pub(crate) fn with_threads() -> Self {
+        Self(Arc::new(Shared { threads: true, ..Shared::default() }))
+    }
+
+    /// Runs a computation or system call that may take long, beside the runtime's workers; in a simulation at once. `None`
+    /// when it panicked or the runtime is ending. When cancelled, it still runs to its end.
+    pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        if self.0.threads {
+            #[expect(clippy::disallowed_methods, reason = "the one place that uses threads")]
+            return tokio::task::spawn_blocking(work).await.ok();
+        }
+        std::panic::catch_unwind(AssertUnwindSafe(work)).ok()
+    }
+
     /// Runs a future to its end on the node's runtime. A panic is contained and logged with the task's name. After
     /// [`abort_all`](Self::abort_all) nothing is spawned any more: the future is dropped.
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
@@ -206,6 +223,14 @@ mod tests {
         tasks.spawn("boom", async { panic!("expected by the test") });
         tasks.drained().await;
         assert_eq!(tasks.probe().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn blocking_work_gives_its_result_or_nothing_if_it_panics() {
+        for tasks in [Tasks::default(), Tasks::with_threads()] {
+            assert_eq!(tasks.blocking(|| 7).await, Some(7));
+            assert_eq!(tasks.blocking(|| panic!("expected by the test")).await, None::<u8>);
+        }
     }
 
     #[tokio::test]

@@ -1,0 +1,423 @@
+//! What the outside may know of the local member, and why it is not online if it is not, in plain words.
+//!
+//! The worker publishes [`Facts`] after each of its rounds (cheap, for conditions) and a [`GroupStatus`] whenever
+//! something in it may have changed and with every heartbeat.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    bonds::Refused,
+    error::StopReason,
+    raft::{ClusterId, Index, Member, NodeId, Status, Term},
+};
+use crate::primitives::PeerId;
+
+/// What changes often.
+#[expect(clippy::struct_excessive_bools, reason = "conditions that are waited for")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Committed and applied here; never goes back.
+    pub applied: Index,
+    /// The end of the local log.
+    pub last: Index,
+    pub term: Term,
+    pub leader: Option<Member>,
+    pub is_leader: bool,
+    /// Belongs to a cluster and follows another member.
+    pub is_follower: bool,
+    pub online: bool,
+    pub has_quorum: bool,
+    pub bonds: usize,
+}
+
+/// What a member is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// It leads the group.
+    Leader,
+    /// It votes and follows the leader.
+    Follower,
+    /// It votes and knows no leader; or it is about to found the group.
+    Candidate,
+    /// It is being brought up to date and does not vote yet.
+    Learner,
+    /// It has all of the state and never votes.
+    Observer,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Observer => "observer",
+        })
+    }
+}
+
+/// What a member of the group does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberKind {
+    /// Its vote counts.
+    Voter,
+    /// It is being brought up to date, or stands by to become a voter.
+    Learner,
+    /// It is replicated to and never votes.
+    Observer,
+}
+
+impl fmt::Display for MemberKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+            Self::Observer => "observer",
+        })
+    }
+}
+
+/// A member of the group, from its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    id: PeerId,
+    kind: MemberKind,
+    lag: Option<u64>,
+    incarnation: u64,
+}
+
+impl MemberInfo {
+    /// The node.
+    #[must_use]
+    pub const fn id(&self) -> PeerId {
+        self.id
+    }
+
+    /// What it does.
+    #[must_use]
+    pub const fn kind(&self) -> MemberKind {
+        self.kind
+    }
+
+    /// Committed entries that it has not acknowledged. Known of every member at the leader, and of the local one everywhere.
+    #[must_use]
+    pub const fn lag(&self) -> Option<u64> {
+        self.lag
+    }
+
+    /// The life of its storage: another number means that it began blank.
+    #[must_use]
+    pub const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+}
+
+/// Why a member is not online. `Display` says it in plain words.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum WhyOffline {
+    /// No cluster was found yet, and it is too early to found one.
+    Looking,
+    /// The group is founded when so many more members are there.
+    WaitingForFounders {
+        /// Founders that are missing.
+        missing: usize,
+        /// The declared size.
+        declared: u32,
+    },
+    /// The founders are agreeing; these have not answered.
+    Founding {
+        /// Founders that are not known to have accepted.
+        missing: Vec<PeerId>,
+    },
+    /// There is a cluster, and it has not taken this member in yet.
+    WaitingToBeTakenIn,
+    /// The member is being brought up to date.
+    CatchingUp {
+        /// Applied part of what the group has committed.
+        percent: u8,
+    },
+    /// Fewer voters than a majority are reachable from here.
+    NoQuorum {
+        /// Reachable voters, this member included if it is one.
+        reachable: usize,
+        /// Voters of the group.
+        voters: usize,
+    },
+    /// Members of a volatile group lost their memory, a majority at once: what was acknowledged may exist nowhere any more.
+    /// Shut all members down and start them anew; nothing happens by itself.
+    VolatileMajorityLost {
+        /// Voters that came back blank.
+        lost: usize,
+        /// Voters of the group.
+        voters: usize,
+    },
+    /// A leader is being elected.
+    NoLeader,
+    /// Another node has the key, but refuses this member or is refused by it.
+    Refused(Vec<Refused>),
+    /// The member has stopped.
+    Stopped(StopReason),
+}
+
+impl fmt::Display for WhyOffline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Looking => f.write_str("looking for members of the group"),
+            Self::WaitingForFounders { missing: 1, .. } => f.write_str("waiting for 1 more founder"),
+            Self::WaitingForFounders { missing, .. } => write!(f, "waiting for {missing} more founders"),
+            Self::Founding { missing } if missing.is_empty() => f.write_str("founding the group"),
+            Self::Founding { missing } => write!(f, "founding the group: waiting for {missing:?} to accept"),
+            Self::WaitingToBeTakenIn => f.write_str("waiting to be taken in by the group"),
+            Self::CatchingUp { percent } => write!(f, "catching up {percent} %"),
+            Self::NoQuorum { reachable, voters } => {
+                write!(f, "no quorum: {reachable} of {voters} voters reachable")
+            }
+            Self::VolatileMajorityLost { lost, voters } => write!(
+                f,
+                "a majority of this volatile group lost its memory ({lost} of {voters} voters): restart all members"
+            ),
+            Self::NoLeader => f.write_str("electing a leader"),
+            Self::Refused(all) => {
+                f.write_str("refused:")?;
+                let mut separator = "";
+                for Refused { peer, reason, by_peer, .. } in all {
+                    let way = if *by_peer { "by" } else { "refusing" };
+                    write!(f, "{separator} {way} {peer:?}: {reason}")?;
+                    separator = ";";
+                }
+                Ok(())
+            }
+            Self::Stopped(why) => write!(f, "stopped: {why}"),
+        }
+    }
+}
+
+/// How the local member stands.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    pub(crate) me: PeerId,
+    pub(crate) role: Role,
+    pub(crate) leader: Option<PeerId>,
+    pub(crate) term: Term,
+    pub(crate) committed: Index,
+    pub(crate) log_position: Index,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) members: Arc<[MemberInfo]>,
+    pub(crate) voters: usize,
+    pub(crate) floor: usize,
+    pub(crate) has_quorum: bool,
+    pub(crate) bonds: usize,
+    pub(crate) dropped: u64,
+    pub(crate) compacts: bool,
+    pub(crate) why: Option<WhyOffline>,
+}
+
+impl GroupStatus {
+    pub(crate) fn new(me: PeerId, compacts: bool) -> Self {
+        Self {
+            me,
+            role: Role::Candidate,
+            leader: None,
+            term: 0,
+            committed: 0,
+            log_position: 0,
+            cluster: None,
+            members: Arc::new([]),
+            voters: 0,
+            floor: 0,
+            has_quorum: false,
+            bonds: 0,
+            dropped: 0,
+            compacts,
+            why: Some(WhyOffline::Looking),
+        }
+    }
+
+    /// The local node.
+    #[must_use]
+    pub const fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// What it is.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The leader that it knows.
+    #[must_use]
+    pub const fn leader(&self) -> Option<PeerId> {
+        self.leader
+    }
+
+    /// Its term: grows with every election.
+    #[must_use]
+    pub const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// The last index that is committed and applied here.
+    #[must_use]
+    pub const fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// The end of the local log.
+    #[must_use]
+    pub const fn log_position(&self) -> u64 {
+        self.log_position
+    }
+
+    /// The members of the group, in the order of their ids.
+    #[must_use]
+    pub fn members(&self) -> &[MemberInfo] {
+        &self.members
+    }
+
+    /// The smallest number of voters to which the group shrinks by itself.
+    #[must_use]
+    pub const fn floor(&self) -> usize {
+        self.floor
+    }
+
+    /// Whether a majority of the voters is reachable from here.
+    #[must_use]
+    pub const fn has_quorum(&self) -> bool {
+        self.has_quorum
+    }
+
+    /// Members that this one has a link to.
+    #[must_use]
+    pub const fn bonds(&self) -> usize {
+        self.bonds
+    }
+
+    /// Messages to other members that were dropped because there was no link or no room; they are sent again.
+    #[must_use]
+    pub const fn dropped_messages(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether the machine has snapshots; if not, the log grows without end.
+    #[must_use]
+    pub const fn compacts(&self) -> bool {
+        self.compacts
+    }
+
+    /// Whether calls are served.
+    #[must_use]
+    pub const fn is_online(&self) -> bool {
+        self.why.is_none()
+    }
+
+    /// Why not, if not.
+    #[must_use]
+    pub const fn why_offline(&self) -> Option<&WhyOffline> {
+        self.why.as_ref()
+    }
+
+    /// Whether anything but the indexes differs, so that somebody who watches should be told.
+    pub(crate) fn differs(&self, other: &Self) -> bool {
+        let why = |status: &Self| status.why.as_ref().map(ToString::to_string);
+        let head = |it: &Self| (it.role, it.leader, it.term, it.cluster, it.has_quorum, it.bonds, it.voters, it.floor);
+        head(self) != head(other) || self.members != other.members || why(self) != why(other)
+    }
+}
+
+impl fmt::Display for GroupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in term {}, {} applied", self.role, self.term, self.committed)?;
+        if let Some(why) = &self.why {
+            write!(f, ", not online: {why}")?;
+        }
+        if !self.compacts {
+            f.write_str(", the log is never compacted (the machine has no snapshots)")?;
+        }
+        Ok(())
+    }
+}
+
+/// The node's public name, if its bytes are one.
+pub(crate) fn peer_of(node: NodeId) -> Option<PeerId> {
+    iroh::PublicKey::from_bytes(node.as_bytes()).ok().map(PeerId::from)
+}
+
+pub(crate) fn node_of(peer: PeerId) -> NodeId {
+    NodeId::from_bytes(*peer.as_bytes())
+}
+
+/// The members of a configuration with what is known of their lag.
+pub(crate) fn members(status: &Status) -> Vec<MemberInfo> {
+    let Some(membership) = &status.membership else { return Vec::new() };
+    let own = status.leader_commit.saturating_sub(status.applied);
+    let lag = |member: &Member| {
+        let follower = status.followers.iter().find(|follower| follower.member == *member);
+        follower.map(|it| it.lag).or_else(|| (*member == status.me).then_some(own))
+    };
+    let info = |kind: MemberKind| {
+        move |member: Member| {
+            let id = peer_of(member.node)?;
+            Some(MemberInfo { id, kind, lag: lag(&member), incarnation: member.incarnation })
+        }
+    };
+    let voters = membership.all_voters().filter_map(info(MemberKind::Voter));
+    let learners = membership.learners.iter().filter(|member| !membership.is_voter(member)).copied();
+    let observers = membership.observers.iter().copied().filter_map(info(MemberKind::Observer));
+    let mut all: Vec<_> = voters.chain(learners.filter_map(info(MemberKind::Learner))).chain(observers).collect();
+    all.sort_by_key(|member| (member.id, member.incarnation));
+    all
+}
+
+pub(crate) fn role(status: &Status, observer: bool) -> Role {
+    let voter = status.membership.as_ref().is_some_and(|membership| membership.is_voter(&status.me));
+    match &status.membership {
+        _ if status.is_leader => Role::Leader,
+        _ if observer => Role::Observer,
+        None if status.cluster.is_none() => Role::Candidate,
+        _ if !voter => Role::Learner,
+        _ if status.leader.is_none() => Role::Candidate,
+        _ => Role::Follower,
+    }
+}
+
+/// Why the member is not online, if it is not. `reborn` counts voters that came back without their memory.
+pub(crate) fn why(status: &Status, caught_up: u64, volatile: bool, reborn: usize) -> Option<WhyOffline> {
+    if let Some(halt) = status.halted {
+        return Some(WhyOffline::Stopped(halt.into()));
+    }
+    if let Some(founding) = &status.founding {
+        let missing = (founding.declared as usize).saturating_sub(founding.candidates.len());
+        return Some(match &founding.ballot {
+            Some(_) => {
+                WhyOffline::Founding { missing: founding.missing.iter().filter_map(|it| peer_of(it.node)).collect() }
+            }
+            None if founding.sees_cluster => WhyOffline::WaitingToBeTakenIn,
+            None if missing > 0 => WhyOffline::WaitingForFounders { missing, declared: founding.declared },
+            None => WhyOffline::Looking,
+        });
+    }
+    let Some(membership) = &status.membership else { return Some(WhyOffline::CatchingUp { percent: 0 }) };
+    let voters = membership.voters.len();
+    if status.leader.is_none() {
+        return Some(if volatile && reborn > 0 && voters - reborn.min(voters) <= voters / 2 {
+            WhyOffline::VolatileMajorityLost { lost: reborn, voters }
+        } else if !status.has_quorum {
+            let reachable = membership.voters.iter().filter(|voter| status.reachable.contains(voter)).count();
+            WhyOffline::NoQuorum { reachable, voters }
+        } else {
+            WhyOffline::NoLeader
+        });
+    }
+    let behind = status.leader_commit.saturating_sub(status.applied);
+    let outside = !membership.contains(&status.me);
+    if outside {
+        return Some(WhyOffline::WaitingToBeTakenIn);
+    }
+    (behind > caught_up || status.fetching.is_some())
+        .then(|| WhyOffline::CatchingUp { percent: status.percent().min(99) })
+}

@@ -1,0 +1,418 @@
+//! The session of this node's callers: numbers their commands, decides what is sent to whom and when again, and knows of
+//! each command whether it can still be applied.
+//!
+//! No IO: the worker carries batches to the leader (itself or another member) and brings back what became of them. One
+//! session per life of the node and group, opened with the first command. Commands go out in order; after a change of
+//! leader, a refusal or a loss everything unresolved is sent again, in order, under the same numbers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    queue::{Answer, Submission},
+    wire::{BATCH_BYTES, BATCH_COMMANDS, Batch, Done, No, Numbered, Ran},
+};
+use crate::groups::{
+    error::{CallError, StopReason, Why},
+    raft::{Index, Member, SessionId, Term},
+};
+
+/// Commands under way at once. At most half of the window that the replicated table keeps for a session.
+const COMMANDS: usize = 8192;
+/// Bytes of commands under way at once; one more command may exceed it.
+const BYTES: usize = 16 << 20;
+/// Batches under way at once to another member.
+const FLIGHTS: usize = 32;
+
+/// A command under way.
+#[derive(Debug)]
+struct Pending {
+    body: Bytes,
+    attempted: u64,
+    deadline: Instant,
+    timeout: Duration,
+    strong: bool,
+    answer: oneshot::Sender<Answer>,
+    queued: Option<oneshot::Sender<()>>,
+    /// It goes on when its caller does not wait any more.
+    fed: bool,
+    /// Batches with it that have not been answered.
+    flying: u32,
+    /// It may be in a leader's log.
+    unsure: bool,
+    /// How often it was sent.
+    sends: u32,
+    /// The leader has applied it here, but its output was too long for the reply.
+    elsewhere: Option<Index>,
+}
+
+/// A strong command that the leader has applied and the local machine has not.
+#[derive(Debug)]
+struct Awaiting {
+    output: Bytes,
+    deadline: Instant,
+    timeout: Duration,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// One batch that was handed to a leader.
+#[derive(Debug)]
+struct Flight {
+    sequences: Vec<u64>,
+    /// Of the present run to the present leader: its failure starts the run again.
+    current: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Client {
+    session: SessionId,
+    opened: bool,
+    /// The next number.
+    next: u64,
+    pending: BTreeMap<u64, Pending>,
+    bytes: usize,
+    /// By the index that the local machine must reach.
+    awaiting: BTreeMap<Index, Awaiting>,
+    /// To whom commands go, and in which term.
+    target: Option<(Member, Term)>,
+    /// Numbers below were sent in this run.
+    unsent: u64,
+    /// The last number sent in this run; 0 at its beginning.
+    prior: u64,
+    flights: BTreeMap<u64, Flight>,
+    next_flight: u64,
+    /// Nothing is sent before.
+    not_before: Instant,
+    /// When to send everything again if nothing is resolved until then.
+    resend_at: Option<Instant>,
+    resend_after: Duration,
+    patience: Duration,
+}
+
+impl Client {
+    /// `session` must be fresh and random. `patience`: how long without any result before commands are sent again.
+    pub fn new(session: SessionId, patience: Duration, now: Instant) -> Self {
+        Self {
+            session,
+            opened: false,
+            next: 1,
+            pending: BTreeMap::new(),
+            bytes: 0,
+            awaiting: BTreeMap::new(),
+            target: None,
+            unsent: 1,
+            prior: 0,
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            not_before: now,
+            resend_at: None,
+            resend_after: patience,
+            patience,
+        }
+    }
+
+    /// Whether another command of that size may be taken.
+    pub fn has_room(&self, more: usize, bytes: usize) -> bool {
+        self.pending.len() + self.awaiting.len() + more < COMMANDS && self.bytes + bytes < BYTES
+    }
+
+    /// Takes a command of a caller. `wall` is the wall clock in milliseconds.
+    pub fn accept(&mut self, submission: Submission, wall: u64) {
+        let Submission { body, strong, deadline, timeout, answer, queued } = submission;
+        if answer.is_closed() {
+            return;
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.bytes += body.len();
+        let pending = Pending {
+            body,
+            attempted: wall,
+            deadline,
+            timeout,
+            strong,
+            answer,
+            fed: queued.is_some(),
+            queued,
+            flying: 0,
+            unsure: false,
+            sends: 0,
+            elsewhere: None,
+        };
+        self.pending.insert(sequence, pending);
+    }
+
+    /// Who leads now, as far as known.
+    pub fn leader(&mut self, target: Option<(Member, Term)>) {
+        if self.target != target {
+            self.target = target;
+            self.restart();
+        }
+    }
+
+    /// Everything unresolved is sent again, from the lowest number on.
+    fn restart(&mut self) {
+        self.unsent = 0;
+        self.prior = 0;
+        self.flights.values_mut().for_each(|flight| flight.current = false);
+    }
+
+    /// When something is to be done without any event.
+    pub fn wake_at(&self, now: Instant) -> Option<Instant> {
+        let waiting =
+            self.target.is_some() && self.not_before > now && self.pending.range(self.unsent..).next().is_some();
+        let resend = self.resend_at.filter(|_| self.target.is_some());
+        [resend, waiting.then_some(self.not_before)].into_iter().flatten().min()
+    }
+
+    /// The next batch to send, with its number and the leader.
+    pub fn batch(&mut self, now: Instant) -> Option<(u64, Member, Batch)> {
+        let (leader, _) = self.target?;
+        if self.resend_at.is_some_and(|at| now >= at) {
+            self.resend_after = (self.resend_after * 2).min(8 * self.patience);
+            self.restart();
+            self.resend_at = Some(now + self.resend_after);
+        }
+        let current = self.flights.values().filter(|flight| flight.current).count();
+        if now < self.not_before || current >= FLIGHTS {
+            return None;
+        }
+        let settled = self.pending.first_key_value().map_or(self.next, |(first, _)| *first);
+        let mut commands = Vec::new();
+        let (mut bytes, mut hasty) = (0, false);
+        for (sequence, pending) in self.pending.range_mut(self.unsent..) {
+            if commands.len() == BATCH_COMMANDS || (bytes + pending.body.len() > BATCH_BYTES && !commands.is_empty()) {
+                break;
+            }
+            bytes += pending.body.len();
+            hasty |= pending.queued.is_some();
+            pending.flying += 1;
+            pending.sends += 1;
+            let (attempted, body) = (pending.attempted, pending.body.clone());
+            commands.push(Numbered { sequence: *sequence, attempted, body });
+        }
+        let last = commands.last()?.sequence;
+        let flight = self.next_flight;
+        self.next_flight += 1;
+        let sequences = commands.iter().map(|command| command.sequence).collect();
+        self.flights.insert(flight, Flight { sequences, current: true });
+        let batch = Batch { session: self.session, open: !self.opened, settled, prior: self.prior, hasty, commands };
+        self.prior = last;
+        self.unsent = last + 1;
+        self.resend_at.get_or_insert(now + self.resend_after);
+        Some((flight, leader, batch))
+    }
+
+    fn land(&mut self, flight: u64, mut each: impl FnMut(&mut Pending)) -> Option<Flight> {
+        let flight = self.flights.remove(&flight)?;
+        for sequence in &flight.sequences {
+            if let Some(pending) = self.pending.get_mut(sequence) {
+                pending.flying = pending.flying.saturating_sub(1);
+                each(pending);
+            }
+        }
+        Some(flight)
+    }
+
+    /// The batch is in the leader's log.
+    pub fn queued(&mut self, flight: u64) {
+        self.land(flight, |pending| {
+            pending.unsure = true;
+            if let Some(queued) = pending.queued.take() {
+                // The caller may have gone.
+                let _ = queued.send(());
+            }
+        });
+    }
+
+    /// The batch was not appended. It is tried again after `pause`.
+    pub fn refused(&mut self, flight: u64, why: No, pause: Duration, now: Instant) {
+        let Some(flight) = self.land(flight, |_| {}) else { return };
+        if flight.current {
+            self.restart();
+            let pause = if why == No::OutOfOrder { Duration::ZERO } else { pause };
+            self.not_before = now + pause;
+        }
+    }
+
+    /// Whether the batch arrived is not known.
+    pub fn lost(&mut self, flight: u64, pause: Duration, now: Instant) {
+        let Some(flight) = self.land(flight, |pending| pending.unsure = true) else { return };
+        if flight.current {
+            self.restart();
+            self.not_before = now + pause;
+        }
+    }
+
+    /// The leader has applied the batch.
+    pub fn answered(&mut self, flight: u64, results: Vec<Done>, applied: Index, fresh: impl FnOnce() -> SessionId) {
+        if self.land(flight, |pending| pending.unsure = true).is_none() {
+            return;
+        }
+        let mut lost = false;
+        for done in results {
+            lost |= self.done(done, applied);
+        }
+        if lost {
+            self.unknown_session(fresh);
+        }
+    }
+
+    /// A command of this session was applied, by the leader or here; `applied` is how far the local machine is. True if
+    /// the group does not know the session.
+    fn done(&mut self, Done { sequence, index, result }: Done, applied: Index) -> bool {
+        let Some(pending) = self.pending.get_mut(&sequence) else { return false };
+        let output = match result {
+            Ran::Output(output) => output,
+            Ran::Elsewhere => {
+                self.opened = true;
+                pending.elsewhere = Some(index);
+                return false;
+            }
+            Ran::NoSession => return true,
+            // An older copy of it, or one that came too early; another one decides.
+            Ran::Settled | Ran::TooFar => return false,
+            Ran::Undecodable => {
+                self.finish(sequence, Err(CallError::Undecodable));
+                return false;
+            }
+            Ran::Expired => {
+                self.finish(sequence, Err(CallError::Expired));
+                return false;
+            }
+        };
+        self.opened = true;
+        self.resend_after = self.patience;
+        if let Some(queued) = pending.queued.take() {
+            let _ = queued.send(());
+        }
+        if !pending.strong || index <= applied {
+            self.finish(sequence, Ok((index, output)));
+        } else if let Some(Pending { body, deadline, timeout, answer, .. }) = self.remove(sequence) {
+            drop(body);
+            self.awaiting.insert(index, Awaiting { output, deadline, timeout, answer });
+        }
+        false
+    }
+
+    /// The local machine has applied a command of this session.
+    pub fn applied_here(&mut self, session: SessionId, done: Done, fresh: impl FnOnce() -> SessionId) {
+        let index = done.index;
+        if session == self.session && self.done(done, index) {
+            self.unknown_session(fresh);
+        }
+    }
+
+    /// The local machine is there: strong commands whose output is known are done.
+    pub fn applied(&mut self, applied: Index) {
+        while let Some(first) = self.awaiting.first_entry().filter(|first| *first.key() <= applied) {
+            let (index, Awaiting { output, answer, .. }) = first.remove_entry();
+            // The caller may have gone.
+            let _ = answer.send(Ok((index, output)));
+        }
+    }
+
+    /// A snapshot took the place of applying commands: outputs that were to be seen here are asked for again.
+    pub fn restored(&mut self, applied: Index) {
+        self.applied(applied);
+        if self.pending.values().any(|pending| pending.elsewhere.is_some_and(|index| index <= applied)) {
+            self.restart();
+        }
+    }
+
+    fn remove(&mut self, sequence: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&sequence)?;
+        self.bytes -= pending.body.len();
+        self.resend_at = (!self.pending.is_empty()).then(|| Instant::now() + self.resend_after);
+        Some(pending)
+    }
+
+    fn finish(&mut self, sequence: u64, answer: Answer) {
+        if let Some(pending) = self.remove(sequence) {
+            // The caller may have gone.
+            let _ = pending.answer.send(answer);
+        }
+    }
+
+    /// The table of sessions said whether it has this session.
+    pub fn session_opened(&mut self, session: SessionId, opened: bool, fresh: impl FnOnce() -> SessionId) {
+        if session == self.session && opened {
+            self.opened = true;
+        } else if session == self.session {
+            self.unknown_session(fresh);
+        }
+    }
+
+    /// A session that was never opened did not find room; one that was open has ended for lack of use.
+    fn unknown_session(&mut self, fresh: impl FnOnce() -> SessionId) {
+        if !self.opened {
+            for (sequence, sends) in self.pending.iter().map(|(at, it)| (*at, it.sends)).collect::<Vec<_>>() {
+                // Another copy of it may find room later.
+                let (waited, why) = (Duration::ZERO, Why(None));
+                let unknown = CallError::Unknown { waited, why };
+                self.finish(sequence, Err(if sends > 1 { unknown } else { CallError::SessionsFull }));
+            }
+        }
+        self.reopen(fresh());
+    }
+
+    /// The group does not know the session any more, so none of its commands will be applied in it: they begin again in
+    /// another one.
+    fn reopen(&mut self, session: SessionId) {
+        self.session = session;
+        self.opened = false;
+        let pending = std::mem::take(&mut self.pending);
+        self.next = 1;
+        for (_, mut command) in pending {
+            if command.elsewhere.is_some() {
+                self.bytes -= command.body.len();
+                let _ = command.answer.send(Err(CallError::Expired));
+                continue;
+            }
+            command.flying = 0;
+            command.unsure = false;
+            self.pending.insert(self.next, command);
+            self.next += 1;
+        }
+        self.flights.clear();
+        self.restart();
+    }
+
+    /// Gives up what is past its time, or whose caller has gone.
+    pub fn expire(&mut self, now: Instant, why: &Why) {
+        let late: Vec<u64> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.deadline <= now || (pending.answer.is_closed() && !pending.fed))
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in late {
+            let Some(pending) = self.pending.get(&sequence) else { continue };
+            let (waited, why) = (pending.timeout, why.clone());
+            let unknown = pending.unsure || pending.flying > 0;
+            let error = if unknown { CallError::Unknown { waited, why } } else { CallError::Timeout { waited, why } };
+            self.finish(sequence, Err(error));
+        }
+        let late = |it: &Awaiting| it.deadline <= now || it.answer.is_closed();
+        let late: Vec<Index> = self.awaiting.iter().filter(|(_, it)| late(it)).map(|(index, _)| *index).collect();
+        for index in late {
+            let Some(it) = self.awaiting.remove(&index) else { continue };
+            let _ = it.answer.send(Err(CallError::Unknown { waited: it.timeout, why: why.clone() }));
+        }
+    }
+
+    /// The member stops: nobody waits in vain.
+    pub fn stop(&mut self, why: &StopReason) {
+        for sequence in self.pending.keys().copied().collect::<Vec<_>>() {
+            let Some(pending) = self.pending.get(&sequence) else { continue };
+            let unknown = pending.unsure || pending.flying > 0;
+            let why = why.clone();
+            self.finish(sequence, Err(if unknown { CallError::Interrupted(why) } else { CallError::Stopped(why) }));
+        }
+        for (_, it) in std::mem::take(&mut self.awaiting) {
+            let _ = it.answer.send(Err(CallError::Interrupted(why.clone())));
+        }
+    }
+}

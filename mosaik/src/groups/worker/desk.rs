@@ -1,0 +1,205 @@
+//! What a leader does for clients, its own node's and other members': puts their commands into the log in order, and
+//! answers when they are applied.
+//!
+//! Commands of one session enter the log in the order of their numbers: a batch that does not follow what this leadership
+//! has appended of the session is refused, and its client begins again from its lowest unsettled command.
+
+use std::collections::BTreeMap;
+
+use super::wire::{Batch, Done, No, REPLY_BYTES, Ran, Reply};
+use crate::groups::raft::{Command, Payload, Proposal, Refusal, SessionId};
+
+/// Sessions whose order is remembered; beyond it all begin again.
+const SESSIONS: usize = 8192;
+/// Remote batches that may wait for their application; beyond it clients are told to come later.
+const CALLS: usize = 4096;
+
+/// Who is to hear what becomes of a batch.
+#[derive(Debug)]
+pub(super) enum Caller<R> {
+    /// The client of this node; the number of its flight.
+    Local(u64),
+    /// Another member.
+    Remote(R),
+}
+
+/// A remote batch that waits for its application.
+#[derive(Debug)]
+struct Call<R> {
+    reply: R,
+    waits: usize,
+    done: Vec<Done>,
+    bytes: usize,
+}
+
+/// A batch that was handed to the core in this step.
+#[derive(Debug)]
+struct Proposed<R> {
+    caller: Caller<R>,
+    session: SessionId,
+    sequences: Vec<u64>,
+    hasty: bool,
+}
+
+/// What is to be said to whom.
+#[derive(Debug)]
+pub(super) enum Say<R> {
+    Remote(R, Reply),
+    Queued(u64),
+    Refused(u64, No),
+}
+
+#[derive(Debug)]
+pub(super) struct Desk<R> {
+    /// The last number of each session that is in the log of this leadership.
+    last: BTreeMap<SessionId, u64>,
+    /// Commands in the log of this leadership and not applied, with the calls that wait for them.
+    waiting: BTreeMap<(SessionId, u64), Vec<u64>>,
+    calls: BTreeMap<u64, Call<R>>,
+    next_call: u64,
+    proposals: Vec<Proposal>,
+    proposed: Vec<Proposed<R>>,
+}
+
+impl<R> Desk<R> {
+    pub fn new() -> Self {
+        Self {
+            last: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
+            proposals: Vec::new(),
+            proposed: Vec::new(),
+        }
+    }
+
+    /// Takes a batch for the next step of the core, or says why not.
+    pub fn take(&mut self, batch: Batch, caller: Caller<R>, is_leader: bool) -> Option<Say<R>> {
+        let last = self.last.get(&batch.session).copied();
+        let no = if !is_leader {
+            Some(No::NotLeader)
+        } else if batch.prior != 0 && last.is_none_or(|last| last < batch.prior) {
+            Some(No::OutOfOrder)
+        } else if self.calls.len() >= CALLS {
+            Some(No::Busy)
+        } else {
+            None
+        };
+        if let Some(no) = no {
+            return Some(refuse(caller, no));
+        }
+        if batch.open {
+            self.propose(Payload::Open(batch.session));
+        }
+        let session = batch.session;
+        let sequences: Vec<u64> = batch.commands.iter().map(|command| command.sequence).collect();
+        for command in batch.commands {
+            if self.waiting.contains_key(&(session, command.sequence)) {
+                continue;
+            }
+            self.waiting.insert((session, command.sequence), Vec::new());
+            self.propose(Payload::Command(Command {
+                session,
+                sequence: command.sequence,
+                settled: batch.settled,
+                attempted: command.attempted,
+                body: command.body,
+            }));
+        }
+        if let Some(newest) = sequences.last().copied() {
+            if self.last.len() >= SESSIONS && last.is_none() {
+                self.last.clear();
+            }
+            let last = self.last.entry(session).or_insert(0);
+            *last = newest.max(*last);
+        }
+        self.proposed.push(Proposed { caller, session, sequences, hasty: batch.hasty });
+        None
+    }
+
+    fn propose(&mut self, payload: Payload) {
+        self.proposals.push(Proposal { id: self.proposals.len() as u64, payload });
+    }
+
+    /// What was taken since the last time, for the core.
+    pub fn proposals(&mut self) -> Vec<Proposal> {
+        std::mem::take(&mut self.proposals)
+    }
+
+    /// Whether a batch waits to be handed to the core.
+    pub fn is_idle(&self) -> bool {
+        self.proposed.is_empty()
+    }
+
+    /// The core has appended everything that it was given, or refused all of it.
+    pub fn decided(&mut self, refused: Option<Refusal>) -> Vec<Say<R>> {
+        let proposed = std::mem::take(&mut self.proposed);
+        if let Some(why) = refused {
+            let no = if matches!(why, Refusal::Busy) { No::Busy } else { No::NotLeader };
+            for batch in &proposed {
+                self.last.remove(&batch.session);
+                for sequence in &batch.sequences {
+                    // What others wait for was appended earlier.
+                    if self.waiting.get(&(batch.session, *sequence)).is_some_and(Vec::is_empty) {
+                        self.waiting.remove(&(batch.session, *sequence));
+                    }
+                }
+            }
+            return proposed.into_iter().map(|batch| refuse(batch.caller, no)).collect();
+        }
+        proposed.into_iter().filter_map(|batch| self.appended(batch)).collect()
+    }
+
+    fn appended(&mut self, batch: Proposed<R>) -> Option<Say<R>> {
+        let reply = match batch.caller {
+            Caller::Local(flight) => return Some(Say::Queued(flight)),
+            Caller::Remote(reply) if batch.hasty => return Some(Say::Remote(reply, Reply::Queued)),
+            Caller::Remote(reply) => reply,
+        };
+        let call = self.next_call;
+        self.next_call += 1;
+        let waits = batch.sequences.len();
+        for sequence in batch.sequences {
+            self.waiting.entry((batch.session, sequence)).or_default().push(call);
+        }
+        self.calls.insert(call, Call { reply, waits, done: Vec::with_capacity(waits), bytes: 0 });
+        None
+    }
+
+    /// A command was applied here. Says what is complete by that.
+    pub fn applied(&mut self, session: SessionId, done: &Done, mut say: impl FnMut(Say<R>)) {
+        let Some(calls) = self.waiting.remove(&(session, done.sequence)) else { return };
+        for id in calls {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            let mut done = done.clone();
+            if let Ran::Output(output) = &done.result {
+                if call.bytes + output.len() > REPLY_BYTES {
+                    done.result = Ran::Elsewhere;
+                } else {
+                    call.bytes += output.len();
+                }
+            }
+            call.done.push(done);
+            call.waits -= 1;
+            if call.waits == 0
+                && let Some(call) = self.calls.remove(&id)
+            {
+                say(Say::Remote(call.reply, Reply::Done(call.done)));
+            }
+        }
+    }
+
+    /// Leadership is gone: what was appended may be lost, so nobody is told anything.
+    pub fn clear(&mut self) {
+        self.last.clear();
+        self.waiting.clear();
+        self.calls.clear();
+    }
+}
+
+fn refuse<R>(caller: Caller<R>, no: No) -> Say<R> {
+    match caller {
+        Caller::Local(flight) => Say::Refused(flight, no),
+        Caller::Remote(reply) => Say::Remote(reply, Reply::Refused(no)),
+    }
+}

@@ -1,0 +1,572 @@
+//! One worker task per group: carries inputs to the consensus core and its outputs to the world, in rounds.
+//!
+//! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
+//! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
+//! follower. It never waits for storage or for the machine: both answer as events. Rooms: `client` and `queue` (the local
+//! callers), `desk` (a leader's clients), `reads`, `applier` (the machine), `wire` (requests between members),
+//! `output` (what the core wants done), `publish` (what the outside sees), `departure` (leaving and shutdown).
+
+mod applier;
+mod client;
+mod departure;
+mod desk;
+mod lane;
+mod output;
+mod publish;
+mod queue;
+mod reads;
+mod wire;
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    applier::{Job, Lanes, Outcome, What},
+    client::Client,
+    departure::Departure,
+    desk::{Caller, Desk, Say},
+    reads::Reads,
+    wire::{No, Reply, Request, encode},
+};
+pub(super) use self::{
+    applier::{RETENTION, Replica, SESSIONS, WINDOW},
+    publish::Board,
+    queue::{Answer, Ask, Queue, Submission},
+};
+use super::{
+    bonds::{BondEvent, BondEvents, Bonds, CallFailed, Reply as Answering},
+    error::StopReason,
+    machine::StateMachine,
+    raft::{ClusterId, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
+    status::peer_of,
+    storage::{InMemory, Storage, StorageError},
+};
+use crate::network::Node;
+
+/// Events of bonds taken in one round.
+const EVENTS: usize = 256;
+/// How soon a batch that was refused or lost is sent again.
+const RETRY: Duration = Duration::from_millis(15);
+
+/// What a worker is made of.
+pub(super) struct Setup {
+    pub node: Node,
+    pub settings: Settings,
+    pub me: Member,
+    pub stored: Stored,
+    pub storage: Box<dyn Storage>,
+    pub bonds: Bonds,
+    pub events: BondEvents,
+    pub queue: Arc<Queue>,
+    pub board: Arc<Board>,
+    pub compacts: bool,
+    /// Bytes of log after which a snapshot is taken.
+    pub log_limit: u64,
+    /// Ends the worker at once, as a crash does.
+    pub cancel: CancellationToken,
+    /// Asks it to end in an orderly way.
+    pub shutdown: CancellationToken,
+}
+
+/// The result of a request to another member.
+type Called = (Purpose, Result<Bytes, CallFailed>);
+
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Flight(u64),
+    Removal,
+}
+
+struct Worker {
+    node: Node,
+    settings: Settings,
+    raft: Raft,
+    storage: Box<dyn Storage>,
+    bonds: Bonds,
+    events: BondEvents,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+    lanes: Arc<Lanes>,
+    client: Client,
+    desk: Desk<Answering>,
+    reads: Reads,
+    calls: FuturesUnordered<BoxFuture<'static, Called>>,
+    cancel: CancellationToken,
+    shutdown: CancellationToken,
+    epoch: Instant,
+    /// Grows when the core is replaced: nothing of an earlier one counts.
+    life: u64,
+    /// Whether leadership, term and cluster are still those that the desk and the bonds know.
+    led: Option<u64>,
+    cluster: Option<ClusterId>,
+    /// The core refused the proposals of this step.
+    refused: Option<Refusal>,
+    wiping: bool,
+    /// Forget everything at the end: the member has left.
+    wipe_on_end: bool,
+    stop: Option<StopReason>,
+    compaction: output::Compaction,
+    /// The last batch given to storage, and the last that is durable.
+    submitted: Token,
+    durable: Token,
+    publish: publish::Publish,
+    departure: Departure,
+    next_look: Instant,
+    /// When the core was last told the time, microseconds.
+    ticked: u64,
+}
+
+/// Why the worker woke up.
+enum Woken {
+    Cancelled,
+    Shutdown,
+    Event(Option<BondEvent>),
+    Durable(Result<Token, StorageError>),
+    Called(Called),
+    Other,
+}
+
+/// Starts the tasks of a member. They end when cancelled, or by themselves with a reason on the board.
+pub(super) fn spawn<M: StateMachine>(setup: Setup, replica: Arc<Replica<M>>) {
+    let tasks = setup.node.tasks().clone();
+    let lanes = Arc::new(Lanes::default());
+    let cancel = setup.cancel.clone();
+    let worker = Worker::new(setup, lanes.clone());
+    let ended = Ended { queue: worker.queue.clone(), board: worker.board.clone(), cancel: cancel.clone() };
+    tasks.spawn("group machine", applier::run(replica, lanes, tasks.clone(), cancel));
+    tasks.spawn("group", async move {
+        let ended = ended;
+        let why = worker.run().await;
+        ended.with(why);
+    });
+}
+
+/// Tells callers when the worker ends, however it ends.
+struct Ended {
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+    cancel: CancellationToken,
+}
+
+impl Ended {
+    fn with(&self, why: StopReason) {
+        self.queue.close(why.clone());
+        self.board.stopped(why);
+        self.cancel.cancel();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if self.queue.closed().is_none() {
+            self.with(if std::thread::panicking() { StopReason::Bug } else { StopReason::Shutdown });
+        }
+    }
+}
+
+impl Worker {
+    fn new(setup: Setup, lanes: Arc<Lanes>) -> Self {
+        let Setup { node, settings, me, stored, storage, bonds, events, queue, board, .. } = setup;
+        let now = Instant::now();
+        let seed = seed(&node);
+        let wall = node.transport().wall_clock() / 1000;
+        let raft = Raft::new(settings.clone(), me, stored, seed, Now { mono: 0, wall });
+        let patience = Duration::from_micros(2 * settings.election_max);
+        let client = Client::new(fresh_session(&node), patience, now);
+        Self {
+            publish: publish::Publish::new(setup.compacts),
+            departure: Departure::default(),
+            compaction: output::Compaction::new(setup.compacts, setup.log_limit),
+            node,
+            settings,
+            raft,
+            storage,
+            bonds,
+            events,
+            queue,
+            board,
+            lanes,
+            client,
+            desk: Desk::new(),
+            reads: Reads::new(now),
+            calls: FuturesUnordered::new(),
+            cancel: setup.cancel,
+            shutdown: setup.shutdown,
+            epoch: now,
+            life: 0,
+            led: None,
+            cluster: None,
+            refused: None,
+            wiping: false,
+            wipe_on_end: false,
+            stop: None,
+            submitted: 0,
+            durable: 0,
+            next_look: now,
+            ticked: 0,
+        }
+    }
+
+    /// Rounds until the end; returns why it ended.
+    async fn run(mut self) -> StopReason {
+        // What the core has to do first: its writes, and the snapshot that it begins with.
+        self.step(Input::Tick);
+        loop {
+            self.round();
+            if self.wiping {
+                self.begin_again().await;
+            }
+            if let Some(why) = self.stop.take() {
+                tracing::debug!(group = ?self.board.group(), %why, "the local member stops");
+                self.end(&why).await;
+                return why;
+            }
+            match self.wait().await {
+                Woken::Cancelled => self.stop = Some(StopReason::Shutdown),
+                Woken::Shutdown => self.departure.shut_down(Instant::now()),
+                Woken::Event(Some(event)) => self.event(event),
+                Woken::Event(None) => self.stop = Some(StopReason::Shutdown),
+                Woken::Durable(done) => self.persisted(done),
+                Woken::Called((purpose, result)) => self.called(purpose, result),
+                Woken::Other => {}
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let deadline = self.deadline();
+        let shutting_down = self.departure.is_shutting_down();
+        let Self { events, storage, calls, lanes, queue, cancel, shutdown, .. } = self;
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Woken::Cancelled,
+            () = shutdown.cancelled(), if !shutting_down => Woken::Shutdown,
+            event = events.recv() => Woken::Event(event),
+            done = poll_fn(|cx| storage.poll_durable(cx)) => Woken::Durable(done),
+            () = lanes.reports.filled() => Woken::Other,
+            Some(called) = calls.next(), if !calls.is_empty() => Woken::Called(called),
+            () = queue.filled() => Woken::Other,
+            () = tokio::time::sleep_until(deadline) => Woken::Other,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let core = self.epoch + Duration::from_micros(self.tick_at());
+        let others = [self.client.wake_at(now), self.reads.wake_at(now), self.departure.wake_at()];
+        others.into_iter().flatten().chain([core, self.next_look]).min().unwrap_or(core)
+    }
+
+    /// When the core is to be told the time again, microseconds. What it waits for may be over already without anything
+    /// to do about it, such as the election timeout of a blank member; so not too often.
+    fn tick_at(&self) -> u64 {
+        self.raft.deadline().max(self.ticked + self.settings.heartbeat / 4)
+    }
+
+    fn now(&self) -> Now {
+        let mono = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Now { mono, wall: self.node.transport().wall_clock() / 1000 }
+    }
+
+    /// Takes everything that waits.
+    fn round(&mut self) {
+        for _ in 0..EVENTS {
+            let Some(event) = self.events.try_recv() else { break };
+            self.event(event);
+        }
+        self.look_at_storage();
+        self.reports();
+        let now = self.now().mono;
+        if now >= self.tick_at() {
+            self.ticked = now;
+            self.step(Input::Tick);
+        }
+        self.asks();
+        self.callers();
+        self.look_at_storage();
+        let now = Instant::now();
+        if let Some(id) = self.reads.ask(now) {
+            self.step(Input::Read { id });
+        }
+        if now >= self.next_look {
+            self.next_look = now + Duration::from_micros(self.settings.heartbeat);
+            self.expire(now);
+        }
+        self.depart();
+        self.compact();
+        self.note();
+    }
+
+    /// Commands of local callers, and those of others that came with the events, go to the core in one step.
+    fn callers(&mut self) {
+        let now = Instant::now();
+        let wall = self.node.transport().wall_clock() / 1000;
+        let (client, mut count, mut bytes) = (&self.client, 0, 0);
+        let taken = self.queue.take(|next| {
+            let room = client.has_room(count, bytes);
+            count += 1;
+            bytes += next.body.len();
+            room
+        });
+        for submission in taken {
+            self.client.accept(submission, wall);
+        }
+        loop {
+            let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
+            self.client.leader(leader);
+            while let Some((flight, leader, batch)) = self.client.batch(now) {
+                if leader == self.raft.me() {
+                    let say = self.desk.take(batch, Caller::Local(flight), self.raft.is_leader());
+                    say.into_iter().for_each(|say| self.say(say));
+                } else {
+                    self.call(leader, &Request::Commands(batch), Purpose::Flight(flight));
+                }
+            }
+            if self.desk.is_idle() {
+                break;
+            }
+            self.refused = None;
+            let proposals = self.desk.proposals();
+            if !proposals.is_empty() {
+                self.step(Input::Propose(proposals));
+            }
+            let refused = self.refused.take();
+            for say in self.desk.decided(refused) {
+                self.say(say);
+            }
+        }
+    }
+
+    fn call(&mut self, to: Member, request: &Request, purpose: Purpose) {
+        let Some(peer) = peer_of(to.node) else { return };
+        let answer = self.bonds.call(peer, encode(request));
+        self.calls.push(Box::pin(async move { (purpose, answer.await) }));
+    }
+
+    fn called(&mut self, purpose: Purpose, result: Result<Bytes, CallFailed>) {
+        let now = Instant::now();
+        let reply = result.map(|bytes| postcard::from_bytes(&bytes));
+        let Purpose::Flight(flight) = purpose else {
+            return self.departure.answered(matches!(reply, Ok(Ok(Reply::Removed))), now);
+        };
+        match reply {
+            Ok(Ok(Reply::Done(results))) => {
+                let applied = self.raft.applied();
+                let node = &self.node;
+                self.client.answered(flight, results, applied, || fresh_session(node));
+            }
+            Ok(Ok(Reply::Queued)) => self.client.queued(flight),
+            Ok(Ok(Reply::Refused(no))) => self.client.refused(flight, no, RETRY, now),
+            Err(CallFailed::NotSent | CallFailed::TooLarge { .. }) => {
+                self.client.refused(flight, No::NotLeader, RETRY, now);
+            }
+            Ok(Ok(Reply::Removed) | Err(_)) | Err(CallFailed::Lost) => self.client.lost(flight, RETRY, now),
+        }
+    }
+
+    fn say(&mut self, say: Say<Answering>) {
+        match say {
+            Say::Remote(reply, text) => reply.send(encode(&text)),
+            Say::Queued(flight) => self.client.queued(flight),
+            Say::Refused(flight, no) => self.client.refused(flight, no, RETRY, Instant::now()),
+        }
+    }
+
+    fn event(&mut self, event: BondEvent) {
+        match event {
+            BondEvent::Up(member) => self.step(Input::PeerUp(member)),
+            BondEvent::Down(member) => self.step(Input::PeerDown(member)),
+            BondEvent::Message(envelope) => self.step(Input::Message(envelope)),
+            BondEvent::Call { from, request, reply } => {
+                tracing::trace!(group = ?self.board.group(), ?from, len = request.len(), "request");
+                self.request(&request, reply);
+            }
+        }
+    }
+
+    /// Another member asks for something.
+    fn request(&mut self, request: &[u8], reply: Answering) {
+        let no = |no| encode(&Reply::Refused(no));
+        match postcard::from_bytes(request) {
+            Ok(Request::Commands(batch)) => {
+                let say = self.desk.take(batch, Caller::Remote(reply), self.raft.is_leader());
+                say.into_iter().for_each(|say| self.say(say));
+            }
+            Ok(Request::Remove(member)) if self.raft.is_leader() => self.remove(member, reply),
+            Ok(Request::Remove(_)) => reply.send(no(No::NotLeader)),
+            Err(_) => reply.send(no(No::Unintelligible)),
+        }
+    }
+
+    /// Results of the machine.
+    fn reports(&mut self) {
+        for report in self.lanes.reports.take() {
+            if report.life != self.life {
+                continue;
+            }
+            match report.what {
+                What::Applied { index, results } => {
+                    self.step(Input::Applied { index });
+                    self.publish.applied(index, &self.board);
+                    results.into_iter().for_each(|result| self.result(result));
+                    self.client.applied(index);
+                }
+                What::Restored { index } => {
+                    self.step(Input::Applied { index });
+                    self.publish.applied(index, &self.board);
+                    self.client.restored(index);
+                }
+                What::Captured { index, data } => {
+                    self.compaction.done(data.len());
+                    self.step(Input::Compact { index, data });
+                }
+                What::Failed(why) => self.stop = Some(StopReason::Machine(why)),
+            }
+        }
+    }
+
+    fn result(&mut self, outcome: Outcome) {
+        let node = &self.node;
+        match outcome {
+            Outcome::Opened { session, opened } => self.client.session_opened(session, opened, || fresh_session(node)),
+            Outcome::Ran { session, done } => {
+                let mut says = Vec::new();
+                self.desk.applied(session, &done, |say| says.push(say));
+                self.client.applied_here(session, done, || fresh_session(node));
+                says.into_iter().for_each(|say| self.say(say));
+            }
+        }
+    }
+
+    fn asks(&mut self) {
+        let now = Instant::now();
+        for ask in self.queue.asks() {
+            match ask {
+                Ask::Read { deadline, timeout, answer } => self.reads.add(answer, deadline, timeout),
+                Ask::Leave { forced, deadline, answer } => self.departure.leave(forced, now, deadline, answer),
+            }
+        }
+    }
+
+    fn persisted(&mut self, done: Result<Token, StorageError>) {
+        match done {
+            Ok(token) => {
+                self.durable = token;
+                self.step(Input::Persisted { token });
+            }
+            Err(error) => {
+                tracing::warn!(group = ?self.board.group(), %error, "storage failed; the local member stops");
+                self.stop = Some(error.into());
+            }
+        }
+    }
+
+    /// Takes what is durable already, without waiting.
+    fn look_at_storage(&mut self) {
+        while self.durable < self.submitted && self.stop.is_none() && !self.wiping {
+            match self.storage.poll_durable(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(done) => self.persisted(done),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let why = self.board.why();
+        self.client.expire(now, &why);
+        self.reads.expire(now, &why);
+        for late in self.queue.expired(now) {
+            // Never taken, so its outcome is known.
+            let waited = late.timeout;
+            let _ = late.answer.send(Err(super::error::CallError::Timeout { waited, why: why.clone() }));
+        }
+    }
+
+    /// The last act: everybody who waits is told, writes under way are finished if that is quick.
+    async fn end(&mut self, why: &StopReason) {
+        self.queue.close(why.clone());
+        self.client.stop(why);
+        self.reads.stop(why);
+        self.departure.stop(why);
+        self.desk.clear();
+        if !self.cancel.is_cancelled() {
+            self.flush().await;
+            self.bonds.leave().await;
+        }
+        if self.wipe_on_end {
+            let mut storage = std::mem::replace(&mut self.storage, Box::new(InMemory::default()));
+            if let Some(Err(error)) = self.node.tasks().blocking(move || storage.wipe()).await {
+                tracing::warn!(group = ?self.board.group(), %error, "the state of a group that was left cannot be deleted");
+            }
+        }
+    }
+
+    /// Waits for writes under way, within a bound.
+    async fn flush(&mut self) {
+        let until = Instant::now() + departure::FLUSH;
+        while self.durable < self.submitted {
+            let Self { storage, .. } = self;
+            let next = tokio::time::timeout_at(until, poll_fn(|cx| storage.poll_durable(cx))).await;
+            match next {
+                Ok(Ok(token)) => self.durable = token,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The cluster dissolved into another one: forgets everything and begins as a new incarnation.
+    async fn begin_again(&mut self) {
+        self.wiping = false;
+        let mut storage = std::mem::replace(&mut self.storage, Box::new(InMemory::default()));
+        let wiped = self.node.tasks().blocking(move || (storage.wipe(), storage)).await;
+        match wiped {
+            Some((Ok(()), storage)) => self.storage = storage,
+            Some((Err(error), _)) => return self.stop = Some(error.into()),
+            None => return self.stop = Some(StopReason::Bug),
+        }
+        let me = self.raft.me();
+        let me = Member { incarnation: incarnation(&self.node, me.incarnation), ..me };
+        tracing::debug!(group = ?self.board.group(), ?me, "the cluster dissolved; the local member begins again");
+        self.life += 1;
+        self.epoch = Instant::now();
+        self.ticked = 0;
+        self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
+        (self.submitted, self.durable) = (0, 0);
+        self.lanes.jobs.push((self.life, Job::Reset));
+        self.desk.clear();
+        self.reads.restart();
+        self.client.leader(None);
+        self.compaction.restart();
+        self.cluster = None;
+        self.bonds.set_cluster(None);
+        self.bonds.set_me(me);
+        self.step(Input::Tick);
+    }
+}
+
+fn seed(node: &Node) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = node.transport().random_seed();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn fresh_session(node: &Node) -> SessionId {
+    let bytes = node.transport().random_seed();
+    let mut half = [0; 16];
+    half.copy_from_slice(&bytes[..16]);
+    SessionId(u128::from_le_bytes(half))
+}
+
+/// A number for a new life of this node's storage: above `last`, and above that of any earlier life as long as the wall
+/// clock does not go back.
+pub(super) fn incarnation(node: &Node, last: u64) -> u64 {
+    node.transport().wall_clock().max(last + 1)
+}
