@@ -30,6 +30,7 @@ pages! {
     protocols "src/protocols.md"
     benchmarks "src/benchmarks.md"
     consensus "src/groups/consensus.md"
+    bonds "src/groups/bonds.md"
     decisions "src/decisions.md"
 }
 
