@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry,
-    bonds::Bonds,
+    bonds::{Bonds, Refused},
     error::{CallError, LeaveError, MAX_COMMAND, StopReason},
     machine::StateMachine,
     options::Consistency,
@@ -286,6 +286,13 @@ impl<M: StateMachine> Group<M> {
     pub fn bonds(&self) -> Vec<Bond> {
         let bonds = self.handle.bonds.peers().into_iter();
         bonds.map(|bond| Bond { peer: bond.peer, rtt: bond.rtt, age: bond.since.elapsed() }).collect()
+    }
+
+    /// Who was refused by the local member or has refused it, oldest first: the last 64 that differ, also while the group is
+    /// online. See `docs/src/groups/bonds.md` for what each means.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<Refused> {
+        self.handle.bonds.refusals()
     }
 
     /// Futures that wait for conditions of the local member.

@@ -36,7 +36,8 @@ async fn flood(key: u8, to: EndpointAddr, count: usize) -> (Attacker, Vec<Connec
     let mut connections = Vec::new();
     while connections.len() < count {
         // One may be refused: then the next one is tried.
-        connections.extend(attacker.0.connect(to.clone(), ALPNS[connections.len() % 2].as_bytes()).await.ok());
+        connections
+            .extend(attacker.0.connect(to.clone(), ALPNS[connections.len() % ALPNS.len()].as_bytes()).await.ok());
     }
     (attacker, connections)
 }

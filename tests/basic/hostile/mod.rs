@@ -3,6 +3,7 @@
 //!
 //! The attacker is written against the wire format as the book describes it, not against the runtime's types.
 
+mod bonds;
 mod floods;
 mod forgery;
 mod links;
@@ -21,13 +22,14 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 4] = [
+const PROTOCOLS: [(&str, &str); 5] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/1"),
+    (Family::GROUPS.alpn(), "bond/1"),
 ];
-const ALPNS: [&str; 2] = [Family::DISCOVERY.alpn(), Family::STREAMS.alpn()];
+const ALPNS: [&str; 3] = [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn()];
 /// The longest that a node lets a stranger wait: a frame that stalls is given 10 s.
 const BOUND: Duration = Duration::from_secs(13);
 
