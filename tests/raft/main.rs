@@ -12,6 +12,7 @@
     reason = "a test may fail, counts are small, and a budget of real time needs the real clock"
 )]
 
+mod cross;
 mod explore;
 mod mutants;
 mod regressions;

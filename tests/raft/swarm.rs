@@ -109,21 +109,28 @@ fn swarm() {
     assert!(failed.is_empty());
 }
 
-/// Random search for the planted bugs: which seed finds each, of the first `RAFT_MUTANT_SEEDS`.
+/// Random search for the planted bugs: the first seed that finds each, in `RAFT_SECONDS` for all of them together.
 #[test]
 #[ignore = "minutes; prints the table of docs/src/groups/consensus.md"]
 fn random_kills() {
     std::panic::set_hook(Box::new(|_| {}));
-    let seeds = number("RAFT_MUTANT_SEEDS").unwrap_or(300);
-    for (mutant, _) in crate::schedules::KILLS {
-        let kill = (1..=seeds).find_map(|seed| {
-            let panic = catch_unwind(AssertUnwindSafe(|| one(seed, Some(*mutant), &mut Tally::default()))).err()?;
-            let text = panic.downcast_ref::<String>().cloned();
-            Some((seed, text.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned())).unwrap_or_default()))
-        });
-        match kill {
-            Some((seed, text)) => eprintln!("{mutant:?}: seed {seed}: {}", text.replace('\n', " ")),
-            None => eprintln!("{mutant:?}: not found in {seeds} seeds"),
+    let kills = crate::schedules::KILLS;
+    let each = Duration::from_secs(number("RAFT_SECONDS").unwrap_or(600)) / kills.len() as u32;
+    for (mutant, _) in kills {
+        let (began, mut seed) = (Instant::now(), 0);
+        let found = loop {
+            seed += 1;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| one(seed, Some(*mutant), &mut Tally::default()))) {
+                let text = panic.downcast_ref::<String>().cloned();
+                break text.or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
+            }
+            if began.elapsed() > each {
+                break None;
+            }
+        };
+        match found {
+            Some(text) => eprintln!("{mutant:?}: seed {seed}: {:.140}", text.replace('\n', " ")),
+            None => eprintln!("{mutant:?}: not in {seed} seeds"),
         }
     }
 }

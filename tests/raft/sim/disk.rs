@@ -7,7 +7,7 @@ use mosaik::groups::raft::{Digest, Index, Stored, Token, Write};
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
     pub durable: Stored,
-    pending: VecDeque<(Token, Vec<Write>)>,
+    pub pending: VecDeque<(Token, Vec<Write>)>,
 }
 
 impl Disk {

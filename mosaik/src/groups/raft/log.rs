@@ -144,12 +144,15 @@ impl Log {
             return Vec::new();
         }
         let mut size = 0;
-        let fits = self.entries.range(start..end).take_while(|entry| {
+        let mut out = Vec::with_capacity(end - start);
+        for entry in self.entries.range(start..end) {
             size += entry.payload.size();
-            size <= bytes
-        });
-        let count = fits.count().max(1);
-        self.entries.range(start..start + count).cloned().collect()
+            if size > bytes && !out.is_empty() {
+                break;
+            }
+            out.push(entry.clone());
+        }
+        out
     }
 
     /// Payload bytes after `index`.

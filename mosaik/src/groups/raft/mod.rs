@@ -13,6 +13,8 @@
 mod catchup;
 mod change;
 mod election;
+#[cfg(any(test, feature = "testing"))]
+mod fingerprint;
 mod founding;
 mod io;
 mod leader;
