@@ -7,7 +7,6 @@
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
     clippy::type_complexity,
-    clippy::format_push_string,
     clippy::bool_to_int_with_if,
     reason = "a test may fail, counts are small, and a budget of real time needs the real clock"
 )]
