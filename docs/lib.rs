@@ -29,6 +29,8 @@ pages! {
     operations "src/operations.md"
     protocols "src/protocols.md"
     benchmarks "src/benchmarks.md"
+    groups "src/groups/groups.md"
+    groups_operations "src/groups/operations.md"
     consensus "src/groups/consensus.md"
     bonds "src/groups/bonds.md"
     decisions "src/decisions.md"

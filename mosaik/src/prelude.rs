@@ -9,7 +9,7 @@ pub use serde::{de::Deserialize, ser::Serialize};
 
 pub use crate::{
     App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
-    builtin,
+    builtin::{self, InMemory, NoOp},
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
     streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, GapReason, OnLag, Producer},

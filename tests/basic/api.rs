@@ -155,3 +155,90 @@ fn peer_ids_print_as_documented() {
     assert_eq!(id.to_string().parse::<PeerId>().ok(), Some(id));
     assert!(format!("{id:?}").len() < 16 && id.to_string().len() == 64);
 }
+
+#[derive(Default, Serialize, Deserialize)]
+struct Counter(i64);
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Increment(i64);
+
+impl StateMachine for Counter {
+    type Command = Increment;
+    type Output = i64;
+    type Query = ();
+    type QueryResult = i64;
+    const NAME: &'static str = "counter";
+
+    fn apply(&mut self, Increment(by): Increment, _: &ApplyContext) -> i64 {
+        self.0 += by;
+        self.0
+    }
+
+    fn query(&self, (): ()) -> i64 {
+        self.0
+    }
+
+    fn snapshots() -> Snapshots<Self> {
+        Snapshots::serde()
+    }
+}
+
+async fn join(network: &Network, group_key: GroupKey) -> anyhow::Result<Group<Counter>> {
+    let counter = Counter::default();
+    let group = network
+        .groups()
+        .with_key(group_key)
+        .with_state_machine(counter)
+        .with_storage(InMemory::default())
+        .with_size(3)
+        .with_role(MemberRole::Voter)
+        .join()
+        .await?;
+    Ok(group)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_example() -> anyhow::Result<()> {
+    let (network_id, group_key) = (NetworkId::random(), GroupKey::random());
+    let (mut networks, mut groups) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let network = Network::new(network_id).await?;
+        groups.push(join(&network, group_key.clone()).await?);
+        networks.push(network);
+    }
+    for group in &groups {
+        timeout(DEADLINE, group.when().leader_elected()).await?;
+        timeout(DEADLINE, group.when().is_online()).await?;
+    }
+    timeout(DEADLINE, groups[0].when().bonds().minimum_of(2)).await?;
+    timeout(DEADLINE, groups[0].when().has_quorum()).await?;
+    let (leader, follower) = if groups[0].is_leader() { (&groups[0], &groups[1]) } else { (&groups[1], &groups[0]) };
+
+    let out = leader.execute(Increment(5), Consistency::Strong).await?;
+    assert_eq!(out, 5);
+    let outs = follower.execute_many([Increment(1), Increment(2)], Consistency::Weak).await?;
+    assert_eq!(outs, [6, 8]);
+    let fed = follower.feed(Increment(2)).await?;
+    assert_eq!(fed.await?, 10);
+    let answer = follower.query((), Consistency::Strong).await?;
+    assert_eq!(*answer, 10);
+    let index = answer.at();
+    assert!(follower.committed() >= index && follower.log_position() >= follower.committed());
+    assert_eq!(*leader.query_at_least((), index).await?, 10);
+    timeout(DEADLINE, leader.when().committed().reaches(index)).await?;
+    assert!(groups.iter().any(Group::is_leader) && leader.leader() == follower.leader());
+    assert_eq!((leader.members().len(), leader.bonds().len()), (3, 2));
+    assert_eq!(format!("{group_key:?}"), "GroupKey(hidden)");
+
+    is_error::<CallError>();
+    is_send_future(&leader.execute(Increment(1), Consistency::Weak));
+    is_send_future(&leader.query((), Consistency::Strong));
+    is_send_future(&leader.feed(Increment(1)));
+    is_send_future(&leader.when().leader_changed());
+    for network in networks {
+        let tasks = network.task_probe();
+        network.shutdown().await;
+        assert_eq!(tasks.count(), 0, "{:?}", tasks.names());
+    }
+    Ok(())
+}

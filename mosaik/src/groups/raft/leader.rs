@@ -203,8 +203,11 @@ impl Raft {
         }
         let (term, wall) = (self.hard.term, self.now.wall);
         let mut entries = Vec::with_capacity(proposals.len());
+        // Nothing is taken after what was refused: a client relies on the order of its commands.
+        let mut full = false;
         for Proposal { id, payload } in proposals.into_iter().filter(|it| it.payload.is_user()) {
-            if !self.takes(payload.size()) {
+            full = full || !self.takes(payload.size());
+            if full {
                 self.outbox.put(Output::Refused { id, why: Refusal::Busy });
                 continue;
             }

@@ -4,7 +4,7 @@
 //! Commands of one session enter the log in the order of their numbers: a batch that does not follow what this leadership
 //! has appended of the session is refused, and its client begins again from its lowest unsettled command.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::wire::{Batch, Done, No, REPLY_BYTES, Ran, Reply};
 use crate::groups::raft::{Command, Payload, Proposal, Refusal, SessionId};
@@ -39,6 +39,8 @@ struct Proposed<R> {
     session: SessionId,
     sequences: Vec<u64>,
     hasty: bool,
+    /// Its part of the proposals of the step; what is missing was in the log already.
+    proposals: Range<usize>,
 }
 
 /// What is to be said to whom.
@@ -47,6 +49,8 @@ pub(super) enum Say<R> {
     Remote(R, Reply),
     Queued(u64),
     Refused(u64, No),
+    /// Some of it may be in the log.
+    Lost(u64),
 }
 
 #[derive(Debug)]
@@ -58,6 +62,8 @@ pub(super) struct Desk<R> {
     calls: BTreeMap<u64, Call<R>>,
     next_call: u64,
     proposals: Vec<Proposal>,
+    /// Which commands the proposals of this step are; openings are none.
+    proposing: Vec<Option<(SessionId, u64)>>,
     proposed: Vec<Proposed<R>>,
 }
 
@@ -69,6 +75,7 @@ impl<R> Desk<R> {
             calls: BTreeMap::new(),
             next_call: 0,
             proposals: Vec::new(),
+            proposing: Vec::new(),
             proposed: Vec::new(),
         }
     }
@@ -88,7 +95,9 @@ impl<R> Desk<R> {
         if let Some(no) = no {
             return Some(refuse(caller, no));
         }
+        let first = self.proposals.len();
         if batch.open {
+            self.proposing.push(None);
             self.propose(Payload::Open(batch.session));
         }
         let session = batch.session;
@@ -98,6 +107,7 @@ impl<R> Desk<R> {
                 continue;
             }
             self.waiting.insert((session, command.sequence), Vec::new());
+            self.proposing.push(Some((session, command.sequence)));
             self.propose(Payload::Command(Command {
                 session,
                 sequence: command.sequence,
@@ -113,7 +123,13 @@ impl<R> Desk<R> {
             let last = self.last.entry(session).or_insert(0);
             *last = newest.max(*last);
         }
-        self.proposed.push(Proposed { caller, session, sequences, hasty: batch.hasty });
+        self.proposed.push(Proposed {
+            caller,
+            session,
+            sequences,
+            hasty: batch.hasty,
+            proposals: first..self.proposals.len(),
+        });
         None
     }
 
@@ -131,23 +147,33 @@ impl<R> Desk<R> {
         self.proposed.is_empty()
     }
 
-    /// The core has appended everything that it was given, or refused all of it.
-    pub fn decided(&mut self, refused: Option<Refusal>) -> Vec<Say<R>> {
-        let proposed = std::mem::take(&mut self.proposed);
-        if let Some(why) = refused {
-            let no = if matches!(why, Refusal::Busy) { No::Busy } else { No::NotLeader };
-            for batch in &proposed {
-                self.last.remove(&batch.session);
-                for sequence in &batch.sequences {
-                    // What others wait for was appended earlier.
-                    if self.waiting.get(&(batch.session, *sequence)).is_some_and(Vec::is_empty) {
-                        self.waiting.remove(&(batch.session, *sequence));
-                    }
-                }
-            }
-            return proposed.into_iter().map(|batch| refuse(batch.caller, no)).collect();
+    /// The core has appended everything that it was given, or what came before the first that it refused.
+    pub fn decided(&mut self, refused: Option<(u64, Refusal)>) -> Vec<Say<R>> {
+        let (proposed, proposing) = (std::mem::take(&mut self.proposed), std::mem::take(&mut self.proposing));
+        let Some((first, why)) = refused else {
+            return proposed.into_iter().filter_map(|batch| self.appended(batch)).collect();
+        };
+        let taken = usize::try_from(first).unwrap_or(usize::MAX).min(proposing.len());
+        for command in proposing[taken..].iter().flatten() {
+            self.waiting.remove(command);
         }
-        proposed.into_iter().filter_map(|batch| self.appended(batch)).collect()
+        let no = if matches!(why, Refusal::Busy) { No::Busy } else { No::NotLeader };
+        let mut says = Vec::new();
+        for batch in proposed {
+            if batch.proposals.end <= taken {
+                says.extend(self.appended(batch));
+                continue;
+            }
+            // Its client begins again with what is not settled.
+            self.last.remove(&batch.session);
+            match batch.caller {
+                // Part of it is in the log: silence, which the other side takes for a loss.
+                Caller::Remote(reply) if batch.proposals.start < taken => drop(reply),
+                Caller::Local(flight) if batch.proposals.start < taken => says.push(Say::Lost(flight)),
+                caller => says.push(refuse(caller, no)),
+            }
+        }
+        says
     }
 
     fn appended(&mut self, batch: Proposed<R>) -> Option<Say<R>> {

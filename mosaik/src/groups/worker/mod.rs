@@ -108,8 +108,8 @@ struct Worker {
     /// Whether leadership, term and cluster are still those that the desk and the bonds know.
     led: Option<u64>,
     cluster: Option<ClusterId>,
-    /// The core refused the proposals of this step.
-    refused: Option<Refusal>,
+    /// The first proposal of this step that the core refused, with all after it.
+    refused: Option<(u64, Refusal)>,
     wiping: bool,
     /// Forget everything at the end: the member has left.
     wipe_on_end: bool,
@@ -377,6 +377,7 @@ impl Worker {
         match say {
             Say::Remote(reply, text) => reply.send(encode(&text)),
             Say::Queued(flight) => self.client.queued(flight),
+            Say::Lost(flight) => self.client.lost(flight, RETRY, Instant::now()),
             Say::Refused(flight, no) => self.client.refused(flight, no, RETRY, Instant::now()),
         }
     }

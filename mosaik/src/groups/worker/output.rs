@@ -80,7 +80,7 @@ impl Worker {
             Output::ReadReady { id, index } => self.reads.ready(id, index),
             Output::ReadFailed { id } => self.reads.failed(id, tokio::time::Instant::now()),
             Output::Queued { .. } => {}
-            Output::Refused { why, .. } => self.refused = Some(why),
+            Output::Refused { id, why } => _ = self.refused.get_or_insert((id, why)),
             Output::Wipe { .. } => self.wiping = true,
             Output::Halted(halt) => {
                 tracing::warn!(group = ?self.board.group(), ?halt, "the local member has stopped for good");
