@@ -1,5 +1,6 @@
 //! Random scenarios on the whole stack: every seed draws its own faults, clients write and read registers at all members,
-//! and what they saw must be linearizable. `GROUPS_SEED=n` runs one seed, `GROUPS_SECONDS=n` as many as fit.
+//! and what they saw must be linearizable. `GROUPS_SEED=n` runs one seed, `GROUPS_SEEDS=n` so many,
+//! `GROUPS_SECONDS=n` as many as fit.
 
 use std::{
     cell::RefCell,
@@ -273,7 +274,8 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn swarm() {
-    let (first, count) = number("GROUPS_SEED").map_or((number("GROUPS_FROM").unwrap_or(1), USUAL), |seed| (seed, 1));
+    let count = number("GROUPS_SEEDS").unwrap_or(USUAL);
+    let (first, count) = number("GROUPS_SEED").map_or((number("GROUPS_FROM").unwrap_or(1), count), |seed| (seed, 1));
     let seconds = number("GROUPS_SECONDS").map(Duration::from_secs);
     let began = std::time::Instant::now();
     let (mut seed, mut acknowledged) = (first, 0);
