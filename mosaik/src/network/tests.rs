@@ -117,23 +117,14 @@ async fn a_newer_address_supersedes_a_stale_one() {
     let _seen = serve_echo(b.node());
     let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
     let stale = EndpointAddr::from(b.local().addr().id).with_ip_addr(deaf.local_addr().expect("bound"));
-    let first = tokio::spawn({
-        let (node, stale) = (a.node().clone(), stale.clone());
-        async move { node.open::<Echo>(&stale).await }
-    });
-    soon(async {
-        // The dial is under way when its first packet is there.
-        let (mut buffer, deaf) = (
-            [0; 1],
-            tokio::net::UdpSocket::from_std({
-                deaf.set_nonblocking(true).expect("a socket");
-                deaf
-            })
-            .expect("a socket"),
-        );
-        deaf.recv_from(&mut buffer).await.expect("a packet");
-    })
-    .await;
-    soon(a.node().open::<Echo>(&b.local().addr())).await.expect("opens");
-    soon(first).await.expect("no panic").expect("the stale dial did not decide");
+    deaf.set_nonblocking(true).expect("a socket");
+    let deaf = tokio::net::UdpSocket::from_std(deaf).expect("a socket");
+    let second = async {
+        // The first dial is under way when its first packet is there.
+        deaf.recv_from(&mut [0; 1]).await.expect("a packet");
+        a.node().open::<Echo>(&b.local().addr()).await
+    };
+    let (first, second) = soon(async { tokio::join!(a.node().open::<Echo>(&stale), second) }).await;
+    second.expect("opens");
+    first.expect("the stale dial did not decide");
 }

@@ -92,8 +92,8 @@ pub(super) struct Made {
 }
 
 impl Bond {
-    pub(super) fn new(made: Made, group: &CancellationToken) -> Arc<Self> {
-        let Made { peer, member, me, id, session, dialled, dial } = made;
+    pub(super) fn new(made: &Made, group: &CancellationToken) -> Arc<Self> {
+        let Made { peer, member, me, id, session, dialled, dial } = *made;
         Arc::new(Self {
             peer,
             member,

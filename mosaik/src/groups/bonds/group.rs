@@ -220,7 +220,7 @@ impl Group {
             dialled: dial.is_some(),
             dial: dial.unwrap_or(proven.hello.dial),
         };
-        let bond = Bond::new(made, &self.cancel);
+        let bond = Bond::new(&made, &self.cancel);
         let mut mesh = self.mesh();
         let former = mesh.admit(&bond, proven.hello.gave_up).map_err(Failed::from)?;
         self.publish(&mesh);

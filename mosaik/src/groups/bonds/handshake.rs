@@ -195,6 +195,7 @@ pub(super) struct Proven {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lives for a moment, once per message of a handshake")]
 pub(super) enum Step {
     /// Send it and go on.
     Send(Message),

@@ -70,7 +70,8 @@ fn two_members_of_one_group_agree_on_who_they_are() {
 
 #[test]
 fn terms_that_differ_are_named_at_both_ends() {
-    let cases: [(&str, fn(&mut Terms)); 3] = [
+    type Change = fn(&mut Terms);
+    let cases: [(&str, Change); 3] = [
         ("size", |terms| terms.size = 5),
         ("machine version", |terms| terms.version = 2),
         ("consensus settings", |terms| terms.settings = [1; 32]),

@@ -33,7 +33,7 @@ struct Spec {
 fn bond(local: PeerId, other: PeerId, spec: &Spec) -> Arc<Bond> {
     let Spec { id, session, dialled, dial, incarnation } = *spec;
     let (member, me) = (member(other, incarnation), member(local, 1));
-    Bond::new(Made { peer: other, member, me, id, session, dialled, dial }, &CancellationToken::new())
+    Bond::new(&Made { peer: other, member, me, id, session, dialled, dial }, &CancellationToken::new())
 }
 
 const FIRST: Spec = Spec { id: 1, session: 7, dialled: true, dial: 1, incarnation: 1 };
