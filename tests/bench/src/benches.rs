@@ -25,6 +25,8 @@ pub enum Bench {
     Topology,
     /// Two ready nodes, again and again.
     Subscribe,
+    /// Replicated state machines of 3 and 5 members.
+    Groups,
 }
 
 /// How much of each.
@@ -92,6 +94,15 @@ pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
                 contenders: vec![Who::Ours, Who::Peer],
             })
             .collect(),
+        Bench::Groups => [3, 5]
+            .into_iter()
+            .map(|members| Plan {
+                name: format!("group of {members}"),
+                work: Work::Group { members, seconds: seconds / 2.0 },
+                shown: group(),
+                contenders: vec![Who::Ours, Who::Peer],
+            })
+            .collect(),
         Bench::Subscribe => vec![Plan {
             name: format!("two ready nodes subscribe, {} times per run", effort.tries),
             work: Work::Subscribe { tries: effort.tries, limit: 10.0 },
@@ -103,6 +114,29 @@ pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
             contenders: vec![Who::Ours, Who::Peer],
         }],
     }
+}
+
+/// What is shown of a group: commands and queries at its leader and at a follower.
+fn group() -> Vec<Shown> {
+    const RATE: f64 = 1e3;
+    let us = |figure, unit| Shown { figure, unit, digits: 0, scale: 1.0 };
+    let rate = |figure, unit| Shown { figure, unit, digits: 1, scale: RATE };
+    vec![
+        Shown { figure: "online", unit: "s until all are online", digits: 2, scale: 1.0 },
+        us("leader execute p50", "us, execute at the leader, p50"),
+        us("leader execute p99", "us, execute at the leader, p99"),
+        us("follower execute p50", "us, execute at a follower, p50"),
+        us("follower execute p99", "us, execute at a follower, p99"),
+        rate("leader 64", "k commands/s, 64 in flight at the leader"),
+        rate("follower 64", "k commands/s, 64 in flight at a follower"),
+        rate("leader 512", "k commands/s, 512 in flight at the leader"),
+        rate("follower 512", "k commands/s, 512 in flight at a follower"),
+        rate("leader batches", "k commands/s, 4 batches of 1,000 in flight at the leader"),
+        us("leader strong p50", "us, strong query at the leader, p50"),
+        us("follower strong p50", "us, strong query at a follower, p50"),
+        Shown { figure: "follower weak p50", unit: "us, weak query, p50", digits: 2, scale: 1.0 },
+        MEMORY,
+    ]
 }
 
 /// Runs the contenders in turn, round by round. A contender that keeps failing is left out of the rest of its bench.

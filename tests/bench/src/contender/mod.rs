@@ -1,7 +1,9 @@
 //! The contenders behind common traits, so that every one runs the very same load.
 
 pub mod ours;
+mod ours_group;
 pub mod peer;
+mod peer_group;
 pub mod raw;
 
 use std::{any::Any, time::Duration};
@@ -97,4 +99,16 @@ pub async fn connect<F: Framework>(receivers: usize) -> Result<Session<F::Sender
 /// A network of its own for each run.
 pub fn network_name() -> String {
     format!("bench-{}-{:?}", std::process::id(), std::time::SystemTime::now())
+}
+
+/// A framework with replicated state machines: a counter, in memory, in default settings.
+pub trait Replicated: Send + 'static {
+    type Member: Clone + Send + Sync + 'static;
+
+    /// So many members of one group in this process, all online and with one leader.
+    fn members(count: usize) -> impl Future<Output = Result<Vec<Self::Member>>> + Send;
+    fn is_leader(member: &Self::Member) -> bool;
+    /// Resolves when all are committed and seen by this member.
+    fn execute(member: &Self::Member, commands: Vec<u32>) -> impl Future<Output = Result<()>> + Send;
+    fn query(member: &Self::Member, strong: bool) -> impl Future<Output = Result<i64>> + Send;
 }

@@ -1,5 +1,6 @@
 //! The loads. Each runs in a process of its own, so that its memory is its own, and gives back named figures.
 
+mod group;
 mod latency;
 mod memory;
 mod stream;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::contender::{Contender, Framework, ours::Ours, peer::Peer, raw::Raw};
+use crate::contender::{Contender, Framework, Replicated, ours::Ours, peer::Peer, raw::Raw};
 
 /// What a run measured, by the name of the figure.
 pub type Figures = BTreeMap<String, f64>;
@@ -34,6 +35,8 @@ pub enum Work {
     Latency { items: usize },
     /// From nothing to `nodes` nodes that all know each other and a stream that reaches all.
     Topology { nodes: usize },
+    /// A group of so many members: everything about it, each throughput for so long.
+    Group { members: usize, seconds: f64 },
     /// Pairs of ready nodes, one after the other: from `produce` and `consume` to the first item.
     Subscribe { tries: usize, limit: f64 },
 }
@@ -49,11 +52,12 @@ pub async fn run(who: Who, work: &Work) -> Result<Figures> {
     }
 }
 
-async fn framework<F: Contender + Framework>(work: &Work) -> Result<Figures> {
+async fn framework<F: Contender + Framework + Replicated>(work: &Work) -> Result<Figures> {
     match work {
         Work::Stream { size, receivers, seconds } => stream::run::<F>(*size, *receivers, *seconds).await,
         Work::Latency { items } => latency::run::<F>(*items).await,
         Work::Topology { nodes } => topology::run::<F>(*nodes).await,
+        Work::Group { members, seconds } => group::run::<F>(*members, *seconds).await,
         Work::Subscribe { tries, limit } => subscribe::run::<F>(*tries, *limit).await,
     }
 }
