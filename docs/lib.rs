@@ -31,6 +31,7 @@ pages! {
     benchmarks "src/benchmarks.md"
     groups "src/groups/groups.md"
     groups_operations "src/groups/operations.md"
+    machines "src/groups/machines.md"
     consensus "src/groups/consensus.md"
     bonds "src/groups/bonds.md"
     decisions "src/decisions.md"

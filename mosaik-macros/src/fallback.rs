@@ -34,9 +34,31 @@ pub(crate) fn node(node: &model::Node) -> TokenStream {
             const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
                 name: #name, ty: "", doc: "", tags: &[], args: &[], endpoints: &[],
             };
-            fn open(
+            async fn open(
                 _: &mut #runtime::node::Setup<'_>,
             ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
+                ::core::unreachable!()
+            }
+        },
+    )
+}
+
+pub(crate) fn group(group: &model::Group) -> TokenStream {
+    let runtime = &group.runtime;
+    let name = group.ident.to_string();
+    inert(
+        &group.ident,
+        &group.generics,
+        &quote!(#runtime::node::GroupType),
+        &quote!(::core::marker::Send + 'static),
+        &quote! {
+            const GROUP: #runtime::node::GroupDecl = #runtime::node::GroupDecl {
+                name: #name, ty: "", doc: "", key: #runtime::node::KeyDecl::Value, size: ::core::option::Option::None,
+            };
+            fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {
+                ::core::unreachable!()
+            }
+            fn initial() -> Self {
                 ::core::unreachable!()
             }
         },

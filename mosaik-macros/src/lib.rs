@@ -176,10 +176,165 @@ pub fn handlers(attribute: TokenStream, item: TokenStream) -> TokenStream {
     }
     let errors = diag.finish();
     let generated = handlers.filter(|each| each.generics.params.is_empty()).map(|each| expand::handlers(&each));
-    let misspelt = parse::misspelt_helpers(item.clone());
+    let misspelt = parse::misspelt_helpers(item.clone(), tokens::METHOD_HELPERS);
     let is_helper = |name: &str| tokens::METHOD_HELPERS.contains(&name) || misspelt.iter().any(|word| word == name);
     let item = tokens::without_helpers(item, &is_helper);
     quote!(#errors #item #generated).into()
+}
+
+/// Declares a group: a state machine that several nodes keep equal, and how they find and know each other. Goes on the
+/// machine's struct; `#[mosaik::state_machine]` on its impl says what it does.
+///
+/// * `key = env("LEDGER_KEY")`: the secret that the members share, here from an environment variable;
+///   `key = secret("..")` makes it from a text, and any other expression is a `GroupKey`. Required.
+/// * `name = "ledger"`: the machine's name, with the key the group's identity; by default the type's identifier.
+/// * `size = 3`: how many members must agree before the group exists. Without it a lone member founds it, and others
+///   join.
+/// * `initial = expression`: the machine that a member begins with, the same for all; by default `Default::default()`.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// A `HashMap` or `HashSet` among the fields is an error, because its order differs from member to member;
+/// `#[mosaik(nondeterministic = "why it does no harm")]` on the field excuses it. A machine that is `Serialize` and
+/// `Deserialize` has snapshots, so its log does not grow for ever; one that is `Clone` as well encodes them beside the
+/// applying of further commands. See [`state_machine`](macro@state_machine) for an example.
+#[proc_macro_attribute]
+pub fn group(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let group = parse::group(attribute.into(), item.clone(), &diag);
+    if let Some(group) = &group {
+        check::group(group, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let generated = match group {
+        None => proc_macro2::TokenStream::new(),
+        Some(group) if broken => fallback::group(&group),
+        Some(group) => expand::group(&group),
+    };
+    let item = tokens::without_field_helpers(item);
+    quote!(#errors #item #generated).into()
+}
+
+/// Makes the methods of a machine's inherent impl its commands and queries.
+///
+/// * `#[command] fn f(&mut self, ..) -> T`: changes the machine, at every member, in one order. It may take
+///   `ctx: &ApplyContext` beside its arguments, for the agreed time and the agreed seed of randomness.
+/// * `#[query] fn f(&self, ..) -> T`: looks at it, at one member.
+/// * `version = 1`: members of different versions refuse each other, so raise it when what a command does changes; by
+///   default 0. A change of commands, their arguments or results is noticed without it.
+/// * `snapshots = expression`: a `Snapshots<Self>`; by default serde's, if the machine has them.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// Arguments and results are serde types. An argument `&str`, `&[T]` or `&T` is stored owned and lent to the method. A
+/// role's field `ledger: Replica<Ledger>` then has one `async` method per command, and for each query one method whose
+/// result asks with `.strong().await` or `.weak().await`. The types `LedgerCommand`, `LedgerOutput`, `LedgerQuery`,
+/// `LedgerAnswer` and `LedgerClient` are generated beside the impl.
+///
+/// A command that reads the clock, randomness or the environment is an error: it would differ from member to member.
+/// `#[mosaik(nondeterministic = "why it does no harm")]` on the command excuses it.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use mosaik::prelude::*;
+///
+/// #[derive(Default, Clone, Serialize, Deserialize)]
+/// #[mosaik::group(name = "ledger", key = env("LEDGER_KEY"), size = 3)]
+/// pub struct Ledger {
+///     balances: BTreeMap<String, u64>,
+/// }
+///
+/// #[mosaik::state_machine(version = 1)]
+/// impl Ledger {
+///     /// Returns the new balance.
+///     #[command]
+///     fn deposit(&mut self, account: String, amount: u64) -> u64 {
+///         let balance = self.balances.entry(account).or_default();
+///         *balance = balance.saturating_add(amount);
+///         *balance
+///     }
+///
+///     #[query]
+///     fn balance(&self, account: &str) -> u64 {
+///         self.balances.get(account).copied().unwrap_or_default()
+///     }
+/// }
+///
+/// # async fn example(ledger: Replica<Ledger>) -> Result<(), Box<dyn std::error::Error>> {
+/// let balance = ledger.deposit("alice".into(), 5).await?;
+/// assert!(ledger.balance("alice").strong().await? >= balance);
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_attribute]
+pub fn state_machine(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let mut machine = parse::machine(attribute.into(), item.clone(), &diag);
+    if let Some(machine) = &mut machine {
+        check::machine(machine, &diag);
+    }
+    let errors = diag.finish();
+    let generated = machine.filter(|each| each.generics.params.is_empty()).map(|each| expand::machine(&each));
+    let misspelt = parse::misspelt_helpers(item.clone(), tokens::MACHINE_HELPERS);
+    let is_helper = |name: &str| tokens::MACHINE_HELPERS.contains(&name) || misspelt.iter().any(|word| word == name);
+    let item = tokens::without_helpers(item, &is_helper);
+    quote!(#errors #item #generated).into()
+}
+
+/// Makes a struct with `#[mosaik::group]` a state machine whose commands are a type of its own, usually an enum.
+///
+/// `#[state_machine(..)]` says which types they are, and the inherent methods `on_command` and `on_query` what they do:
+///
+/// * `command = Command`: what changes the machine. Required; `fn on_command(&mut self, Command, &ApplyContext) -> Output`.
+/// * `output = Output`: what a command gives back; by default `()`.
+/// * `query = Query, answer = Answer`: what is asked and what is answered; `fn on_query(&self, Query) -> Answer`.
+/// * `version`, `snapshots`, `crate`: as for [`state_machine`](macro@state_machine).
+///
+/// A `Replica` of it has the methods `execute(command)` and `query(query)`.
+///
+/// ```
+/// use mosaik::prelude::*;
+///
+/// #[derive(Serialize, Deserialize)]
+/// pub enum Step {
+///     Up(u32),
+///     Down,
+/// }
+///
+/// #[derive(Default, Clone, Serialize, Deserialize, StateMachine)]
+/// #[state_machine(command = Step, output = u32, query = (), answer = u32)]
+/// #[mosaik::group(name = "stairs", key = env("STAIRS_KEY"))]
+/// pub struct Stairs(u32);
+///
+/// impl Stairs {
+///     fn on_command(&mut self, step: Step, _ctx: &ApplyContext) -> u32 {
+///         self.0 = match step {
+///             Step::Up(by) => self.0.saturating_add(by),
+///             Step::Down => self.0.saturating_sub(1),
+///         };
+///         self.0
+///     }
+///
+///     fn on_query(&self, (): ()) -> u32 {
+///         self.0
+///     }
+/// }
+///
+/// # async fn example(stairs: Replica<Stairs>) -> Result<(), Box<dyn std::error::Error>> {
+/// let height = stairs.execute(Step::Up(3)).await?;
+/// assert!(stairs.query(()).strong().await? >= height);
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_derive(StateMachine, attributes(state_machine, mosaik))]
+pub fn derive_state_machine(item: TokenStream) -> TokenStream {
+    let diag = Diag::new();
+    let mut derived = parse::derived(item.into(), &diag);
+    if let Some(derived) = &mut derived {
+        check::derived(derived, &diag);
+    }
+    let errors = diag.finish();
+    let expansion = derived.filter(|each| each.generics.params.is_empty()).map(|each| expand::derived(&each));
+    quote!(#errors #expansion).into()
 }
 
 /// Declares an app: its name and its roles, on a unit struct. `main()` is then its whole command line, and

@@ -1,16 +1,29 @@
 //! Works on token trees where a syntax tree would lose what the user wrote: takes our helper attributes out of an item
 //! and leaves every other token as it is, prints types in one canonical spelling. Used by all stages; knows no rule.
 
-use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Spacing, Span, TokenStream, TokenTree};
 
 /// Helper attributes inside a `#[mosaik::node]` struct.
 pub(crate) const FIELD_HELPERS: &[&str] = &["mosaik"];
 /// Helper attributes inside a `#[mosaik::handlers]` impl.
 pub(crate) const METHOD_HELPERS: &[&str] = &["on", "every", "start", "stop"];
+/// Helper attributes inside a `#[mosaik::state_machine]` impl.
+pub(crate) const MACHINE_HELPERS: &[&str] = &["command", "query", "mosaik"];
 
 /// The item without the helper attributes on its members. Bodies of members are never looked into.
 pub(crate) fn without_helpers(item: TokenStream, is_helper: &dyn Fn(&str) -> bool) -> TokenStream {
     map_members(item, &|members| strip(members, is_helper))
+}
+
+/// A struct or an enum without the helper attributes on its fields, whatever kind of fields they are.
+pub(crate) fn without_field_helpers(item: TokenStream) -> TokenStream {
+    let trees = strip(item, &|name| FIELD_HELPERS.contains(&name)).into_iter().map(|tree| match &tree {
+        TokenTree::Group(group) if matches!(group.delimiter(), Delimiter::Brace | Delimiter::Parenthesis) => {
+            regroup(group, without_field_helpers(group.stream()))
+        }
+        _ => tree,
+    });
+    trees.collect()
 }
 
 /// The item with every `fn` body emptied, so that unfinished code inside a body cannot keep the rest from being
@@ -55,6 +68,9 @@ fn attribute_name(tree: &TokenTree) -> Option<String> {
     let mut trees = group.stream().into_iter();
     match (trees.next(), trees.next()) {
         (Some(TokenTree::Ident(name)), None | Some(TokenTree::Group(_))) => Some(name.to_string()),
+        (Some(TokenTree::Ident(name)), Some(TokenTree::Punct(equals))) if equals.as_char() == '=' => {
+            Some(name.to_string())
+        }
         _ => None,
     }
 }
@@ -75,6 +91,37 @@ fn empty_bodies(members: TokenStream) -> TokenStream {
             _ => tree,
         })
         .collect()
+}
+
+/// The bodies of an item's functions, each with the function's name.
+pub(crate) fn bodies(item: TokenStream) -> Vec<(Ident, TokenStream)> {
+    let Some(TokenTree::Group(group)) = item.into_iter().last() else { return Vec::new() };
+    let mut bodies = Vec::new();
+    let (mut name, mut after_fn) = (None, false);
+    for tree in group.stream() {
+        match tree {
+            TokenTree::Ident(word) if after_fn => {
+                name = Some(word);
+                after_fn = false;
+            }
+            TokenTree::Ident(word) => after_fn = word == "fn",
+            TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
+                bodies.extend(name.take().map(|name| (name, group.stream())));
+            }
+            _ => after_fn = false,
+        }
+    }
+    bodies
+}
+
+/// The tokens moved to where an error about what follows them should be shown: an expression is marked from its first
+/// token on.
+pub(crate) fn at(tokens: TokenStream, span: Span) -> TokenStream {
+    let moved = tokens.into_iter().map(|mut tree| {
+        tree.set_span(span);
+        tree
+    });
+    moved.collect()
 }
 
 fn regroup(group: &Group, stream: TokenStream) -> TokenTree {
@@ -160,6 +207,13 @@ mod tests {
         let item = quote! { impl A { const C: u8 = { 1 }; fn f(&self) -> [u8; { 2 }] { self. } fn g() {} } };
         let want = quote! { impl A { const C: u8 = { 1 }; fn f(&self) -> [u8; { 2 }] {} fn g() {} } };
         assert_eq!(without_bodies(item).to_string(), want.to_string());
+    }
+
+    #[test]
+    fn bodies_are_found_by_name() {
+        let item = quote! { impl A { const F: fn() = { g }; fn f(&self) -> [u8; { 2 }] { 1 } fn g() { 2 } } };
+        let found: Vec<_> = bodies(item).into_iter().map(|(name, body)| format!("{name} {body}")).collect();
+        assert_eq!(found, ["f 1", "g 2"]);
     }
 
     #[test]

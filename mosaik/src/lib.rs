@@ -58,7 +58,7 @@ pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
 pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
 
-pub use mosaik_macros::{app, handlers, main, node, stream};
+pub use mosaik_macros::{app, group, handlers, main, node, state_machine, stream};
 pub use node::App;
 
 #[doc(hidden)]

@@ -4,7 +4,7 @@
 //! `Serialize` and `Deserialize`: the traits, and derives that work without a dependency on serde.
 
 pub use futures::{SinkExt, StreamExt};
-pub use mosaik_macros::{Deserialize, Serialize};
+pub use mosaik_macros::{Deserialize, Serialize, StateMachine};
 pub use serde::{de::Deserialize, ser::Serialize};
 
 pub use crate::{
@@ -12,5 +12,6 @@ pub use crate::{
     builtin::{self, InMemory, NoOp},
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
+    node::Replica,
     streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, GapReason, OnLag, Producer},
 };

@@ -28,9 +28,9 @@ fn two_nodes<F: Future<Output = ()>>(scenario: impl FnOnce(Network, Network) -> 
 }
 
 /// Starts a role as the generated main does.
-fn start<R: Handlers>(net: &Network, flags: &[&str]) -> RoleHandle {
+async fn start<R: Handlers>(net: &Network, flags: &[&str]) -> RoleHandle {
     let values = ArgValues::parse(&R::ROLE, flags).expect("the flags fit");
-    spawn(net, R::open(&mut Setup::new(net, &values)).expect("the role opens"))
+    spawn(net, R::open(&mut Setup::new(net, &values)).await.expect("the role opens"))
 }
 
 mod streams {
@@ -252,8 +252,9 @@ mod roles {
     #[test]
     fn direction_comes_from_the_type_also_through_an_alias() {
         let [endpoint] = Clock::ROLE.endpoints else { panic!("one endpoint") };
-        assert_eq!((endpoint.field, endpoint.direction), ("ticks", Direction::Produces));
-        assert_eq!(endpoint.stream, Tick::STREAM);
+        let (direction, stream) = endpoint.stream().expect("a stream");
+        assert_eq!((endpoint.field, direction, stream.name), ("ticks", Direction::Produces, "ticks"));
+        assert_eq!(*stream, Tick::STREAM);
     }
 
     #[test]
@@ -289,12 +290,12 @@ mod roles {
             let id = net.local().id();
             let flags = ["--label", "l", "--quiet", "--addr", "[::1]:5", "--peer", &id.to_string()];
             let values = ArgValues::parse(&Clock::ROLE, flags).expect("fits");
-            let clock = Clock::open(&mut Setup::new(&net, &values)).expect("opens");
+            let clock = Clock::open(&mut Setup::new(&net, &values)).await.expect("opens");
             assert_eq!((clock.first_tick, clock.label.as_deref(), clock.quiet), (42, Some("l"), true));
             assert_eq!((clock.addr.to_string(), clock.peer, clock.state), ("[::1]:5".into(), vec![id], "state".into()));
             let defaults = ArgValues::parse(&Clock::ROLE, ["--first-tick=7"; 1]).expect("fits");
             drop(clock.ticks);
-            let clock = Clock::open(&mut Setup::new(&net, &defaults)).expect("opens");
+            let clock = Clock::open(&mut Setup::new(&net, &defaults)).await.expect("opens");
             assert_eq!((clock.first_tick, clock.label, clock.quiet, clock.peer), (7, None, false, vec![]));
             assert_eq!(clock.addr.to_string(), "127.0.0.1:80");
             assert!(ArgValues::parse(&Clock::ROLE, ["--addr", "nowhere"]).is_err());
@@ -304,9 +305,9 @@ mod roles {
     #[test]
     fn a_second_producer_of_a_stream_is_refused_by_name() {
         two_nodes(|net, _| async move {
-            let _first = start::<Clock>(&net, &[]);
+            let _first = start::<Clock>(&net, &[]).await;
             let values = ArgValues::parse(&Clock::ROLE, [""; 0]).expect("fits");
-            let error = Clock::open(&mut Setup::new(&net, &values)).err();
+            let error = Clock::open(&mut Setup::new(&net, &values)).await.err();
             let error = error.map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains("`ticks`") && error.contains("\"ticks\""), "{error}");
         });
@@ -386,7 +387,7 @@ mod handlers {
         two_nodes(|a, b| async move {
             let (display, log) = Display::make(&b);
             let display = spawn(&b, display);
-            let clock = start::<Clock>(&a, &["--first-tick", "0"]);
+            let clock = start::<Clock>(&a, &["--first-tick", "0"]).await;
             assert!(eventually(SOON, || display.status().panics >= 2 && display.status().errors >= 2).await);
             display.stop().await.expect("stops");
             clock.stop().await.expect("stops");
@@ -406,7 +407,7 @@ mod handlers {
     #[test]
     fn what_is_emitted_to_nobody_is_dropped_and_counted() {
         two_nodes(|a, b| async move {
-            let clock = start::<Clock>(&a, &[]);
+            let clock = start::<Clock>(&a, &[]).await;
             assert!(eventually(SOON, || clock.status().dropped >= 3).await);
             assert_eq!(clock.status().emitted, 0);
             let mut ticks = Tick::consumer(&b).build();
@@ -445,7 +446,7 @@ mod handlers {
     fn what_a_handler_returns_decides_what_is_emitted() {
         two_nodes(|a, b| async move {
             let mut ticks = Tick::consumer(&b).build();
-            let picky = start::<Picky>(&a, &[]);
+            let picky = start::<Picky>(&a, &[]).await;
             let first = ticks.recv().await.expect("a tick").at;
             assert_eq!(ticks.recv().await.map(|tick| tick.at), Some(first + 4));
             let status = picky.status();
@@ -476,7 +477,8 @@ mod handlers {
     #[test]
     fn a_handler_can_send_on_the_role_s_own_producers() {
         two_nodes(|a, b| async move {
-            let (_clock, _doubler) = (start::<Clock>(&a, &["--first-tick", "0"]), start::<Doubler>(&b, &[]));
+            let (_clock, _doubler) =
+                (start::<Clock>(&a, &["--first-tick", "0"]).await, start::<Doubler>(&b, &[]).await);
             let mut doubles = Double::consumer(&a).build();
             let Double(first) = doubles.recv().await.expect("a double");
             assert_eq!(doubles.recv().await, Some(Double(first + 2)));
@@ -509,7 +511,7 @@ mod handlers {
     fn a_role_whose_start_fails_does_not_run() {
         two_nodes(|net, _| async move {
             for (flags, why) in [(&[][..], "no disk"), (&["--panics"], "a bad day")] {
-                let error = start::<Failing>(&net, flags).ended().await.expect_err("did not start").to_string();
+                let error = start::<Failing>(&net, flags).await.ended().await.expect_err("did not start").to_string();
                 assert!(error.contains("`begin`") && error.contains(why), "{error}");
             }
         });

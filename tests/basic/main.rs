@@ -9,6 +9,7 @@ mod declarative;
 mod discovery;
 mod hostile;
 mod layering;
+mod machines;
 mod processes;
 mod sim;
 mod streams;

@@ -2,13 +2,18 @@
 //! nothing. Rules that need the types themselves are trait bounds and constants in the runtime crate.
 
 mod app;
+mod determinism;
+mod group;
 mod handlers;
+mod machine;
 mod main;
 mod node;
 mod stream;
 
 pub(crate) use app::app;
+pub(crate) use group::group;
 pub(crate) use handlers::handlers;
+pub(crate) use machine::{derived, machine};
 pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use stream::stream;

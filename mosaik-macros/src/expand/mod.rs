@@ -3,13 +3,20 @@
 //! its meaning.
 
 mod app;
+mod client;
+mod derived;
+mod group;
 mod handlers;
+mod machine;
 mod main;
 mod node;
 mod stream;
 
 pub(crate) use app::app;
+pub(crate) use derived::derived;
+pub(crate) use group::group;
 pub(crate) use handlers::handlers;
+pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use stream::{stream, with_serde};
@@ -27,12 +34,7 @@ fn tags(runtime: &TokenStream, tags: &[Expr]) -> TokenStream {
     quote!(&[#(#tags),*])
 }
 
-/// The path moved to where an error about what follows it should be shown: an expression is marked from its first token
-/// on.
+/// The path moved to where an error about what follows it should be shown.
 fn at(path: &TokenStream, span: Span) -> TokenStream {
-    let moved = path.clone().into_iter().map(|mut tree| {
-        tree.set_span(span);
-        tree
-    });
-    moved.collect()
+    crate::tokens::at(path.clone(), span)
 }

@@ -1,7 +1,7 @@
 //! `#[mosaik::node]`: the role's declaration, and how each field gets its value.
 
-use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::{GenericArgument, PathArguments, Type, spanned::Spanned};
 
 use crate::{
@@ -15,9 +15,22 @@ pub(crate) fn node(node: &Node) -> TokenStream {
     let tags = super::tags(runtime, &node.tags);
     let args = node.fields.iter().filter_map(|field| argument(runtime, field));
     let endpoints = node.fields.iter().filter_map(|field| endpoint(runtime, field));
-    let values = node.fields.iter().map(|field| {
-        let (ident, value) = (&field.ident, value(runtime, field));
-        quote!(#ident: #value)
+    // Each value in a statement of its own: what it is computed from is gone before an endpoint is waited for.
+    let local = |index: usize| format_ident!("field{}", index, span = Span::mixed_site());
+    let values = node.fields.iter().enumerate().filter_map(|(index, field)| {
+        let (local, ty) = (local(index), &field.ty);
+        let value = (!matches!(field.source, Source::Endpoint)).then(|| value(runtime, field))?;
+        Some(quote!(let #local: #ty = #value;))
+    });
+    let fields = node.fields.iter().enumerate().map(|(index, field)| {
+        let (ident, local) = (&field.ident, local(index));
+        match field.source {
+            Source::Endpoint => {
+                let value = value(runtime, field);
+                quote!(#ident: #value)
+            }
+            _ => quote!(#ident: #local),
+        }
     });
     quote! {
         #[automatically_derived]
@@ -31,11 +44,12 @@ pub(crate) fn node(node: &Node) -> TokenStream {
                 endpoints: &[#(#endpoints),*],
             };
 
-            #[allow(unused_variables)]
-            fn open(
+            #[allow(unused_variables, clippy::unused_async, clippy::unused_async_trait_impl)]
+            async fn open(
                 setup: &mut #runtime::node::Setup<'_>,
             ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
-                ::core::result::Result::Ok(Self { #(#values),* })
+                #(#values)*
+                ::core::result::Result::Ok(Self { #(#fields),* })
             }
         }
     }
@@ -47,9 +61,7 @@ fn endpoint(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
         let runtime = super::at(runtime, ty.span());
         quote_spanned! {ty.span()=> #runtime::node::EndpointDecl {
             field: #name,
-            direction: <#ty as #runtime::node::Endpoint>::DIRECTION,
-            stream: <#ty as #runtime::node::Endpoint>::STREAM,
-            serde_id: <#ty as #runtime::node::Endpoint>::SERDE_ID,
+            link: <#ty as #runtime::node::Endpoint>::LINK,
         }}
     })
 }
@@ -100,7 +112,7 @@ fn value(runtime: &TokenStream, field: &Field) -> TokenStream {
     };
     let call = match &field.source {
         Source::Endpoint => {
-            return quote_spanned!(ty.span()=> <#ty as #runtime::node::Endpoint>::open(setup, #name)?);
+            return quote_spanned!(ty.span()=> <#ty as #runtime::node::Endpoint>::open(setup, #name).await?);
         }
         Source::Default(None) => return quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default()),
         Source::Default(Some(value)) => return quote!(#value),

@@ -1,15 +1,19 @@
 //! What was declared, as plain data: `parse` fills it, `check` judges it, `expand` prints it. Holds no rule and emits
-//! no token. A later kind of declaration (group, store, state machine) is one more file here and in its neighbours.
+//! no token. A later kind of declaration (a store) is one more file here and in its neighbours.
 
 mod app;
+mod group;
 mod handlers;
+mod machine;
 mod main;
 mod node;
 mod period;
 mod stream;
 
 pub(crate) use app::App;
+pub(crate) use group::{Group, Key, StateField};
 pub(crate) use handlers::{Fires, Handler, Handlers, Receiver};
+pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, Stored};
 pub(crate) use main::Main;
 pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};
 pub(crate) use period::parse as parse_period;
@@ -65,6 +69,17 @@ pub(crate) fn kebab(ident: &str) -> String {
     out.trim_matches('-').to_owned()
 }
 
+/// `set_price` as `SetPrice`: the variant that stands for a method.
+pub(crate) fn camel(ident: &str) -> String {
+    let words = ident.split('_').filter(|word| !word.is_empty());
+    words
+        .flat_map(|word| {
+            let mut letters = word.chars();
+            letters.next().into_iter().flat_map(char::to_uppercase).chain(letters)
+        })
+        .collect()
+}
+
 /// The path to the runtime crate: `crate = ..` or `::mosaik`.
 pub(crate) fn runtime_crate(path: Option<&Path>) -> TokenStream {
     path.map_or_else(|| quote!(::mosaik), |path| quote!(#path))
@@ -101,6 +116,15 @@ mod tests {
             ("_id", "id"),
         ] {
             assert_eq!(kebab(ident), want);
+        }
+    }
+
+    #[test]
+    fn methods_become_variants() {
+        for (ident, want) in
+            [("deposit", "Deposit"), ("set_price", "SetPrice"), ("_a__b2", "AB2"), ("is_HTTP", "IsHTTP")]
+        {
+            assert_eq!(camel(ident), want);
         }
     }
 }

@@ -24,6 +24,7 @@ enum Value {
     Text(LitStr),
     Expr(Expr),
     Exprs(Vec<Expr>),
+    Type(Box<Type>),
     Types(Vec<Type>),
     Path(Path),
     Word(Ident),
@@ -136,6 +137,13 @@ impl Args {
         }
     }
 
+    pub(crate) fn ty(&self, key: &str) -> Option<&Type> {
+        match self.get(key) {
+            Some(Value::Type(ty)) => Some(ty),
+            _ => None,
+        }
+    }
+
     pub(crate) fn types(&self, key: &str) -> &[Type] {
         match self.get(key) {
             Some(Value::Types(types)) => types,
@@ -176,7 +184,8 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
     let wrong = |span: Span| syn::Error::new(span, format!("expected {}", key.kind.usage(key.name)));
     match key.kind {
         Kind::Flag => Ok(Value::Flag),
-        Kind::FlagOrExpr => input.parse().map(Value::Expr),
+        Kind::FlagOrExpr | Kind::Expr => input.parse().map(Value::Expr),
+        Kind::Type => input.parse().map(|ty| Value::Type(Box::new(ty))).map_err(|error| wrong(error.span())),
         Kind::Text => {
             let expr: Expr = input.parse()?;
             match expr {

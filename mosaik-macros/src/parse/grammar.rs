@@ -10,8 +10,12 @@ pub(crate) enum Kind {
     Text,
     /// The key alone or any expression.
     FlagOrExpr,
+    /// Any expression.
+    Expr,
     /// `[a, b]` of expressions.
     Exprs,
+    /// A type.
+    Type,
     /// `[A, B]` of types.
     Types,
     /// A path, such as `crate::reexports::mosaik`.
@@ -27,7 +31,10 @@ impl Kind {
             Self::Flag => format!("`{key}`"),
             Self::Text => format!("`{key} = \"..\"`"),
             Self::FlagOrExpr => format!("`{key}` or `{key} = <value>`"),
+            Self::Expr if key == "key" => String::from("`key = env(\"VARIABLE\")`"),
+            Self::Expr => format!("`{key} = <value>`"),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
+            Self::Type => format!("`{key} = Type`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
             Self::Word => format!("`{key} = <name>`"),
@@ -80,6 +87,47 @@ pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, k
 
 pub(crate) const STOP: Attribute = Attribute { name: "#[stop]", first: None, keys: &[] };
 
+pub(crate) const GROUP: Attribute = Attribute {
+    name: "#[mosaik::group]",
+    first: None,
+    keys: &[
+        key("name", Kind::Text),
+        key("key", Kind::Expr),
+        key("size", Kind::Expr),
+        key("initial", Kind::Expr),
+        key("crate", Kind::Path),
+    ],
+};
+
+pub(crate) const STATE_MACHINE: Attribute = Attribute {
+    name: "#[mosaik::state_machine]",
+    first: None,
+    keys: &[key("version", Kind::Expr), key("snapshots", Kind::Expr), key("crate", Kind::Path)],
+};
+
+/// On the struct of a machine that is written by hand.
+pub(crate) const DERIVED: Attribute = Attribute {
+    name: "#[state_machine(..)]",
+    first: None,
+    keys: &[
+        key("command", Kind::Type),
+        key("output", Kind::Type),
+        key("query", Kind::Type),
+        key("answer", Kind::Type),
+        key("version", Kind::Expr),
+        key("snapshots", Kind::Expr),
+        key("crate", Kind::Path),
+    ],
+};
+
+pub(crate) const COMMAND: Attribute = Attribute { name: "#[command]", first: None, keys: &[] };
+
+pub(crate) const QUERY: Attribute = Attribute { name: "#[query]", first: None, keys: &[] };
+
+/// On a command, or on a field of a machine.
+pub(crate) const EXCUSE: Attribute =
+    Attribute { name: "#[mosaik(..)] in a machine", first: None, keys: &[key("nondeterministic", Kind::Text)] };
+
 pub(crate) const APP: Attribute = Attribute {
     name: "#[mosaik::app]",
     first: None,
@@ -93,4 +141,21 @@ pub(crate) const MAIN: Attribute = Attribute {
 };
 
 /// All of them, to tell where a misplaced key belongs.
-pub(crate) const ALL: &[&Attribute] = &[&STREAM, &NODE, &FIELD, &HANDLERS, &ON, &EVERY, &START, &STOP, &APP, &MAIN];
+pub(crate) const ALL: &[&Attribute] = &[
+    &STREAM,
+    &NODE,
+    &FIELD,
+    &HANDLERS,
+    &ON,
+    &EVERY,
+    &START,
+    &STOP,
+    &GROUP,
+    &STATE_MACHINE,
+    &DERIVED,
+    &COMMAND,
+    &QUERY,
+    &EXCUSE,
+    &APP,
+    &MAIN,
+];

@@ -43,7 +43,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
         method.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect();
     let mut handlers = Vec::new();
     for attribute in &method.attrs {
-        if let Some(word) = misspelt(attribute) {
+        if let Some(word) = misspelt(attribute, METHOD_HELPERS) {
             diag.error(attribute.path(), format!("no such attribute, did you mean `#[{word}]`?"));
             continue;
         }
@@ -101,13 +101,13 @@ fn misplaced(attributes: &[Attribute], diag: &Diag) {
 }
 
 /// The helper attribute that this one is a single edit away from. `on` is too short to guess.
-fn misspelt(attribute: &Attribute) -> Option<&'static str> {
+pub(super) fn misspelt(attribute: &Attribute, helpers: &[&'static str]) -> Option<&'static str> {
     let word = attribute.path().get_ident()?.to_string();
-    METHOD_HELPERS.iter().copied().find(|helper| helper.len() > 3 && distance(&word, helper) == 1)
+    helpers.iter().copied().find(|helper| helper.len() > 3 && distance(&word, helper) == 1)
 }
 
-/// The misspelt helper attributes of an impl: taken out on re-emission, so that one mistake is one error.
-pub(crate) fn misspelt_helpers(item: TokenStream) -> Vec<String> {
+/// The misspelt ones of these helper attributes in an impl: taken out on re-emission, so that one mistake is one error.
+pub(crate) fn misspelt_helpers(item: TokenStream, helpers: &[&'static str]) -> Vec<String> {
     let Ok(item) = syn::parse2::<ItemImpl>(without_bodies(item)) else { return Vec::new() };
     item.items
         .iter()
@@ -116,7 +116,7 @@ pub(crate) fn misspelt_helpers(item: TokenStream) -> Vec<String> {
             _ => None,
         })
         .flatten()
-        .filter(|attribute| misspelt(attribute).is_some())
+        .filter(|attribute| misspelt(attribute, helpers).is_some())
         .filter_map(|attribute| attribute.path().get_ident().map(ToString::to_string))
         .collect()
 }

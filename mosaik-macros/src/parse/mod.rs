@@ -3,14 +3,20 @@
 
 mod app;
 mod args;
+mod derived;
 pub(crate) mod grammar;
+mod group;
 mod handlers;
+mod machine;
 mod main;
 mod node;
 mod stream;
 
 pub(crate) use app::app;
+pub(crate) use derived::derived;
+pub(crate) use group::group;
 pub(crate) use handlers::{handlers, misspelt_helpers};
+pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use stream::stream;

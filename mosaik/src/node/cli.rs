@@ -8,7 +8,9 @@ use iroh::SecretKey;
 
 use super::{
     args::{clap_args, with_env},
+    decl::{EndpointDecl, RoleDecl},
     graph::Graph,
+    machine::KeyDecl,
     render::summary,
 };
 use crate::{
@@ -27,7 +29,7 @@ pub(super) fn command(graph: &Graph) -> Command {
     for role in graph.roles() {
         let args = clap_args(role, "").into_iter().map(|arg| arg.help_heading("Flags of the role"));
         let command = described(Command::new(role.name), role.doc, &format!("Run the role {}", role.name));
-        run = run.subcommand(command.args(args).args(node_flags(graph.app)));
+        run = run.subcommand(command.args(args).args(node_flags(graph.app)).after_help(environment(&[*role])));
     }
     let mut dev = Command::new("dev")
         .about("Run all roles in this process, each as a node of its own, and print what happens")
@@ -41,6 +43,8 @@ pub(super) fn command(graph: &Graph) -> Command {
         let heading = format!("Flags of the role {}", role.name);
         dev = dev.args(clap_args(role, &prefix).into_iter().map(|arg| arg.help_heading(heading.clone())));
     }
+    let all: Vec<RoleDecl> = graph.roles().copied().collect();
+    dev = dev.after_help(environment(&all));
     let format = flag("format", "FORMAT", "How to print it")
         .short('f')
         .default_value("mermaid")
@@ -50,8 +54,12 @@ pub(super) fn command(graph: &Graph) -> Command {
         .arg_required_else_help(true)
         .subcommand(run)
         .subcommand(dev)
-        .subcommand(Command::new("graph").about("Print which roles produce and consume which streams").arg(format))
-        .subcommand(Command::new("roles").about("List the roles with their tags, streams and flags"))
+        .subcommand(
+            Command::new("graph")
+                .about("Print which roles produce and consume which streams and replicate which groups")
+                .arg(format),
+        )
+        .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups and flags"))
         .subcommand(
             Command::new("check")
                 .about("Look for streams that nobody produces or consumes, and for names that disagree"),
@@ -59,6 +67,21 @@ pub(super) fn command(graph: &Graph) -> Command {
         .subcommand(
             Command::new("id").about("Print the peer id of a secret key and nothing else").arg(secret().required(true)),
         )
+}
+
+/// What the help says about environment variables that are not flags: the keys of groups.
+fn environment(roles: &[RoleDecl]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for machine in roles.iter().flat_map(|role| role.endpoints).filter_map(EndpointDecl::machine) {
+        if let KeyDecl::Env(variable) = machine.group.key {
+            let line =
+                format!("  {variable}  The key of the group \"{}\", the same at all members", machine.group.name);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    if lines.is_empty() { String::new() } else { format!("Environment:\n{}", lines.join("\n")) }
 }
 
 /// The part that apps and hand-written programs share.

@@ -1,8 +1,10 @@
-//! Declarations as constant data: what a stream, a role and its fields are. Written by the attributes, read by the
-//! graph, the command line and the runner. Holds no behaviour beyond checks that the compiler evaluates.
+//! Declarations as constant data: what a stream, a role and its fields are (`machine` has groups). Written by the
+//! attributes, read by the graph, the command line and the runner. Holds no behaviour beyond checks that the compiler
+//! evaluates.
 
 use std::fmt;
 
+use super::machine::MachineDecl;
 use crate::primitives::{StreamId, Tag, const_hash};
 
 /// A declared stream.
@@ -53,6 +55,12 @@ impl Schema {
             digest = const_hash::hash(&digest, first(rest, Self::STEP));
         }
         Self(digest)
+    }
+
+    /// The fingerprint of these 32 bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 
     /// The 32 bytes.
@@ -126,17 +134,49 @@ pub enum Direction {
     Consumes,
 }
 
-/// A field of a role that is an end of a stream.
+/// A field of a role that connects it with other nodes.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointDecl {
     /// The field's name.
     pub field: &'static str,
-    /// Which way items go.
-    pub direction: Direction,
-    /// The stream.
-    pub stream: StreamDecl,
-    /// The stream that the type's serde container name gives, which `produce::<T>()` and `consume::<T>()` use.
-    pub serde_id: fn() -> StreamId,
+    /// What it is connected to.
+    pub link: Link,
+}
+
+/// What a field of a role is connected to.
+#[derive(Clone, Copy, Debug)]
+pub enum Link {
+    /// An end of a stream.
+    Stream {
+        /// Which way items go.
+        direction: Direction,
+        /// The stream.
+        stream: StreamDecl,
+        /// The stream that the type's serde container name gives, which `produce::<T>()` and `consume::<T>()` use.
+        serde_id: fn() -> StreamId,
+    },
+    /// A member of a group.
+    Group(MachineDecl),
+}
+
+impl EndpointDecl {
+    /// The stream that it is an end of, with its direction.
+    #[must_use]
+    pub const fn stream(&self) -> Option<(Direction, &StreamDecl)> {
+        match &self.link {
+            Link::Stream { direction, stream, .. } => Some((*direction, stream)),
+            Link::Group(_) => None,
+        }
+    }
+
+    /// The machine of the group that it is a member of.
+    #[must_use]
+    pub const fn machine(&self) -> Option<&MachineDecl> {
+        match &self.link {
+            Link::Stream { .. } => None,
+            Link::Group(machine) => Some(machine),
+        }
+    }
 }
 
 /// How often a flag may be given, and what happens without it.
@@ -182,7 +222,7 @@ pub struct RoleDecl {
     pub tags: &'static [TagDecl],
     /// Its flags.
     pub args: &'static [ArgDecl],
-    /// Its ends of streams.
+    /// Its ends of streams and its members of groups.
     pub endpoints: &'static [EndpointDecl],
 }
 
@@ -202,9 +242,24 @@ pub(super) const fn same_text(a: &str, b: &str) -> bool {
     true
 }
 
-/// Whether two declarations give one name two shapes.
-pub(super) const fn conflict(a: &StreamDecl, b: &StreamDecl) -> bool {
-    same_text(a.name, b.name) && !a.schema.same(b.schema)
+/// Whether two declarations give one stream's name two shapes.
+pub(super) const fn streams_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
+    match (a.stream(), b.stream()) {
+        (Some((_, a)), Some((_, b))) => same_text(a.name, b.name) && !a.schema.same(b.schema),
+        _ => false,
+    }
+}
+
+/// Whether two declarations give one group's name two machines.
+pub(super) const fn groups_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
+    let (Some(a), Some(b)) = (a.machine(), b.machine()) else { return false };
+    let same_schema = match (a.schema, b.schema) {
+        (Some(a), Some(b)) => Schema(a).same(Schema(b)),
+        (None, None) => true,
+        _ => false,
+    };
+    same_text(a.group.name, b.group.name)
+        && !(same_schema && a.version == b.version && same_text(a.group.ty, b.group.ty))
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ async fn start_all(
         let events = peers::tell(network.discovery().events(), format!("[{}] ", role.name));
         network.node().tasks().spawn("peer lines", events);
         let values = ArgValues::collect(role, &format!("{}.", role.name), matches);
-        let handle = (entry.start)(&mut Setup::new(&network, &values))?;
+        let handle =
+            (entry.start)(&mut Setup::new(&network, &values).alone().telling(format!("[{}] ", role.name))).await?;
         running.push(Running { entry, network, handle });
     }
     Ok(())

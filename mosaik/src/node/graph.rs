@@ -1,16 +1,22 @@
-//! An app's data flow as constant data: which roles there are and which streams connect them. The compiler checks it;
-//! `graph`, `roles` and `check` print it; the generated main starts roles from it.
+//! An app's data flow as constant data: which roles there are, and which streams and groups connect them. The compiler
+//! checks it; `graph`, `roles` and `check` print it; the generated main starts roles from it.
 
 use std::fmt;
 
+use futures::future::BoxFuture;
+
 use super::{
     app::App,
-    decl::{ArgDecl, Direction, EndpointDecl, Occurs, RoleDecl, StreamDecl, conflict, same_text},
+    decl::{
+        ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, StreamDecl, groups_conflict, same_text,
+        streams_conflict,
+    },
+    machine::MachineDecl,
     role::{Handlers, RoleError, Setup},
     runner::{RoleHandle, spawn},
 };
 
-/// An app's roles and, through their fields, its streams.
+/// An app's roles and, through their fields, its streams and groups.
 #[derive(Clone, Copy, Debug)]
 pub struct Graph {
     /// The app's name.
@@ -28,8 +34,11 @@ pub struct Graph {
 pub struct RoleEntry {
     /// The declaration.
     pub role: RoleDecl,
-    pub(super) start: fn(&mut Setup<'_>) -> Result<RoleHandle, RoleError>,
+    pub(super) start: for<'a, 'b> fn(&'a mut Setup<'b>) -> Starting<'a>,
 }
+
+/// A role that is being started.
+type Starting<'a> = BoxFuture<'a, Result<RoleHandle, RoleError>>;
 
 impl RoleEntry {
     /// The entry of a role.
@@ -39,9 +48,11 @@ impl RoleEntry {
     }
 }
 
-fn start<R: Handlers>(setup: &mut Setup<'_>) -> Result<RoleHandle, RoleError> {
-    let role = R::open(setup)?;
-    Ok(spawn(setup.network, role))
+fn start<'a, R: Handlers>(setup: &'a mut Setup<'_>) -> Starting<'a> {
+    Box::pin(async move {
+        let role = R::open(setup).await?;
+        Ok(spawn(setup.network, role))
+    })
 }
 
 impl fmt::Debug for RoleEntry {
@@ -59,6 +70,15 @@ pub struct StreamUse {
     pub producers: Vec<&'static str>,
     /// The roles that receive it, in the app's order.
     pub consumers: Vec<&'static str>,
+}
+
+/// A group of an app, with the names of the roles that are members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupUse {
+    /// The declaration.
+    pub machine: MachineDecl,
+    /// The roles with a replica, in the app's order.
+    pub members: Vec<&'static str>,
 }
 
 /// Something in an app that is probably not meant.
@@ -136,7 +156,7 @@ impl Graph {
     pub fn streams(&self) -> Vec<StreamUse> {
         let mut streams: Vec<StreamUse> = Vec::new();
         for role in self.roles() {
-            for EndpointDecl { direction, stream, .. } in role.endpoints {
+            for (direction, stream) in role.endpoints.iter().filter_map(EndpointDecl::stream) {
                 let known = streams.iter().position(|known| known.stream.id == stream.id);
                 let index = known.unwrap_or_else(|| {
                     streams.push(StreamUse { stream: *stream, producers: Vec::new(), consumers: Vec::new() });
@@ -154,6 +174,25 @@ impl Graph {
         streams
     }
 
+    /// Every group that a role has a replica of, in the order in which the roles name them.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupUse> {
+        let mut groups: Vec<GroupUse> = Vec::new();
+        for role in self.roles() {
+            for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
+                let known = groups.iter().position(|known| known.machine.group.name == machine.group.name);
+                let index = known.unwrap_or_else(|| {
+                    groups.push(GroupUse { machine: *machine, members: Vec::new() });
+                    groups.len() - 1
+                });
+                if !groups[index].members.contains(&role.name) {
+                    groups[index].members.push(role.name);
+                }
+            }
+        }
+        groups
+    }
+
     /// What is probably not meant; nothing in a sound app.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
@@ -167,8 +206,11 @@ impl Graph {
             }
         }
         for StreamUse { stream, .. } in &streams {
-            let mut ends = self.roles().flat_map(|role| role.endpoints).filter(|end| end.stream.id == stream.id);
-            if ends.any(|end| (end.serde_id)() != stream.id) {
+            let differs = |end: &EndpointDecl| match end.link {
+                Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != stream.id,
+                Link::Group(_) => false,
+            };
+            if self.roles().flat_map(|role| role.endpoints).any(differs) {
                 warnings.push(Warning::SerdeName { stream: stream.name, ty: stream.ty });
             }
         }
@@ -188,7 +230,8 @@ impl Graph {
 /// Checks one role of an app against those before it. Called in a constant, so that a violation is a compile error.
 ///
 /// # Panics
-/// When an earlier role has the same name, or a stream of the same name has another shape.
+/// When an earlier role has the same name, a stream of the same name has another shape, or a group of the same name another
+/// machine.
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
@@ -199,19 +242,24 @@ pub const fn check_role<A: App>(index: usize) {
             "two roles of this app have the same name: give one of them another, `#[mosaik::node(name = \"..\")]`"
         );
         assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints),
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, false),
             "two streams of this app have the same name and different shapes: rename one, `#[mosaik::stream(name = \"..\")]`"
+        );
+        assert!(
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, true),
+            "two groups of this app have the same name and different machines: rename one, `#[mosaik::group(name = \"..\")]`"
         );
         earlier += 1;
     }
 }
 
-const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl]) -> bool {
+const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], groups: bool) -> bool {
     let mut i = 0;
     while i < a.len() {
         let mut j = 0;
         while j < b.len() {
-            if conflict(&a[i].stream, &b[j].stream) {
+            let (a, b) = (&a[i], &b[j]);
+            if if groups { groups_conflict(a, b) } else { streams_conflict(a, b) } {
                 return true;
             }
             j += 1;

@@ -2,7 +2,8 @@
 //!
 //! [`decl`](self) types are the declarations as constant data, [`Role`] and [`Handlers`] are what the attributes
 //! implement, [`spawn`] runs a role on a node, [`Graph`] is an app's data flow, and [`main`] its command line. This room
-//! is the top of the house: it uses the public surface of networks, discovery and streams, and nobody below knows it.
+//! is the top of the house: it uses the public surface of networks, discovery, streams and groups, and nobody below knows
+//! it.
 
 mod app;
 mod args;
@@ -11,6 +12,8 @@ mod decl;
 mod dev;
 mod graph;
 mod log;
+mod machine;
+mod members;
 mod outcome;
 mod peers;
 #[doc(hidden)]
@@ -18,17 +21,23 @@ pub mod private;
 mod process;
 mod program;
 mod render;
+mod replica;
 mod role;
 mod run;
 mod runner;
+mod snapshots;
 mod table;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
-pub use decl::{ArgDecl, Direction, EndpointDecl, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
-pub use graph::{Graph, RoleEntry, StreamUse, Warning};
+pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use graph::{Graph, GroupUse, RoleEntry, StreamUse, Warning};
+pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
-pub use role::{Consumes, Endpoint, Handlers, Produces, Role, RoleError, Setup, StreamType};
+#[doc(hidden)]
+pub use replica::GroupHandle;
+pub use replica::{MachineClient, QueryCall, Replica};
+pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError, Setup, StreamType};
 pub use runner::{RoleHandle, RoleStatus, spawn};
 pub use table::Table;

@@ -12,8 +12,10 @@ use crate::{
 pub use super::{
     decl::TagDecl,
     graph::check_role,
+    machine::key_from_env,
     outcome::{Call, Done, Outcome},
     program::{Program, main_with},
+    snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
 };
 use super::{
     outcome::{Emits, Handled},
@@ -28,6 +30,11 @@ pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
 /// The builder of a declared stream's consumer.
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+}
+
+/// The machine that a member begins with, when none is given.
+pub fn initial<M: Default>() -> M {
+    M::default()
 }
 
 /// The field that `#[on(..)]` names.

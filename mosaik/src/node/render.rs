@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{
-    decl::{Direction, Occurs, RoleDecl},
+    decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl},
     graph::Graph,
+    machine::{KeyDecl, MachineDecl},
 };
 use crate::primitives::NetworkId;
 
@@ -14,7 +15,7 @@ pub(super) fn summary(doc: &str) -> String {
 }
 
 impl Graph {
-    /// A Mermaid flowchart: boxes are roles, rounded boxes streams.
+    /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups.
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
@@ -22,10 +23,16 @@ impl Graph {
             line(&mut out, &format!("    r{index}[\"{}\"]", role.name));
         }
         self.edges(&mut out, |index, name| format!("    s{index}([\"{}\"])", name.replace('"', "#quot;")), "-->", "");
+        for (index, group) in self.groups().iter().enumerate() {
+            line(&mut out, &format!("    g{index}[(\"{}\")]", group.machine.group.name.replace('"', "#quot;")));
+            for role in self.members(&group.members) {
+                line(&mut out, &format!("    r{role} <--> g{index}"));
+            }
+        }
         out
     }
 
-    /// A Graphviz digraph: boxes are roles, ellipses streams.
+    /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups.
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut out = format!("digraph {} {{\n    rankdir=LR;\n", quoted(self.app));
@@ -33,8 +40,20 @@ impl Graph {
             line(&mut out, &format!("    r{index} [shape=box, label={}];", quoted(role.name)));
         }
         self.edges(&mut out, |index, name| format!("    s{index} [shape=ellipse, label={}];", quoted(name)), "->", ";");
+        for (index, group) in self.groups().iter().enumerate() {
+            let name = quoted(group.machine.group.name);
+            line(&mut out, &format!("    g{index} [shape=cylinder, label={name}];"));
+            for role in self.members(&group.members) {
+                line(&mut out, &format!("    r{role} -> g{index} [dir=both];"));
+            }
+        }
         out.push_str("}\n");
         out
+    }
+
+    /// The numbers of the roles of these names.
+    fn members(&self, names: &[&'static str]) -> impl Iterator<Item = usize> {
+        self.roles().enumerate().filter(|(_, role)| names.contains(&role.name)).map(|(index, _)| index)
     }
 
     fn edges(&self, out: &mut String, node: impl Fn(usize, &str) -> String, arrow: &str, end: &str) {
@@ -52,7 +71,7 @@ impl Graph {
     }
 
     /// Everything that is declared, as one JSON object with the keys `app`, `doc`, `version`, `network`, `roles`,
-    /// `streams` and `warnings`. Identifiers and fingerprints are 64 hex digits.
+    /// `streams`, `groups` and `warnings`. Identifiers and fingerprints are 64 hex digits.
     #[must_use]
     pub fn to_json(&self) -> String {
         let roles = self.roles().map(role_json);
@@ -75,13 +94,14 @@ impl Graph {
             ("network", string(&NetworkId::from(self.app).to_string())),
             ("roles", array(roles)),
             ("streams", array(streams)),
+            ("groups", array(self.groups().iter().map(|each| group_json(&each.machine, &each.members)))),
             ("warnings", array(self.warnings().iter().map(|warning| string(&warning.to_string())))),
         ]);
         json.push('\n');
         json
     }
 
-    /// The roles with their tags, flags and streams, for people.
+    /// The roles with their tags, flags, streams and groups, for people.
     #[must_use]
     pub fn to_listing(&self) -> String {
         let mut out = String::new();
@@ -93,12 +113,13 @@ impl Graph {
                 line(&mut out, &format!("    tags      {}", tags.join(", ")));
             }
             for direction in [Direction::Produces, Direction::Consumes] {
-                for endpoint in role.endpoints.iter().filter(|endpoint| endpoint.direction == direction) {
-                    line(
-                        &mut out,
-                        &format!("    {:<9} {} ({})", verb(direction), endpoint.stream.name, endpoint.stream.ty),
-                    );
+                let streams = role.endpoints.iter().filter_map(EndpointDecl::stream);
+                for (_, stream) in streams.filter(|(its, _)| *its == direction) {
+                    line(&mut out, &format!("    {:<9} {} ({})", verb(direction), stream.name, stream.ty));
                 }
+            }
+            for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
+                line(&mut out, &format!("    member of {}", described(machine)));
             }
             for arg in role.args {
                 line(&mut out, format!("    --{:<7} {}", arg.flag, summary(arg.doc)).trim_end());
@@ -115,13 +136,51 @@ const fn verb(direction: Direction) -> &'static str {
     }
 }
 
+/// A group with its machine, size and key, for a listing.
+fn described(machine: &MachineDecl) -> String {
+    let group = &machine.group;
+    let size = group.size.map_or_else(String::new, |size| format!(", {size} founders"));
+    let key = match group.key {
+        KeyDecl::Env(variable) => format!(", key in {variable}"),
+        KeyDecl::Secret | KeyDecl::Value => String::new(),
+    };
+    format!("{} ({}{size}{key})", group.name, group.ty)
+}
+
+fn group_json(machine: &MachineDecl, members: &[&'static str]) -> String {
+    let group = &machine.group;
+    let null = || String::from("null");
+    let variable = match group.key {
+        KeyDecl::Env(variable) => string(variable),
+        KeyDecl::Secret | KeyDecl::Value => null(),
+    };
+    let names = |methods: &[super::machine::MethodDecl]| array(methods.iter().map(|method| string(method.name)));
+    object([
+        ("name", string(group.name)),
+        ("type", string(group.ty)),
+        ("doc", string(group.doc)),
+        ("size", group.size.map_or_else(null, |size| size.to_string())),
+        ("key_variable", variable),
+        ("version", machine.version.to_string()),
+        ("schema", machine.fingerprint().map_or_else(null, |schema| string(&schema))),
+        ("commands", names(machine.commands)),
+        ("queries", names(machine.queries)),
+        ("members", array(members.iter().map(|name| string(name)))),
+    ])
+}
+
 fn role_json(role: &RoleDecl) -> String {
-    let endpoints = role.endpoints.iter().map(|endpoint| {
-        object([
+    let endpoints = role.endpoints.iter().map(|endpoint| match &endpoint.link {
+        Link::Stream { direction, stream, .. } => object([
             ("field", string(endpoint.field)),
-            ("direction", string(verb(endpoint.direction))),
-            ("stream", string(endpoint.stream.name)),
-        ])
+            ("direction", string(verb(*direction))),
+            ("stream", string(stream.name)),
+        ]),
+        Link::Group(machine) => object([
+            ("field", string(endpoint.field)),
+            ("direction", string("replicates")),
+            ("group", string(machine.group.name)),
+        ]),
     });
     let args = role.args.iter().map(|arg| {
         let default = match arg.occurs {

@@ -1,5 +1,9 @@
 //! The traits that the attributes implement, and how a role's fields get their values.
 
+use std::future::ready;
+
+use futures::future::BoxFuture;
+
 use crate::{
     network::Network,
     primitives::{Datum, StreamId},
@@ -8,7 +12,8 @@ use crate::{
 
 use super::{
     args::{ArgError, ArgValues},
-    decl::{Direction, RoleDecl, StreamDecl},
+    decl::{Direction, Link, RoleDecl, StreamDecl},
+    machine::KeyError,
     table::Table,
 };
 
@@ -33,11 +38,11 @@ pub trait Role: Sized + Send + 'static {
     /// The declaration.
     const ROLE: RoleDecl;
 
-    /// Makes the role: opens its endpoints on the node and reads its flags.
+    /// Makes the role: opens its endpoints on the node, joins its groups and reads its flags.
     ///
     /// # Errors
-    /// When an endpoint cannot be opened or a flag is missing or malformed.
-    fn open(setup: &mut Setup<'_>) -> Result<Self, RoleError>;
+    /// When an endpoint cannot be opened, a group not be joined, or a flag is missing or malformed.
+    fn open(setup: &mut Setup<'_>) -> impl Future<Output = Result<Self, RoleError>> + Send;
 }
 
 /// A role with handlers, which an app can run; implemented by `#[mosaik::handlers]`.
@@ -52,49 +57,44 @@ pub trait Handlers: Role {
     fn handlers(table: &mut Table<Self>);
 }
 
-/// A type that is an end of a stream when it is the type of a role's field: [`Producer`] or [`Consumer`].
+/// A field of a role that is being opened.
+pub type Opening<'a, T> = BoxFuture<'a, Result<T, RoleError>>;
+
+/// A type that connects a role with other nodes when it is the type of one of its fields: [`Producer`], [`Consumer`] or
+/// [`Replica`](super::Replica).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint",
-    label = "neither a `Producer<T>` nor a `Consumer<T>`",
+    label = "neither a `Producer<T>` nor a `Consumer<T>` nor a `Replica<M>`",
     note = "a field that is not an endpoint says where its value comes from: `#[mosaik(arg)]` for a flag, \
             `#[mosaik(default)]` for its type's default"
 )]
 pub trait Endpoint: Sized {
-    /// Which way items go.
-    const DIRECTION: Direction;
-    /// The stream.
-    const STREAM: StreamDecl;
-    /// The stream that serde's name of the datum gives.
-    const SERDE_ID: fn() -> StreamId;
+    /// What it is connected to.
+    const LINK: Link;
 
     /// Opens the endpoint on the node.
     ///
     /// # Errors
     /// When the node cannot have it, such as a second producer of one stream.
-    fn open(setup: &mut Setup<'_>, field: &'static str) -> Result<Self, RoleError>;
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self>;
 }
 
 impl<T: StreamType> Endpoint for Producer<T> {
-    const DIRECTION: Direction = Direction::Produces;
-    const STREAM: StreamDecl = T::STREAM;
-    const SERDE_ID: fn() -> StreamId = StreamId::of::<T>;
+    const LINK: Link = Link::Stream { direction: Direction::Produces, stream: T::STREAM, serde_id: StreamId::of::<T> };
 
-    fn open(setup: &mut Setup<'_>, field: &'static str) -> Result<Self, RoleError> {
-        super::private::producer::<T>(setup.network).build().map_err(|error| RoleError::Endpoint {
-            field,
-            stream: T::STREAM.name,
-            error: error.to_string(),
-        })
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let producer = super::private::producer::<T>(setup.network).build();
+        let producer =
+            producer.map_err(|error| RoleError::Endpoint { field, stream: T::STREAM.name, error: error.to_string() });
+        Box::pin(ready(producer))
     }
 }
 
 impl<T: StreamType> Endpoint for Consumer<T> {
-    const DIRECTION: Direction = Direction::Consumes;
-    const STREAM: StreamDecl = T::STREAM;
-    const SERDE_ID: fn() -> StreamId = StreamId::of::<T>;
+    const LINK: Link = Link::Stream { direction: Direction::Consumes, stream: T::STREAM, serde_id: StreamId::of::<T> };
 
-    fn open(setup: &mut Setup<'_>, _: &'static str) -> Result<Self, RoleError> {
-        Ok(super::private::consumer::<T>(setup.network).build())
+    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        Box::pin(ready(Ok(super::private::consumer::<T>(setup.network).build())))
     }
 }
 
@@ -137,13 +137,29 @@ impl<T: Datum> Produces<T> for Producer<T> {
 pub struct Setup<'a> {
     pub(super) network: &'a Network,
     pub(super) values: &'a ArgValues,
+    /// Groups are founded by whoever is there, whatever size they declare: for trials with one node of each role.
+    pub(super) alone: bool,
+    /// What begins the lines on stderr that tell of groups; no lines without it.
+    pub(super) lines: Option<String>,
 }
 
 impl<'a> Setup<'a> {
     /// A role on `network` with these flags.
     #[must_use]
     pub const fn new(network: &'a Network, values: &'a ArgValues) -> Self {
-        Self { network, values }
+        Self { network, values, alone: false, lines: None }
+    }
+
+    /// The same for a trial with one node of each role, which no group may wait for.
+    pub(super) const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// The same, telling of groups on stderr.
+    pub(super) fn telling(mut self, prefix: String) -> Self {
+        self.lines = Some(prefix);
+        self
     }
 
     /// The node.
@@ -167,6 +183,17 @@ pub enum RoleError {
         /// Why.
         error: String,
     },
+    /// A group could not be joined.
+    #[error("cannot join the group \"{group}\": {error}")]
+    Group {
+        /// The group's name.
+        group: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// The key of a group is not there.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A flag is missing or malformed.
     #[error(transparent)]
     Arg(#[from] ArgError),

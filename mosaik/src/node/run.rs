@@ -29,7 +29,16 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let tags = entry.role.tags.iter().map(|declared| declared.tag);
     let network = start(flags, network, tags).await?;
-    let role = (entry.start)(&mut Setup::new(&network, &values))?;
+    let mut setup = Setup::new(&network, &values).telling(String::new());
+    let started = tokio::select! {
+        biased;
+        () = ending.cancelled() => None,
+        started = (entry.start)(&mut setup) => Some(started),
+    };
+    let Some(role) = started.transpose()? else {
+        network.shutdown().await;
+        return Ok(());
+    };
     let ended = tokio::select! {
         biased;
         () = ending.cancelled() => role.stop().await,

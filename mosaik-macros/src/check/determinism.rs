@@ -1,0 +1,251 @@
+//! What a command must not do: look at the clock, at randomness, or at the environment. Found by the words that such
+//! code is made of, in the command and in what it calls of the same impl; what other functions hide, nobody sees here.
+
+use std::collections::BTreeSet;
+
+use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+
+use crate::{
+    diag::Diag,
+    model::{Helper, Method},
+};
+
+/// The world that a command must not look at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum World {
+    Clock,
+    Randomness,
+    Environment,
+}
+
+/// `Type::function` whatever path leads to it.
+const CALLS: &[(&str, &[&str], World)] = &[
+    ("Instant", &["now"], World::Clock),
+    ("SystemTime", &["now"], World::Clock),
+    ("Utc", &["now"], World::Clock),
+    ("Local", &["now"], World::Clock),
+    ("OffsetDateTime", &["now_utc", "now_local"], World::Clock),
+    ("Uuid", &["new_v4", "now_v7"], World::Randomness),
+    ("RandomState", &["new"], World::Randomness),
+    ("GroupKey", &["random"], World::Randomness),
+    ("NetworkId", &["random"], World::Randomness),
+    (
+        "rand",
+        &["rng", "thread_rng", "random", "random_range", "random_bool", "random_ratio", "random_iter", "fill"],
+        World::Randomness,
+    ),
+    ("std", &["env"], World::Environment),
+    ("std", &["fs"], World::Environment),
+    (
+        "env",
+        &["var", "var_os", "vars", "vars_os", "args", "args_os", "current_dir", "current_exe", "temp_dir", "home_dir"],
+        World::Environment,
+    ),
+    ("fs", &["read", "read_to_string", "read_dir", "write", "metadata"], World::Environment),
+    ("File", &["open", "create"], World::Environment),
+    ("process", &["id"], World::Environment),
+    ("thread", &["current", "sleep"], World::Environment),
+];
+
+/// Words that mean it wherever they stand.
+const WORDS: &[(&str, World)] = &[
+    ("thread_rng", World::Randomness),
+    ("ThreadRng", World::Randomness),
+    ("OsRng", World::Randomness),
+    ("SysRng", World::Randomness),
+    ("from_entropy", World::Randomness),
+    ("from_os_rng", World::Randomness),
+    ("getrandom", World::Randomness),
+    ("fastrand", World::Randomness),
+];
+
+/// Looks at a command and, through them, at the functions of the same impl that it calls; at each of those once.
+pub(super) fn command(method: &Method, helpers: &[Helper], looked_at: &mut BTreeSet<String>, diag: &Diag) {
+    let name = &method.signature.ident;
+    look(&method.body, name, diag);
+    let mut calls = called(&method.body);
+    while let Some(call) = calls.pop() {
+        let helper = helpers.iter().find(|helper| helper.ident == call && !helper.excused);
+        if let Some(helper) = helper
+            && looked_at.insert(call)
+        {
+            look(&helper.body, name, diag);
+            calls.extend(called(&helper.body));
+        }
+    }
+}
+
+/// The last words of everything that looks like a call of a method or an associated function.
+fn called(body: &TokenStream) -> Vec<String> {
+    let trees: Vec<TokenTree> = body.clone().into_iter().collect();
+    let mut calls = Vec::new();
+    for (at, tree) in trees.iter().enumerate() {
+        match tree {
+            TokenTree::Group(group) => calls.extend(called(&group.stream())),
+            TokenTree::Ident(word) => {
+                let before = at.checked_sub(1).and_then(|before| trees.get(before));
+                if matches!(before, Some(TokenTree::Punct(punct)) if matches!(punct.as_char(), '.' | ':')) {
+                    calls.push(word.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    calls
+}
+
+fn look(body: &TokenStream, command: &Ident, diag: &Diag) {
+    for Found { tokens, world } in find(body) {
+        let what = crate::tokens::canonical(tokens.clone());
+        let (does, instead) = match world {
+            World::Clock => (
+                "reads the clock",
+                "take the time as an argument, or the agreed one: `ctx: &ApplyContext` as a parameter, `ctx.time()` in \
+                 the body",
+            ),
+            World::Randomness => (
+                "is random",
+                "take the value as an argument, or seed a generator with the agreed `ctx.seed()`: `ctx: &ApplyContext` as a \
+                 parameter",
+            ),
+            World::Environment => {
+                ("looks at the environment of one process", "read it before the call and pass it as an argument")
+            }
+        };
+        diag.error(
+            tokens,
+            format!(
+                "a command does the same at every member and in every replay, but `{what}` {does}: {instead}; if it cannot \
+                 change the machine or what `{command}` returns, say so on the command: `#[mosaik(nondeterministic = \
+                 \"..\")]`"
+            ),
+        );
+    }
+}
+
+struct Found {
+    tokens: TokenStream,
+    world: World,
+}
+
+fn find(body: &TokenStream) -> Vec<Found> {
+    let trees: Vec<TokenTree> = body.clone().into_iter().collect();
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < trees.len() {
+        match &trees[at] {
+            TokenTree::Group(group) => {
+                found.extend(find(&group.stream()));
+                at += 1;
+            }
+            TokenTree::Ident(_) => {
+                let path = path(&trees[at..]);
+                let method = at > 0 && matches!(&trees[at - 1], TokenTree::Punct(dot) if dot.as_char() == '.');
+                let next = &trees[at + 3 * (path.len() - 1) + 1..];
+                found.extend(judge(&path, method, next));
+                at += 3 * (path.len() - 1) + 1;
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+/// The words of the path that begins here: each is an identifier, between them stand two colons.
+fn path(trees: &[TokenTree]) -> Vec<Ident> {
+    let colon = |tree: Option<&TokenTree>| matches!(tree, Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+    let mut words = Vec::new();
+    let mut at = 0;
+    while let Some(TokenTree::Ident(word)) = trees.get(at) {
+        words.push(word.clone());
+        if !(colon(trees.get(at + 1)) && colon(trees.get(at + 2))) {
+            break;
+        }
+        at += 3;
+    }
+    words
+}
+
+/// What is wrong with a path, from its tokens on; `method` when a dot stands before it.
+fn judge(path: &[Ident], method: bool, next: &[TokenTree]) -> Option<Found> {
+    let called = || {
+        let next = next.first();
+        matches!(next, Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis)
+    };
+    let empty_call = || matches!(next.first(), Some(TokenTree::Group(group)) if group.stream().is_empty());
+    if method {
+        let elapsed = path.first().is_some_and(|word| word == "elapsed") && called() && empty_call();
+        return elapsed.then(|| Found { tokens: whole(path), world: World::Clock });
+    }
+    let pair = path.windows(2).find_map(|pair| {
+        CALLS
+            .iter()
+            .find(|(first, seconds, _)| pair[0] == first && seconds.iter().any(|second| pair[1] == second))
+            .map(|(.., world)| *world)
+    });
+    let word = || {
+        let of = |word: &Ident| WORDS.iter().find(|(known, _)| word == known).map(|(_, world)| *world);
+        path.iter().find_map(of)
+    };
+    // Imported: `use rand::random;`.
+    let random = || (path.len() == 1 && path[0] == "random" && called()).then_some(World::Randomness);
+    let world = pair.or_else(word).or_else(random)?;
+    Some(Found { tokens: whole(path), world })
+}
+
+fn whole(path: &[Ident]) -> TokenStream {
+    let mut tokens = TokenStream::new();
+    for (index, word) in path.iter().enumerate() {
+        if index > 0 {
+            // The colons get the word's place: an error spans from the first token to the last.
+            tokens.extend(crate::tokens::at(quote::quote!(::), word.span()));
+        }
+        word.to_tokens(&mut tokens);
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worlds(code: &str) -> Vec<World> {
+        let tokens: TokenStream = code.parse().unwrap_or_default();
+        find(&tokens).into_iter().map(|found| found.world).collect()
+    }
+
+    #[test]
+    fn the_world_is_seen_however_it_is_written() {
+        for code in
+            ["Instant::now()", "std::time::SystemTime::now()", "{ if a { (Utc::now(), 1) } }", "start.elapsed()"]
+        {
+            assert_eq!(worlds(code), [World::Clock], "{code}");
+        }
+        for code in
+            ["rand::random::<u8>()", "thread_rng().gen()", "rand::thread_rng()", "random()", "vec![Uuid::new_v4()]"]
+        {
+            assert_eq!(worlds(code), [World::Randomness], "{code}");
+        }
+        for code in ["std::env::var(\"A\")", "env::args()", "std::fs::read(p)", "std::process::id()"] {
+            assert_eq!(worlds(code), [World::Environment], "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_deterministic_is_left_alone() {
+        for code in [
+            "self.rng.random()",
+            "StdRng::from_seed(ctx.seed()).random_range(1..6)",
+            "rand::rngs::StdRng::seed_from_u64(1)",
+            "env!(\"A\")",
+            "self.now()",
+            "\"Instant::now()\"",
+            "self.env.var",
+            "let now = ctx.time();",
+            "let random = 1;",
+        ] {
+            assert_eq!(worlds(code), [], "{code}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! [`Replica`]: a group as a field of a role, which derefs to the client that the machine's attribute generates.
+
+use std::{fmt, ops::Deref};
+
+use super::{
+    decl::Link,
+    machine::Declared,
+    members,
+    role::{Endpoint, Opening, RoleError, Setup},
+};
+use crate::{
+    groups::{CallError, Consistency, Group, StateMachine},
+    network::Network,
+};
+
+/// This node's member of a declared group. Derefs to the client of its machine, which has a method for every command and
+/// query; its own only method is [`group`](Self::group). Cheap to clone.
+///
+/// As the type of a role's field it joins the group when the role starts. When the last clone is dropped the member ends
+/// as in a crash.
+pub struct Replica<M: Declared> {
+    group: Group<M>,
+    client: M::Client,
+}
+
+impl<M: Declared> Replica<M> {
+    /// Joins the group on a node, as a role does: with the declared key, size and initial machine, durable if the node has
+    /// a data directory. Ready when the local member runs, not when there is a leader.
+    ///
+    /// # Errors
+    /// When the key is not there, or the group cannot be joined.
+    pub async fn join(network: &Network) -> Result<Self, RoleError> {
+        join(network, M::MACHINE.group.size).await
+    }
+
+    /// The group itself: its leader, its members, what it waits for.
+    #[must_use]
+    pub const fn group(&self) -> &Group<M> {
+        &self.group
+    }
+}
+
+async fn join<M: Declared>(network: &Network, size: Option<u32>) -> Result<Replica<M>, RoleError> {
+    let mut builder = network.groups().with_key(M::key()?).with_state_machine(M::initial());
+    if let Some(size) = size {
+        builder = builder.with_size(size);
+    }
+    let joined = builder.join().await;
+    let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;
+    Ok(group.into())
+}
+
+impl<M: Declared> From<Group<M>> for Replica<M> {
+    fn from(group: Group<M>) -> Self {
+        let client = M::client(GroupHandle(group.clone()));
+        Self { group, client }
+    }
+}
+
+impl<M: Declared> Deref for Replica<M> {
+    type Target = M::Client;
+
+    fn deref(&self) -> &M::Client {
+        &self.client
+    }
+}
+
+impl<M: Declared> Clone for Replica<M> {
+    fn clone(&self) -> Self {
+        Self { group: self.group.clone(), client: self.client.clone() }
+    }
+}
+
+impl<M: Declared> fmt::Debug for Replica<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("group", &M::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<M: Declared> Endpoint for Replica<M> {
+    const LINK: Link = Link::Group(M::MACHINE);
+
+    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        let size = if setup.alone { None } else { M::MACHINE.group.size };
+        Box::pin(async move {
+            let replica: Self = join(setup.network, size).await?;
+            if let Some(prefix) = setup.lines.clone() {
+                let lines = members::tell(replica.group.statuses(), prefix, M::NAME);
+                setup.network.node().tasks().spawn("group lines", lines);
+            }
+            Ok(replica)
+        })
+    }
+}
+
+/// What a generated client calls. Not for people.
+#[doc(hidden)]
+pub struct GroupHandle<M: StateMachine>(Group<M>);
+
+impl<M: StateMachine> GroupHandle<M> {
+    /// Executes a command; `pick` takes the result out of the machine's output.
+    ///
+    /// # Errors
+    /// As [`Group::execute`].
+    pub async fn call<T>(&self, command: M::Command, pick: fn(M::Output) -> Option<T>) -> Result<T, CallError> {
+        let output = self.0.execute(command, Consistency::Weak).await?;
+        pick(output).ok_or_else(another_answer)
+    }
+
+    /// A query that is yet to be asked.
+    pub const fn ask<T>(&self, query: M::Query, pick: fn(M::QueryResult) -> Option<T>) -> QueryCall<'_, M, T> {
+        QueryCall { group: &self.0, query, pick }
+    }
+}
+
+impl<M: StateMachine> Clone for GroupHandle<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for GroupHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GroupHandle").field(&M::NAME).finish()
+    }
+}
+
+/// A query of a replica that has not been asked: say how fresh the answer must be.
+#[must_use = "asks nothing until `.strong().await` or `.weak().await`"]
+pub struct QueryCall<'a, M: StateMachine, T> {
+    group: &'a Group<M>,
+    query: M::Query,
+    pick: fn(M::QueryResult) -> Option<T>,
+}
+
+impl<M: StateMachine, T> QueryCall<'_, M, T> {
+    /// Linearizable: the answer sees every command that was acknowledged to anybody before it was asked. Costs a round
+    /// trip between the leader and a majority. Cancellation-safe.
+    ///
+    /// # Errors
+    /// When no leader of a majority can be reached in time.
+    pub async fn strong(self) -> Result<T, CallError> {
+        self.ask(Consistency::Strong).await
+    }
+
+    /// From the local machine at once, however far behind it is. Cancellation-safe.
+    ///
+    /// # Errors
+    /// When the local member has ended.
+    pub async fn weak(self) -> Result<T, CallError> {
+        self.ask(Consistency::Weak).await
+    }
+
+    async fn ask(self, consistency: Consistency) -> Result<T, CallError> {
+        let answer = self.group.query(self.query, consistency).await?;
+        (self.pick)(answer.into_inner()).ok_or_else(another_answer)
+    }
+}
+
+impl<M: StateMachine, T> fmt::Debug for QueryCall<'_, M, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryCall").field("group", &M::NAME).finish_non_exhaustive()
+    }
+}
+
+/// The client of a machine over a command type of its own (`#[derive(StateMachine)]`).
+#[derive(Clone, Debug)]
+pub struct MachineClient<M: StateMachine> {
+    handle: GroupHandle<M>,
+}
+
+impl<M: StateMachine> MachineClient<M> {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(handle: GroupHandle<M>) -> Self {
+        Self { handle }
+    }
+
+    /// Executes a command: resolves once the group has committed it and it was applied, exactly once.
+    ///
+    /// # Errors
+    /// When the group cannot be reached, or it is not known whether it was applied.
+    pub async fn execute(&self, command: M::Command) -> Result<M::Output, CallError> {
+        self.handle.call(command, Some).await
+    }
+
+    /// Asks the machine; `.strong().await` or `.weak().await` does.
+    pub const fn query(&self, query: M::Query) -> QueryCall<'_, M, M::QueryResult> {
+        self.handle.ask(query, Some)
+    }
+}
+
+/// Cannot happen between members of one schema, which are the only ones that talk to each other.
+fn another_answer() -> CallError {
+    CallError::UndecodableOutput(String::from("it is that of another call"))
+}
