@@ -23,6 +23,7 @@ pages! {
     streams "src/streams.md"
     testing "src/testing.md"
     tutorial "src/tutorial.md"
+    ledger "src/ledger.md"
     architecture "src/architecture.md"
     attributes "src/attributes.md"
     levels "src/levels.md"

@@ -4,11 +4,13 @@
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may spawn and read the real clock")]
 
 mod api;
+mod branches;
 mod chaos;
 mod declarative;
 mod discovery;
 mod hostile;
 mod layering;
+mod ledger;
 mod machines;
 mod processes;
 mod sim;

@@ -28,17 +28,17 @@ fn promised(time: Duration) -> Duration {
 }
 
 /// A running process whose output is read line by line. Killed when dropped.
-struct Process {
+pub(super) struct Process {
     child: Child,
-    stdout: Lines,
-    stderr: Lines,
+    pub(super) stdout: Lines,
+    pub(super) stderr: Lines,
 }
 
 /// The lines of one pipe, those seen so far and those to come.
-struct Lines {
+pub(super) struct Lines {
     what: String,
     coming: Receiver<String>,
-    seen: Vec<String>,
+    pub(super) seen: Vec<String>,
 }
 
 impl Lines {
@@ -57,7 +57,7 @@ impl Lines {
     }
 
     /// The next line that fits, unless the deadline passes.
-    fn wait(&mut self, deadline: Instant, what: &str, fits: impl Fn(&str) -> bool) -> String {
+    pub(super) fn wait(&mut self, deadline: Instant, what: &str, fits: impl Fn(&str) -> bool) -> String {
         loop {
             match self.coming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -82,7 +82,7 @@ impl Lines {
     }
 
     /// Everything, once the process has ended.
-    fn rest(&mut self) -> String {
+    pub(super) fn rest(&mut self) -> String {
         while let Ok(line) = self.coming.recv_timeout(SOON) {
             self.seen.push(line);
         }
@@ -91,7 +91,7 @@ impl Lines {
 }
 
 impl Process {
-    fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+    pub(super) fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
             command.env_remove(name);
@@ -107,10 +107,16 @@ impl Process {
     /// Starts a role and returns it with its peer id and dialable address, which are the first line on stderr.
     fn run(args: &[&str]) -> (Self, Contact) {
         let mut process = Self::start(WEATHER, &[&["run"], args].concat(), &[]);
-        let line = process.stderr.wait(Instant::now() + SOON, "line", |_| true);
+        let contact = process.contact();
+        (process, contact)
+    }
+
+    /// Where it listens, from its first line on stderr.
+    pub(super) fn contact(&mut self) -> Contact {
+        let line = self.stderr.wait(Instant::now() + SOON, "line", |_| true);
         let address = line.strip_prefix("listening ").unwrap_or_else(|| panic!("the first line is {line:?}"));
         let (id, _) = address.split_once('@').unwrap();
-        (process, Contact { id: id.into(), address: address.into() })
+        Contact { id: id.into(), address: address.into() }
     }
 
     fn signal(&self, name: &str) {
@@ -118,12 +124,17 @@ impl Process {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.signal("KILL");
         self.child.wait().unwrap();
     }
 
-    fn wait(&mut self, within: Duration) -> ExitStatus {
+    /// Whether it has not ended.
+    pub(super) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(super) fn wait(&mut self, within: Duration) -> ExitStatus {
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -147,26 +158,26 @@ impl Drop for Process {
     }
 }
 
-struct Contact {
+pub(super) struct Contact {
     id: String,
-    address: String,
+    pub(super) address: String,
 }
 
 /// A temporary directory with secret keys, one per name.
-struct Keys(tempfile::TempDir);
+pub(super) struct Keys(tempfile::TempDir);
 
 impl Keys {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 }
 
 /// A port that was free a moment ago, for a process that has to come back on the same one.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
