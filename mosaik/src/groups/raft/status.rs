@@ -209,10 +209,14 @@ impl Raft {
         self.hard.term
     }
 
-    /// The leader that it follows; itself if it leads.
+    /// The leader that it follows; itself if it leads. One that has been silent for too long is none any more.
     #[must_use]
     pub const fn leader(&self) -> Option<Member> {
-        if self.is_leader() { Some(self.me) } else { self.leader }
+        match self.role {
+            Role::Leader(_) => Some(self.me),
+            Role::Follower => self.leader,
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
     }
 
     /// Whether it leads.
