@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 /// What was done to one register, and what came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the simulator and the ledger's processes each have actions of their own")]
 pub enum Action {
     Read {
         saw: u64,
@@ -18,6 +19,17 @@ pub enum Action {
         expect: u64,
         value: u64,
         was: Option<u64>,
+    },
+    /// Output: the sum; unknown if the operation never returned.
+    Add {
+        amount: u64,
+        sum: Option<u64>,
+    },
+    /// Output: whether the value was the expected one; unknown if the operation never returned.
+    Swap {
+        expect: u64,
+        value: u64,
+        done: Option<bool>,
     },
 }
 
@@ -36,6 +48,14 @@ fn act(state: u64, action: Action) -> Option<u64> {
         Action::Write { value, was } => was.is_none_or(|was| was == state).then_some(value),
         Action::Cas { expect, value, was } => {
             was.is_none_or(|was| was == state).then_some(if state == expect { value } else { state })
+        }
+        Action::Add { amount, sum } => {
+            let next = state.checked_add(amount)?;
+            sum.is_none_or(|sum| sum == next).then_some(next)
+        }
+        Action::Swap { expect, value, done } => {
+            let swaps = state == expect;
+            done.is_none_or(|done| done == swaps).then_some(if swaps { value } else { state })
         }
     }
 }
@@ -92,6 +112,18 @@ mod tests {
         assert_eq!(check(&[lost, at(6, 7, Action::Read { saw: 7 })]), Ok(true));
         let back = [lost, at(6, 7, Action::Read { saw: 7 }), at(8, 9, Action::Read { saw: 0 })];
         assert_eq!(check(&back), Ok(false));
+    }
+
+    #[test]
+    fn a_deposit_applied_twice_or_lost_is_seen() {
+        let lost = at(1, 0, Action::Add { amount: 5, sum: None });
+        for (sum, linear) in [(2, true), (7, true), (12, false)] {
+            assert_eq!(check(&[lost, at(6, 7, Action::Add { amount: 2, sum: Some(sum) })]), Ok(linear), "{sum}");
+        }
+        let swap = at(8, 9, Action::Swap { expect: 2, value: 1, done: Some(true) });
+        let added = at(6, 7, Action::Add { amount: 2, sum: Some(2) });
+        assert_eq!(check(&[added, swap, at(10, 11, Action::Read { saw: 1 })]), Ok(true));
+        assert_eq!(check(&[added, swap, at(10, 11, Action::Read { saw: 2 })]), Ok(false));
     }
 
     #[test]

@@ -1,0 +1,193 @@
+//! The ledger example from outside: three real processes under clients that never stop, killed, frozen, restarted and cut
+//! off. The history that the clients have recorded must be linearizable: nothing acknowledged is lost, nothing is applied
+//! twice.
+//!
+//! The short version is part of `cargo test`. The long one, with 50 kills and partitions between network namespaces (root
+//! and iproute2; left out with a message otherwise):
+//!
+//! ```text
+//! cargo test -p mosaik-tests --test ledger -- --ignored --nocapture
+//! ```
+
+#![expect(clippy::disallowed_methods, reason = "processes live in real time")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+mod clients;
+mod cluster;
+#[path = "../raft/sim/linear.rs"]
+mod linear;
+mod namespaces;
+
+use std::{
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use clients::Clients;
+use cluster::{Branch, Cluster, SOON};
+use namespaces::Namespaces;
+
+/// A cluster under load, and how long it took to answer after each fault.
+struct Trial {
+    cluster: Cluster,
+    clients: Clients,
+    failovers: Vec<Duration>,
+    recoveries: Vec<Duration>,
+}
+
+impl Trial {
+    fn new(cluster: Cluster) -> Self {
+        let apis: Vec<SocketAddr> = cluster.branches.iter().map(|branch| branch.place.api).collect();
+        let clients = Clients::start(&apis);
+        clients.wait_for_write(0, SOON);
+        cluster.wait_whole();
+        Self { cluster, clients, failovers: Vec::new(), recoveries: Vec::new() }
+    }
+
+    /// SIGKILL of the leader; it comes back when the others have gone on.
+    fn kill_leader(&mut self) {
+        self.clients.next_round();
+        let leader = self.cluster.leader();
+        let at = self.clients.now();
+        self.cluster.branches[leader].kill();
+        self.failovers.push(self.clients.wait_for_write(at, SOON));
+        self.restart(&[leader]);
+        self.cluster.wait_whole();
+    }
+
+    /// SIGSTOP of the leader for so long.
+    fn freeze_leader(&mut self, time: Duration) {
+        self.clients.next_round();
+        let leader = self.cluster.leader();
+        self.cluster.branches[leader].signal("STOP");
+        pause(time);
+        self.cluster.branches[leader].signal("CONT");
+        let at = self.clients.now();
+        self.clients.wait_for_write(at, SOON);
+        self.cluster.wait_whole();
+    }
+
+    /// SIGTERM and restart of one member after the other.
+    fn roll(&mut self, pause_between: Duration) {
+        self.clients.next_round();
+        for member in 0..self.cluster.branches.len() {
+            self.cluster.branches[member].terminate();
+            self.restart(&[member]);
+            pause(pause_between);
+        }
+        self.cluster.wait_whole();
+    }
+
+    /// SIGKILL of all at the same time; how long after the second one is back there is service.
+    fn kill_all(&mut self) {
+        self.clients.next_round();
+        self.cluster.branches.iter_mut().for_each(Branch::kill);
+        let members: Vec<_> = (0..self.cluster.branches.len()).collect();
+        self.cluster.branches.iter_mut().for_each(Branch::spawn);
+        self.cluster.branches[members[0]].wait_for_api();
+        self.cluster.branches[members[1]].wait_for_api();
+        let at = self.clients.now();
+        self.recoveries.push(self.clients.wait_for_write(at, SOON));
+        self.cluster.branches[members[2]].wait_for_api();
+        self.cluster.wait_whole();
+    }
+
+    /// Cuts these ways for a time, from one member to another.
+    fn cut(&mut self, namespaces: &Namespaces, ways: &[(usize, usize)], time: Duration) {
+        self.clients.next_round();
+        ways.iter().for_each(|(from, to)| namespaces.cut(*from, *to));
+        pause(time);
+        ways.iter().for_each(|(from, to)| namespaces.mend(*from, *to));
+        let at = self.clients.now();
+        self.recoveries.push(self.clients.wait_for_write(at, SOON));
+        self.cluster.wait_whole();
+    }
+
+    fn restart(&mut self, members: &[usize]) {
+        members.iter().for_each(|member| self.cluster.branches[*member].spawn());
+        members.iter().for_each(|member| self.cluster.branches[*member].wait_for_api());
+    }
+
+    fn finish(self, what: &str) {
+        let Self { clients, failovers, recoveries, cluster } = self;
+        let (all, unknown) = clients.check();
+        println!("{what}: {all} operations, {unknown} of unknown outcome, linearizable");
+        report("first write after the leader was killed", failovers);
+        report("first write after a majority was back", recoveries);
+        drop(cluster);
+    }
+}
+
+fn pause(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
+    }
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+        println!("  {what}: {} times, median {median:.0?}, longest {longest:.0?}", times.len());
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_kept_through_every_fault() {
+    let mut trial = Trial::new(Cluster::on_loopback());
+    for _ in 0..3 {
+        trial.kill_leader();
+    }
+    trial.freeze_leader(Duration::from_secs(2));
+    trial.roll(Duration::from_secs(1));
+    trial.kill_all();
+    trial.finish("short");
+}
+
+#[test]
+#[ignore = "takes many minutes"]
+fn long_kills_freezes_and_restarts() {
+    let mut trial = Trial::new(Cluster::on_loopback());
+    for _ in 0..50 {
+        trial.kill_leader();
+    }
+    for seconds in 1..=10 {
+        trial.freeze_leader(Duration::from_secs(seconds));
+    }
+    for _ in 0..3 {
+        trial.roll(Duration::from_secs(3));
+    }
+    for _ in 0..5 {
+        trial.kill_all();
+    }
+    trial.finish("long");
+}
+
+#[test]
+#[ignore = "takes minutes and needs root and iproute2"]
+fn long_partitions() {
+    let namespaces = match Namespaces::new() {
+        Ok(namespaces) => namespaces,
+        Err(error) => return println!("left out: no network namespaces here ({error})"),
+    };
+    let mut trial = Trial::new(Cluster::start(namespaces.places()));
+    for time in [2, 5, 15].map(Duration::from_secs) {
+        let leader = trial.cluster.leader();
+        let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        // The leader against the two others.
+        trial.cut(&namespaces, &[(leader, one), (one, leader), (leader, other), (other, leader)], time);
+        // One bad link, at the leader.
+        let leader = trial.cluster.leader();
+        let other = (leader + 1) % 3;
+        trial.cut(&namespaces, &[(leader, other), (other, leader)], time);
+        // One way only: the leader speaks and does not hear, and the reverse.
+        let leader = trial.cluster.leader();
+        let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        trial.cut(&namespaces, &[(one, leader), (other, leader)], time);
+        let leader = trial.cluster.leader();
+        let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+        trial.cut(&namespaces, &[(leader, one), (leader, other)], time);
+    }
+    trial.finish("partitions");
+}
