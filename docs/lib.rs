@@ -35,6 +35,7 @@ pages! {
     machines "src/groups/machines.md"
     consensus "src/groups/consensus.md"
     bonds "src/groups/bonds.md"
+    storage "src/groups/storage.md"
     decisions "src/decisions.md"
 }
 

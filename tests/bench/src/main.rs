@@ -7,6 +7,7 @@ mod benches;
 mod child;
 mod conditions;
 mod contender;
+mod disk;
 mod item;
 mod quic;
 mod table;
@@ -75,6 +76,11 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Measure durable storage against write and fdatasync of the same batches, and the recovery of a long log.
+    Disk {
+        #[command(flatten)]
+        options: disk::Options,
+    },
     #[command(hide = true)]
     Child { task: String },
 }
@@ -88,6 +94,7 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     match args.command {
         Some(Command::Child { task }) => child::serve(&task).await,
+        Some(Command::Disk { options }) => disk::run(options).await,
         Some(Command::Tune { variants, options }) => tune::run(&variants, options.effort(), &options.common()).await,
         None => compare(args).await,
     }

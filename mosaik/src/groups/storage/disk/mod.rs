@@ -8,6 +8,8 @@ mod files;
 mod format;
 mod log;
 mod replay;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

@@ -127,24 +127,32 @@ impl Replay {
                 }
             }
             self.ledger.segments.push((header.number, 0));
-            let here = self.segment(header)?;
+            let mut here = self.segment(header)?;
             let last = n + 1 == headers.len();
             if here.sealed && last {
                 let expected = format!("segment {} after this one", header.number + 1);
                 return Err(Damage::new(here.at, expected, "none").at(&path));
             }
             if !here.sealed && !last {
-                self.discard_empty(headers, n + 1, &here)?;
-                return Ok(here);
+                if self.discard_empty(headers, n + 1, &here)? {
+                    return Ok(here);
+                }
+                // The numbers show that only the seal is missing: its write failed, and the next one was begun.
+                here.sequence += 1;
             }
             end = Some(here);
         }
         end.ok_or_else(|| StorageError::Misuse("no segments".to_owned()))
     }
 
-    /// A segment without a seal has a successor only if that was just created; then it holds nothing yet.
-    fn discard_empty(&self, headers: &[FileHeader], next: usize, here: &End) -> Result<(), StorageError> {
+    /// A segment without a seal has a successor only if that was just created. Discards it if it holds nothing yet.
+    fn discard_empty(&self, headers: &[FileHeader], next: usize, here: &End) -> Result<bool, StorageError> {
         let header = headers[next];
+        let before = headers[next - 1].number;
+        if header.number != before + 1 || header.sequence != here.sequence + 1 || here.torn.is_some() {
+            let damage = Damage::new(here.at, "a seal, for there is a next segment", "the end of the log");
+            return Err(damage.at(&self.dir.segment(before)));
+        }
         let path = self.dir.segment(header.number);
         let mut bytes = fs::read(&path).map_err(|error| StorageError::io("read", &path, error))?;
         let mut scan = Scan::new(&mut bytes, header.number, header.sequence);
@@ -152,13 +160,11 @@ impl Replay {
         while scan.next().map_err(|damage| damage.at(&path))?.is_some() {
             groups += 1;
         }
-        let empty = groups == 1 && scan.torn.is_none() && !scan.sealed && scan.unproven.is_some();
-        let follows = header.number == headers[next - 1].number + 1 && header.sequence == here.sequence + 1;
-        if next + 1 == headers.len() && empty && follows && here.torn.is_none() {
-            return self.dir.remove(header.number);
+        let empty = groups == 1 && scan.torn.is_none() && !scan.sealed && next + 1 == headers.len();
+        if empty {
+            self.dir.remove(header.number)?;
         }
-        let before = self.dir.segment(headers[next - 1].number);
-        Err(Damage::new(here.at, "a seal, for there is a next segment", "the end of the log").at(&before))
+        Ok(empty)
     }
 
     fn segment(&mut self, header: &FileHeader) -> Result<End, StorageError> {

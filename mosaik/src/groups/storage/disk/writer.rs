@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use super::{super::StorageError, log::Log};
@@ -14,6 +15,10 @@ use crate::groups::raft::{Token, Write};
 
 /// Bytes of commands and snapshots that one group takes, unless a single batch has more.
 const GROUP: usize = 8 << 20;
+/// A group waits for company at most for this part of the time that an `fdatasync` takes, and at most that long.
+const GATHER: (u32, Duration) = (4, Duration::from_millis(1));
+/// After waiting in vain, so many groups do not wait.
+const ALONE: u32 = 16;
 
 /// What the owner and the thread share.
 #[derive(Debug, Default)]
@@ -26,6 +31,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<(Token, Vec<Write>)>,
+    /// Their sizes, summed.
+    bytes: usize,
     submitted: Token,
     durable: Token,
     given: Token,
@@ -37,7 +44,7 @@ struct State {
 impl State {
     fn fail(&mut self, error: StorageError) -> Option<Waker> {
         self.error.get_or_insert(error);
-        self.waiting = VecDeque::new();
+        (self.waiting, self.bytes) = (VecDeque::new(), 0);
         self.waker.take()
     }
 }
@@ -63,6 +70,7 @@ impl Shared {
         }
         state.submitted = token;
         if state.error.is_none() {
+            state.bytes += size(&writes);
             state.waiting.push_back((token, writes));
             drop(state);
             self.work.notify_one();
@@ -92,7 +100,9 @@ impl Shared {
 
     /// Forgets what waits.
     pub fn discard(&self) {
-        self.lock().waiting.clear();
+        let mut state = self.lock();
+        state.waiting.clear();
+        state.bytes = 0;
     }
 
     /// A new life. Who waits for the old one will hear of the new one.
@@ -103,7 +113,7 @@ impl Shared {
     }
 
     /// Waits for batches and takes as many as one group should have; none at the end.
-    fn take(&self, writes: &mut Vec<Write>) -> Option<Token> {
+    fn take(&self, writes: &mut Vec<Write>, gather: &mut Gather) -> Option<Token> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             if state.closing || state.error.is_some() {
@@ -111,15 +121,39 @@ impl Shared {
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let (mut last, mut size) = (None, 0);
-        while size < GROUP
+        state = self.gather(state, gather);
+        let (mut last, mut taken) = (None, 0);
+        while taken < GROUP
             && let Some((token, batch)) = state.waiting.pop_front()
         {
-            size += batch.iter().map(bytes).sum::<usize>();
+            taken += size(&batch);
             writes.extend(batch);
             last = Some(token);
         }
+        state.bytes = state.bytes.saturating_sub(taken);
+        gather.before = taken;
         last
+    }
+
+    /// When a group has become durable, those who waited for it submit again, one after the other. Without a little
+    /// patience the first of them goes alone and the others wait for the next group: half the speed.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>, gather: &mut Gather) -> MutexGuard<'a, State> {
+        if gather.alone > 0 {
+            gather.alone -= 1;
+            return state;
+        }
+        let (first, until) = (state.bytes, now() + (gather.sync / GATHER.0).min(GATHER.1));
+        while state.bytes < gather.before && !state.closing {
+            let left = until.saturating_duration_since(now());
+            if left.is_zero() {
+                break;
+            }
+            state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.bytes == first && first < gather.before {
+            gather.alone = ALONE;
+        }
+        state
     }
 
     fn is_idle(&self) -> bool {
@@ -135,12 +169,30 @@ impl Shared {
     }
 }
 
-fn bytes(write: &Write) -> usize {
-    match write {
-        Write::Hard(_) | Write::Founding(_) => 0,
+/// How much the batch weighs, bytes.
+fn size(batch: &[Write]) -> usize {
+    let of = |write: &Write| match write {
+        Write::Hard(_) | Write::Founding(_) => 64,
         Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
         Write::Snapshot { snapshot, .. } => snapshot.data.len(),
-    }
+    };
+    batch.iter().map(of).sum()
+}
+
+/// What the thread knows of the recent past.
+#[derive(Debug, Default)]
+struct Gather {
+    /// The size of the last group.
+    before: usize,
+    /// How long it took.
+    sync: Duration,
+    /// Groups that shall not wait.
+    alone: u32,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the thread and its device live in real time")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// The running thread. Dropping it waits until everything that was submitted is written.
@@ -187,9 +239,11 @@ impl Drop for OnPanic<'_> {
 
 fn run(mut log: Log, shared: &Shared) {
     let _guard = OnPanic(shared);
-    let mut writes = Vec::new();
-    while let Some(token) = shared.take(&mut writes) {
+    let (mut writes, mut gather) = (Vec::new(), Gather::default());
+    while let Some(token) = shared.take(&mut writes, &mut gather) {
+        let began = now();
         let appended = log.append(&writes);
+        gather.sync = now() - began;
         writes.clear();
         // The proof goes ahead of the report: nothing is acknowledged that could later pass for torn.
         let done = appended.and_then(|()| if shared.is_idle() { log.mark() } else { Ok(()) });
