@@ -1,6 +1,6 @@
 //! Named regressions: the situations in which an earlier design of such groups, or a classic Raft bug, lost something.
 
-use mosaik::groups::raft::{Change, Halt, Input, Member, Message, recover};
+use mosaik::groups::raft::{Change, Halt, Input, Member, Message, Standing, recover};
 
 use crate::{
     schedules,
@@ -283,4 +283,127 @@ fn snapshot_in_chunks() {
     lab.restart(2);
     lab.pass(1_000, &[0, 1, 2]);
     assert_eq!(lab.value(2), 9, "and again from its own storage");
+}
+
+/// The autopilot does not undo what an operator decided; the operator may.
+#[test]
+fn a_demotion_by_an_operator_lasts() {
+    let all = [0, 1, 2, 3, 4];
+    let mut lab = Lab::new(5, 5, None, |_| {});
+    assert!(lab.stand(0, &all));
+    lab.pass(500, &all);
+    let four = lab.member(4);
+    lab.feed(0, Input::Change(Change::Demote(four)));
+    lab.pass(10_000, &all);
+    assert!(!lab.raft(0).log().membership().is_voter(&four));
+    assert!(lab.raft(0).log().membership().observers.contains(&four));
+    assert_eq!(lab.commit(4), lab.commit(0), "it is still replicated to");
+    lab.feed(0, Input::Change(Change::Promote(four)));
+    lab.pass(500, &all);
+    assert!(lab.raft(0).log().membership().is_voter(&four));
+}
+
+/// A voter that answers but does not get its entries to disk gives its vote to a learner that does.
+#[test]
+fn a_voter_that_lags_for_long_is_replaced() {
+    let all = [0, 1, 2, 3];
+    let mut lab = Lab::new(4, 3, None, |settings| {
+        settings.target_voters = 3;
+        settings.caught_up = 2;
+        settings.silent = 3_000_000;
+    });
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.link_all();
+    lab.pass(2_000, &all);
+    let (two, three) = (lab.member(2), lab.member(3));
+    assert!(lab.raft(0).log().membership().learners.contains(&three));
+    lab.open(0, 1);
+    lab.nodes[2].stuck = true;
+    for sequence in 1..10 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.pass(1_000, &all);
+    assert!(lab.raft(0).log().membership().is_voter(&two), "not before its time");
+    lab.pass(5_000, &all);
+    let membership = lab.raft(0).log().membership();
+    assert!(membership.is_voter(&three) && !membership.is_voter(&two), "{membership:?}");
+    assert_eq!(membership.voters.len(), 3);
+}
+
+/// A follower that lags a little behind a compaction gets entries, not a snapshot.
+#[test]
+fn a_tail_behind_a_compaction_saves_the_snapshot() {
+    let mut lab = three();
+    lab.open(0, 1);
+    for sequence in 1..10 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.pass(300, &[0, 1]);
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    lab.feed(0, Input::Compact { index, data });
+    assert!(lab.raft(0).log().base().index < index);
+    lab.drop_mail();
+    for _ in 0..20 {
+        lab.now += 100_000;
+        for n in 0..3 {
+            lab.tick(n);
+        }
+        lab.flow_if(|mail| {
+            assert!(!matches!(mail.body, Message::Offer { .. }), "a snapshot was offered");
+            true
+        });
+    }
+    assert_eq!(lab.value(2), 9);
+}
+
+/// What waits for commit is bounded in bytes, and the room comes back.
+#[test]
+fn waiting_bytes_are_bounded() {
+    let mut lab = Lab::new(3, 3, None, |settings| settings.uncommitted_bytes = 300);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    let before = lab.last(0);
+    for sequence in 1..10 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    let room = lab.last(0) - before;
+    assert!((1..5).contains(&room), "{room} were taken");
+    lab.pass(300, &[0, 1, 2]);
+    lab.write(0, 1, 10, 10);
+    assert_eq!(lab.last(0), before + room + 1);
+}
+
+/// A slower follower need not wait for the next heartbeat to learn of a commit.
+#[test]
+fn a_commit_is_told_at_once() {
+    let mut lab = three();
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    lab.write(0, 1, 1, 7);
+    let two = lab.member(2);
+    // 1 answers before 2 has even got the entry.
+    lab.flow(&[0, 1]);
+    assert_eq!(lab.value(0), 7);
+    lab.flow_if(|mail| mail.to == two);
+    assert_eq!(lab.value(2), 7);
+}
+
+/// The status says what an operator asks.
+#[test]
+fn status_explains_itself() {
+    let mut lab = Lab::new(3, 3, None, |_| {});
+    let blank = Lab::new(1, 0, None, |settings| settings.declared = 3);
+    let founding = blank.raft(0).status().founding.expect("it is blank");
+    assert_eq!((founding.declared, founding.candidates.len()), (3, 1));
+    assert!(lab.stand(0, &[0, 1]));
+    lab.open(0, 1);
+    lab.pass(1_500, &[0, 1]);
+    let status = lab.raft(0).status();
+    assert_eq!(status.standing, Standing::Leader);
+    assert!(status.has_quorum && status.reachable.len() == 2 && status.membership_committed);
+    let behind = status.followers.iter().find(|it| it.member == lab.member(2)).expect("listed");
+    assert!(behind.lag > 0 && !behind.caught_up);
+    assert_eq!(lab.raft(1).status().percent(), 100);
+    assert_eq!(lab.raft(1).status().standing, Standing::Follower);
 }
