@@ -364,7 +364,7 @@ fn explore<M: Model>(name: &str, root: M, seconds: u64) -> u64 {
                 queue.push_back((at + 1, next));
             }
         }
-        if began.elapsed() > Duration::from_secs(seconds) || queue.len() > 400_000 {
+        if began.elapsed() > Duration::from_secs(seconds) || queue.len() > 30_000 {
             break;
         }
     }

@@ -407,3 +407,10 @@ fn status_explains_itself() {
     assert_eq!(lab.raft(1).status().percent(), 100);
     assert_eq!(lab.raft(1).status().standing, Standing::Follower);
 }
+
+/// A leader that stays behind to tell of the end of its cluster takes no writes, even if it is asked to compact.
+#[test]
+fn a_yield_is_never_compacted() {
+    let mut world = World::swarm(1_004_112, None);
+    world.run();
+}

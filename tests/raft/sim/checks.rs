@@ -44,6 +44,8 @@ pub struct Checks {
     ran: BTreeMap<(ClusterId, SessionId, u64), Index>,
     seen: BTreeMap<Member, Seen>,
     pub geneses: BTreeSet<ClusterId>,
+    /// Clusters that dissolved into another one.
+    pub dissolved: BTreeSet<ClusterId>,
     /// More than one genesis is a violation.
     pub one_genesis: bool,
     pub committed: u64,
@@ -141,11 +143,12 @@ impl Checks {
     }
 
     /// A member dissolves.
-    pub fn wiped(&self, from: ClusterId, into: ClusterId) {
+    pub fn wiped(&mut self, from: ClusterId, into: ClusterId) {
         let user = self.clusters.get(&from).is_some_and(|it| it.user);
         assert!(!user, "a cluster with user data dissolved");
         let adopted = self.clusters.get(&into).is_some_and(|it| it.adopted.contains(&from));
         assert!(adopted, "a cluster dissolved into one that had not adopted it");
+        self.dissolved.insert(from);
     }
 
     /// A genesis: every founder must have accepted durably.

@@ -116,7 +116,12 @@ impl Raft {
                         peer.blank = (!observer).then_some(self.now.mono);
                     }
                 }
-                (Some(ours), theirs) if theirs.is_none_or(|theirs| theirs == ours) => self.on_join(from, *observer),
+                (Some(ours), theirs) if theirs.is_none_or(|theirs| theirs == ours) => {
+                    if theirs.is_none() {
+                        self.remind_founder(from);
+                    }
+                    self.on_join(from, *observer);
+                }
                 _ => {}
             },
             Message::Present => self.founder.cluster_seen = Some(self.now.mono),
@@ -138,6 +143,17 @@ impl Raft {
             _ => return false,
         }
         true
+    }
+
+    /// A blank founder of this very cluster has missed that it exists. With volatile storage it may even have forgotten
+    /// its ballot, and then nothing but this would tell it whom its vote belongs to.
+    fn remind_founder(&mut self, from: Member) {
+        if let Some(ballot) = &self.founder.record.founded
+            && ballot.founders.contains(&from)
+        {
+            let body = Message::Founded { ballot: ballot.clone() };
+            self.outbox.send(from, body);
+        }
     }
 
     fn on_ballot(&mut self, from: Member, ballot: &Ballot) {

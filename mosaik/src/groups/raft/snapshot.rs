@@ -35,7 +35,8 @@ impl Raft {
     /// The machine's state at `index`: the log up to there may go.
     pub(super) fn on_compact(&mut self, index: Index, data: Bytes) {
         let before = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.manifest.position.index);
-        if index <= before || index > self.applied {
+        // A `Yield` must stay in the log: after it no user entry may follow, after a restart neither.
+        if index <= before || index > self.applied || self.log.is_yielding() {
             return;
         }
         let Some(position) = self.log.at(index) else { return };
