@@ -9,12 +9,14 @@
 //!   Terms                            ->
 //! ```
 //!
-//! A proof is a keyed BLAKE3 hash over the role, both ids, the connection's keying material and both hellos. So it is
+//! A proof is an HMAC-SHA256 over the role, both ids, the connection's keying material and both hellos. So it is
 //! worth nothing on another connection (other keying material), to its own author (other role) or in another exchange
 //! (other nonces). The dialler proves first: who dials in without the key gets nothing that depends on it. Terms are told
 //! only to a side that has proved the key. Pure: the caller moves the messages and closes what is refused.
 
+use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
+use sha2::Sha256;
 
 use super::super::{
     key::GroupKey,
@@ -303,9 +305,14 @@ impl Handshake {
     }
 }
 
-/// The message authentication code of proofs. BLAKE3's keyed mode is a MAC by itself, it needs no HMAC around it.
+/// The message authentication code of proofs: HMAC-SHA256 (RFC 2104, FIPS 180-4).
 fn mac(key: &[u8; 32], transcript: &[u8]) -> [u8; 32] {
-    *blake3::keyed_hash(key, transcript).as_bytes()
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    // A key of exactly one block is used as it is, as HMAC pads a shorter one itself: this form cannot fail.
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(transcript);
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

@@ -214,3 +214,13 @@ proptest! {
         }
     }
 }
+
+/// The second test case of RFC 4231 has a short key; HMAC pads it with zeros, as is done here.
+#[test]
+fn the_code_of_proofs_is_hmac() {
+    let mut key = [0; 32];
+    key[..4].copy_from_slice(b"Jefe");
+    let code = mac(&key, b"what do ya want for nothing?");
+    let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
+    assert_eq!(blake3::Hash::from_bytes(code).to_hex().as_str(), expected);
+}
