@@ -30,6 +30,10 @@ impl Specification for Register {
             Action::Cas { expect, value, was } => {
                 (was.is_none_or(|was| was == *state), if *state == expect { value } else { *state })
             }
+            Action::Add { amount, sum } => (sum.is_none_or(|sum| sum == *state + amount), *state + amount),
+            Action::Swap { expect, value, done } => {
+                (done.is_none_or(|done| done == (*state == expect)), if *state == expect { value } else { *state })
+            }
         }
     }
 }
@@ -68,23 +72,15 @@ fn history(rng: &mut Rng) -> Vec<Event> {
         let (value, expect) = (rng.between(1, 4), rng.below(4));
         let lost = rng.chance(150_000);
         let was = (!lost).then_some(state);
-        let action = match rng.below(3) {
+        let action = match rng.below(5) {
             0 if !lost => Action::Read { saw: state },
             1 => Action::Cas { expect, value, was },
+            2 => Action::Add { amount: value, sum: was.map(|was| was + value) },
+            3 => Action::Swap { expect, value, done: was.map(|was| was == expect) },
             _ => Action::Write { value, was },
         };
         if !lost || rng.chance(500_000) {
-            state = match action {
-                Action::Read { .. } => state,
-                Action::Write { value, .. } => value,
-                Action::Cas { expect, value, .. } => {
-                    if state == expect {
-                        value
-                    } else {
-                        state
-                    }
-                }
-            };
+            state = Register::apply(&action, &state).1;
         }
         out.push(Event { start: span[0], end: (!lost).then_some(span[2]), action });
     }
@@ -98,6 +94,8 @@ fn spoil(history: &mut [Event], rng: &mut Rng) {
     match &mut history[at].action {
         Action::Read { saw } => *saw = seen,
         Action::Write { was, .. } | Action::Cas { was, .. } => *was = was.map(|_| seen),
+        Action::Add { sum, .. } => *sum = sum.map(|_| seen),
+        Action::Swap { done, .. } => *done = done.map(|done| !done),
     }
 }
 
