@@ -39,7 +39,8 @@ impl Raft {
         if self.settings.switch.is(Mutant::AckBeyondVerified) {
             self.verified = self.log.last().index;
         }
-        self.commit_to(commit.min(self.verified));
+        // Not only this message's: what tells of a commit may overtake the entries that it commits, and is not repeated soon.
+        self.commit_to(self.leader_commit.min(self.verified));
         if self.odd(Quirk::ForgottenVerification) {
             self.verified = self.commit;
         }
