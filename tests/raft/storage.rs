@@ -10,6 +10,8 @@ use std::{
     io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    process,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -69,6 +71,25 @@ fn a_directory_belongs_to_one_storage() {
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     drop(first);
     Disk::open(dir.path().join("new/one")).unwrap();
+}
+
+/// Also while the process starts others, which for a moment have all its files open.
+#[test]
+fn a_dropped_storage_lets_its_directory_go() {
+    let dir = TempDir::new().unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    process::Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let refused = (0..2000).filter(|_| Disk::open(dir.path()).is_err()).count();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(refused, 0, "of 2000 openings");
+    });
 }
 
 #[test]

@@ -22,7 +22,16 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 pub(super) struct Dir {
     pub path: PathBuf,
     pub faults: Faults,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Dir {
+    /// Closing the file would not do: a child process that is just being started holds it too, until it runs its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(path = %self.path.display(), %error, "cannot unlock a storage");
+        }
+    }
 }
 
 /// The segment that is written to.
@@ -51,7 +60,7 @@ impl Dir {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
         let lock = lock.map_err(|error| StorageError::io("open", &name, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), faults, _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), faults, lock }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StorageError::io("lock", &name, error)),
         }
