@@ -606,6 +606,13 @@ impl World {
         self.run_until(end - 8_000_000);
         self.clients.stopped = true;
         self.run_until(end);
+        // Who came late and fetches a few entries at a time over slow links may need longer; for ever it may not.
+        for _ in 0..6 {
+            if !self.lags() {
+                break;
+            }
+            self.run_until(self.now + 10_000_000);
+        }
         self.verdict()
     }
 
@@ -616,6 +623,11 @@ impl World {
             let Some(raft) = &node.raft else { continue };
             eprintln!("{:?} {:?}\n  {:?}\n  {:?}", raft.me(), raft.status(), raft.log().membership(), raft.founding());
         }
+    }
+
+    fn lags(&self) -> bool {
+        let commit = self.leader().map(|n| self.raft(n).commit());
+        commit.is_some_and(|commit| self.nodes.iter().flat_map(|node| &node.raft).any(|raft| raft.applied() < commit))
     }
 
     fn can_live(&self) -> bool {
