@@ -116,7 +116,10 @@ impl Raft {
         if install.id != of || install.from != from || expected != Some(Digest(*blake3::hash(&data).as_bytes())) {
             return;
         }
-        install.chunks[chunk] = Some(data);
+        // A repeated chunk asks for nothing: or each repetition would multiply the next round.
+        if install.chunks[chunk].replace(data).is_some() {
+            return;
+        }
         let full = install.chunks.iter().filter(|it| it.is_some()).count();
         if full.is_multiple_of(WINDOW) {
             install.asked_at = 0;
