@@ -70,6 +70,7 @@ fn swarm() {
     }
     let budget = Duration::from_secs(number("RAFT_SECONDS").unwrap_or(10));
     let from = number("RAFT_FROM").unwrap_or(1);
+    let last = number("RAFT_SEEDS").map_or(u64::MAX, |seeds| seeds + PAST.len() as u64);
     let threads =
         number("RAFT_THREADS").unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |it| it.get() as u64));
     let began = Instant::now();
@@ -79,6 +80,9 @@ fn swarm() {
         let mut tally = Tally::default();
         while began.elapsed() < budget && shared.lock().unwrap_or_else(PoisonError::into_inner).1.len() < 10 {
             let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= last {
+                break;
+            }
             let seed = PAST.get(at as usize).copied().unwrap_or_else(|| from + at - PAST.len() as u64);
             if catch_unwind(AssertUnwindSafe(|| one(seed, None, &mut tally))).is_err() {
                 eprintln!("^ seed {seed}");

@@ -117,14 +117,10 @@ async fn a_newer_address_supersedes_a_stale_one() {
     let _seen = serve_echo(b.node());
     let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
     let stale = EndpointAddr::from(b.local().addr().id).with_ip_addr(deaf.local_addr().expect("bound"));
-    deaf.set_nonblocking(true).expect("a socket");
-    let deaf = tokio::net::UdpSocket::from_std(deaf).expect("a socket");
-    let second = async {
-        // The first dial is under way when its first packet is there.
-        deaf.recv_from(&mut [0; 1]).await.expect("a packet");
-        a.node().open::<Echo>(&b.local().addr()).await
-    };
-    let (first, second) = soon(async { tokio::join!(a.node().open::<Echo>(&stale), second) }).await;
+    let addr = b.local().addr();
+    // Joined futures are polled in order: the stale dial is under way when the other begins.
+    let (first, second) =
+        soon(async { tokio::join!(a.node().open::<Echo>(&stale), a.node().open::<Echo>(&addr)) }).await;
     second.expect("opens");
     first.expect("the stale dial did not decide");
 }
