@@ -284,30 +284,40 @@ struct Reader {
     frames: FrameReader,
     /// The producer has said that it is done, and what it wrote before can still be read.
     orderly: bool,
+    /// How the stream ended, while what was read before is handed on.
+    end: Option<End>,
     /// When the producer was last told that the user reads, and what had been read by then.
     noted: (Instant, u64),
 }
 
 impl Reader {
     fn new(link: RawLink) -> Self {
-        Self { link, frames: FrameReader::default(), orderly: false, noted: (Instant::now(), 0) }
+        Self { link, frames: FrameReader::default(), orderly: false, end: None, noted: (Instant::now(), 0) }
     }
 
-    /// Reads what is there, at least something.
+    /// Reads what is there, at least something. The end of the stream is told only when there is nothing before it.
     async fn read(
         &mut self,
         shared: &Shared,
         channel: &Channel,
         wanted: &mut watch::Receiver<Wanted>,
     ) -> Result<(), End> {
+        if let Some(end) = self.end.take() {
+            return Err(end);
+        }
         if !channel.has_room() {
             self.wait_for_room(shared, channel, wanted).await?;
         }
         let mut read = 0;
         while read < READ {
-            match self.link.recv.read_chunk(READ).now_or_never() {
-                Some(chunk) => read += self.take(chunk)?,
-                None => break,
+            let Some(chunk) = self.link.recv.read_chunk(READ).now_or_never() else { break };
+            match self.take(chunk) {
+                Ok(taken) => read += taken,
+                Err(end) if read == 0 => return Err(end),
+                Err(end) => {
+                    self.end = Some(end);
+                    break;
+                }
             }
         }
         while read == 0 {
