@@ -14,7 +14,8 @@ use mosaik::groups::raft::Mutant;
 use crate::sim::World;
 
 /// Seeds that once found a bug; replayed first.
-const PAST: &[u64] = &[11, 33, 1169, 1249, 1552, 1723, 1_002_187, 1_004_112, 1_004_507, 1_005_423, 3_007_029];
+const PAST: &[u64] =
+    &[11, 33, 1169, 1249, 1552, 1723, 1_002_187, 1_004_112, 1_004_507, 1_005_423, 3_007_029, 3_017_029];
 
 #[derive(Default)]
 pub struct Tally {

@@ -93,6 +93,9 @@ impl Ord for At {
     }
 }
 
+/// A seed takes 20,000 steps of the core on average; one that takes this many feeds itself.
+const MAX_STEPS: u64 = 2_000_000;
+
 pub struct World {
     pub now: u64,
     sequence: u64,
@@ -346,6 +349,12 @@ impl World {
         let Some(mut raft) = node.raft.take() else { return };
         let outputs = raft.step(input, now);
         self.steps += 1;
+        assert!(
+            self.steps < MAX_STEPS,
+            "{} steps by {} us of virtual time: the run does not end",
+            self.steps,
+            self.now
+        );
         self.checks.after_step(&raft, &Others(&self.nodes, &self.graves));
         let life = self.nodes[n].life;
         self.nodes[n].raft = Some(raft);

@@ -244,6 +244,7 @@ impl Raft {
         let Self { role: Role::Leader(leader), log, now, .. } = self else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.heard = now.mono;
+        let answers = round > progress.round;
         progress.round = progress.round.max(round);
         // A follower never has more of this leader's log than the leader itself.
         assert!(matched <= log.last().index, "acknowledged beyond the end of the log");
@@ -272,11 +273,14 @@ impl Raft {
             self.try_commit();
             self.transfer_if_ready(from);
         }
-        self.probe_oddly(from);
+        if answers {
+            self.probe_oddly(from);
+        }
         self.count_round();
         self.feed(from);
     }
 
+    /// At most once in a heartbeat round: the window that follows is answered message by message, and would feed itself.
     fn probe_oddly(&mut self, member: Member) {
         if self.odd(Quirk::SpuriousProbe)
             && let Role::Leader(leader) = &mut self.role
