@@ -6,6 +6,7 @@
 mod builder;
 mod channel;
 mod merge;
+mod reader;
 mod shared;
 mod subscription;
 mod worker;

@@ -6,20 +6,24 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::FutureExt;
 use tokio::{
     task::coop,
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{channel::Channel, merge::Batch, shared::Shared};
+use super::{
+    channel::Channel,
+    merge::Batch,
+    reader::{End, Reader, Wanted, interrupted},
+    shared::Shared,
+};
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link, LinkError, RawLink},
     primitives::watch,
     streams::{
         core::{
-            frames::{Frame, FrameError, FrameReader, split_item},
+            frames::{Frame, FrameError, split_item},
             pace::Backoff,
             progress::{Missed, Progress},
         },
@@ -28,47 +32,14 @@ use crate::{
         protocol::{Message, Subscription, show},
         stats::ChannelState,
     },
-    transport::{ConnectionLost, ReadError, SendStream},
 };
 
 /// A producer that is not in the catalog any more is forgotten after this time.
 const FORGET: Duration = Duration::from_mins(10);
-/// How much is read before it is handed on.
-const READ: usize = 128 << 10;
 /// A subscription that lasted this long was a good one: the next failure is tried again at once.
 const STABLE: Duration = Duration::from_secs(5);
-/// How often a producer is told that the user reads, if slowly.
-const NOTE: Duration = Duration::from_millis(500);
 /// After a refusal that only a change at the producer can lift.
 const HOPELESS: Duration = Duration::from_mins(1);
-
-/// Whether there should be a subscription.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Wanted {
-    Yes(PeerEntry),
-    /// Not a new one. An existing one ends only if the predicate says so (`allowed` is false).
-    No {
-        allowed: bool,
-    },
-}
-
-/// Why an attempt is over.
-enum End {
-    /// The consumer is gone.
-    Cancelled,
-    /// No link, or none that lasted: nothing to tell the user.
-    Unreachable,
-    Disconnected(DisconnectReason),
-    Incompatible {
-        theirs: Option<[u8; 32]>,
-    },
-}
-
-impl From<DisconnectReason> for End {
-    fn from(reason: DisconnectReason) -> Self {
-        Self::Disconnected(reason)
-    }
-}
 
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watch::Receiver<Wanted>) {
     let mut task = Task { shared, channel, wanted, progress: Progress::default(), backoff: Backoff::default() };
@@ -223,8 +194,6 @@ impl Task {
         self.shared.refresh();
         tracing::debug!(peer = ?producer, stream = ?self.shared.stream, epoch, next, "subscribed");
         let mut reader = Reader::new(link);
-        let buffered = std::mem::replace(&mut reader.link.buffered, Bytes::new());
-        reader.frames.push(&buffered);
         let end = loop {
             if let Err(end) = self.hand_on(&mut reader, epoch) {
                 break end;
@@ -246,7 +215,7 @@ impl Task {
     /// Queues all whole items that were read.
     fn hand_on(&mut self, reader: &mut Reader, epoch: u64) -> Result<(), End> {
         loop {
-            match reader.frames.next_frame() {
+            match reader.intake.frames.next_frame() {
                 Ok(None) => return Ok(()),
                 Ok(Some(Frame::Items { first, count, data })) => {
                     let step = self.progress.received(first, u64::from(count));
@@ -276,137 +245,6 @@ impl Task {
         tracing::debug!(peer = ?producer, ?stream, from, to, ?reason, "gap");
         self.channel.missed(to - from);
         self.shared.events.send(Event::Gap { producer, from, to, reason });
-    }
-}
-
-struct Reader {
-    link: RawLink,
-    frames: FrameReader,
-    /// The producer has said that it is done, and what it wrote before can still be read.
-    orderly: bool,
-    /// How the stream ended, while what was read before is handed on.
-    end: Option<End>,
-    /// When the producer was last told that the user reads, and what had been read by then.
-    noted: (Instant, u64),
-}
-
-impl Reader {
-    fn new(link: RawLink) -> Self {
-        Self { link, frames: FrameReader::default(), orderly: false, end: None, noted: (Instant::now(), 0) }
-    }
-
-    /// Reads what is there, at least something. The end of the stream is told only when there is nothing before it.
-    async fn read(
-        &mut self,
-        shared: &Shared,
-        channel: &Channel,
-        wanted: &mut watch::Receiver<Wanted>,
-    ) -> Result<(), End> {
-        if let Some(end) = self.end.take() {
-            return Err(end);
-        }
-        if !channel.has_room() {
-            self.wait_for_room(shared, channel, wanted).await?;
-        }
-        let mut read = 0;
-        while read < READ {
-            let Some(chunk) = self.link.recv.read_chunk(READ).now_or_never() else { break };
-            match self.take(chunk) {
-                Ok(taken) => read += taken,
-                Err(end) if read == 0 => return Err(end),
-                Err(end) => {
-                    self.end = Some(end);
-                    break;
-                }
-            }
-        }
-        while read == 0 {
-            let chunk = tokio::select! {
-                biased;
-                chunk = self.link.recv.read_chunk(READ) => chunk,
-                code = stopped(&mut self.link.send), if !self.orderly => {
-                    self.stopped(code)?;
-                    continue;
-                }
-                end = interrupted(shared, channel, wanted) => return Err(end),
-            };
-            read = self.take(chunk)?;
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, chunk: Result<Option<Bytes>, ReadError>) -> Result<usize, End> {
-        match chunk {
-            Ok(Some(chunk)) => {
-                self.frames.push(&chunk);
-                Ok(chunk.len())
-            }
-            Ok(None) => Err(DisconnectReason::Lost("the stream ended without a word".into()).into()),
-            Err(ReadError::Reset { code } | ReadError::Lost(ConnectionLost::ClosedByPeer { code })) => {
-                Err(DisconnectReason::Closed(code.into()).into())
-            }
-            Err(ReadError::Lost(lost)) => Err(DisconnectReason::Lost(lost.to_string()).into()),
-        }
-    }
-
-    /// The user does not read: waits, but not for a producer that has given up on us.
-    async fn wait_for_room(
-        &mut self,
-        shared: &Shared,
-        channel: &Channel,
-        wanted: &mut watch::Receiver<Wanted>,
-    ) -> Result<(), End> {
-        loop {
-            tokio::select! {
-                biased;
-                () = channel.room() => return Ok(()),
-                code = stopped(&mut self.link.send), if !self.orderly => self.stopped(code)?,
-                end = interrupted(shared, channel, wanted) => return Err(end),
-                () = sleep_until(self.noted.0 + NOTE) => self.note(channel),
-            }
-        }
-    }
-
-    /// Tells the producer that the user reads, if so. It may not notice otherwise, see `Writer::write` there.
-    fn note(&mut self, channel: &Channel) {
-        let read = channel.read_so_far();
-        if read != self.noted.1 {
-            // One byte; if the window has no room for it, there are enough on their way.
-            let _ = self.link.send.write_all(&[1]).now_or_never();
-        }
-        self.noted = (Instant::now(), read);
-    }
-
-    /// The producer stops our sending half as it ends a subscription, because that reaches us past what we have not read.
-    fn stopped(&mut self, code: Result<CloseCode, ConnectionLost>) -> Result<(), End> {
-        match code {
-            Ok(CloseCode::Normal | CloseCode::ShuttingDown) => {
-                self.orderly = true;
-                Ok(())
-            }
-            Ok(code) => Err(DisconnectReason::Closed(code).into()),
-            Err(ConnectionLost::ClosedByPeer { code }) => Err(DisconnectReason::Closed(code.into()).into()),
-            Err(lost) => Err(DisconnectReason::Lost(lost.to_string()).into()),
-        }
-    }
-}
-
-async fn stopped(send: &mut SendStream) -> Result<CloseCode, ConnectionLost> {
-    send.stopped().await.map(|code| code.map_or(CloseCode::Normal, CloseCode::from))
-}
-
-/// Resolves when this side ends the subscription.
-async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Receiver<Wanted>) -> End {
-    let not_allowed = async {
-        if wanted.wait_for(|wanted| matches!(wanted, Wanted::No { allowed: false })).await.is_err() {
-            std::future::pending::<()>().await; // the worker is gone, the token follows
-        }
-    };
-    tokio::select! {
-        biased;
-        () = shared.cancel.cancelled() => End::Cancelled,
-        error = channel.failure() => DisconnectReason::Undecodable(error).into(),
-        () = not_allowed => DisconnectReason::NotAllowed.into(),
     }
 }
 

@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{
-    channel::Channel,
-    shared::Shared,
-    subscription::{self, Wanted},
-};
+use super::{channel::Channel, reader::Wanted, shared::Shared, subscription};
 use crate::{
     discovery::{Catalog, PeerEntry},
     primitives::{PeerId, watch},
