@@ -414,3 +414,26 @@ fn a_yield_is_never_compacted() {
     let mut world = World::swarm(1_004_112, None);
     world.run();
 }
+
+/// A learner that has no entry yet gets no vote: it would not know its cluster, and the loss of one more member would be the end
+/// of the group (seed 24,778).
+#[test]
+fn only_who_has_caught_up_is_promoted() {
+    let all = [0, 1, 2, 3];
+    let mut lab = Lab::new(4, 3, None, |settings| settings.target_voters = 3);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.pass(500, &[0, 1, 2]);
+    let three = lab.member(3);
+    lab.link(3, 0);
+    lab.tick(3);
+    lab.flow_if(|mail| mail.to.node != three.node);
+    lab.pass(500, &[0, 1, 2]);
+    assert!(lab.raft(0).log().membership().learners.contains(&three));
+    lab.feed(0, Input::Change(Change::Promote(three)));
+    lab.pass(500, &[0, 1, 2]);
+    assert!(!lab.raft(0).log().membership().is_voter(&three));
+    lab.pass(1_000, &all);
+    lab.feed(0, Input::Change(Change::Promote(three)));
+    lab.pass(500, &all);
+    assert!(lab.raft(0).log().membership().is_voter(&three));
+}

@@ -76,7 +76,7 @@ impl Raft {
         let mut next = now.clone();
         match change {
             Change::Promote(member) => {
-                if !(next.learners.remove(&member) || next.observers.remove(&member)) {
+                if !self.may_vote(&member) || !(next.learners.remove(&member) || next.observers.remove(&member)) {
                     return;
                 }
                 next.voters.insert(member);
@@ -93,7 +93,7 @@ impl Raft {
                 }
             }
             Change::Swap { out, into } => {
-                if !next.learners.remove(&into) || !next.voters.remove(&out) {
+                if !self.may_vote(&into) || !next.learners.remove(&into) || !next.voters.remove(&out) {
                     return;
                 }
                 next.voters.insert(into);
@@ -177,10 +177,15 @@ impl Raft {
         true
     }
 
+    /// Whether the member could vote from now on. One that has no entry yet could not: it does not know its cluster, and would
+    /// be missing from every majority until a leader reaches it.
+    fn may_vote(&self, member: &Member) -> bool {
+        self.is_alive(member) && self.is_caught_up(member) && !self.is_dead(member)
+    }
+
     /// Learners that could vote from now on.
     fn eligible(&self) -> Vec<Member> {
-        let learners = self.log.membership().learners.iter().copied();
-        learners.filter(|it| self.is_alive(it) && self.is_caught_up(it) && !self.is_dead(it)).collect()
+        self.log.membership().learners.iter().copied().filter(|it| self.may_vote(it)).collect()
     }
 
     /// Puts a new life in the place of a dead one, without waiting: the old one cannot return.

@@ -44,13 +44,13 @@ pub enum Input {
 /// A change of the configuration, relative to the one in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Make the learner or observer a voter.
+    /// Make the learner or observer a voter. Ignored while it is silent or has not caught up.
     Promote(Member),
     /// Make the voter an observer: it is still replicated to, and the autopilot never makes it a voter again.
     Demote(Member),
     /// Remove the member.
     Remove(Member),
-    /// Put a learner in the place of a voter, which leaves.
+    /// Put a learner in the place of a voter, which leaves. Ignored while the learner is silent or has not caught up.
     Swap { out: Member, into: Member },
 }
 
