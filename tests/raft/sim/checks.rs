@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mosaik::groups::raft::{
-    ClusterId, Digest, Entry, Envelope, Index, Member, Membership, Message, Payload, Position, Raft, SessionId, Term,
+    Ballot, ClusterId, Digest, Entry, Envelope, Index, Member, Membership, Message, Payload, Position, Raft, SessionId,
+    Term,
 };
 
 use super::disk::Disk;
@@ -44,6 +45,8 @@ pub struct Checks {
     ran: BTreeMap<(ClusterId, SessionId, u64), Index>,
     seen: BTreeMap<Member, Seen>,
     pub geneses: BTreeSet<ClusterId>,
+    /// Every ballot that was put to somebody.
+    ballots: BTreeMap<Digest, Ballot>,
     /// Clusters that dissolved into another one.
     pub dissolved: BTreeSet<ClusterId>,
     /// More than one genesis is a violation.
@@ -54,6 +57,8 @@ pub struct Checks {
 /// Who lives where, for questions about other members' disks.
 pub trait Disks {
     fn disk(&self, member: &Member) -> Option<&Disk>;
+    /// Whether the member may still run: its storage was not lost.
+    fn lives(&self, member: &Member) -> bool;
     /// The last position of the member's log, if it runs.
     fn last(&self, member: &Member) -> Option<Position>;
 }
@@ -61,6 +66,11 @@ pub trait Disks {
 impl Checks {
     pub fn new(one_genesis: bool) -> Self {
         Self { one_genesis, ..Self::default() }
+    }
+
+    /// The cluster's last committed configuration.
+    pub fn config(&self, cluster: ClusterId) -> Option<&Membership> {
+        self.clusters.get(&cluster)?.config.as_ref()
     }
 
     /// The process died: what it knew beyond its disk may be gone.
@@ -167,7 +177,7 @@ impl Checks {
     }
 
     /// A message leaves: what it reveals must be durable, and true.
-    pub fn sent(&self, raft: &Raft, envelope: &Envelope, disk: &Disk, disks: &impl Disks) {
+    pub fn sent(&mut self, raft: &Raft, envelope: &Envelope, disk: &Disk, disks: &impl Disks) {
         assert_eq!(envelope.from, raft.me(), "a message in another's name");
         let stored = &disk.durable;
         assert!(stored.hard.term >= envelope.term, "term {} revealed before it was durable", envelope.term);
@@ -186,10 +196,14 @@ impl Checks {
                     raft.me()
                 );
             }
+            Message::Propose { ballot } => {
+                self.ballots.entry(ballot.id()).or_insert_with(|| ballot.clone());
+            }
             Message::Accepted { ballot } => {
                 let record = &stored.founding;
                 let held = [&record.accepted, &record.founded].into_iter().flatten().any(|it| it.id() == *ballot);
-                assert!(held || stored.hard.term > 0 || record.open.is_none(), "acceptance not durable");
+                let dead = || self.ballots.get(ballot).is_some_and(|ballot| is_dead(ballot, disks));
+                assert!(held || stored.hard.term > 0 || dead(), "acceptance not durable");
             }
             Message::Refused { ballot } => {
                 let never = stored.founding.refused.get(&ballot.proposer).is_some_and(|it| *it >= ballot.number);
@@ -218,6 +232,22 @@ impl Checks {
             "served an entry that is not the committed one"
         );
     }
+}
+
+/// A ballot of which no genesis can come any more, so that whoever accepted it was right to let it go: a founder has
+/// refused it or is bound elsewhere, or its proposer has given it up or died before it accepted; all of that on disks.
+fn is_dead(ballot: &Ballot, disks: &impl Disks) -> bool {
+    ballot.founders.iter().any(|founder| {
+        let Some(disk) = disks.disk(founder) else { return true };
+        let record = &disk.durable.founding;
+        if record.founded.as_ref() == Some(ballot) {
+            return false;
+        }
+        let refused = record.refused.get(&ballot.proposer).is_some_and(|number| *number >= ballot.number);
+        let open = record.open.as_ref() == Some(ballot) && disks.lives(founder);
+        let held = open || record.accepted.as_ref() == Some(ballot);
+        refused || disk.durable.hard.cluster.is_some() || (*founder == ballot.proposer && !held)
+    })
 }
 
 /// A configuration that a leader appends: the one before is committed, and so is something of its own term.

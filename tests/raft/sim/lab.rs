@@ -48,6 +48,10 @@ impl Disks for Others<'_> {
         node.map(|node| &node.disk).or_else(|| self.1.get(member))
     }
 
+    fn lives(&self, member: &Member) -> bool {
+        self.0.get(index_of(member.node)).is_some_and(|node| node.incarnation == member.incarnation)
+    }
+
     fn last(&self, member: &Member) -> Option<Position> {
         let node = self.0.get(index_of(member.node)).filter(|node| node.incarnation == member.incarnation);
         Some(node?.raft.as_ref()?.log().last())

@@ -128,6 +128,10 @@ impl Disks for Others<'_> {
         lives.or_else(|| self.1.get(member))
     }
 
+    fn lives(&self, member: &Member) -> bool {
+        self.0.iter().any(|node| node.member() == *member)
+    }
+
     fn last(&self, member: &Member) -> Option<Position> {
         let node = self.0.iter().find(|node| node.member() == *member)?;
         Some(node.raft.as_ref()?.log().last())
@@ -489,13 +493,15 @@ impl World {
         }
     }
 
-    /// What an operator does: frees a founder from a ballot whose proposer lost its storage before it founded anything.
+    /// What an operator does: frees a founder from a ballot whose proposer lost its storage, and with it whatever it may
+    /// have founded, as nobody else belongs to that cluster.
     fn operate(&mut self) {
         for n in 0..self.nodes.len() {
             let Some(raft) = &self.nodes[n].raft else { continue };
             let Some(ballot) = &raft.founding().accepted else { continue };
             let lives = self.nodes.iter().any(|node| node.member() == ballot.proposer);
-            if !lives && !self.checks.geneses.contains(&ballot.cluster()) {
+            let cluster = Some(ballot.cluster());
+            if !lives && self.nodes.iter().flat_map(|node| &node.raft).all(|raft| raft.cluster() != cluster) {
                 self.feed(n, Input::ReleaseBallot);
             }
         }
@@ -656,7 +662,10 @@ impl World {
         }
         let alive = |member: &Member| self.nodes.iter().any(|node| node.member() == *member);
         let clusters: std::collections::BTreeSet<_> = rafts().filter_map(|raft| raft.cluster()).collect();
-        self.wipes == 0 || (clusters.len() == 1 && most.log().membership().quorum(alive))
+        // The end of the longest log may say less than what is committed: its leader appended it just before it was lost.
+        let committed = most.cluster().and_then(|cluster| self.checks.config(cluster));
+        let quorum = most.log().membership().quorum(alive) && committed.is_none_or(|config| config.quorum(alive));
+        self.wipes == 0 || (clusters.len() == 1 && quorum)
     }
 
     fn verdict(&mut self) -> bool {

@@ -302,7 +302,7 @@ impl Raft {
         self.outbox.send(from, reply);
     }
 
-    /// An operator's word that the proposer is gone for good, before it accepted.
+    /// An operator's word that the proposer is gone for good, with everybody who belonged to what it may have founded.
     pub(super) fn release_ballot(&mut self) {
         if let Some(ballot) = self.founder.record.accepted.clone() {
             self.release(&ballot);

@@ -37,7 +37,8 @@ pub enum Input {
     Change(Change),
     /// The state machine's snapshot at an applied index: the log up to there may go.
     Compact { index: Index, data: Bytes },
-    /// An operator says that the proposer of the accepted founding ballot is gone for good.
+    /// An operator says that the proposer of the accepted founding ballot is gone for good, and that no member belongs to the
+    /// cluster that it may have founded.
     ReleaseBallot,
 }
 
