@@ -21,6 +21,7 @@ pages! {
     identity "src/identity.md"
     discovery "src/discovery.md"
     streams "src/streams.md"
+    streams_flow "src/streams/flow.md"
     testing "src/testing.md"
     tutorial "src/tutorial.md"
     ledger "src/ledger.md"

@@ -8,6 +8,7 @@ mod branches;
 mod chaos;
 mod declarative;
 mod discovery;
+mod flow;
 mod hostile;
 mod layering;
 mod ledger;

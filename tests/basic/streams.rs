@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Data1(u64);
+pub struct Data1(pub u64);
 
 const LONG: Duration = Duration::from_mins(1);
 
-async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"))
 }
 
@@ -35,7 +35,7 @@ async fn nodes<const N: usize>() -> [Network; N] {
 }
 
 /// A producer on the first node and a consumer on the second, connected.
-async fn pair(n0: &Network, n1: &Network) -> (Producer<Data1>, Consumer<Data1>) {
+pub async fn pair(n0: &Network, n1: &Network) -> (Producer<Data1>, Consumer<Data1>) {
     let (producer, consumer) = (n0.streams().produce(), n1.streams().consume());
     soon("subscription", producer.when().subscribed()).await;
     soon("subscription", consumer.when().subscribed()).await;
@@ -43,7 +43,7 @@ async fn pair(n0: &Network, n1: &Network) -> (Producer<Data1>, Consumer<Data1>) 
 }
 
 /// The first event that `pick` takes.
-async fn event<T>(events: &mut mosaik::streams::Events, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
+pub async fn event<T>(events: &mut mosaik::streams::Events, mut pick: impl FnMut(&Event) -> Option<T>) -> T {
     soon("event", async {
         loop {
             let event = events.next().await.expect("the consumer lives");
@@ -513,7 +513,8 @@ fn epochs_and_gaps_are_told() {
         assert_eq!(consumer.recv().await, Some(Data1(0)));
 
         // Cut off: what is sent meanwhile is a gap in the same epoch.
-        let always = na.streams().producer::<u64>().online_when(|c| c.minimum_of(0)).build().unwrap();
+        let always = na.streams().producer::<u64>().online_when(|c| c.minimum_of(0)).with_replay(Buffer::none());
+        let always = always.build().unwrap();
         let mut numbers = nb.streams().consume::<u64>();
         let mut number_events = numbers.events();
         soon("numbers", always.when().subscribed()).await;

@@ -7,6 +7,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::Stream;
@@ -14,6 +15,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::core::admission::WaitReason;
+pub use super::core::progress::GapReason;
 use crate::{network::CloseCode, primitives::PeerId};
 
 /// Events that a reader may be behind.
@@ -67,6 +69,14 @@ pub enum Event {
         /// Its epoch now.
         to: u64,
     },
+    /// No item has come from this producer for the consumer's [`deadline`](super::ConsumerBuilder::with_deadline), whether it
+    /// is connected or not. Told once; with the next item the producer is on time again.
+    Late {
+        /// The producer.
+        producer: PeerId,
+        /// For how long nothing has come.
+        silent: Duration,
+    },
     /// The two sides declare the stream differently, so there is no subscription.
     Incompatible {
         /// The producer.
@@ -94,18 +104,6 @@ impl Event {
             _ => 0,
         }
     }
-}
-
-/// Why items were missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GapReason {
-    /// They were sent while this consumer was not subscribed.
-    Reconnected,
-    /// The producer had started anew, and sent them before this consumer was subscribed again.
-    Restarted,
-    /// The producer left them out.
-    Skipped,
 }
 
 /// Why a subscription ended.

@@ -14,6 +14,8 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 pub(crate) const MAX_WAITING: usize = 1024;
 /// Predicates are asked again at least this often, since a closure may look at the outside world.
 pub(crate) const RECHECK: Duration = Duration::from_secs(1);
+/// How often an idle producer says what the next item's number is.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a closing stream may take to hand over what is queued.
 pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes that one producer's items may take up at a consumer before they are read from the network no further.
@@ -48,6 +50,12 @@ impl Buffer {
         Self { items: items.max(1), ..Self::default() }
     }
 
+    /// Nothing at all, where that makes sense: see [`with_replay`](super::ProducerBuilder::with_replay).
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { items: 0, bytes: 0 }
+    }
+
     /// The same with at most this many encoded bytes (at least 1).
     #[must_use]
     pub const fn bytes(mut self, bytes: usize) -> Self {
@@ -68,6 +76,21 @@ pub enum OnLag {
     Disconnect,
     /// `send` waits for the slowest subscriber for up to this long; then that one is closed with `TooSlow`.
     Block(Duration),
+    /// A subscriber whose queue is full loses an eighth of it, the oldest items, and is told so by a gap
+    /// ([`Dropped`](super::GapReason::Dropped)). Nobody is closed and `send` never waits for room.
+    DropOldest,
+    /// A subscriber whose queue is full keeps only the last item of each key of
+    /// [`with_key`](super::ProducerBuilder::with_key), and without keys only the last one at all; the rest is told by gaps
+    /// ([`Conflated`](super::GapReason::Conflated)). If there are too many keys for that, it loses the oldest as with
+    /// `DropOldest`. Nobody is closed and `send` never waits for room.
+    Conflate,
+}
+
+impl OnLag {
+    /// Whether it leaves out items rather than making somebody wait.
+    pub(crate) const fn is_lossy(self) -> bool {
+        matches!(self, Self::DropOldest | Self::Conflate)
+    }
 }
 
 /// A rate in bytes per second.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::core::admission::WaitReason;
+use super::core::{admission::WaitReason, progress::Resume};
 use crate::{
     discovery::SignedEntry,
     network::{Family, Protocol},
@@ -22,14 +22,21 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/1";
+    const NAME: &'static str = "subscribe/2";
     const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Message {
-    /// The consumer's request. It brings its own entry, so that the producer can ask its predicate at once.
-    Subscribe { stream: StreamId, fingerprint: Option<Fingerprint>, consumer: u64, entry: SignedEntry },
+    /// The consumer's request. It brings its own entry, so that the producer can ask its predicate at once; and what it has
+    /// of the producer's items, if it was subscribed before.
+    Subscribe {
+        stream: StreamId,
+        fingerprint: Option<Fingerprint>,
+        consumer: u64,
+        resume: Option<Resume>,
+        entry: SignedEntry,
+    },
     /// Batches follow, from this sequence number on.
     Accepted { epoch: u64, next: u64 },
     /// Not now; another answer follows on this link.

@@ -37,7 +37,8 @@ impl Stats {
         self.gaps
     }
 
-    /// Items that got lost: at a consumer those within gaps, at a producer those that reached no one.
+    /// Items that got lost: at a consumer those within gaps; at a producer those that found no subscriber, or whose last
+    /// subscriber went before it took them (a consumer that comes back may still get them).
     #[must_use]
     pub const fn drops(&self) -> u64 {
         self.drops
@@ -85,6 +86,7 @@ pub enum ChannelState {
 pub struct ChannelInfo {
     pub(crate) peer: PeerEntry,
     pub(crate) state: ChannelState,
+    pub(crate) late: bool,
     pub(crate) stats: Stats,
 }
 
@@ -105,6 +107,13 @@ impl ChannelInfo {
     #[must_use]
     pub const fn is_connected(&self) -> bool {
         matches!(self.state, ChannelState::Connected)
+    }
+
+    /// Whether no item has come for the consumer's [`deadline`](crate::streams::ConsumerBuilder::with_deadline); never at a
+    /// producer.
+    #[must_use]
+    pub const fn is_late(&self) -> bool {
+        self.late
     }
 
     /// Its figures.

@@ -26,7 +26,7 @@ const PROTOCOLS: [(&str, &str); 5] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
-    (Family::STREAMS.alpn(), "subscribe/1"),
+    (Family::STREAMS.alpn(), "subscribe/2"),
     (Family::GROUPS.alpn(), "bond/1"),
 ];
 const ALPNS: [&str; 3] = [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn()];

@@ -1,6 +1,6 @@
 //! [`ConsumerBuilder`]: what a consumer is configured with.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{Consumer, shared::Shared, worker};
 use crate::{
@@ -16,18 +16,35 @@ pub struct ConsumerBuilder<T> {
     stream: StreamId,
     fingerprint: Option<Fingerprint>,
     subscribe_if: Option<Predicate>,
+    deadline: Option<Duration>,
     datum: PhantomData<fn() -> T>,
 }
 
 impl<T: Datum> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, stream: StreamId::of::<T>(), fingerprint: None, subscribe_if: None, datum: PhantomData }
+        Self {
+            registry,
+            stream: StreamId::of::<T>(),
+            fingerprint: None,
+            subscribe_if: None,
+            deadline: None,
+            datum: PhantomData,
+        }
     }
 
     /// Subscribes only to producers for which this holds. It is asked again when the catalog changes, and every second; a
     /// producer that no longer qualifies is left. Default: every producer of the stream.
     pub fn subscribe_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
         self.subscribe_if = Some(Box::new(predicate));
+        self
+    }
+
+    /// How long a producer may be silent: one from which no item has come for so long is *late*, connected or not, until its
+    /// next item. That is told by [`Event::Late`](crate::streams::Event::Late) and by
+    /// [`is_late`](crate::streams::ChannelInfo::is_late) of its channel. The time starts when the producer becomes known.
+    /// Default: nobody is late.
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -46,10 +63,10 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// Starts consuming.
     pub fn build(self) -> Consumer<T> {
-        let Self { registry, stream, fingerprint, subscribe_if, .. } = self;
+        let Self { registry, stream, fingerprint, subscribe_if, deadline, .. } = self;
         registry.consumer_opened(stream, fingerprint);
         let tasks = registry.node.tasks().clone();
-        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if));
+        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline));
         tasks.spawn("consumer", worker::run(shared.clone()));
         Consumer::new(shared)
     }

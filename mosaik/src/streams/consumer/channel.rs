@@ -37,9 +37,25 @@ pub(super) struct Channel {
     bytes: AtomicU64,
     gaps: AtomicU64,
     drops: AtomicU64,
-    /// An item could not be decoded; batches of this connection that are still queued are dropped.
+    /// An item of this connection could not be decoded.
     failed: AtomicBool,
     failure: Notify,
+    /// When it became known, and for a consumer with a deadline: microseconds from then to the last item, and whether it
+    /// is late.
+    known: Instant,
+    heard: AtomicU64,
+    late: AtomicBool,
+}
+
+/// How a producer stands to a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lateness {
+    /// On time; to be asked again then.
+    Due(Instant),
+    /// It has become late, silent for so long.
+    New(Duration),
+    /// It has been late before.
+    Known,
 }
 
 #[derive(Debug)]
@@ -66,6 +82,9 @@ impl Channel {
             drops: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             failure: Notify::new(),
+            known: Instant::now(),
+            heard: AtomicU64::new(0),
+            late: AtomicBool::new(false),
         }
     }
 
@@ -130,15 +149,14 @@ impl Channel {
         self.datums.load(Relaxed)
     }
 
-    /// An item could not be decoded: ends the connection.
-    pub(super) fn fail(&self, error: String) {
-        self.state().failure = Some(error);
-        self.failed.store(true, Relaxed);
-        self.failure.notify_one();
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Relaxed)
+    /// An item could not be decoded: ends the connection. False if another one has ended it already.
+    pub(super) fn fail(&self, error: String) -> bool {
+        let first = !self.failed.swap(true, Relaxed);
+        if first {
+            self.state().failure = Some(error);
+            self.failure.notify_one();
+        }
+        first
     }
 
     // What the subscription's task does.
@@ -164,6 +182,24 @@ impl Channel {
         self.drops.fetch_add(items, Relaxed);
     }
 
+    // Deadline.
+
+    /// An item has come.
+    pub(super) fn heard(&self) {
+        let after = self.known.elapsed().as_micros();
+        self.heard.store(u64::try_from(after).unwrap_or(u64::MAX), Relaxed);
+        self.late.store(false, Relaxed);
+    }
+
+    pub(super) fn lateness(&self, deadline: Duration) -> Lateness {
+        let heard = self.known + Duration::from_micros(self.heard.load(Relaxed));
+        let silent = heard.elapsed();
+        if silent < deadline {
+            return Lateness::Due(heard + deadline);
+        }
+        if self.late.swap(true, Relaxed) { Lateness::Known } else { Lateness::New(silent) }
+    }
+
     // Figures.
 
     pub(super) fn stats(&self, rtt: Option<Duration>) -> Stats {
@@ -183,6 +219,6 @@ impl Channel {
     pub(super) fn info(&self, rtt: Option<Duration>) -> ChannelInfo {
         let stats = self.stats(rtt);
         let state = self.state();
-        ChannelInfo { peer: state.entry.clone(), state: state.state, stats }
+        ChannelInfo { peer: state.entry.clone(), state: state.state, late: self.late.load(Relaxed), stats }
     }
 }

@@ -27,7 +27,10 @@ pub use self::builder::ConsumerBuilder;
 use self::{channel::Channel, shared::Shared};
 use super::{
     conditions::When,
-    core::frames::{ITEM_HEADER, split_item},
+    core::{
+        frames::{ITEM_HEADER, split_item},
+        progress::{GapReason, Missed},
+    },
     events::Events,
     stats::{ChannelInfo, Stats},
 };
@@ -70,6 +73,8 @@ struct Current {
     next: u64,
     data: Bytes,
     at: usize,
+    /// The first of the items just before `next` that could not be decoded.
+    undecodable: Option<u64>,
 }
 
 /// Where an item comes from.
@@ -111,22 +116,30 @@ impl<T: Datum> Consumer<T> {
             if let Some(current) = &mut self.current {
                 match current.next() {
                     Some(Ok(item)) => {
+                        if let Some(from) = current.undecodable.take() {
+                            self.shared.missed(&current.channel, undecodable(from, item.1.seq));
+                        }
                         coop.made_progress();
                         return Poll::Ready(Some(item));
                     }
                     Some(Err(error)) => {
-                        tracing::warn!(peer = ?current.channel.peer, stream = ?self.shared.stream, error, "undecodable item");
-                        current.channel.fail(error);
+                        if current.channel.fail(error.clone()) {
+                            let (peer, stream) = (current.channel.peer, self.shared.stream);
+                            tracing::warn!(?peer, ?stream, error, "undecodable item");
+                        }
+                        continue;
                     }
-                    None => {}
+                    None => {
+                        if let Some(from) = current.undecodable.take() {
+                            self.shared.missed(&current.channel, undecodable(from, current.next));
+                        }
+                    }
                 }
             }
             self.current = None;
             let Some(batch) = ready!(self.shared.merge.poll_pop(cx)) else { return Poll::Ready(None) };
-            if !batch.channel.has_failed() {
-                let (channel, epoch, next, data) = (batch.channel, batch.epoch, batch.first, batch.data);
-                self.current = Some(Current { channel, epoch, next, data, at: 0 });
-            }
+            let (channel, epoch, next, data) = (batch.channel, batch.epoch, batch.first, batch.data);
+            self.current = Some(Current { channel, epoch, next, data, at: 0, undecodable: None });
         }
     }
 
@@ -168,18 +181,24 @@ impl Current {
     /// Decodes the next item; `None` at the end of the batch.
     fn next<T: Datum>(&mut self) -> Option<Result<(T, Origin), String>> {
         let (payload, _) = split_item(&self.data[self.at..])?;
-        let item = match postcard::take_from_bytes(payload) {
-            Ok((item, [])) => item,
-            Ok((_, rest)) => return Some(Err(format!("{} bytes left over", rest.len()))),
-            Err(error) => return Some(Err(error.to_string())),
-        };
-        let bytes = ITEM_HEADER + payload.len();
-        let origin = Origin { producer: self.channel.peer, epoch: self.epoch, seq: self.next };
+        let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
         self.at += bytes;
         self.next += 1;
-        self.channel.delivered(bytes);
-        Some(Ok((item, origin)))
+        let error = match postcard::take_from_bytes(payload) {
+            Ok((item, [])) => {
+                self.channel.delivered(bytes);
+                return Some(Ok((item, Origin { producer: self.channel.peer, epoch: self.epoch, seq })));
+            }
+            Ok((_, rest)) => format!("{} bytes left over", rest.len()),
+            Err(error) => error.to_string(),
+        };
+        self.undecodable.get_or_insert(seq);
+        Some(Err(error))
     }
+}
+
+fn undecodable(from: u64, to: u64) -> Missed {
+    Missed { from, to, reason: GapReason::Undecodable }
 }
 
 impl<T: Datum> Stream for Consumer<T> {

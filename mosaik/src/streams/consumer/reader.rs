@@ -214,7 +214,7 @@ mod tests {
 
     /// One item, and the orderly end of the subscription if `end`.
     fn wire(end: bool) -> Bytes {
-        let mut wire = frames::batch_header(7, 1, 6).to_vec();
+        let mut wire = frames::batch_header(7, 1, 6, None).to_vec();
         wire.extend_from_slice(&[2, 0, 0, 0, 1, 2]);
         if end {
             wire.extend_from_slice(&frames::end(CloseCode::ShuttingDown.code(), 8));

@@ -4,19 +4,25 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::primitives::watch;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{channel::Channel, merge::Merge};
+use super::{
+    channel::{Channel, Lateness},
+    merge::Merge,
+};
 use crate::{
     primitives::{PeerId, StreamId},
     streams::{
         Registry,
         conditions::{Conditions, Topology},
-        events::EventSender,
+        core::progress::Missed,
+        events::{Event, EventSender},
         producer::Predicate,
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
@@ -28,6 +34,8 @@ pub(super) struct Shared {
     pub(super) stream: StreamId,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) subscribe_if: Option<Predicate>,
+    /// How long a producer may be silent before it is late.
+    pub(super) deadline: Option<Duration>,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -52,6 +60,7 @@ impl Shared {
         stream: StreamId,
         fingerprint: Option<Fingerprint>,
         subscribe_if: Option<Predicate>,
+        deadline: Option<Duration>,
     ) -> Self {
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
@@ -61,6 +70,7 @@ impl Shared {
             stream,
             fingerprint,
             subscribe_if,
+            deadline,
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),
@@ -94,6 +104,32 @@ impl Shared {
             let stats = channel.stats(None);
             add(&mut channels.forgotten, &stats);
         }
+    }
+
+    /// Counts a gap and tells of it.
+    pub(super) fn missed(&self, channel: &Channel, missed: Missed) {
+        let Missed { from, to, reason } = missed;
+        let (producer, stream) = (channel.peer, self.stream);
+        tracing::debug!(peer = ?producer, ?stream, from, to, ?reason, "gap");
+        channel.missed(to - from);
+        self.events.send(Event::Gap { producer, from, to, reason });
+    }
+
+    /// Tells of producers that have become late; when to look again.
+    pub(super) fn check_deadline(&self, deadline: Duration) -> Instant {
+        let channels = self.lock();
+        let mut next = Instant::now() + deadline;
+        for channel in channels.by_peer.values() {
+            match channel.lateness(deadline) {
+                Lateness::Due(at) => next = next.min(at),
+                Lateness::New(silent) => {
+                    tracing::debug!(peer = ?channel.peer, stream = ?self.stream, ?silent, "late");
+                    self.events.send(Event::Late { producer: channel.peer, silent });
+                }
+                Lateness::Known => {}
+            }
+        }
+        next
     }
 
     /// Publishes who is connected, after that has changed.

@@ -120,6 +120,7 @@ impl Task {
                 stream: self.shared.stream,
                 fingerprint: self.shared.fingerprint,
                 consumer: self.shared.id,
+                resume: self.progress.resume(),
                 entry: self.shared.registry.discovery.signed_local(),
             };
             link.send(&subscribe).await?;
@@ -222,10 +223,17 @@ impl Task {
                     self.missed(step.missed);
                     let items = u64::from(count) - step.skip;
                     if items > 0 {
+                        if self.shared.deadline.is_some() {
+                            self.channel.heard();
+                        }
                         let data = behind(&data, step.skip);
                         let first = first + step.skip;
                         self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
                     }
+                }
+                Ok(Some(Frame::Mark { reason, next })) => {
+                    let missed = self.progress.marked(next, reason);
+                    self.missed(missed);
                 }
                 Ok(Some(Frame::End { code, next })) => {
                     let step = self.progress.received(next, 0);
@@ -240,11 +248,9 @@ impl Task {
     }
 
     fn missed(&self, missed: Option<Missed>) {
-        let Some(Missed { from, to, reason }) = missed else { return };
-        let (producer, stream) = (self.channel.peer, self.shared.stream);
-        tracing::debug!(peer = ?producer, ?stream, from, to, ?reason, "gap");
-        self.channel.missed(to - from);
-        self.shared.events.send(Event::Gap { producer, from, to, reason });
+        if let Some(missed) = missed {
+            self.shared.missed(&self.channel, missed);
+        }
     }
 }
 

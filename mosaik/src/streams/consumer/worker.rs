@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{channel::Channel, reader::Wanted, shared::Shared, subscription};
 use crate::{
@@ -20,11 +20,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let now = catalog.borrow_and_update().clone();
         update(&shared, &now, &mut subscriptions);
+        let look_at = shared.deadline.map(|deadline| shared.check_deadline(deadline));
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => break,
             changed = catalog.changed() => if changed.is_err() { shared.cancel.cancelled().await },
             _ = recheck.tick(), if has_predicate => {}
+            () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
         }
     }
     shared.registry.consumer_closed(shared.stream);

@@ -4,7 +4,11 @@
 //! batch  = length: u32 LE, count: u32 LE, first: u64 LE, item*    length = bytes of all items, count of them > 0
 //! item   = length: u32 LE, payload (postcard)
 //! end    = code: u32 LE, 0u32, next: u64 LE                       nothing follows; next = seq behind the last item
+//! mark   = 0xFFFFFF00 | why: u32 LE, 0u32, next: u64 LE           nothing more comes before next
 //! ```
+//!
+//! A mark stands in front of a batch that does not follow the one before it, and says why; and an idle producer writes one
+//! every second as a heartbeat, so that a consumer notices when it lacks the last items.
 //!
 //! The epoch is in the handshake: a subscription never outlives it. The sequence number is in every batch, so that a consumer
 //! can check order without trusting the stream to be whole. The reader hands on whole items as soon as they are there, also
@@ -12,6 +16,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::progress::GapReason;
 use crate::streams::limits::MAX_ITEM;
 
 /// Bytes of a batch header.
@@ -23,9 +28,12 @@ pub(crate) const MAX_BATCH: usize = 256 << 10;
 /// The least memory set aside for what arrives. The most is [`MAX_BATCH`] at a time: a header alone costs little.
 const READ_AHEAD: usize = 32 << 10;
 
-/// The header of a batch.
-pub(crate) fn batch_header(first: u64, items: u64, bytes: usize) -> Bytes {
-    let mut header = BytesMut::with_capacity(HEADER);
+/// The header of a batch, behind a mark if items before it are left out.
+pub(crate) fn batch_header(first: u64, items: u64, bytes: usize, left_out: Option<GapReason>) -> Bytes {
+    let mut header = BytesMut::with_capacity(2 * HEADER);
+    if let Some(reason) = left_out {
+        header.extend_from_slice(&mark(reason, first));
+    }
     // Both fit: a batch is bounded in bytes, and each of its items has at least `ITEM_HEADER`.
     header.put_u32_le(u32::try_from(bytes).unwrap_or(u32::MAX));
     header.put_u32_le(u32::try_from(items).unwrap_or(u32::MAX));
@@ -42,11 +50,21 @@ pub(crate) fn end(code: u32, next: u64) -> Bytes {
     end.freeze()
 }
 
+/// Codes from here on are no end but a mark; the last byte says why.
+const MARK: u32 = 0xFFFF_FF00;
+
+/// Nothing more comes before `next`.
+pub(crate) fn mark(reason: GapReason, next: u64) -> Bytes {
+    end(MARK | reason.code(), next)
+}
+
 /// Something that a producer wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// Whole framed items, without a gap between them.
     Items { first: u64, count: u32, data: Bytes },
+    /// Nothing more comes before `next`.
+    Mark { reason: GapReason, next: u64 },
     /// Nothing follows.
     End { code: u32, next: u64 },
 }
@@ -99,8 +117,8 @@ impl FrameReader {
             return Ok(None);
         }
         if self.bytes_left == 0 {
-            if let Some(end) = self.read_header()? {
-                return Ok(Some(end));
+            if let Some(control) = self.read_header()? {
+                return Ok(Some(control));
             }
             if self.bytes_left == 0 {
                 return Ok(None);
@@ -132,6 +150,9 @@ impl FrameReader {
             return Ok(None);
         }
         let (length, count, first) = (self.buffer.get_u32_le(), self.buffer.get_u32_le(), self.buffer.get_u64_le());
+        if count == 0 && length >= MARK {
+            return Ok(Some(Frame::Mark { reason: GapReason::from_code(length - MARK), next: first }));
+        }
         if count == 0 {
             self.ended = true;
             return Ok(Some(Frame::End { code: length, next: first }));
@@ -194,7 +215,7 @@ mod tests {
         let mut wire = Vec::new();
         for batch in batches {
             let items: Vec<u8> = batch.iter().flat_map(|item| framed(item)).collect();
-            wire.extend_from_slice(&batch_header(next, batch.len() as u64, items.len()));
+            wire.extend_from_slice(&batch_header(next, batch.len() as u64, items.len(), Some(GapReason::Conflated)));
             wire.extend_from_slice(&items);
             next += batch.len() as u64;
         }
@@ -228,6 +249,9 @@ mod tests {
                             }
                             prop_assert!(rest.is_empty());
                         }
+                        Frame::Mark { reason, next } => {
+                            prop_assert_eq!((reason, next), (GapReason::Conflated, 100 + items.len() as u64));
+                        }
                         Frame::End { code, next } => ended = Some((code, next)),
                     }
                 }
@@ -255,17 +279,17 @@ mod tests {
     #[test]
     fn lengths_that_disagree_are_malformed() {
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 2, 13));
+        reader.push(&batch_header(0, 2, 13, None));
         reader.push(&framed(b"12345"));
         reader.push(&framed(b""));
         assert!(matches!(reader.next_frame(), Ok(Some(_))));
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 1, 20));
+        reader.push(&batch_header(0, 1, 20, None));
         reader.push(&framed(b"12345"));
         assert_eq!(reader.next_frame(), Err(FrameError::Malformed));
         assert_eq!(reader.next_frame(), Ok(None));
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 1, 17 << 20));
+        reader.push(&batch_header(0, 1, 17 << 20, None));
         assert_eq!(reader.next_frame(), Err(FrameError::TooLarge));
     }
 }

@@ -14,7 +14,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{SubId, log::Cursor};
+use super::{SubId, cursor::Cursor, log::Position};
 use crate::streams::limits::OnLag;
 
 /// How long a full subscriber that makes no progress may hold up one that is starving.
@@ -101,22 +101,26 @@ impl Lag {
         self.limit
     }
 
+    pub(crate) fn policy(&self) -> OnLag {
+        self.policy
+    }
+
     /// Decides for the cursors as they are now. To be called whenever a cursor has moved while a sender waits. Who must
-    /// go is added to `expelled`, and is treated as gone already.
-    ///
-    /// `depth` gives a cursor's queue.
+    /// go is added to `expelled`, and is treated as gone already. Not for the policies that leave items out: with them there is
+    /// always room.
     pub(crate) fn judge(
         &self,
         cursors: &mut BTreeMap<SubId, Cursor>,
-        depth: impl Fn(&Cursor) -> Depth,
+        head: Position,
         now: Duration,
         expelled: &mut Vec<SubId>,
     ) -> Room {
-        let starving = cursors.values().any(|cursor| depth(cursor).items == 0);
-        let nearly = starving || cursors.values().any(|cursor| depth(cursor).is_nearly_empty(self.limit));
+        let starving = cursors.values().any(|cursor| cursor.is_idle(head));
+        let is_nearly = |cursor: &Cursor| !cursor.catches_up() && cursor.depth(head).is_nearly_empty(self.limit);
+        let nearly = starving || cursors.values().any(is_nearly);
         let mut room = Room::Yes;
         for (id, cursor) in cursors.iter_mut() {
-            let depth = depth(cursor);
+            let depth = cursor.depth(head);
             let full = depth.is_full(self.limit);
             let standing = &mut cursor.standing;
             let due = match self.policy {
@@ -138,6 +142,7 @@ impl Lag {
                     standing.drag_since = None;
                     None
                 }
+                OnLag::DropOldest | OnLag::Conflate => return Room::Yes,
             };
             match due {
                 Some(due) if due <= now => expelled.push(*id),

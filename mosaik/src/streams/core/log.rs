@@ -1,14 +1,16 @@
 //! The one queue of a producer: encoded items in order, shared by all subscribers.
 //!
 //! Items are appended to an open chunk. A subscriber that takes seals the chunk, so every subscriber gets the same
-//! `Bytes`; its own state is a cursor. A chunk is let go when the last cursor has written it. What a subscriber's queue
-//! holds is its cursor's distance from the head, and [`lag`](super::lag) decides on it.
+//! `Bytes`; its own state is a [`Cursor`]. What a subscriber's queue holds is its cursor's distance from the head, and
+//! [`lag`](super::lag) decides on it. A chunk that the last cursor has written stays in the *ring* as long as it is among the
+//! newest items: a subscriber that comes back [joins](Log::join) where it was, so replay and live flow are one and the same
+//! sequence, without a cut between them.
 //!
-//! Invariants: chunks are contiguous and end at chunk boundaries of every cursor; `written <= taken <= head` for each
-//! cursor; with no cursor the log holds nothing.
+//! Invariants: chunks are contiguous from `base` to the head; `written <= next <= head` for each cursor; what a cursor
+//! [needs](Cursor::needs) is there; beyond that, the log holds the ring's limit and at most one chunk more.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -16,7 +18,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     SubId,
-    lag::{Depth, Lag, Limit, Room, Standing},
+    cursor::{Cursor, Kept, Place},
+    frames::split_item,
+    lag::{Depth, Lag, Limit, Room},
+    mutants::{Mutant, Switch},
+    progress::GapReason,
 };
 use crate::streams::limits::OnLag;
 
@@ -27,6 +33,8 @@ pub(crate) const CHUNK: usize = 64 << 10;
 const FIRST_CHUNK: usize = 4 << 10;
 /// An item of this size or more becomes a chunk of its own and is never copied.
 pub(crate) const LARGE: usize = 16 << 10;
+/// Items of its own list that a subscriber takes at once.
+const KEPT_BATCH: usize = 1024;
 
 /// Items and bytes appended before a point of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,7 +44,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    fn since(self, earlier: Self) -> Depth {
+    pub(super) fn since(self, earlier: Self) -> Depth {
         Depth { items: self.seq - earlier.seq, bytes: self.bytes - earlier.bytes }
     }
 }
@@ -46,67 +54,84 @@ struct Chunk {
     data: Bytes,
     /// Just behind its last item.
     end: Position,
+    /// When its last item was appended; only with a lifespan.
+    born: Duration,
 }
 
-/// Where one subscriber is.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    /// Absolute number of the next chunk to take.
-    next_chunk: u64,
-    taken: Position,
-    written: Position,
-    high_water: Depth,
-    pub(crate) standing: Standing,
-}
-
-impl Cursor {
-    fn depth(&self, head: Position) -> Depth {
-        head.since(self.written)
-    }
-}
-
-/// What a subscriber writes next: whole chunks, in order.
+/// What a subscriber writes next: whole items, in order, without a gap between them. With no items it says only that
+/// something before `first_seq` is left out.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     pub(crate) first_seq: u64,
     pub(crate) items: u64,
     pub(crate) bytes: usize,
     pub(crate) chunks: Vec<Bytes>,
+    /// Why the items before the first one are left out, if some are.
+    pub(crate) left_out: Option<GapReason>,
 }
 
-/// What a subscriber that left had not written.
-pub(crate) type Unwritten = Depth;
+/// What a log is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) policy: OnLag,
+    /// How far a subscriber may be behind.
+    pub(crate) limit: Limit,
+    /// What is kept for subscribers that come back.
+    pub(crate) ring: Limit,
+    /// Items older than this are left out.
+    pub(crate) lifespan: Option<Duration>,
+    pub(crate) switch: Switch,
+}
 
 /// See the module's text.
 #[derive(Debug)]
 pub(crate) struct Log {
     chunks: VecDeque<Chunk>,
-    /// Absolute number of `chunks[0]`.
+    /// Absolute number of `chunks[0]`, and where it begins.
     first_chunk: u64,
+    base: Position,
     open: BytesMut,
     open_size: usize,
+    /// When the open chunk's first and last items were appended; only with a lifespan.
+    open_since: Duration,
+    open_until: Duration,
+    clock: Duration,
     head: Position,
     /// Nobody is full before the head gets here. May be too early, never too late.
     clear_until: Position,
     cursors: BTreeMap<SubId, Cursor>,
     /// The furthest that any subscriber has taken.
     reached: u64,
+    /// The keys of the items from `base` on; only if the policy conflates.
+    keys: VecDeque<u128>,
     lag: Lag,
+    ring: Limit,
+    lifespan: Option<Duration>,
+    switch: Switch,
     expelled: Vec<SubId>,
 }
 
 impl Log {
-    pub(crate) fn new(limit: Limit, policy: OnLag) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let Settings { policy, limit, ring, lifespan, switch } = settings;
         Self {
             chunks: VecDeque::new(),
             first_chunk: 0,
+            base: Position::default(),
             open: BytesMut::new(),
             open_size: FIRST_CHUNK,
+            open_since: Duration::ZERO,
+            open_until: Duration::ZERO,
+            clock: Duration::ZERO,
             head: Position::default(),
             clear_until: Position::default(),
             cursors: BTreeMap::new(),
             reached: 0,
+            keys: VecDeque::new(),
             lag: Lag::new(policy, limit),
+            ring,
+            lifespan,
+            switch,
             expelled: Vec::new(),
         }
     }
@@ -116,26 +141,50 @@ impl Log {
         self.head.seq
     }
 
+    /// Whether items that nobody is there to take are kept for who comes back.
+    pub(crate) fn has_ring(&self) -> bool {
+        self.ring.items > 0 && self.ring.bytes > 0
+    }
+
+    /// Whether [`tick`](Self::tick) must be called before an append or a take.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.lifespan.is_some()
+    }
+
+    /// The time, for the age of items.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.clock = self.clock.max(now);
+    }
+
     /// Whether an item may be appended. Subscribers that must go for it are removed; see [`expelled`](Self::expelled).
     pub(crate) fn room(&mut self, now: impl FnOnce() -> Duration) -> Room {
         if self.head.seq < self.clear_until.seq && self.head.bytes < self.clear_until.bytes {
             return Room::Yes;
         }
         let head = self.head;
-        let before = self.expelled.len();
-        let room = self.lag.judge(&mut self.cursors, |cursor| cursor.depth(head), now(), &mut self.expelled);
-        for at in before..self.expelled.len() {
-            let id = self.expelled[at];
-            self.cursors.remove(&id);
-        }
-        if self.expelled.len() > before {
-            self.release();
-        }
+        let room = if self.lag.policy().is_lossy() {
+            self.shed();
+            Room::Yes
+        } else {
+            let before = self.expelled.len();
+            let room = self.lag.judge(&mut self.cursors, head, now(), &mut self.expelled);
+            for at in before..self.expelled.len() {
+                let id = self.expelled[at];
+                self.cursors.remove(&id);
+            }
+            if self.expelled.len() > before {
+                self.release();
+            }
+            room
+        };
         let Limit { items, bytes } = self.lag.limit();
-        let slowest = self.cursors.values().map(|cursor| cursor.written);
-        let (seq, written) =
-            slowest.fold((u64::MAX, u64::MAX), |(seq, bytes), at| (seq.min(at.seq), bytes.min(at.bytes)));
-        self.clear_until = Position { seq: seq.saturating_add(items), bytes: written.saturating_add(bytes) };
+        let mut clear = Position { seq: u64::MAX, bytes: u64::MAX };
+        for cursor in self.cursors.values() {
+            let depth = cursor.depth(head);
+            clear.seq = clear.seq.min(head.seq.saturating_add(items).saturating_sub(depth.items));
+            clear.bytes = clear.bytes.min(head.bytes.saturating_add(bytes).saturating_sub(depth.bytes));
+        }
+        self.clear_until = clear;
         room
     }
 
@@ -144,153 +193,354 @@ impl Log {
         std::mem::take(&mut self.expelled)
     }
 
-    /// Appends one framed item by copying it.
-    pub(crate) fn append(&mut self, framed: &[u8]) {
+    /// Appends one framed item by copying it. The key is looked at only if the policy conflates.
+    pub(crate) fn append(&mut self, framed: &[u8], key: u128) {
         if self.open.capacity() - self.open.len() < framed.len() {
             self.seal();
             self.open = BytesMut::with_capacity(self.open_size.max(framed.len()));
             self.open_size = (self.open_size * 2).min(CHUNK);
         }
+        if let Some(lifespan) = self.lifespan {
+            // So that a chunk's age is that of its items.
+            if self.clock.saturating_sub(self.open_since) > lifespan / 8 {
+                self.seal();
+            }
+            if self.open.is_empty() {
+                self.open_since = self.clock;
+            }
+            self.open_until = self.clock;
+        }
         self.open.extend_from_slice(framed);
-        self.advance_head(framed.len());
+        self.advance_head(framed.len(), key);
     }
 
     /// Appends one framed item as a chunk of its own, without a copy.
-    pub(crate) fn append_chunk(&mut self, framed: Bytes) {
+    pub(crate) fn append_chunk(&mut self, framed: Bytes, key: u128) {
         self.seal();
-        self.advance_head(framed.len());
-        self.chunks.push_back(Chunk { data: framed, end: self.head });
+        self.head.bytes += framed.len() as u64;
+        self.head.seq += 1;
+        self.chunks.push_back(Chunk { data: framed, end: self.head, born: self.clock });
+        self.appended(key);
     }
 
-    /// Counts an item that nobody is there to take.
+    /// Counts an item that nobody is there to take and that is not to be kept. With it goes what was kept before, since
+    /// there is no gap in a ring.
     pub(crate) fn skip(&mut self) {
-        debug_assert!(self.cursors.is_empty() && self.chunks.is_empty() && self.open.is_empty());
+        debug_assert!(self.cursors.is_empty());
         self.head.seq += 1;
         self.reached = self.head.seq;
+        self.clear();
     }
 
-    fn advance_head(&mut self, bytes: usize) {
+    fn advance_head(&mut self, bytes: usize, key: u128) {
         self.head.seq += 1;
         self.head.bytes += bytes as u64;
+        self.appended(key);
+    }
+
+    fn appended(&mut self, key: u128) {
+        if self.lag.policy() == OnLag::Conflate {
+            self.keys.push_back(key);
+        }
+        if self.cursors.is_empty() {
+            // Nobody writes, so nobody else lets go.
+            if self.open.len() >= CHUNK / 2 {
+                self.seal();
+            }
+            self.reached = self.head.seq;
+            self.trim(self.head.seq);
+        }
     }
 
     /// Ends the open chunk where it is; the rest of its memory goes on as the next one.
     fn seal(&mut self) {
         if !self.open.is_empty() {
             let data = self.open.split().freeze();
-            self.chunks.push_back(Chunk { data, end: self.head });
+            self.chunks.push_back(Chunk { data, end: self.head, born: self.open_until });
         }
     }
 
-    /// A new subscriber; it gets what is appended from now on, starting with the returned sequence number.
-    pub(crate) fn subscribe(&mut self, id: SubId) -> u64 {
+    /// A new subscriber. With `from` it has everything before that number and gets what is still there from then on; without,
+    /// what is appended from now on. Returned is the number of the first item to come.
+    pub(crate) fn join(&mut self, id: SubId, from: Option<u64>) -> u64 {
         self.seal();
-        let cursor = Cursor {
-            next_chunk: self.first_chunk + self.chunks.len() as u64,
-            taken: self.head,
-            written: self.head,
-            high_water: Depth::default(),
-            standing: Standing::default(),
-        };
-        self.cursors.insert(id, cursor);
+        let from = from.unwrap_or(self.head.seq).clamp(self.base.seq, self.head.seq);
+        let start = if self.switch.is(Mutant::ResumeAtHead) { self.head.seq } else { from };
+        let lossy = self.lag.policy().is_lossy();
+        let mut place = if start == self.head.seq { self.end() } else { self.seek(start) };
+        if self.switch.is(Mutant::RingOffByOne) && start < self.head.seq {
+            place = Place { at: place.at, ..self.seek(start + 1) };
+        }
+        self.cursors.insert(id, Cursor::new(place, self.head, lossy));
         self.release();
         // With nobody before it `clear_until` is without a limit, and must not stay so.
         self.clear_until = Position::default();
-        self.head.seq
+        start
     }
 
-    /// A subscriber is gone; `None` when it was removed before. Call [`unclaimed`](Self::unclaimed) if it was the last.
-    pub(crate) fn unsubscribe(&mut self, id: SubId) -> Option<Unwritten> {
-        let cursor = self.cursors.remove(&id)?;
+    /// The first item boundary for which `found` holds, which must hold from there on to the head. Everything is sealed.
+    fn find(&self, found: impl Fn(Position) -> bool) -> Place {
+        let index = self.chunks.partition_point(|chunk| !found(chunk.end));
+        let start = index.checked_sub(1).and_then(|before| self.chunks.get(before)).map_or(self.base, |it| it.end);
+        let chunk = self.first_chunk + index as u64;
+        let mut place = Place { chunk, offset: 0, at: start };
+        let Some(data) = self.chunks.get(index).map(|chunk| &chunk.data) else { return place };
+        while !found(place.at)
+            && let Some((_, behind)) = split_item(&data[place.offset..])
+        {
+            let offset = data.len() - behind.len();
+            let bytes = place.at.bytes + (offset - place.offset) as u64;
+            place = Place { chunk, offset, at: Position { seq: place.at.seq + 1, bytes } };
+        }
+        if place.offset == data.len() {
+            place = Place { chunk: chunk + 1, offset: 0, ..place };
+        }
+        place
+    }
+
+    fn seek(&self, seq: u64) -> Place {
+        self.find(|at| at.seq >= seq)
+    }
+
+    /// The place behind everything, which is sealed.
+    fn end(&self) -> Place {
+        Place { chunk: self.first_chunk + self.chunks.len() as u64, offset: 0, at: self.head }
+    }
+
+    /// Makes room at the subscribers that are full, by leaving out for them what is old.
+    fn shed(&mut self) {
+        let (head, limit) = (self.head, self.lag.limit());
+        let full = self.cursors.iter().filter(|(_, cursor)| cursor.depth(head).is_full(limit));
+        let full: Vec<SubId> = full.map(|(id, _)| *id).collect();
+        if full.is_empty() {
+            return;
+        }
+        self.seal();
+        for id in full {
+            if self.lag.policy() == OnLag::Conflate {
+                self.conflate(id);
+            }
+            self.drop_oldest(id);
+        }
         self.release();
-        Some(cursor.depth(self.head))
+    }
+
+    /// Takes an eighth off a queue that is full. A single item stays, however large it is.
+    fn drop_oldest(&mut self, id: SubId) {
+        let (head, limit) = (self.head, self.lag.limit());
+        let keep = Depth { items: limit.items - (limit.items / 8).max(1), bytes: limit.bytes - limit.bytes / 8 };
+        let fits = |depth: Depth| depth.items <= keep.items && (depth.bytes <= keep.bytes || depth.items == 1);
+        let place = self.find(|at| fits(head.since(at)));
+        let Some(cursor) = self.cursors.get_mut(&id) else { return };
+        if !cursor.depth(head).is_full(limit) {
+            return;
+        }
+        while !fits(cursor.depth(head)) && cursor.pop_kept().is_some() {
+            cursor.leave_out(GapReason::Dropped);
+        }
+        if !fits(cursor.depth(head)) {
+            cursor.skip_to(place, GapReason::Dropped);
+        }
+    }
+
+    /// Leaves only the last item of each key in a queue.
+    fn conflate(&mut self, id: SubId) {
+        let end = self.end();
+        let Some(cursor) = self.cursors.get_mut(&id) else { return };
+        let mut items: Vec<Kept> = std::mem::take(&mut cursor.kept).into();
+        let start = usize::try_from(cursor.next.chunk - self.first_chunk).unwrap_or(usize::MAX);
+        let mut at = cursor.next;
+        for chunk in self.chunks.range(start.min(self.chunks.len())..) {
+            while let Some((_, behind)) = split_item(&chunk.data[at.offset..]) {
+                let (seq, end) = (at.at.seq, chunk.data.len() - behind.len());
+                let key = usize::try_from(seq - self.base.seq).ok().and_then(|index| self.keys.get(index));
+                let framed = chunk.data.slice(at.offset..end);
+                items.push(Kept { seq, key: key.copied().unwrap_or_default(), born: chunk.born, framed });
+                (at.offset, at.at.seq) = (end, seq + 1);
+            }
+            at.offset = 0;
+        }
+        let mut seen = BTreeSet::new();
+        let mut kept: VecDeque<Kept> = if self.switch.is(Mutant::ConflateKeepsFirst) {
+            items.into_iter().filter(|item| seen.insert(item.key)).collect()
+        } else {
+            let mut kept: VecDeque<Kept> = VecDeque::new();
+            items.into_iter().rev().filter(|item| seen.insert(item.key)).for_each(|item| kept.push_front(item));
+            kept
+        };
+        // Small ones are copied, so that they do not hold on to the chunks they were in.
+        let small = |item: &Kept| item.framed.len() < LARGE;
+        let mut copy = BytesMut::with_capacity(kept.iter().filter(|item| small(item)).map(|it| it.framed.len()).sum());
+        for item in kept.iter_mut().filter(|item| small(item)) {
+            copy.extend_from_slice(&item.framed);
+            item.framed = copy.split().freeze();
+        }
+        cursor.keep(kept);
+        cursor.skip_to(end, GapReason::Conflated);
+    }
+
+    /// A subscriber is gone. Call [`unclaimed`](Self::unclaimed) if it was the last.
+    pub(crate) fn unsubscribe(&mut self, id: SubId) {
+        if self.cursors.remove(&id).is_some() {
+            self.release();
+        }
     }
 
     pub(crate) fn subscribers(&self) -> usize {
         self.cursors.len()
     }
 
-    /// Everything queued that no subscriber has taken, in order; empties the log. Only when no subscriber is left.
-    pub(crate) fn unclaimed(&mut self) -> Vec<Bytes> {
+    /// How many queued items no subscriber has taken, when the last one has left. They stay in the ring, unless they are
+    /// to be handed back: then they are returned, in order, and the log is empty.
+    pub(crate) fn unclaimed(&mut self, hand_back: bool) -> (u64, Vec<Bytes>) {
         debug_assert!(self.cursors.is_empty());
         self.seal();
-        let reached = self.reached;
-        self.reached = self.head.seq;
-        self.first_chunk += self.chunks.len() as u64;
-        self.chunks.drain(..).filter(|chunk| chunk.end.seq > reached).map(|chunk| chunk.data).collect()
+        let reached = std::mem::replace(&mut self.reached, self.head.seq);
+        let items = self.head.seq - reached;
+        if !hand_back || items == 0 {
+            self.trim(self.head.seq);
+            return (items, Vec::new());
+        }
+        let left = self.chunks.drain(..).filter(|chunk| chunk.end.seq > reached).map(|chunk| chunk.data).collect();
+        self.clear();
+        (items, left)
     }
 
-    /// The next whole chunks for a subscriber, up to `max` bytes but at least one. `None` when it has taken everything
-    /// or was removed.
+    fn clear(&mut self) {
+        self.open = BytesMut::new();
+        self.open_size = FIRST_CHUNK;
+        // Nobody has a place, so the numbers of chunks need not go on.
+        self.chunks.clear();
+        self.keys.clear();
+        self.base = self.head;
+    }
+
+    /// The next whole items for a subscriber, up to `max` bytes but at least one. `None` when it has taken everything or
+    /// was removed.
     pub(crate) fn take(&mut self, id: SubId, max: usize) -> Option<Taken> {
-        if self.cursors.get(&id)?.taken == self.head {
+        if self.cursors.get(&id)?.has_all(self.head) {
             return None;
         }
         self.seal();
         let head = self.head;
+        let oldest = self.lifespan.map(|lifespan| self.clock.saturating_sub(lifespan));
         let cursor = self.cursors.get_mut(&id)?;
         cursor.note_high_water(head);
-        let start = usize::try_from(cursor.next_chunk - self.first_chunk).ok()?;
-        let mut taken = Taken { first_seq: cursor.taken.seq, ..Taken::default() };
-        for chunk in self.chunks.range(start..) {
-            if !taken.chunks.is_empty() && taken.bytes + chunk.data.len() > max {
+        if let Some(taken) = take_kept(cursor, oldest, max) {
+            self.reached = self.reached.max(taken.first_seq + taken.items);
+            return Some(taken);
+        }
+        let start = usize::try_from(cursor.next.chunk - self.first_chunk).ok()?;
+        let mut chunks = self.chunks.range(start..).peekable();
+        while let Some(chunk) = chunks.next_if(|chunk| oldest.is_some_and(|oldest| chunk.born < oldest)) {
+            let chunk = Place { chunk: cursor.next.chunk + 1, offset: 0, at: chunk.end };
+            cursor.skip_to(chunk, GapReason::Expired);
+        }
+        let first_seq = cursor.next.at.seq;
+        let mut taken = Taken { first_seq, ..Taken::default() };
+        for chunk in chunks {
+            let length = chunk.data.len() - cursor.next.offset;
+            if !taken.chunks.is_empty() && taken.bytes + length > max {
                 break;
             }
-            taken.bytes += chunk.data.len();
-            taken.chunks.push(chunk.data.clone());
-            cursor.taken = chunk.end;
-            cursor.next_chunk += 1;
+            taken.bytes += length;
+            taken.chunks.push(chunk.data.slice(cursor.next.offset..));
+            let repeats = self.switch.is(Mutant::ReplayOverlapsLive) && cursor.crosses_join(chunk.end.seq);
+            cursor.next = Place { chunk: cursor.next.chunk + u64::from(!repeats), offset: 0, at: chunk.end };
         }
-        taken.items = cursor.taken.seq - taken.first_seq;
-        self.reached = self.reached.max(cursor.taken.seq);
+        if taken.chunks.is_empty() {
+            self.release();
+            return None;
+        }
+        taken.items = cursor.next.at.seq - first_seq;
+        taken.left_out = (cursor.told < first_seq).then_some(cursor.left_out);
+        if self.switch.is(Mutant::SilentDrop) && taken.left_out == Some(GapReason::Dropped) {
+            (taken.first_seq, taken.left_out) = (cursor.told, None);
+        }
+        cursor.took(taken.bytes, first_seq + taken.items);
+        self.reached = self.reached.max(first_seq + taken.items);
         Some(taken)
+    }
+
+    /// What an idle subscriber is told: the number that comes next, and why something before it is left out if so.
+    pub(crate) fn heartbeat(&mut self, id: SubId) -> Option<(GapReason, u64)> {
+        let cursor = self.cursors.get_mut(&id)?;
+        let next = cursor.kept.front().map_or(cursor.next.at.seq, |item| item.seq);
+        let reason = if cursor.told < next { cursor.left_out } else { GapReason::Skipped };
+        cursor.told = cursor.told.max(next);
+        Some((reason, next))
     }
 
     /// A subscriber has written so many more bytes of what it took. Its items count as written when all that it took is.
     pub(crate) fn wrote(&mut self, id: SubId, bytes: usize) {
-        let head = self.head;
+        let (head, limit) = (self.head, self.lag.limit());
         let Some(cursor) = self.cursors.get_mut(&id) else { return };
-        cursor.note_high_water(head);
-        cursor.written.bytes += bytes as u64;
-        debug_assert!(cursor.written.bytes <= cursor.taken.bytes);
-        if cursor.written.bytes == cursor.taken.bytes {
-            cursor.written = cursor.taken;
-        }
-        cursor.standing.progress(cursor.depth(head), self.lag.limit());
-        if cursor.written.bytes == cursor.taken.bytes {
+        if cursor.wrote(bytes, head, limit) {
             self.release();
         }
     }
 
     /// What a subscriber's queue holds now, and the most it ever held.
     pub(crate) fn depth(&self, id: SubId) -> Option<(Depth, Depth)> {
-        let cursor = self.cursors.get(&id)?;
-        let now = cursor.depth(self.head);
-        let high = cursor.high_water;
-        Some((now, high.max(now)))
+        self.cursors.get(&id).map(|cursor| cursor.depths(self.head))
     }
 
-    /// Lets go of the chunks that every subscriber has written.
+    /// Bytes held for subscribers and in the ring.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for tests and simulations")]
+    pub(crate) fn held(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>() + self.open.len()
+    }
+
+    /// Lets go of what every subscriber has written and the ring does not want.
     fn release(&mut self) {
-        let Some(slowest) = self.cursors.values().map(|cursor| cursor.written.seq).min() else { return };
-        while self.chunks.front().is_some_and(|chunk| chunk.end.seq <= slowest) {
+        let needs = self.cursors.values().map(Cursor::needs);
+        let slowest = if self.switch.is(Mutant::ReleasedByFastest) { needs.max() } else { needs.min() };
+        if let Some(slowest) = slowest {
+            self.trim(slowest);
+        }
+    }
+
+    /// Lets go of chunks before `needed`, but for the newest in the ring.
+    fn trim(&mut self, needed: u64) {
+        while let Some(front) = self.chunks.front().filter(|front| front.end.seq <= needed) {
+            let ring_is_full = self.head.since(front.end).is_full(self.ring);
+            let too_large = front.data.len() > CHUNK && self.head.since(self.base).bytes > self.ring.bytes;
+            if !ring_is_full && !too_large {
+                break;
+            }
+            if self.lag.policy() == OnLag::Conflate {
+                let gone = usize::try_from(front.end.seq - self.base.seq).unwrap_or(usize::MAX);
+                self.keys.drain(..gone.min(self.keys.len()));
+            }
+            self.base = front.end;
             self.chunks.pop_front();
             self.first_chunk += 1;
         }
     }
-
-    /// Bytes held for subscribers.
-    #[cfg(test)]
-    fn held(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.data.len()).sum::<usize>() + self.open.len()
-    }
 }
 
-impl Cursor {
-    fn note_high_water(&mut self, head: Position) {
-        let depth = self.depth(head);
-        self.high_water = self.high_water.max(depth);
+/// The next items of a subscriber's own list.
+fn take_kept(cursor: &mut Cursor, oldest: Option<Duration>, max: usize) -> Option<Taken> {
+    while cursor.kept.front().is_some_and(|item| oldest.is_some_and(|oldest| item.born < oldest)) {
+        cursor.pop_kept();
+        cursor.leave_out(GapReason::Expired);
     }
+    let first_seq = cursor.kept.front()?.seq;
+    let left_out = (cursor.told < first_seq).then_some(cursor.left_out);
+    let mut taken = Taken { first_seq, left_out, ..Taken::default() };
+    while let Some(item) = cursor.kept.front()
+        && item.seq == first_seq + taken.items
+        && taken.chunks.len() < KEPT_BATCH
+        && (taken.chunks.is_empty() || taken.bytes + item.framed.len() <= max)
+    {
+        let Some(item) = cursor.pop_kept() else { break };
+        taken.items += 1;
+        taken.bytes += item.framed.len();
+        taken.chunks.push(item.framed);
+    }
+    cursor.took(taken.bytes, first_seq + taken.items);
+    Some(taken)
 }
 
 #[cfg(test)]

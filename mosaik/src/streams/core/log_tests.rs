@@ -4,9 +4,18 @@ use super::*;
 use crate::streams::core::lag::GRACE;
 
 const LIMIT: Limit = Limit { items: 8, bytes: 1 << 20 };
+const NO_RING: Limit = Limit { items: 0, bytes: 0 };
+
+fn with(limit: Limit, policy: OnLag) -> Log {
+    Log::new(Settings { policy, limit, ring: NO_RING, lifespan: None, switch: Switch::default() })
+}
 
 fn log() -> Log {
-    Log::new(LIMIT, OnLag::Disconnect)
+    with(LIMIT, OnLag::Disconnect)
+}
+
+fn framed(payload: &[u8]) -> Vec<u8> {
+    [&u32::try_from(payload.len()).expect("small").to_le_bytes()[..], payload].concat()
 }
 
 fn at(millis: u64) -> Duration {
@@ -17,7 +26,7 @@ fn at(millis: u64) -> Duration {
 fn fill(log: &mut Log, n: u64, now: Duration) -> u64 {
     let mut items = 0;
     while items < n && log.room(|| now) == Room::Yes {
-        log.append(b"item");
+        log.append(b"item", 0);
         items += 1;
     }
     items
@@ -35,9 +44,9 @@ fn drain(log: &mut Log, id: SubId) -> u64 {
 #[test]
 fn subscribers_share_the_bytes_and_memory_goes_with_the_last() {
     let mut log = log();
-    log.subscribe(1);
-    log.subscribe(2);
-    log.append(b"one");
+    log.join(1, None);
+    log.join(2, None);
+    log.append(b"one", 0);
     let first = log.take(1, 1 << 20).expect("one item");
     let second = log.take(2, 1 << 20).expect("the same item");
     assert_eq!(first.chunks[0].as_ptr(), second.chunks[0].as_ptr());
@@ -51,10 +60,10 @@ fn subscribers_share_the_bytes_and_memory_goes_with_the_last() {
 #[test]
 fn a_new_subscriber_starts_at_the_head() {
     let mut log = log();
-    log.subscribe(1);
-    log.append(b"before");
-    assert_eq!(log.subscribe(2), 1);
-    log.append(b"after");
+    log.join(1, None);
+    log.append(b"before", 0);
+    assert_eq!(log.join(2, None), 1);
+    log.append(b"after", 0);
     let taken = log.take(2, 1 << 20).expect("one item");
     assert_eq!((taken.first_seq, taken.items, &taken.chunks[0][..]), (1, 1, &b"after"[..]));
 }
@@ -62,7 +71,7 @@ fn a_new_subscriber_starts_at_the_head() {
 #[test]
 fn one_subscriber_sets_the_pace_and_is_never_expelled_here() {
     let mut log = log();
-    log.subscribe(1);
+    log.join(1, None);
     assert_eq!(fill(&mut log, 100, at(0)), 8);
     assert_eq!(log.room(|| at(60_000)), Room::Wait { check_at: None });
     drain(&mut log, 1);
@@ -73,8 +82,8 @@ fn one_subscriber_sets_the_pace_and_is_never_expelled_here() {
 #[test]
 fn a_stalled_subscriber_goes_after_the_grace_when_another_is_low() {
     let mut log = log();
-    log.subscribe(1);
-    log.subscribe(2);
+    log.join(1, None);
+    log.join(2, None);
     fill(&mut log, 100, at(0));
     assert_eq!(log.room(|| at(0)), Room::Wait { check_at: None }, "both are full");
     drain(&mut log, 2);
@@ -88,18 +97,18 @@ fn a_stalled_subscriber_goes_after_the_grace_when_another_is_low() {
 #[test]
 fn who_still_has_something_to_take_is_no_reason_to_expel_a_full_one() {
     let mut log = log();
-    log.subscribe(1);
+    log.join(1, None);
     fill(&mut log, 3, at(0));
-    log.subscribe(2);
+    log.join(2, None);
     fill(&mut log, 100, at(0)); // 1 has 8, 2 has 5
     assert_eq!(log.room(|| at(60_000)), Room::Wait { check_at: None });
 }
 
 #[test]
 fn a_slow_subscriber_that_drains_a_little_goes_too_if_later() {
-    let mut log = Log::new(Limit { items: 64, bytes: 1 << 20 }, OnLag::Disconnect);
-    log.subscribe(1);
-    log.subscribe(2);
+    let mut log = with(Limit { items: 64, bytes: 1 << 20 }, OnLag::Disconnect);
+    log.join(1, None);
+    log.join(2, None);
     let mut now = 0;
     while log.expelled().is_empty() {
         fill(&mut log, 4, at(now));
@@ -121,9 +130,9 @@ fn equals_that_run_one_after_the_other_stay() {
     let mut rng = SmallRng::seed_from_u64(7);
     for items in [1, 2, 16, 1024] {
         for random in [false, true] {
-            let mut log = Log::new(Limit { items, bytes: 1 << 20 }, OnLag::Disconnect);
+            let mut log = with(Limit { items, bytes: 1 << 20 }, OnLag::Disconnect);
             let mut order: Vec<SubId> = (0..16).collect();
-            order.iter().for_each(|id| _ = log.subscribe(*id));
+            order.iter().for_each(|id| _ = log.join(*id, None));
             let mut now = Duration::ZERO;
             for _ in 0..500 {
                 fill(&mut log, 2048, now);
@@ -147,8 +156,8 @@ fn equals_that_run_one_after_the_other_stay() {
 fn equals_whose_queues_drift_apart_stay_and_a_slower_one_goes() {
     for slow in [false, true] {
         let mut rng = SmallRng::seed_from_u64(3);
-        let mut log = Log::new(Limit { items: 4096, bytes: 1 << 40 }, OnLag::Disconnect);
-        (0..4).for_each(|id| _ = log.subscribe(id));
+        let mut log = with(Limit { items: 4096, bytes: 1 << 40 }, OnLag::Disconnect);
+        (0..4).for_each(|id| _ = log.join(id, None));
         let mut allowance = [0i64; 4];
         let mut now = Duration::ZERO;
         let mut expelled = Vec::new();
@@ -173,9 +182,9 @@ fn equals_whose_queues_drift_apart_stay_and_a_slower_one_goes() {
 
 #[test]
 fn block_waits_for_the_slowest_and_then_closes_it() {
-    let mut log = Log::new(LIMIT, OnLag::Block(at(500)));
-    log.subscribe(1);
-    log.subscribe(2);
+    let mut log = with(LIMIT, OnLag::Block(at(500)));
+    log.join(1, None);
+    log.join(2, None);
     fill(&mut log, 100, at(0));
     drain(&mut log, 2);
     assert_eq!(log.room(|| at(0)), Room::Wait { check_at: Some(at(500)) });
@@ -192,18 +201,71 @@ fn block_waits_for_the_slowest_and_then_closes_it() {
 #[test]
 fn what_nobody_took_is_handed_out_when_the_last_one_leaves() {
     let mut log = log();
-    log.subscribe(1);
-    log.append(b"taken");
+    log.join(1, None);
+    log.append(b"taken", 0);
     log.take(1, 1 << 20);
-    log.append(b"left");
-    assert_eq!(log.unsubscribe(1), Some(Depth { items: 2, bytes: 9 }));
-    assert_eq!(log.unclaimed(), [&b"left"[..]]);
+    log.append(b"left", 0);
+    log.unsubscribe(1);
+    assert_eq!(log.unclaimed(true), (1, vec![Bytes::from_static(b"left")]));
     assert_eq!(log.held(), 0);
     log.skip();
     assert_eq!(log.head(), 3);
-    assert_eq!(log.subscribe(2), 3);
-    log.append(b"next");
+    assert_eq!(log.join(2, None), 3);
+    log.append(b"next", 0);
     assert_eq!(log.take(2, 1 << 20).map(|taken| taken.first_seq), Some(3));
+}
+
+fn ring(items: u64) -> Log {
+    let ring = Limit { items, bytes: 1 << 20 };
+    let settings =
+        Settings { policy: OnLag::Disconnect, limit: LIMIT, ring, lifespan: None, switch: Switch::default() };
+    Log::new(settings)
+}
+
+#[test]
+fn who_comes_back_gets_what_the_ring_has_from_within_a_chunk() {
+    let mut log = ring(4);
+    log.join(1, None);
+    for item in 0..6u8 {
+        log.append(&framed(&[item]), 0);
+    }
+    drain(&mut log, 1);
+    assert_eq!(log.held(), 30, "one chunk, though it has more than four items");
+    assert_eq!(log.join(2, Some(3)), 3);
+    let taken = log.take(2, 1 << 20).expect("three items");
+    log.wrote(2, taken.bytes);
+    assert_eq!((taken.first_seq, taken.items, taken.left_out), (3, 3, None));
+    assert_eq!(taken.chunks.concat(), [framed(&[3]), framed(&[4]), framed(&[5])].concat());
+    assert_eq!(log.depth(2), Some((Depth::default(), Depth::default())), "what is repeated is no backlog");
+    log.append(&framed(&[6]), 0);
+    assert_eq!(log.join(3, Some(0)), 0);
+    drain(&mut log, 1);
+    drain(&mut log, 2);
+    drain(&mut log, 3);
+    for item in 7..20 {
+        log.append(&framed(&[item]), 0);
+        drain(&mut log, 1);
+        drain(&mut log, 2);
+        drain(&mut log, 3);
+    }
+    assert_eq!(log.held(), 4 * 5);
+    assert_eq!(log.join(4, Some(0)), 16, "the rest is gone");
+}
+
+#[test]
+fn what_is_sent_to_nobody_stays_in_the_ring_unless_it_is_handed_back() {
+    let mut log = ring(10);
+    log.join(1, None);
+    log.append(&framed(b"a"), 0);
+    log.unsubscribe(1);
+    assert_eq!(log.unclaimed(false), (1, vec![]));
+    log.append(&framed(b"b"), 0);
+    assert_eq!(log.join(2, Some(0)), 0);
+    assert_eq!(drain(&mut log, 2), 2);
+    log.append(&framed(b"c"), 0);
+    log.unsubscribe(2);
+    assert_eq!(log.unclaimed(true), (1, vec![Bytes::from(framed(b"c"))]));
+    assert_eq!(log.join(3, Some(0)), 3, "the ring has no gap, so all of it is gone");
 }
 
 /// Random appends, takes, partial writes, joins and leaves against a plain list of items.
@@ -212,28 +274,28 @@ fn every_subscriber_gets_every_item_once_in_order() {
     for seed in 0..300 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let limit = Limit { items: 1 << 20, bytes: 1 << 40 };
-        let mut log = Log::new(limit, OnLag::Disconnect);
+        let mut log = with(limit, OnLag::Disconnect);
         let mut sent: Vec<Vec<u8>> = Vec::new();
         let mut got: BTreeMap<SubId, (u64, Vec<u8>, usize)> = BTreeMap::new();
         for step in 0..400u64 {
             match rng.random_range(0..10) {
                 0 if got.len() < 5 => {
-                    let from = log.subscribe(step);
+                    let from = log.join(step, None);
                     assert_eq!(from, sent.len() as u64);
                     got.insert(step, (from, Vec::new(), 0));
                 }
                 1 if got.len() > 1 => {
                     let id = *got.keys().nth(rng.random_range(0..got.len())).expect("not empty");
                     got.remove(&id);
-                    assert!(log.unsubscribe(id).is_some());
+                    log.unsubscribe(id);
                 }
                 2..6 if !got.is_empty() => {
                     let len = if rng.random_range(0..20) == 0 { LARGE } else { rng.random_range(1..3000) };
                     let item = vec![rng.random(); len];
                     if len >= LARGE {
-                        log.append_chunk(item.clone().into());
+                        log.append_chunk(item.clone().into(), 0);
                     } else {
-                        log.append(&item);
+                        log.append(&item, 0);
                     }
                     sent.push(item);
                 }

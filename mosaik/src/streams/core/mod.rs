@@ -1,6 +1,6 @@
 //! The decisions of streams, without IO: pure state machines that take time as an argument and spawn nothing.
 //!
-//! * [`log`]: the one queue of a producer, its subscribers' cursors and what is still held.
+//! * [`log`]: the one queue of a producer, what is still held of it, and [`cursor`]: where each subscriber is.
 //! * [`lag`]: who is too slow, and when `send` waits.
 //! * [`admission`]: who is served, who waits, who is refused.
 //! * [`frames`]: the bytes of a subscription: batches written, batches read.
@@ -10,9 +10,11 @@
 //! The workers of `producer/` and `consumer/` call them; they import nothing from there.
 
 pub(crate) mod admission;
+pub(crate) mod cursor;
 pub(crate) mod frames;
 pub(crate) mod lag;
 pub(crate) mod log;
+pub(crate) mod mutants;
 pub(crate) mod pace;
 pub(crate) mod progress;
 

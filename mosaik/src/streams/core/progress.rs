@@ -3,7 +3,69 @@
 //! A producer counts its items from 0 in each epoch; epochs grow. This says, for every subscription made and every batch
 //! received, what to deliver and what was missed. It outlives single subscriptions, so that a reconnect shows what it cost.
 
-use crate::streams::events::GapReason;
+use serde::{Deserialize, Serialize};
+
+use super::mutants::{Mutant, Switch};
+
+/// Why items were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// They were sent while this consumer was not subscribed, and the producer no longer had them when it was again.
+    Reconnected,
+    /// The producer had started anew, and no longer had its first items when this consumer was subscribed again.
+    Restarted,
+    /// This consumer was too slow, and the producer left out the oldest items ([`OnLag::DropOldest`]).
+    ///
+    /// [`OnLag::DropOldest`]: crate::streams::OnLag::DropOldest
+    Dropped,
+    /// This consumer was too slow, and later items of the same keys replaced them ([`OnLag::Conflate`]).
+    ///
+    /// [`OnLag::Conflate`]: crate::streams::OnLag::Conflate
+    Conflated,
+    /// They were older than the producer's lifespan before they could be sent.
+    Expired,
+    /// The item could not be decoded.
+    Undecodable,
+    /// The producer left them out without a reason.
+    Skipped,
+}
+
+impl GapReason {
+    /// How a producer says it: see [`frames`](super::frames).
+    pub(super) const fn code(self) -> u32 {
+        match self {
+            Self::Dropped => 1,
+            Self::Conflated => 2,
+            Self::Expired => 3,
+            _ => 0,
+        }
+    }
+
+    /// A code that this version does not know gives no reason.
+    pub(super) const fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Dropped,
+            2 => Self::Conflated,
+            3 => Self::Expired,
+            _ => Self::Skipped,
+        }
+    }
+}
+
+/// What a consumer that comes back says it has: everything of this epoch before `next`, as far as it will ever want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resume {
+    pub(crate) epoch: u64,
+    pub(crate) next: u64,
+}
+
+impl Resume {
+    /// From where on a producer of this epoch serves it. One that knew an earlier run gets this one from its start.
+    pub(crate) const fn within(self, epoch: u64) -> u64 {
+        if self.epoch == epoch { self.next } else { 0 }
+    }
+}
 
 /// Items that were missed: from `from` up to, not including, `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,35 +96,67 @@ pub(crate) struct Step {
 pub(crate) struct Progress {
     /// Epoch and next expected sequence number; `None` before the first subscription.
     at: Option<(u64, u64)>,
+    switch: Switch,
 }
 
 impl Progress {
+    /// One with a planted bug.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for simulations")]
+    pub(crate) fn with(switch: Switch) -> Self {
+        Self { at: None, switch }
+    }
+
+    /// What to say to the producer when subscribing; `None` the first time.
+    pub(crate) fn resume(&self) -> Option<Resume> {
+        let back = u64::from(self.switch.is(Mutant::ResumeRepeats));
+        self.at.map(|(epoch, next)| Resume { epoch, next: next.saturating_sub(back) })
+    }
+
     /// The producer accepted a subscription that starts at `next`. An epoch older than the known one is still taken: a
     /// producer's clock may have gone back, and the items are new to us.
     pub(crate) fn joined(&mut self, epoch: u64, next: u64) -> Joined {
-        let Some((known, expected)) = self.at else {
+        let Some((known, _)) = self.at else {
             self.at = Some((epoch, next));
             return Joined::default();
         };
-        if known != epoch {
+        if known != epoch && !self.switch.is(Mutant::WrongEpochAccepted) {
             self.at = Some((epoch, next));
             let missed = (next > 0).then_some(Missed { from: 0, to: next, reason: GapReason::Restarted });
             return Joined { restarted_from: Some(known), missed };
         }
-        let missed = (next > expected).then_some(Missed { from: expected, to: next, reason: GapReason::Reconnected });
-        self.at = Some((epoch, expected.max(next)));
-        Joined { restarted_from: None, missed }
+        if self.switch.is(Mutant::ResumeRepeats) {
+            self.at = Some((epoch, next));
+        }
+        Joined { restarted_from: None, missed: self.left_out(next, GapReason::Reconnected) }
     }
 
     /// A batch arrived: `count` items from `first` on.
     pub(crate) fn received(&mut self, first: u64, count: u64) -> Step {
         let Some((epoch, expected)) = self.at else { return Step { skip: count, missed: None } };
+        let missed = self.left_out(first, GapReason::Skipped);
         let end = first.saturating_add(count);
         self.at = Some((epoch, expected.max(end)));
-        Step {
-            skip: expected.saturating_sub(first).min(count),
-            missed: (first > expected).then_some(Missed { from: expected, to: first, reason: GapReason::Skipped }),
+        Step { skip: expected.saturating_sub(first).min(count), missed }
+    }
+
+    /// The producer says that nothing more comes before `next`.
+    pub(crate) fn marked(&mut self, next: u64, reason: GapReason) -> Option<Missed> {
+        if self.switch.is(Mutant::HeartbeatIgnored) {
+            return None;
         }
+        self.left_out(next, reason)
+    }
+
+    fn left_out(&mut self, next: u64, reason: GapReason) -> Option<Missed> {
+        let (epoch, expected) = self.at?;
+        if next <= expected {
+            return None;
+        }
+        if !self.switch.is(Mutant::GapToldTwice) {
+            self.at = Some((epoch, next));
+        }
+        Some(Missed { from: expected, to: next, reason })
     }
 }
 
@@ -99,6 +193,28 @@ mod tests {
         assert_eq!(progress.joined(1, 15), Joined { restarted_from: None, missed: Some(missed) });
         assert_eq!(progress.received(15, 1), Step::default());
         assert_eq!(progress.joined(1, 16), Joined::default());
+    }
+
+    #[test]
+    fn what_is_had_is_said_when_coming_back() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.resume(), None);
+        progress.joined(7, 3);
+        progress.received(3, 2);
+        let resume = progress.resume().expect("was subscribed");
+        assert_eq!(resume, Resume { epoch: 7, next: 5 });
+        assert_eq!((resume.within(7), resume.within(8)), (5, 0));
+    }
+
+    #[test]
+    fn a_mark_is_a_gap_once() {
+        let mut progress = Progress::default();
+        progress.joined(1, 0);
+        progress.received(0, 2);
+        let missed = Missed { from: 2, to: 7, reason: GapReason::Expired };
+        assert_eq!(progress.marked(7, GapReason::Expired), Some(missed));
+        assert_eq!(progress.marked(7, GapReason::Skipped), None);
+        assert_eq!(progress.received(7, 1), Step::default());
     }
 
     #[test]

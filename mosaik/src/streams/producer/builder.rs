@@ -1,7 +1,8 @@
 //! [`ProducerBuilder`]: what a producer is configured with.
 
-use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc};
+use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::{Handle, Producer, Shared, shared::Config, worker};
@@ -16,6 +17,9 @@ use crate::{
         protocol::Fingerprint,
     },
 };
+
+/// What is kept by default for consumers that come back.
+const REPLAY: usize = 1 << 20;
 
 /// Configures a producer; made by [`Streams::producer`](super::super::Streams::producer).
 #[must_use = "a builder does nothing until built"]
@@ -36,6 +40,9 @@ impl<T: Datum> ProducerBuilder<T> {
             egress: None,
             buffer: Buffer::default(),
             on_lag: OnLag::default(),
+            key: None,
+            replay: Buffer::default().bytes(REPLAY),
+            lifespan: None,
             undelivered: None,
         };
         Self { registry, config, datum: PhantomData }
@@ -50,7 +57,8 @@ impl<T: Datum> ProducerBuilder<T> {
     }
 
     /// When the stream is online; `send` waits until it is. Default: `minimum_of(1)`. With `minimum_of(0)` it is always
-    /// online, and items that nobody is there for are dropped (see [`with_undelivered`](Self::with_undelivered)).
+    /// online, and items that nobody is there for are kept only for consumers that come back (see
+    /// [`with_replay`](Self::with_replay) and [`with_undelivered`](Self::with_undelivered)).
     pub fn online_when(mut self, conditions: impl FnOnce(Conditions) -> Conditions) -> Self {
         self.config.online_when = conditions(Conditions::default());
         self
@@ -86,9 +94,34 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
+    /// What is kept of the newest items, for consumers that lose the connection and come back: they get what they missed as
+    /// far as it is there, and are told of the rest by a gap. Kept are also items that were sent while nobody was
+    /// subscribed. It is kept to within 64 KiB. Default: 1 MiB or 65,536 items, whichever is less; [`Buffer::none`]
+    /// keeps nothing.
+    pub fn with_replay(mut self, replay: Buffer) -> Self {
+        self.config.replay = replay;
+        self
+    }
+
+    /// The key of an item, for [`OnLag::Conflate`]: of several items of one key that wait, a subscriber that lags gets the
+    /// last. Called for each item that is sent with that policy. Keys are compared by what they encode to (of more than
+    /// 15 bytes, by a hash of 128 bits). Default: all items have the same key.
+    pub fn with_key<K: Serialize>(mut self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
+        self.config.key = Some(Box::new(move |item| item.downcast_ref().map_or(0, |item| key_bits(&key(item)))));
+        self
+    }
+
+    /// Items older than this are not sent any more, and subscribers are told so by a gap. Age counts from `send`, to
+    /// within an eighth. Default: items do not age.
+    pub fn with_lifespan(mut self, lifespan: Duration) -> Self {
+        self.config.lifespan = Some(lifespan);
+        self
+    }
+
     /// Gets the items that reached no one: sent while online without a subscriber, or queued when the last subscriber
     /// went away before they were taken for it. What does not fit the channel is dropped, and counted as
-    /// [`drops`](super::super::Stats::drops) like all of them. Default: they are dropped.
+    /// [`drops`](super::super::Stats::drops) like all of them. What was handed back is not kept for consumers that come back
+    /// ([`with_replay`](Self::with_replay)), nor is what was sent before it. Default: nobody gets them.
     pub fn with_undelivered(mut self, items: mpsc::Sender<T>) -> Self {
         let stream = self.config.stream;
         self.config.undelivered = Some(Box::new(move |payload| {
@@ -138,5 +171,43 @@ impl<T: Datum> ProducerBuilder<T> {
 impl<T> fmt::Debug for ProducerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProducerBuilder").field("stream", &self.config.stream).finish_non_exhaustive()
+    }
+}
+
+/// A key as a number: its bytes, or a hash of them where they are too many.
+fn key_bits(key: &impl Serialize) -> u128 {
+    let mut bits = [0; 16];
+    if let Ok(short) = postcard::to_slice(key, &mut bits[..15]) {
+        let length = short.len();
+        bits[length..].fill(0);
+        bits[15] = u8::try_from(length).unwrap_or(u8::MAX);
+        return u128::from_le_bytes(bits);
+    }
+    match postcard::to_allocvec(key) {
+        Ok(long) => bits.copy_from_slice(&blake3::hash(&long).as_bytes()[..16]),
+        Err(error) => tracing::error!(%error, "the key of an item cannot be encoded; all such items have the same"),
+    }
+    u128::from_le_bytes(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key_bits;
+
+    #[test]
+    fn keys_differ_as_their_values_do() {
+        let long = |last: char| format!("a name that is longer than fifteen bytes {last}");
+        let keys = [
+            key_bits(&()),
+            key_bits(&0u8),
+            key_bits(&(0u8, 0u8)),
+            key_bits(&"a"),
+            key_bits(&long('x')),
+            key_bits(&long('y')),
+        ];
+        for (at, key) in keys.iter().enumerate() {
+            assert!(keys[..at].iter().all(|other| other != key));
+        }
+        assert_eq!(key_bits(&long('x')), keys[4]);
     }
 }

@@ -98,7 +98,7 @@ impl<T: Datum> Producer<T> {
     /// # Errors
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
-        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, waiting: None }
+        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, key: 0, waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
@@ -110,7 +110,7 @@ impl<T: Datum> Producer<T> {
         if let Err(kind) = scratch.encode(&item) {
             return Err(TrySendError::new(kind, Some(item)));
         }
-        let kind = match self.shared().push(scratch.framed(), None) {
+        let kind = match self.shared().push(scratch.framed(), self.shared().key_of(&item), None) {
             Push::Sent => return Ok(()),
             Push::Full => SendErrorKind::Full,
             Push::Offline => SendErrorKind::Offline,
@@ -195,7 +195,7 @@ impl<T: Datum> Sink<T> for Producer<T> {
         if let Err(kind) = scratch.encode(&item) {
             return Err(SendError::new(kind, Some(item)));
         }
-        match self.shared().push_reserved(scratch.framed()) {
+        match self.shared().push_reserved(scratch.framed(), self.shared().key_of(&item)) {
             Push::Closed => Err(SendError::new(SendErrorKind::Closed, Some(item))),
             _ => Ok(()),
         }
@@ -216,6 +216,7 @@ struct Sending<'a, T> {
     item: Option<T>,
     /// The item as bytes, once it has had to wait.
     encoded: Option<Vec<u8>>,
+    key: u128,
     waiting: Option<u64>,
 }
 
@@ -226,16 +227,17 @@ impl<T: Datum> Future for Sending<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let coop = ready!(coop::poll_proceed(cx));
-        let Self { shared, item, encoded, waiting } = &mut *self;
+        let Self { shared, item, encoded, key, waiting } = &mut *self;
         let push = if let Some(framed) = encoded {
-            shared.push(framed, Some((waiting, cx)))
+            shared.push(framed, *key, Some((waiting, cx)))
         } else {
             let Some(datum) = item.as_ref() else { return Poll::Pending };
             let mut scratch = Scratch::take();
             if let Err(kind) = scratch.encode(datum) {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
-            let push = shared.push(scratch.framed(), Some((waiting, cx)));
+            *key = shared.key_of(datum);
+            let push = shared.push(scratch.framed(), *key, Some((waiting, cx)));
             if matches!(push, Push::Full | Push::Offline) {
                 *encoded = Some(scratch.keep());
             }

@@ -5,8 +5,6 @@ use std::{
     task::{Context, Waker},
 };
 
-use bytes::Bytes;
-
 use super::shared::{Push, Shared, State};
 use crate::{
     network::CloseCode,
@@ -16,7 +14,12 @@ use crate::{
 impl Shared {
     /// Appends one framed item if it may be sent now. If not, and `waiter` is given, its task is woken when it is worth
     /// trying again. A large item is taken out of the vector, a small one is copied.
-    pub(super) fn push(&self, framed: &mut Vec<u8>, waiter: Option<(&mut Option<u64>, &Context<'_>)>) -> Push {
+    pub(super) fn push(
+        &self,
+        framed: &mut Vec<u8>,
+        key: u128,
+        waiter: Option<(&mut Option<u64>, &Context<'_>)>,
+    ) -> Push {
         let mut state = self.state();
         match self.room(&mut state) {
             Push::Sent => {}
@@ -25,7 +28,7 @@ impl Shared {
                 return not_now;
             }
         }
-        self.append(state, framed);
+        self.append(state, framed, key);
         Push::Sent
     }
 
@@ -39,12 +42,12 @@ impl Shared {
 
     /// Appends one framed item whether there is room or not, unless the stream is closed. For `Sink::start_send`, which
     /// comes after a `poll_ready` that found room.
-    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>) -> Push {
+    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, key: u128) -> Push {
         let state = self.state();
         if state.closing.is_some() {
             return Push::Closed;
         }
-        self.append(state, framed);
+        self.append(state, framed, key);
         Push::Sent
     }
 
@@ -71,20 +74,25 @@ impl Shared {
         if state.online { Push::Sent } else { Push::Offline }
     }
 
-    pub(super) fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>) {
+    fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, key: u128) {
         state.sent.items += 1;
         state.sent.bytes += framed.len() as u64;
         if state.log.subscribers() == 0 {
-            state.log.skip();
             state.drops += 1;
-            drop(state);
-            self.hand_back(&Bytes::copy_from_slice(framed));
-            return;
+            if self.config.undelivered.is_some() || !state.log.has_ring() {
+                state.log.skip();
+                drop(state);
+                self.hand_back(framed);
+                return;
+            }
+        }
+        if state.log.is_timed() {
+            state.log.tick(self.now());
         }
         if framed.len() >= LARGE {
-            state.log.append_chunk(std::mem::take(framed).into());
+            state.log.append_chunk(std::mem::take(framed).into(), key);
         } else {
-            state.log.append(framed);
+            state.log.append(framed, key);
         }
         let parked = std::mem::take(&mut state.parked);
         drop(state);

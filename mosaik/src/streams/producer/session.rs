@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::shared::{Next, Shared, Signal};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
             frames::{self, MAX_BATCH},
             log::Taken,
         },
-        limits::{DRAIN, HANDSHAKE},
+        limits::{DRAIN, HANDSHAKE, HEARTBEAT},
         protocol::{Message, Subscription, compatible, show},
     },
     transport::{RecvStream, SendStream},
@@ -37,9 +37,9 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, consumer, entry) = match request {
-        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, entry }))) => {
-            (stream, fingerprint, consumer, entry)
+    let (stream, fingerprint, consumer, resume, entry) = match request {
+        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, entry }))) => {
+            (stream, fingerprint, consumer, resume, entry)
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -59,7 +59,7 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
     let allowed = shared.allows(&entry);
-    match shared.request(entry, consumer, allowed) {
+    match shared.request(entry, consumer, resume, allowed) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
         Err(code) => refuse(link, code, None).await,
     }
@@ -158,6 +158,7 @@ impl Writer {
             };
             let result = match next {
                 Next::Items(taken) => self.write_batch(taken).await,
+                Next::Heartbeat(reason, next) => self.write(&mut [frames::mark(reason, next)]).await,
                 Next::End(code, next) => Err(self.finish(code, next).await),
             };
             if let Err(code) = result {
@@ -170,17 +171,20 @@ impl Writer {
     async fn next(&mut self) -> Result<Next, CloseCode> {
         let (shared, id) = (&self.present.shared, self.present.id);
         let next = poll_fn(|cx| shared.poll_next(id, MAX_BATCH, cx).map_or(Poll::Pending, Poll::Ready));
+        // Made when it is polled, so that it costs nothing while there are items.
+        let idle = async { sleep(HEARTBEAT).await };
         tokio::select! {
             biased;
             next = next => Ok(next),
             code = closed(&mut self.signal) => Err(code),
             _ = self.send.stopped() => Err(CloseCode::Normal),
+            () = idle => shared.heartbeat(id).map(|(reason, next)| Next::Heartbeat(reason, next)).ok_or(CloseCode::Normal),
         }
     }
 
     async fn write_batch(&mut self, taken: Taken) -> Result<(), CloseCode> {
         let mut chunks = VecDeque::from(taken.chunks);
-        let mut header = Some(frames::batch_header(taken.first_seq, taken.items, taken.bytes));
+        let mut header = Some(frames::batch_header(taken.first_seq, taken.items, taken.bytes, taken.left_out));
         let mut items = taken.items;
         let slice = self.present.shared.slice();
         while !chunks.is_empty() {
@@ -200,7 +204,8 @@ impl Writer {
     async fn write(&mut self, piece: &mut [Bytes]) -> Result<(), CloseCode> {
         let started = Instant::now();
         let shared = &self.present.shared;
-        let mut stalled_at = started + shared.stall_limit();
+        let stall = shared.stall_limit();
+        let mut quiet_since = started;
         let write = self.send.write_all_chunks(piece);
         tokio::pin!(write);
         let written = loop {
@@ -209,9 +214,9 @@ impl Writer {
                 written = &mut write => break written.map_err(|_| CloseCode::Normal),
                 code = closed(&mut self.signal) => break Err(code),
                 reading = noted(&mut self.notes) => if reading {
-                    stalled_at = Instant::now() + shared.stall_limit();
+                    quiet_since = Instant::now();
                 },
-                () = sleep_until(stalled_at) => {
+                () = sleep_until(quiet_since + stall.unwrap_or_default()), if stall.is_some() => {
                     shared.expel(self.present.id, CloseCode::TooSlow);
                     break Err(CloseCode::TooSlow);
                 }

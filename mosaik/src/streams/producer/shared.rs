@@ -5,6 +5,7 @@
 //! the cores; this adds who is woken: senders that wait for room, sessions that wait for items.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -25,8 +26,10 @@ use crate::{
             SubId,
             admission::{Admission, WaitReason},
             lag::{Depth, Limit},
-            log::{Log, Taken},
+            log::{Log, Settings, Taken},
+            mutants::Switch,
             pace::Bucket,
+            progress::{GapReason, Resume},
         },
         limits::{Buffer, ByteRate, MAX_WAITING, OnLag},
         protocol::Fingerprint,
@@ -40,6 +43,9 @@ pub(crate) type Predicate = Box<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 /// Takes the encoded payload of an item.
 pub(super) type Undelivered = Box<dyn Fn(&[u8]) + Send + Sync>;
 
+/// The key of an item, for a policy that conflates.
+pub(super) type Key = Box<dyn Fn(&dyn Any) -> u128 + Send + Sync>;
+
 /// What a producer is built from.
 pub(super) struct Config {
     pub(super) stream: StreamId,
@@ -50,6 +56,10 @@ pub(super) struct Config {
     pub(super) egress: Option<ByteRate>,
     pub(super) buffer: Buffer,
     pub(super) on_lag: OnLag,
+    pub(super) key: Option<Key>,
+    /// What is kept for consumers that come back.
+    pub(super) replay: Buffer,
+    pub(super) lifespan: Option<Duration>,
     /// Takes the encoded payload of an item that reached no one.
     pub(super) undelivered: Option<Undelivered>,
 }
@@ -90,8 +100,9 @@ pub(super) struct State {
 /// One subscription, served or waiting.
 pub(super) struct Sub {
     pub(super) entry: PeerEntry,
-    /// Which consumer of that peer it is.
+    /// Which consumer of that peer it is, and what it has already.
     pub(super) consumer: u64,
+    pub(super) resume: Option<Resume>,
     pub(super) since: Instant,
     pub(super) signal: watch::Sender<Signal>,
     pub(super) written: Depth,
@@ -120,17 +131,25 @@ pub(super) enum Push {
 #[derive(Debug)]
 pub(super) enum Next {
     Items(Taken),
+    /// Nothing for now: the sequence number that comes next, and why something before it is left out if so.
+    Heartbeat(GapReason, u64),
     /// Nothing more will come; the sequence number behind the last item.
     End(CloseCode, u64),
 }
 
 impl Shared {
     pub(super) fn new(config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
-        let Buffer { items, bytes } = config.buffer;
-        let limit = Limit { items: items as u64, bytes: bytes as u64 };
+        let limit = |Buffer { items, bytes }| Limit { items: items as u64, bytes: bytes as u64 };
+        let settings = Settings {
+            policy: config.on_lag,
+            limit: limit(config.buffer),
+            ring: limit(config.replay),
+            lifespan: config.lifespan,
+            switch: Switch::default(),
+        };
         let online = config.online_when.met([]);
         let state = State {
-            log: Log::new(limit, config.on_lag),
+            log: Log::new(settings),
             admission: Admission::new(config.max_consumers, MAX_WAITING),
             bucket: config.egress.map(Bucket::new),
             subs: BTreeMap::new(),
@@ -170,6 +189,11 @@ impl Shared {
         self.started + time
     }
 
+    /// An item's key, if that is of interest. Runs user code: never under the lock.
+    pub(super) fn key_of(&self, item: &dyn Any) -> u128 {
+        self.config.key.as_ref().map_or(0, |key| key(item))
+    }
+
     pub(in crate::streams) fn stream(&self) -> StreamId {
         self.config.stream
     }
@@ -188,6 +212,7 @@ impl Shared {
         let info = |(id, sub): (&SubId, &Sub)| ChannelInfo {
             peer: sub.entry.clone(),
             state: ChannelState::Connected,
+            late: false,
             stats: state.stats_of(*id, sub, self.node.rtt(sub.entry.id())),
         };
         state.served().map(info).collect()

@@ -15,9 +15,9 @@ use crate::{
         core::{
             SubId,
             admission::{Answer, Change},
-            frames::split_item,
             lag::Depth,
             pace::Bucket,
+            progress::{GapReason, Resume},
         },
         limits::{OnLag, STALL},
     },
@@ -34,6 +34,7 @@ impl Shared {
         &self,
         entry: PeerEntry,
         consumer: u64,
+        resume: Option<Resume>,
         allowed: bool,
     ) -> Result<(SubId, watch::Receiver<Signal>), CloseCode> {
         let mut state = self.state();
@@ -49,15 +50,20 @@ impl Shared {
         let id = state.next_sub;
         state.next_sub += 1;
         let signal = match state.admission.request(id, allowed) {
-            Answer::Admit => Signal::Serve(state.log.subscribe(id)),
+            Answer::Admit => Signal::Serve(self.join(&mut state, id, resume)),
             Answer::Wait(reason) => Signal::Wait(reason),
             Answer::Refuse => return Err(CloseCode::NoCapacity),
         };
         let (sender, receiver) = watch::channel(signal);
-        let sub = Sub { entry, consumer, since: Instant::now(), signal: sender, written: Depth::default() };
+        let sub = Sub { entry, consumer, resume, since: Instant::now(), signal: sender, written: Depth::default() };
         state.subs.insert(id, sub);
         self.refresh(&mut state);
         Ok((id, receiver))
+    }
+
+    /// Starts to serve a subscription: from where on.
+    fn join(&self, state: &mut State, id: SubId, resume: Option<Resume>) -> u64 {
+        state.log.join(id, resume.map(|resume| resume.within(self.epoch)))
     }
 
     /// A session is over, whoever ended it.
@@ -86,6 +92,11 @@ impl Shared {
         self.attention.notify_one();
     }
 
+    /// What an idle subscriber is told; `None` if it is gone.
+    pub(super) fn heartbeat(&self, id: SubId) -> Option<(GapReason, u64)> {
+        self.state().log.heartbeat(id)
+    }
+
     /// A subscriber has taken nothing for too long.
     pub(super) fn expel(&self, id: SubId, code: CloseCode) {
         let mut state = self.state();
@@ -100,19 +111,18 @@ impl Shared {
         state.online = state.closing.is_none() && self.config.online_when.met(&served);
         self.topology.send_replace(Topology { online: state.online, peers: served });
         if state.log.subscribers() == 0 {
-            let unclaimed = state.log.unclaimed();
+            let (items, unclaimed) = state.log.unclaimed(self.config.undelivered.is_some());
+            state.drops += items;
             if !unclaimed.is_empty() {
-                self.return_unclaimed(state, unclaimed);
+                self.return_unclaimed(unclaimed);
             }
         }
         state.wake_senders();
     }
 
     /// The last subscriber went before anybody took these. Decoding them is user code, so a task does it.
-    pub(super) fn return_unclaimed(&self, state: &mut State, unclaimed: Vec<Bytes>) {
-        let items: usize = unclaimed.iter().map(|chunk| count_items(chunk)).sum();
-        state.drops += items as u64;
-        let Some(shared) = self.config.undelivered.as_ref().and_then(|_| self.me.upgrade()) else { return };
+    fn return_unclaimed(&self, unclaimed: Vec<Bytes>) {
+        let Some(shared) = self.me.upgrade() else { return };
         self.node.tasks().spawn("undelivered", async move {
             for chunk in unclaimed {
                 shared.hand_back(&chunk);
@@ -141,7 +151,8 @@ impl Shared {
             changed = true;
             match change {
                 Change::Admit(id) => {
-                    let from = state.log.subscribe(id);
+                    let resume = state.subs.get(&id).and_then(|sub| sub.resume);
+                    let from = self.join(&mut state, id, resume);
                     if let Some(sub) = state.subs.get_mut(&id) {
                         sub.since = Instant::now();
                         sub.signal.send_replace(Signal::Serve(from));
@@ -175,6 +186,9 @@ impl Shared {
     /// What this subscription writes next; if there is nothing, the session's task is woken when there is.
     pub(super) fn poll_next(&self, id: SubId, max: usize, cx: &Context<'_>) -> Option<Next> {
         let mut state = self.state();
+        if state.log.is_timed() {
+            state.log.tick(self.now());
+        }
         if let Some(taken) = state.log.take(id, max) {
             return Some(Next::Items(taken));
         }
@@ -213,11 +227,12 @@ impl Shared {
         self.state().bucket.as_ref().map_or(usize::MAX, Bucket::slice)
     }
 
-    /// How long a subscriber may take nothing.
-    pub(super) fn stall_limit(&self) -> Duration {
+    /// How long a subscriber may take nothing, if it is closed for that.
+    pub(super) fn stall_limit(&self) -> Option<Duration> {
         match self.config.on_lag {
-            OnLag::Disconnect => STALL,
-            OnLag::Block(patience) => patience.max(STALL),
+            OnLag::Disconnect => Some(STALL),
+            OnLag::Block(patience) => Some(patience.max(STALL)),
+            OnLag::DropOldest | OnLag::Conflate => None,
         }
     }
 }
@@ -240,13 +255,4 @@ pub(crate) fn ask(predicate: &Predicate, entry: &PeerEntry) -> bool {
         tracing::error!(peer = ?entry.id(), "a predicate of a stream panicked; it counts as false");
         false
     })
-}
-
-fn count_items(mut framed: &[u8]) -> usize {
-    let mut items = 0;
-    while let Some((_, rest)) = split_item(framed) {
-        framed = rest;
-        items += 1;
-    }
-    items
 }

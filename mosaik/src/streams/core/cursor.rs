@@ -1,0 +1,180 @@
+//! Where one subscriber is in the log, and what it keeps to itself.
+//!
+//! Normally that is a place: a chunk and an offset in it. A subscriber that lags and whose policy conflates has also a
+//! short list of items of its own, older than its place.
+//!
+//! Its *backlog* is what the lag policy looks at. With policies that lose nothing it is everything not yet written, but not
+//! what is repeated for a subscriber that came back: that was sent before, and is bounded by the ring. With the lossy ones
+//! it is everything not yet taken, since only that can be left out.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    lag::{Depth, Limit, Standing},
+    log::Position,
+    progress::GapReason,
+};
+
+/// A place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Absolute number of the chunk.
+    pub(super) chunk: u64,
+    /// Bytes of it that lie before.
+    pub(super) offset: usize,
+    pub(super) at: Position,
+}
+
+/// An item that survived a conflation.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) seq: u64,
+    pub(super) key: u128,
+    pub(super) born: Duration,
+    pub(super) framed: Bytes,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    /// What it takes next, after what it has kept.
+    pub(super) next: Place,
+    pub(super) kept: VecDeque<Kept>,
+    kept_bytes: u64,
+    /// Bytes that it has taken and not written.
+    in_flight: u64,
+    /// Everything before was written or left out. Bytes count while a batch is under way, items at its end.
+    written: Position,
+    /// The head when it subscribed.
+    joined: Position,
+    /// The subscriber was told of everything before.
+    pub(super) told: u64,
+    /// Why something between `told` and what comes next is left out.
+    pub(super) left_out: GapReason,
+    lossy: bool,
+    high_water: Depth,
+    pub(crate) standing: Standing,
+}
+
+impl Cursor {
+    pub(super) fn new(next: Place, joined: Position, lossy: bool) -> Self {
+        Self {
+            next,
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            in_flight: 0,
+            written: next.at,
+            joined,
+            told: next.at.seq,
+            left_out: GapReason::Skipped,
+            lossy,
+            high_water: Depth::default(),
+            standing: Standing::default(),
+        }
+    }
+
+    /// Its backlog; see the module's text.
+    pub(super) fn depth(&self, head: Position) -> Depth {
+        if self.lossy {
+            let Depth { items, bytes } = head.since(self.next.at);
+            return Depth { items: items + self.kept.len() as u64, bytes: bytes + self.kept_bytes };
+        }
+        let seq = self.written.seq.max(self.joined.seq);
+        let bytes = self.written.bytes.max(self.joined.bytes);
+        head.since(Position { seq, bytes })
+    }
+
+    /// Whether it has taken and written everything.
+    pub(super) fn is_idle(&self, head: Position) -> bool {
+        self.written.seq == head.seq && self.kept.is_empty()
+    }
+
+    /// Whether it is still being sent what was there before it came.
+    pub(super) fn catches_up(&self) -> bool {
+        self.written.seq < self.joined.seq
+    }
+
+    /// Whether what it takes up to `seq` ends what was there before it came.
+    pub(super) fn crosses_join(&self, seq: u64) -> bool {
+        self.told < self.joined.seq && seq == self.joined.seq
+    }
+
+    /// The log must keep everything from this sequence number on.
+    pub(super) fn needs(&self) -> u64 {
+        if self.lossy { self.next.at.seq } else { self.written.seq }
+    }
+
+    /// Whether nothing is left for it before `head`.
+    pub(super) fn has_all(&self, head: Position) -> bool {
+        self.next.at == head && self.kept.is_empty()
+    }
+
+    /// It has taken so many bytes; everything up to `told` is in them or left out.
+    pub(super) fn took(&mut self, bytes: usize, told: u64) {
+        self.in_flight += bytes as u64;
+        self.told = told;
+    }
+
+    /// Goes on at `place`; what lies before is left out.
+    pub(super) fn skip_to(&mut self, place: Place, reason: GapReason) {
+        self.leave_out(reason);
+        self.next = place;
+        self.settle();
+    }
+
+    /// Something is left out for this reason. Of several reasons since it was last told of everything, the worst counts.
+    pub(super) fn leave_out(&mut self, reason: GapReason) {
+        let rank = |reason| match reason {
+            GapReason::Dropped => 3,
+            GapReason::Expired => 2,
+            GapReason::Conflated => 1,
+            _ => 0,
+        };
+        if self.told >= self.next.at.seq || rank(reason) > rank(self.left_out) {
+            self.left_out = reason;
+        }
+    }
+
+    /// Replaces what it has kept.
+    pub(super) fn keep(&mut self, kept: VecDeque<Kept>) {
+        self.kept_bytes = kept.iter().map(|item| item.framed.len() as u64).sum();
+        self.kept = kept;
+    }
+
+    pub(super) fn pop_kept(&mut self) -> Option<Kept> {
+        let item = self.kept.pop_front()?;
+        self.kept_bytes -= item.framed.len() as u64;
+        Some(item)
+    }
+
+    /// It has written so many bytes of what it took; whether that was all of it.
+    pub(super) fn wrote(&mut self, bytes: usize, head: Position, limit: Limit) -> bool {
+        self.note_high_water(head);
+        self.written.bytes += bytes as u64;
+        self.in_flight = self.in_flight.saturating_sub(bytes as u64);
+        self.settle();
+        let depth = self.depth(head);
+        self.standing.progress(depth, limit);
+        self.in_flight == 0
+    }
+
+    /// With nothing under way, everything before its place is written or left out.
+    pub(super) fn settle(&mut self) {
+        if self.in_flight == 0 {
+            self.written = self.next.at;
+        }
+    }
+
+    pub(super) fn note_high_water(&mut self, head: Position) {
+        let depth = self.depth(head);
+        self.high_water = self.high_water.max(depth);
+    }
+
+    /// The backlog now, and the most it ever was.
+    pub(super) fn depths(&self, head: Position) -> (Depth, Depth) {
+        let now = self.depth(head);
+        (now, self.high_water.max(now))
+    }
+}

@@ -1,0 +1,114 @@
+//! What one subscriber was handed and told, held against what was produced.
+
+use std::collections::BTreeMap;
+
+use crate::streams::core::progress::{GapReason, Missed};
+
+/// One item as its producer sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent {
+    pub key: u8,
+    pub bytes: usize,
+}
+
+/// What a producer has sent, by epoch.
+pub type History = BTreeMap<u64, Vec<Sent>>;
+
+/// The book of one subscriber. Panics at the first entry that breaks the promise.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    epoch: u64,
+    /// Everything before was delivered or reported; `None` before the first subscription.
+    at: Option<u64>,
+    pub delivered: u64,
+    pub missed: u64,
+    pub gaps: BTreeMap<&'static str, u64>,
+    /// Items reported as conflated, in this epoch.
+    conflated: Vec<(u64, u64)>,
+}
+
+/// What a gap may be reported for.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    pub drops: bool,
+    pub conflates: bool,
+    pub expires: bool,
+}
+
+impl Ledger {
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn at(&self) -> Option<u64> {
+        self.at
+    }
+
+    /// The first subscription of all: what was before is not asked for.
+    pub fn begins(&mut self, epoch: u64, next: u64) {
+        (self.epoch, self.at) = (epoch, Some(next));
+    }
+
+    /// The producer has started anew: all of the new epoch is asked for.
+    pub fn restarted(&mut self, epoch: u64) {
+        (self.epoch, self.at) = (epoch, Some(0));
+        self.conflated.clear();
+    }
+
+    pub fn gap(&mut self, missed: Missed, allowed: Allowed, history: &History) {
+        let Missed { from, to, reason } = missed;
+        assert_eq!(Some(from), self.at, "a gap {missed:?} that does not begin where the last item or gap ended");
+        assert!(from < to, "an empty gap {missed:?}");
+        self.within(to, history);
+        let allowed = match reason {
+            GapReason::Dropped => allowed.drops,
+            GapReason::Conflated => allowed.conflates,
+            GapReason::Expired => allowed.expires,
+            GapReason::Reconnected | GapReason::Restarted => true,
+            _ => false,
+        };
+        assert!(allowed, "a gap for a reason that cannot be: {missed:?}");
+        if reason == GapReason::Conflated {
+            self.conflated.push((from, to));
+        }
+        *self.gaps.entry(name(reason)).or_default() += 1;
+        self.missed += to - from;
+        self.at = Some(to);
+    }
+
+    /// An item was handed on as number `seq`, and is in truth item `real` of epoch `epoch`.
+    pub fn delivered(&mut self, seq: u64, (epoch, real): (u64, u64), history: &History) {
+        assert_eq!(Some(seq), self.at, "item {seq} is delivered twice, out of order, or after an untold gap");
+        assert_eq!((epoch, real), (self.epoch, seq), "item {real} of epoch {epoch} is delivered as another");
+        self.within(seq + 1, history);
+        self.delivered += 1;
+        self.at = Some(seq + 1);
+    }
+
+    fn within(&self, to: u64, history: &History) {
+        let produced = history.get(&self.epoch).map_or(0, Vec::len) as u64;
+        assert!(to <= produced, "told of item {to} where {produced} were produced");
+    }
+
+    /// Everything has come to rest: the subscriber knows of every item, and no key's last one was conflated away.
+    pub fn at_rest(&self, epoch: u64, history: &History) {
+        let produced = &history[&epoch];
+        assert_eq!((self.epoch, self.at), (epoch, Some(produced.len() as u64)), "not told of everything at rest");
+        let last: BTreeMap<u8, u64> = (0..).zip(produced).map(|(seq, item)| (item.key, seq)).collect();
+        for (key, seq) in last {
+            let conflated = self.conflated.iter().any(|(from, to)| (*from..*to).contains(&seq));
+            assert!(!conflated, "item {seq}, the last of key {key}, was conflated away");
+        }
+    }
+}
+
+fn name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Reconnected => "reconnected",
+        GapReason::Restarted => "restarted",
+        GapReason::Dropped => "dropped",
+        GapReason::Conflated => "conflated",
+        GapReason::Expired => "expired",
+        _ => "other",
+    }
+}

@@ -1,0 +1,385 @@
+//! One producer, its subscribers and the connections between them, as the drivers of `mosaik::streams` run the core.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::{
+    checks::{Allowed, History, Ledger, Sent},
+    streams::{
+        core::{
+            SubId,
+            frames::{self, Frame, FrameReader, HEADER, MAX_BATCH, split_item},
+            lag::{Limit, Room},
+            log::{CHUNK, LARGE, Log, Settings},
+            mutants::{Mutant, Switch},
+            progress::Progress,
+        },
+        limits::OnLag,
+    },
+};
+
+/// The shape of one world.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub policy: OnLag,
+    pub limit: Limit,
+    pub ring: Limit,
+    pub lifespan: Option<Duration>,
+    pub subscribers: usize,
+    pub keys: u8,
+    /// Bytes that a connection holds between its ends.
+    pub window: usize,
+    /// Of a hundred items so many are large.
+    pub large: u32,
+    pub mutant: Option<Mutant>,
+}
+
+impl Plan {
+    pub fn small(policy: OnLag) -> Self {
+        let limit = Limit { items: 16, bytes: 1 << 20 };
+        let (ring, window) = (Limit { items: 64, bytes: 1 << 20 }, 1 << 20);
+        Self { policy, limit, ring, lifespan: None, subscribers: 1, keys: 4, window, large: 0, mutant: None }
+    }
+
+    fn allowed(&self) -> Allowed {
+        let conflates = self.policy == OnLag::Conflate;
+        let drops = conflates || self.policy == OnLag::DropOldest;
+        Allowed { drops, conflates, expires: self.lifespan.is_some() }
+    }
+
+    fn log(&self) -> Log {
+        let Self { policy, limit, ring, lifespan, mutant, .. } = *self;
+        Log::new(Settings { policy, limit, ring, lifespan, switch: Switch::plant(mutant) })
+    }
+}
+
+/// One connection, from its producer's session to its consumer's reader.
+#[derive(Debug)]
+struct Connection {
+    id: SubId,
+    /// The answer to the subscription, until it is read.
+    accepted: Option<(u64, u64)>,
+    /// Taken and not written yet, the bytes of control frames apart.
+    unwritten: VecDeque<(Bytes, bool)>,
+    pipe: VecDeque<Bytes>,
+    in_pipe: usize,
+    reader: FrameReader,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    progress: Progress,
+    connection: Option<Connection>,
+    ledger: Ledger,
+    paused: bool,
+    /// A subscription that only the producer still believes in.
+    ghost: Option<SubId>,
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub rng: SmallRng,
+    pub now: Duration,
+    epoch: u64,
+    log: Log,
+    history: History,
+    subscribers: Vec<Subscriber>,
+    next_id: SubId,
+    pub steps: u64,
+}
+
+impl World {
+    pub fn new(plan: Plan, seed: u64) -> Self {
+        let subscriber = |_| Subscriber {
+            progress: Progress::with(Switch::plant(plan.mutant)),
+            connection: None,
+            ledger: Ledger::default(),
+            paused: false,
+            ghost: None,
+        };
+        Self {
+            plan,
+            rng: SmallRng::seed_from_u64(seed),
+            now: Duration::ZERO,
+            epoch: 1,
+            log: plan.log(),
+            history: History::from([(1, Vec::new())]),
+            subscribers: (0..plan.subscribers).map(subscriber).collect(),
+            next_id: 0,
+            steps: 0,
+        }
+    }
+
+    pub fn ledger(&self, subscriber: usize) -> &Ledger {
+        &self.subscribers[subscriber].ledger
+    }
+
+    /// Sends an item, if there is room: with this key, padded to at least this size.
+    pub fn send(&mut self, key: u8, size: usize) -> bool {
+        let room = self.log.room(|| self.now) == Room::Yes;
+        for id in self.log.expelled() {
+            for subscriber in &mut self.subscribers {
+                subscriber.connection.take_if(|connection| connection.id == id);
+                subscriber.ghost.take_if(|ghost| *ghost == id);
+            }
+            self.left();
+        }
+        if !room {
+            return false;
+        }
+        let sent = self.history.entry(self.epoch).or_default();
+        let mut payload = [self.epoch.to_le_bytes(), (sent.len() as u64).to_le_bytes()].concat();
+        payload.resize(size.max(16), key);
+        let mut framed = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+        framed.extend_from_slice(&payload);
+        sent.push(Sent { key, bytes: framed.len() });
+        self.log.tick(self.now);
+        if self.log.subscribers() == 0 && !self.log.has_ring() {
+            self.log.skip();
+        } else if framed.len() >= LARGE {
+            self.log.append_chunk(framed.into(), key.into());
+        } else {
+            self.log.append(&framed, key.into());
+        }
+        let bound = self.plan.ring.bytes + self.plan.limit.bytes + 4 * CHUNK as u64;
+        assert!(self.log.held() as u64 <= bound, "{} bytes are held", self.log.held());
+        true
+    }
+
+    /// The subscriber's consumer connects, and its producer serves it.
+    pub fn connect(&mut self, which: usize) {
+        let subscriber = &mut self.subscribers[which];
+        if subscriber.connection.is_some() {
+            return;
+        }
+        if let Some(ghost) = subscriber.ghost.take() {
+            self.log.unsubscribe(ghost);
+            self.left();
+        }
+        let subscriber = &mut self.subscribers[which];
+        let from = subscriber.progress.resume().map(|resume| resume.within(self.epoch));
+        let id = self.next_id;
+        self.next_id += 1;
+        let next = self.log.join(id, from);
+        let kept = self.kept();
+        let wanted = from.unwrap_or(kept.1);
+        assert!(next <= wanted.max(kept.0), "served from {next} on: {wanted} was asked for, and {kept:?} is kept");
+        let subscriber = &mut self.subscribers[which];
+        subscriber.connection = Some(Connection {
+            id,
+            accepted: Some((self.epoch, next)),
+            unwritten: VecDeque::new(),
+            pipe: VecDeque::new(),
+            in_pipe: 0,
+            reader: FrameReader::default(),
+        });
+    }
+
+    /// What the ring must have, from where to where.
+    fn kept(&self) -> (u64, u64) {
+        let sent = &self.history[&self.epoch];
+        let (mut items, mut bytes) = (0, 0);
+        for item in sent.iter().rev() {
+            let larger = bytes + item.bytes as u64;
+            if items == self.plan.ring.items || larger > self.plan.ring.bytes {
+                break;
+            }
+            (items, bytes) = (items + 1, larger);
+        }
+        (sent.len() as u64 - items, sent.len() as u64)
+    }
+
+    /// The connection is lost with all that is on it. The producer may notice only when its consumer is back.
+    pub fn cut(&mut self, which: usize, noticed: bool) {
+        let Some(connection) = self.subscribers[which].connection.take() else { return };
+        if noticed {
+            self.log.unsubscribe(connection.id);
+            self.left();
+        } else {
+            self.subscribers[which].ghost = Some(connection.id);
+        }
+    }
+
+    fn left(&mut self) {
+        if self.log.subscribers() == 0 {
+            self.log.unclaimed(false);
+        }
+    }
+
+    /// The producer is killed and starts anew.
+    pub fn crash(&mut self) {
+        self.epoch += 1;
+        self.log = self.plan.log();
+        self.history.insert(self.epoch, Vec::new());
+        for subscriber in &mut self.subscribers {
+            (subscriber.connection, subscriber.ghost) = (None, None);
+        }
+    }
+
+    pub fn pause(&mut self, which: usize, paused: bool) {
+        self.subscribers[which].paused = paused;
+    }
+
+    /// The producer's session writes up to so many bytes; whether it did anything.
+    pub fn write(&mut self, which: usize, max: usize) -> bool {
+        let Some(connection) = &mut self.subscribers[which].connection else { return false };
+        if connection.unwritten.is_empty() {
+            self.log.tick(self.now);
+            let Some(taken) = self.log.take(connection.id, max.clamp(1, MAX_BATCH)) else { return false };
+            let header = frames::batch_header(taken.first_seq, taken.items, taken.bytes, taken.left_out);
+            connection.unwritten.push_back((header, false));
+            connection.unwritten.extend(taken.chunks.into_iter().map(|chunk| (chunk, true)));
+        }
+        let mut room = self.plan.window.saturating_sub(connection.in_pipe).min(max);
+        let mut wrote = false;
+        while let Some((mut bytes, counts)) = connection.unwritten.pop_front() {
+            let part = bytes.split_to(bytes.len().min(room));
+            if !bytes.is_empty() {
+                connection.unwritten.push_front((bytes, counts));
+            }
+            if part.is_empty() {
+                break;
+            }
+            room -= part.len();
+            connection.in_pipe += part.len();
+            if counts {
+                self.log.wrote(connection.id, part.len());
+            }
+            connection.pipe.push_back(part);
+            wrote = true;
+        }
+        wrote
+    }
+
+    /// An idle session's heartbeat.
+    pub fn heartbeat(&mut self, which: usize) {
+        let Some(connection) = &mut self.subscribers[which].connection else { return };
+        if connection.unwritten.is_empty() && connection.in_pipe + HEADER <= self.plan.window {
+            let Some((reason, next)) = self.log.heartbeat(connection.id) else { return };
+            connection.in_pipe += HEADER;
+            connection.pipe.push_back(frames::mark(reason, next));
+        }
+    }
+
+    /// The consumer reads up to so many bytes; whether there were any.
+    pub fn read(&mut self, which: usize, max: usize) -> bool {
+        let subscriber = &mut self.subscribers[which];
+        let (allowed, history) = (self.plan.allowed(), &self.history);
+        let Subscriber { progress, connection: Some(connection), ledger, paused: false, .. } = subscriber else {
+            return false;
+        };
+        let mut any = false;
+        if let Some((epoch, next)) = connection.accepted.take() {
+            any = true;
+            let known = ledger.at().is_some();
+            let joined = progress.joined(epoch, next);
+            if !known {
+                ledger.begins(epoch, next);
+            } else if joined.restarted_from.is_some() {
+                ledger.restarted(epoch);
+            }
+            joined.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+        }
+        let mut left = max;
+        while left > 0
+            && let Some(mut bytes) = connection.pipe.pop_front()
+        {
+            let part = bytes.split_to(bytes.len().min(left));
+            left -= part.len();
+            connection.in_pipe -= part.len();
+            connection.reader.push(&part);
+            if !bytes.is_empty() {
+                connection.pipe.push_front(bytes);
+            }
+            any = true;
+        }
+        while let Some(frame) = connection.reader.next_frame().expect("a producer writes valid frames") {
+            match frame {
+                Frame::Items { first, count, data } => {
+                    let step = progress.received(first, count.into());
+                    step.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+                    let mut rest = &data[..];
+                    for seq in first..first + u64::from(count) {
+                        let (payload, behind) = split_item(rest).expect("whole items");
+                        rest = behind;
+                        if seq - first >= step.skip {
+                            let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
+                            ledger.delivered(seq, (number(0), number(8)), history);
+                        }
+                    }
+                }
+                Frame::Mark { reason, next } => {
+                    progress.marked(next, reason).into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+                }
+                Frame::End { .. } => panic!("nobody ends a subscription here"),
+            }
+        }
+        any
+    }
+
+    /// Everybody connects, reads and is idle; then everybody must know of everything.
+    pub fn rest(&mut self) {
+        for which in 0..self.subscribers.len() {
+            self.pause(which, false);
+        }
+        loop {
+            let mut any = false;
+            for which in 0..self.subscribers.len() {
+                self.connect(which);
+                any |= self.write(which, 1 << 20);
+                any |= self.read(which, 1 << 20);
+            }
+            if !any {
+                break;
+            }
+        }
+        for which in 0..self.subscribers.len() {
+            self.heartbeat(which);
+            self.read(which, 1 << 20);
+            self.subscribers[which].ledger.at_rest(self.epoch, &self.history);
+        }
+    }
+
+    /// One step at random.
+    pub fn step(&mut self) {
+        self.steps += 1;
+        let which = self.rng.random_range(0..self.subscribers.len());
+        match self.rng.random_range(0..1000u32) {
+            0..350 => {
+                let (key, large) = (self.rng.random_range(0..self.plan.keys), self.rng.random_range(0..100));
+                let size = if large < self.plan.large { LARGE + 100 } else { self.rng.random_range(16..400) };
+                self.send(key, size);
+            }
+            350..600 => _ = self.write_some(which),
+            600..850 => {
+                let max = self.rng.random_range(1..20_000);
+                self.read(which, max);
+            }
+            850..900 => self.now += Duration::from_millis(self.rng.random_range(1..60)),
+            900..920 => self.heartbeat_if_idle(which),
+            920..960 => self.connect(which),
+            960..980 => {
+                let noticed = self.rng.random();
+                self.cut(which, noticed);
+            }
+            980..998 => {
+                let paused = self.rng.random_range(0..3) == 0;
+                self.pause(which, paused);
+            }
+            _ => self.crash(),
+        }
+    }
+
+    fn write_some(&mut self, which: usize) -> bool {
+        let max = self.rng.random_range(1..10_000);
+        self.write(which, max)
+    }
+
+    fn heartbeat_if_idle(&mut self, which: usize) {
+        if !self.write_some(which) {
+            self.heartbeat(which);
+        }
+    }
+}
