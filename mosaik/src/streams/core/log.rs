@@ -6,11 +6,18 @@
 //! newest items: a subscriber that comes back [joins](Log::join) where it was, so replay and live flow are one and the same
 //! sequence, without a cut between them.
 //!
+//! Here is what is kept; [`room`] decides what may be appended, [`take`] is the subscribers' side.
+//!
 //! Invariants: chunks are contiguous from `base` to the head; `written <= next <= head` for each cursor; what a cursor
 //! [needs](Cursor::needs) is there; beyond that, the log holds the ring's limit and at most one chunk more.
 
+mod room;
+pub(crate) mod take;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -18,11 +25,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     SubId,
-    cursor::{Cursor, Kept, Place},
+    cursor::{Cursor, Place},
     frames::split_item,
-    lag::{Depth, Lag, Limit, Room},
+    lag::{Depth, Lag, Limit},
     mutants::{Mutant, Switch},
-    progress::GapReason,
 };
 use crate::streams::limits::OnLag;
 
@@ -33,8 +39,6 @@ pub(crate) const CHUNK: usize = 64 << 10;
 const FIRST_CHUNK: usize = 4 << 10;
 /// An item of this size or more becomes a chunk of its own and is never copied.
 pub(crate) const LARGE: usize = 16 << 10;
-/// Items of its own list that a subscriber takes at once.
-const KEPT_BATCH: usize = 1024;
 
 /// Items and bytes appended before a point of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,18 +60,6 @@ struct Chunk {
     end: Position,
     /// When its last item was appended; only with a lifespan.
     born: Duration,
-}
-
-/// What a subscriber writes next: whole items, in order, without a gap between them. With no items it says only that
-/// something before `first_seq` is left out.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    pub(crate) first_seq: u64,
-    pub(crate) items: u64,
-    pub(crate) bytes: usize,
-    pub(crate) chunks: Vec<Bytes>,
-    /// Why the items before the first one are left out, if some are.
-    pub(crate) left_out: Option<GapReason>,
 }
 
 /// What a log is made from.
@@ -154,43 +146,6 @@ impl Log {
     /// The time, for the age of items.
     pub(crate) fn tick(&mut self, now: Duration) {
         self.clock = self.clock.max(now);
-    }
-
-    /// Whether an item may be appended. Subscribers that must go for it are removed; see [`expelled`](Self::expelled).
-    pub(crate) fn room(&mut self, now: impl FnOnce() -> Duration) -> Room {
-        if self.head.seq < self.clear_until.seq && self.head.bytes < self.clear_until.bytes {
-            return Room::Yes;
-        }
-        let head = self.head;
-        let room = if self.lag.policy().is_lossy() {
-            self.shed();
-            Room::Yes
-        } else {
-            let before = self.expelled.len();
-            let room = self.lag.judge(&mut self.cursors, head, now(), &mut self.expelled);
-            for at in before..self.expelled.len() {
-                let id = self.expelled[at];
-                self.cursors.remove(&id);
-            }
-            if self.expelled.len() > before {
-                self.release();
-            }
-            room
-        };
-        let Limit { items, bytes } = self.lag.limit();
-        let mut clear = Position { seq: u64::MAX, bytes: u64::MAX };
-        for cursor in self.cursors.values() {
-            let depth = cursor.depth(head);
-            clear.seq = clear.seq.min(head.seq.saturating_add(items).saturating_sub(depth.items));
-            clear.bytes = clear.bytes.min(head.bytes.saturating_add(bytes).saturating_sub(depth.bytes));
-        }
-        self.clear_until = clear;
-        room
-    }
-
-    /// The subscribers removed by [`room`](Self::room) since the last call: they were too slow.
-    pub(crate) fn expelled(&mut self) -> Vec<SubId> {
-        std::mem::take(&mut self.expelled)
     }
 
     /// Appends one framed item by copying it. The key is looked at only if the policy conflates.
@@ -307,78 +262,6 @@ impl Log {
         Place { chunk: self.first_chunk + self.chunks.len() as u64, offset: 0, at: self.head }
     }
 
-    /// Makes room at the subscribers that are full, by leaving out for them what is old.
-    fn shed(&mut self) {
-        let (head, limit) = (self.head, self.lag.limit());
-        let full = self.cursors.iter().filter(|(_, cursor)| cursor.depth(head).is_full(limit));
-        let full: Vec<SubId> = full.map(|(id, _)| *id).collect();
-        if full.is_empty() {
-            return;
-        }
-        self.seal();
-        for id in full {
-            if self.lag.policy() == OnLag::Conflate {
-                self.conflate(id);
-            }
-            self.drop_oldest(id);
-        }
-        self.release();
-    }
-
-    /// Takes an eighth off a queue that is full. A single item stays, however large it is.
-    fn drop_oldest(&mut self, id: SubId) {
-        let (head, limit) = (self.head, self.lag.limit());
-        let keep = Depth { items: limit.items - (limit.items / 8).max(1), bytes: limit.bytes - limit.bytes / 8 };
-        let fits = |depth: Depth| depth.items <= keep.items && (depth.bytes <= keep.bytes || depth.items == 1);
-        let place = self.find(|at| fits(head.since(at)));
-        let Some(cursor) = self.cursors.get_mut(&id) else { return };
-        if !cursor.depth(head).is_full(limit) {
-            return;
-        }
-        while !fits(cursor.depth(head)) && cursor.pop_kept().is_some() {
-            cursor.leave_out(GapReason::Dropped);
-        }
-        if !fits(cursor.depth(head)) {
-            cursor.skip_to(place, GapReason::Dropped);
-        }
-    }
-
-    /// Leaves only the last item of each key in a queue.
-    fn conflate(&mut self, id: SubId) {
-        let end = self.end();
-        let Some(cursor) = self.cursors.get_mut(&id) else { return };
-        let mut items: Vec<Kept> = std::mem::take(&mut cursor.kept).into();
-        let start = usize::try_from(cursor.next.chunk - self.first_chunk).unwrap_or(usize::MAX);
-        let mut at = cursor.next;
-        for chunk in self.chunks.range(start.min(self.chunks.len())..) {
-            while let Some((_, behind)) = split_item(&chunk.data[at.offset..]) {
-                let (seq, end) = (at.at.seq, chunk.data.len() - behind.len());
-                let key = usize::try_from(seq - self.base.seq).ok().and_then(|index| self.keys.get(index));
-                let framed = chunk.data.slice(at.offset..end);
-                items.push(Kept { seq, key: key.copied().unwrap_or_default(), born: chunk.born, framed });
-                (at.offset, at.at.seq) = (end, seq + 1);
-            }
-            at.offset = 0;
-        }
-        let mut seen = BTreeSet::new();
-        let mut kept: VecDeque<Kept> = if self.switch.is(Mutant::ConflateKeepsFirst) {
-            items.into_iter().filter(|item| seen.insert(item.key)).collect()
-        } else {
-            let mut kept: VecDeque<Kept> = VecDeque::new();
-            items.into_iter().rev().filter(|item| seen.insert(item.key)).for_each(|item| kept.push_front(item));
-            kept
-        };
-        // Small ones are copied, so that they do not hold on to the chunks they were in.
-        let small = |item: &Kept| item.framed.len() < LARGE;
-        let mut copy = BytesMut::with_capacity(kept.iter().filter(|item| small(item)).map(|it| it.framed.len()).sum());
-        for item in kept.iter_mut().filter(|item| small(item)) {
-            copy.extend_from_slice(&item.framed);
-            item.framed = copy.split().freeze();
-        }
-        cursor.keep(kept);
-        cursor.skip_to(end, GapReason::Conflated);
-    }
-
     /// A subscriber is gone. Call [`unclaimed`](Self::unclaimed) if it was the last.
     pub(crate) fn unsubscribe(&mut self, id: SubId) {
         if self.cursors.remove(&id).is_some() {
@@ -413,71 +296,6 @@ impl Log {
         self.chunks.clear();
         self.keys.clear();
         self.base = self.head;
-    }
-
-    /// The next whole items for a subscriber, up to `max` bytes but at least one. `None` when it has taken everything or
-    /// was removed.
-    pub(crate) fn take(&mut self, id: SubId, max: usize) -> Option<Taken> {
-        if self.cursors.get(&id)?.has_all(self.head) {
-            return None;
-        }
-        self.seal();
-        let head = self.head;
-        let oldest = self.lifespan.map(|lifespan| self.clock.saturating_sub(lifespan));
-        let cursor = self.cursors.get_mut(&id)?;
-        cursor.note_high_water(head);
-        if let Some(taken) = take_kept(cursor, oldest, max) {
-            self.reached = self.reached.max(taken.first_seq + taken.items);
-            return Some(taken);
-        }
-        let start = usize::try_from(cursor.next.chunk - self.first_chunk).ok()?;
-        let mut chunks = self.chunks.range(start..).peekable();
-        while let Some(chunk) = chunks.next_if(|chunk| oldest.is_some_and(|oldest| chunk.born < oldest)) {
-            let chunk = Place { chunk: cursor.next.chunk + 1, offset: 0, at: chunk.end };
-            cursor.skip_to(chunk, GapReason::Expired);
-        }
-        let first_seq = cursor.next.at.seq;
-        let mut taken = Taken { first_seq, ..Taken::default() };
-        for chunk in chunks {
-            let length = chunk.data.len() - cursor.next.offset;
-            if !taken.chunks.is_empty() && taken.bytes + length > max {
-                break;
-            }
-            taken.bytes += length;
-            taken.chunks.push(chunk.data.slice(cursor.next.offset..));
-            let repeats = self.switch.is(Mutant::ReplayOverlapsLive) && cursor.crosses_join(chunk.end.seq);
-            cursor.next = Place { chunk: cursor.next.chunk + u64::from(!repeats), offset: 0, at: chunk.end };
-        }
-        if taken.chunks.is_empty() {
-            self.release();
-            return None;
-        }
-        taken.items = cursor.next.at.seq - first_seq;
-        taken.left_out = (cursor.told < first_seq).then_some(cursor.left_out);
-        if self.switch.is(Mutant::SilentDrop) && taken.left_out == Some(GapReason::Dropped) {
-            (taken.first_seq, taken.left_out) = (cursor.told, None);
-        }
-        cursor.took(taken.bytes, first_seq + taken.items);
-        self.reached = self.reached.max(first_seq + taken.items);
-        Some(taken)
-    }
-
-    /// What an idle subscriber is told: the number that comes next, and why something before it is left out if so.
-    pub(crate) fn heartbeat(&mut self, id: SubId) -> Option<(GapReason, u64)> {
-        let cursor = self.cursors.get_mut(&id)?;
-        let next = cursor.kept.front().map_or(cursor.next.at.seq, |item| item.seq);
-        let reason = if cursor.told < next { cursor.left_out } else { GapReason::Skipped };
-        cursor.told = cursor.told.max(next);
-        Some((reason, next))
-    }
-
-    /// A subscriber has written so many more bytes of what it took. Its items count as written when all that it took is.
-    pub(crate) fn wrote(&mut self, id: SubId, bytes: usize) {
-        let (head, limit) = (self.head, self.lag.limit());
-        let Some(cursor) = self.cursors.get_mut(&id) else { return };
-        if cursor.wrote(bytes, head, limit) {
-            self.release();
-        }
     }
 
     /// What a subscriber's queue holds now, and the most it ever held.
@@ -519,30 +337,3 @@ impl Log {
         }
     }
 }
-
-/// The next items of a subscriber's own list.
-fn take_kept(cursor: &mut Cursor, oldest: Option<Duration>, max: usize) -> Option<Taken> {
-    while cursor.kept.front().is_some_and(|item| oldest.is_some_and(|oldest| item.born < oldest)) {
-        cursor.pop_kept();
-        cursor.leave_out(GapReason::Expired);
-    }
-    let first_seq = cursor.kept.front()?.seq;
-    let left_out = (cursor.told < first_seq).then_some(cursor.left_out);
-    let mut taken = Taken { first_seq, left_out, ..Taken::default() };
-    while let Some(item) = cursor.kept.front()
-        && item.seq == first_seq + taken.items
-        && taken.chunks.len() < KEPT_BATCH
-        && (taken.chunks.is_empty() || taken.bytes + item.framed.len() <= max)
-    {
-        let Some(item) = cursor.pop_kept() else { break };
-        taken.items += 1;
-        taken.bytes += item.framed.len();
-        taken.chunks.push(item.framed);
-    }
-    cursor.took(taken.bytes, first_seq + taken.items);
-    Some(taken)
-}
-
-#[cfg(test)]
-#[path = "log_tests.rs"]
-mod tests;

@@ -17,7 +17,7 @@ use crate::{
         core::{
             SubId,
             frames::{self, MAX_BATCH},
-            log::Taken,
+            log::take::Taken,
         },
         limits::{DRAIN, HANDSHAKE, HEARTBEAT},
         protocol::{Message, Subscription, compatible, show},

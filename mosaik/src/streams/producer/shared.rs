@@ -26,7 +26,7 @@ use crate::{
             SubId,
             admission::{Admission, WaitReason},
             lag::{Depth, Limit},
-            log::{Log, Settings, Taken},
+            log::{Log, Settings, take::Taken},
             mutants::Switch,
             pace::Bucket,
             progress::{GapReason, Resume},

@@ -1,7 +1,7 @@
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;
-use crate::streams::core::lag::GRACE;
+use crate::streams::core::lag::{GRACE, Room};
 
 const LIMIT: Limit = Limit { items: 8, bytes: 1 << 20 };
 const NO_RING: Limit = Limit { items: 0, bytes: 0 };
