@@ -43,6 +43,7 @@
 //! repository has a tutorial, the promises of each part, and the protocols.
 
 pub mod builtin;
+pub mod diagnostics;
 pub mod discovery;
 pub mod groups;
 pub mod network;

@@ -7,11 +7,12 @@ use std::{
 };
 
 /// The modules of the runtime crate from the bottom up; subsystems share a layer.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["primitives"],
     &["transport"],
     &["network"],
     &["discovery", "streams", "stores", "groups"],
+    &["diagnostics"],
     &["node"],
     &["testing"],
 ];

@@ -7,6 +7,7 @@ mod api;
 mod branches;
 mod chaos;
 mod declarative;
+mod diagnostics;
 mod discovery;
 mod flow;
 mod hostile;

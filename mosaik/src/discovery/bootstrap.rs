@@ -38,6 +38,11 @@ impl Bootstrap {
         }
     }
 
+    /// Where it can be dialled, a host name resolved.
+    pub(crate) async fn resolve(self) -> Result<EndpointAddr, super::Error> {
+        super::session::resolve(&self.target()).await
+    }
+
     pub(super) fn target(self) -> Target {
         match self.0 {
             Kind::Addr(addr) => addr.into(),

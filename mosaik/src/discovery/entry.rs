@@ -14,7 +14,7 @@ use iroh::{EndpointAddr, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 use super::verify;
-use crate::primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tags};
+use crate::primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
 
 /// The largest encoded entry, in bytes.
 pub const MAX_ENTRY_BYTES: usize = 64 * 1024;
@@ -385,6 +385,14 @@ impl PeerEntry {
     #[must_use]
     pub fn digest(&self) -> EntryDigest {
         self.0.digest
+    }
+
+    /// The entry as it would be with more tags, to ask a predicate what it misses. It is not signed for them: it goes nowhere.
+    pub(crate) fn supposing(&self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        let Inner { body, digest, signed, network } = &*self.0;
+        let mut body = body.clone();
+        tags.into_iter().for_each(|tag| _ = body.said.tags.insert(tag));
+        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }))
     }
 
     pub(crate) fn signed(&self) -> &SignedEntry {

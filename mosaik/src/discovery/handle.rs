@@ -14,7 +14,7 @@ use super::{
     bootstrap::Bootstrap,
     catalog::Catalog,
     config::Config,
-    core::{Core, Input},
+    core::{Core, Input, Life},
     entry::{EntryError, LocalEntry, PeerEntry, SignedEntry},
     events::Events,
     rendezvous::Guest,
@@ -166,6 +166,11 @@ impl Discovery {
             refused_full,
             adoptions,
         }
+    }
+
+    /// How the live peers stand: signs of life and leases.
+    pub(crate) fn lives(&self) -> Vec<Life> {
+        self.shared.with_quietly(|core, now| core.lives(now))
     }
 
     /// The catalog as it changes.

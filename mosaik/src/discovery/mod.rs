@@ -34,5 +34,6 @@ pub use handle::Discovery;
 pub use session::Error;
 pub use stats::{Stats, Traffic};
 
+pub(crate) use self::core::Life;
 pub(crate) use entry::SignedEntry;
 pub(crate) use handle::Setup;

@@ -152,7 +152,7 @@ pub(super) async fn reach(shared: &Arc<Shared>, target: &Target) -> Result<(), E
 }
 
 /// The addresses of a target, host names included.
-async fn resolve(target: &Target) -> Result<EndpointAddr, Error> {
+pub(super) async fn resolve(target: &Target) -> Result<EndpointAddr, Error> {
     let mut addr = EndpointAddr::from_parts(target.peer.into(), target.addrs.iter().cloned());
     let mut failed = None;
     for host in &target.hosts {

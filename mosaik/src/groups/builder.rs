@@ -9,6 +9,7 @@ use super::{
     bonds::{Bonds, Identity, Terms},
     error::JoinError,
     group::{Group, Handle},
+    inspect::Window,
     key::GroupKey,
     machine::{NoOp, StateMachine},
     options::{MemberRole, Timing},
@@ -138,6 +139,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
         let compacts = M::snapshots().any();
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
+        let (size, version) = (self.size, M::VERSION);
+        self.registry.show(group, Window { board: board.clone(), bonds: bonds.downgrade(), size, version });
         let replica = Arc::new(Replica::new(self.machine));
         let setup = Setup {
             node,

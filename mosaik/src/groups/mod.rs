@@ -11,6 +11,7 @@ pub(crate) mod bonds;
 mod builder;
 mod error;
 mod group;
+pub(crate) mod inspect;
 mod key;
 mod machine;
 mod options;
@@ -72,6 +73,8 @@ struct Joined {
     cancel: CancellationToken,
     /// Asks it to end.
     shutdown: CancellationToken,
+    /// Once it runs.
+    window: Option<inspect::Window>,
 }
 
 impl Groups {
@@ -133,8 +136,15 @@ impl Registry {
         if joined.get(&group).is_some_and(|there| !there.cancel.is_cancelled()) {
             return Err(JoinError::AlreadyJoined { name });
         }
-        joined.insert(group, Joined { name, cancel: cancel.clone(), shutdown: shutdown.clone() });
+        joined.insert(group, Joined { name, cancel: cancel.clone(), shutdown: shutdown.clone(), window: None });
         Ok(())
+    }
+
+    /// The member runs: from now on it can be seen.
+    fn show(&self, group: GroupId, window: inspect::Window) {
+        if let Some(joined) = self.joined().get_mut(&group) {
+            joined.window = Some(window);
+        }
     }
 
     /// Gives the place of a member up that has ended or was never there.

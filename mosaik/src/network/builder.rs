@@ -12,6 +12,7 @@ use super::{
     router::{self, Acceptors},
 };
 use crate::{
+    diagnostics::Diagnostics,
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
     groups::{Groups, bonds::BondRegistry},
     primitives::{NetworkId, Tag, Tags, fresh_bytes},
@@ -157,10 +158,18 @@ impl NetworkBuilder {
         let streams = Streams::new(node.clone(), discovery.clone(), &mut acceptors);
         let bonds = BondRegistry::new(&node, &mut acceptors);
         let groups = Groups::new(node.clone(), discovery.clone(), bonds.clone(), self.data_dir);
+        let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &mut acceptors);
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node, discovery, streams, bonds, groups }))
+        Ok(Network::from_inner(Inner { node, discovery, streams, bonds, groups, diagnostics }))
     }
+}
+
+/// A node of that network that announces nothing and serves nobody: for somebody who only wants to ask. Ends with
+/// [`Node::abandon`].
+pub(crate) async fn bare(network: NetworkId) -> Result<Node, BuildError> {
+    let secret = SecretKey::from_bytes(&fresh_bytes());
+    Ok(Node::new(network, bind(secret, None, Vec::new()).await?))
 }
 
 fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
 use crate::{
+    diagnostics::Diagnostics,
     discovery::Discovery,
     groups::{Groups, bonds::BondRegistry},
     network::BuildError,
@@ -51,6 +52,7 @@ pub(super) struct Inner {
     pub(super) streams: Streams,
     pub(super) bonds: BondRegistry,
     pub(super) groups: Groups,
+    pub(super) diagnostics: Diagnostics,
 }
 
 /// The local node of a [`Network`].
@@ -116,6 +118,12 @@ impl Network {
         &self.0.groups
     }
 
+    /// What this node can tell about itself, and a client to ask others.
+    #[must_use]
+    pub fn diagnostics(&self) -> &Diagnostics {
+        &self.0.diagnostics
+    }
+
     /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
     /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
     /// closing and ends when the last handle is dropped.
@@ -146,10 +154,7 @@ impl Network {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.node.cancel().cancel();
-        self.node.pool().close(CloseCode::ShuttingDown);
-        self.node.tasks().abort_all();
-        self.node.transport().abandon();
+        self.node.abandon();
     }
 }
 

@@ -36,8 +36,10 @@ impl Family {
     pub const STREAMS: Self = Self("mosaik/streams/1");
     /// Bonds between the members of a group.
     pub const GROUPS: Self = Self("mosaik/groups/1");
+    /// Questions of operators; read-only.
+    pub const DIAGNOSTICS: Self = Self("mosaik/diagnostics/1");
 
-    pub(crate) const ALL: [Self; 3] = [Self::DISCOVERY, Self::STREAMS, Self::GROUPS];
+    pub(crate) const ALL: [Self; 4] = [Self::DISCOVERY, Self::STREAMS, Self::GROUPS, Self::DIAGNOSTICS];
 
     /// The ALPN of the family (RFC 7301).
     #[must_use]
@@ -59,8 +61,10 @@ pub trait Protocol: Send + Sync + 'static {
     /// Its name and version, such as `sync/1`: sent in the preamble, so that another version is refused with
     /// [`CloseCode::UnsupportedProtocol`].
     const NAME: &'static str;
-    /// The longest frame in bytes.
+    /// The longest frame that is read, in bytes.
     const MAX_FRAME: usize = 1 << 20;
+    /// The longest frame that is sent, in bytes: where the two sides say unlike things, each has a type of its own.
+    const MAX_SENT: usize = Self::MAX_FRAME;
 }
 
 /// The first frame of every stream.
@@ -248,7 +252,7 @@ impl<P: Protocol> Link<P> {
 impl<P: Protocol> LinkSender<P> {
     /// See [`Link::send`].
     pub(crate) async fn send(&mut self, message: &P::Message) -> Result<(), LinkError> {
-        let frame = encode_frame(message, P::MAX_FRAME)?;
+        let frame = encode_frame(message, P::MAX_SENT)?;
         Ok(self.stream.write_all_chunks(&mut [frame]).await?)
     }
 

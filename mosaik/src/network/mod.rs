@@ -22,8 +22,9 @@ pub use link::{Family, LinkError, Protocol};
 
 pub use crate::transport::TaskProbe;
 
+pub(crate) use builder::bare as bare_node;
 pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink};
 pub(crate) use node::{Node, OpenError};
-pub(crate) use pool::{ConnectionChange, ConnectionEvent};
+pub(crate) use pool::{ConnectionChange, ConnectionEvent, ConnectionInfo};
 pub(crate) use router::{Acceptors, Incoming};

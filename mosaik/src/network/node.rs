@@ -14,8 +14,9 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    close::CloseCode,
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
-    pool::{ConnectionEvent, Entry, Pool, Way},
+    pool::{ConnectionEvent, ConnectionInfo, Entry, Pool, Way},
     router::{self, Acceptors},
 };
 use crate::{
@@ -46,6 +47,14 @@ pub(crate) enum OpenError {
 }
 
 impl Node {
+    /// Closes all connections and ends all tasks at once, without a farewell.
+    pub(crate) fn abandon(&self) {
+        self.cancel().cancel();
+        self.pool().close(CloseCode::ShuttingDown);
+        self.tasks().abort_all();
+        self.transport().abandon();
+    }
+
     pub(super) fn new(network_id: NetworkId, transport: Transport) -> Self {
         Self(Arc::new(Inner {
             network_id,
@@ -88,6 +97,11 @@ impl Node {
 
     pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
         self.0.pool.is_connected(peer)
+    }
+
+    /// The live connections to a peer, one per family.
+    pub(crate) fn connections(&self, peer: PeerId) -> Vec<ConnectionInfo> {
+        self.0.pool.connections(peer)
     }
 
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.

@@ -87,6 +87,18 @@ pub(super) struct Entry {
     last_used: Mutex<Instant>,
 }
 
+/// A live connection as reports show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionInfo {
+    pub(crate) family: Family,
+    /// Whether this node dialled it.
+    pub(crate) outgoing: bool,
+    /// Whether it goes through a relay; `None` while no path is chosen.
+    pub(crate) relayed: Option<bool>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) age: Duration,
+}
+
 /// Counts one user of a connection for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct InUse(Arc<Entry>);
@@ -258,6 +270,17 @@ impl Pool {
     pub(super) fn rtt(&self, peer: PeerId) -> Option<Duration> {
         let state = self.state();
         Family::ALL.into_iter().filter_map(|family| state.newest(peer, family)?.connection.rtt()).min()
+    }
+
+    /// The newest live connection of each family to a peer.
+    pub(super) fn connections(&self, peer: PeerId) -> Vec<ConnectionInfo> {
+        let state = self.state();
+        let info = |family| {
+            let entry = state.newest(peer, family)?;
+            let (relayed, rtt) = (entry.connection.is_relayed(), entry.connection.rtt());
+            Some(ConnectionInfo { family, outgoing: entry.outgoing, relayed, rtt, age: entry.since.elapsed() })
+        };
+        Family::ALL.into_iter().filter_map(info).collect()
     }
 
     /// Closes everything and refuses what comes later.

@@ -4,17 +4,17 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::const_hash;
+use super::{const_hash, names};
 
 macro_rules! digest_id {
     ($(#[$doc:meta])* $name:ident, $domain:literal) => {
         $(#[$doc])*
         ///
         /// `Display` prints all 64 hex digits and `FromStr` reads them back (any other text is taken as a
-        /// name); `Debug` prints the first 8.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        /// name); `Debug` prints the first 8. Text formats of serde carry the 64 digits, binary ones the 32 bytes.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; 32]);
 
         impl $name {
@@ -45,7 +45,26 @@ macro_rules! digest_id {
 
         impl From<&str> for $name {
             fn from(name: &str) -> Self {
-                Self(*blake3::Hasher::new().update(Self::DOMAIN).update(name.as_bytes()).finalize().as_bytes())
+                let id = *blake3::Hasher::new().update(Self::DOMAIN).update(name.as_bytes()).finalize().as_bytes();
+                names::note(id, name);
+                Self(id)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    parse_hex(&text).map(Self).ok_or_else(|| D::Error::custom("expected 64 hex digits"))
+                } else {
+                    Deserialize::deserialize(deserializer).map(Self)
+                }
             }
         }
 
@@ -135,7 +154,12 @@ pub struct Tags(BTreeSet<Tag>);
 impl Tags {
     /// Whether the tag is present. Takes a [`Tag`], a `&str` or a `String`.
     pub fn contains(&self, tag: impl Into<Tag>) -> bool {
-        self.0.contains(&tag.into())
+        let tag = tag.into();
+        let found = self.0.contains(&tag);
+        if !found {
+            names::missed(tag);
+        }
+        found
     }
 
     /// Adds a tag; false when it was there already.

@@ -6,6 +6,7 @@ pub(crate) mod const_hash;
 mod datum;
 mod entropy;
 mod id;
+pub(crate) mod names;
 mod peer;
 pub(crate) mod watch;
 

@@ -11,6 +11,7 @@ mod consumer;
 pub(crate) mod core;
 mod error;
 mod events;
+pub(crate) mod inspect;
 pub(crate) mod limits;
 mod producer;
 mod protocol;
@@ -21,7 +22,7 @@ use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -61,6 +62,8 @@ pub(crate) struct Registry {
     producers: Mutex<BTreeMap<StreamId, Slot>>,
     /// How many consumers there are of each stream.
     consumed: Mutex<BTreeMap<StreamId, usize>>,
+    /// The consumers themselves, for reports.
+    consumers: Mutex<Vec<Weak<consumer::Shared>>>,
     last_epoch: AtomicU64,
     closed: AtomicBool,
     /// Ends every consumer.
@@ -83,6 +86,7 @@ impl Streams {
             discovery,
             producers: Mutex::default(),
             consumed: Mutex::default(),
+            consumers: Mutex::default(),
             last_epoch: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             cancel,
@@ -185,6 +189,17 @@ impl Registry {
         let mut consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
         *consumed.entry(stream).or_default() += 1;
         self.discovery.update_local(|entry| entry.consumes.insert(stream, fingerprint));
+    }
+
+    fn add_consumer(&self, shared: &Arc<consumer::Shared>) {
+        let mut consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        consumers.retain(|consumer| consumer.strong_count() > 0);
+        consumers.push(Arc::downgrade(shared));
+    }
+
+    fn open_consumers(&self) -> Vec<Arc<consumer::Shared>> {
+        let consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        consumers.iter().filter_map(Weak::upgrade).filter(|shared| !shared.is_closed()).collect()
     }
 
     fn consumer_closed(&self, stream: StreamId) {

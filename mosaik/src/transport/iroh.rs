@@ -265,6 +265,11 @@ impl IrohConnection {
         self.0.export_keying_material(&mut material, label, context).ok().map(|()| material)
     }
 
+    pub(crate) fn is_relayed(&self) -> Option<bool> {
+        let paths = self.0.paths();
+        paths.iter().find(|path| path.is_selected()).map(|path| path.is_relay())
+    }
+
     pub(crate) fn rtt(&self) -> Option<Duration> {
         let paths = self.0.paths();
         paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next()).map(|path| path.rtt())

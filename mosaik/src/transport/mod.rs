@@ -244,6 +244,11 @@ impl Connection {
         on!(self, c => c.exporter(label, context))
     }
 
+    /// Whether the path in use goes through a relay; `None` while there is no path.
+    pub(crate) fn is_relayed(&self) -> Option<bool> {
+        on!(self, c => c.is_relayed())
+    }
+
     /// The smoothed round-trip time of the path in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         on!(self, c => c.rtt())

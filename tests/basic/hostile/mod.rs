@@ -4,6 +4,7 @@
 //! The attacker is written against the wire format as the book describes it, not against the runtime's types.
 
 mod bonds;
+mod diagnostics;
 mod floods;
 mod forgery;
 mod links;
@@ -22,14 +23,16 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 5] = [
+const PROTOCOLS: [(&str, &str); 6] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/2"),
     (Family::GROUPS.alpn(), "bond/1"),
+    (Family::DIAGNOSTICS.alpn(), "report/1"),
 ];
-const ALPNS: [&str; 3] = [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn()];
+const ALPNS: [&str; 4] =
+    [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];
 /// The longest that a node lets a stranger wait: a frame that stalls is given 10 s.
 const BOUND: Duration = Duration::from_secs(13);
 

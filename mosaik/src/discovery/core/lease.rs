@@ -50,7 +50,30 @@ impl Peer {
     }
 }
 
+/// How a live peer stands, for reports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) peer: PeerId,
+    /// Since its newest sign of life.
+    pub(crate) heard: Duration,
+    /// For how long a sign of life holds.
+    pub(crate) lease: Duration,
+    /// Whether its connection was lost and it is being looked for.
+    pub(crate) suspect: bool,
+}
+
 impl Core {
+    /// How the live peers stand, in the order of their ids.
+    pub(in super::super) fn lives(&self, now: Now) -> Vec<Life> {
+        let life = |peer: &Peer| Life {
+            peer: peer.entry.id(),
+            heard: now.saturating_sub(peer.heard),
+            lease: peer.ttl,
+            suspect: peer.suspect.is_some(),
+        };
+        self.peers.values().map(life).collect()
+    }
+
     /// Looks at the peers whose moment has come. A moment may be outdated, because renewals do not move it: then it is
     /// moved now. So a renewal costs nothing here and a peer is looked at about once per lease.
     pub(super) fn tick_leases(&mut self, now: Now) {

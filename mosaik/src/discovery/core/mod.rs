@@ -28,6 +28,7 @@ use std::{
 use iroh::{EndpointAddr, SecretKey, TransportAddr};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+pub(crate) use self::lease::Life;
 use self::{contact::Contact, gone::Gone, lease::Peer, local::Local, pull::Pulls};
 use super::{
     catalog::Catalog,

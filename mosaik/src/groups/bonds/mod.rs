@@ -18,7 +18,11 @@ mod registry;
 mod tests;
 mod wire;
 
-use std::{future::Future, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -78,6 +82,17 @@ pub(crate) struct Identity {
 /// The bonds of one member. Cheap to clone; when the last clone is dropped, all of them end.
 #[derive(Clone, Debug)]
 pub(crate) struct Bonds(Arc<Handle>);
+
+/// Sees the bonds of a member without keeping them.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakBonds(Weak<Handle>);
+
+impl WeakBonds {
+    /// The bonds, while the member holds them.
+    pub(crate) fn upgrade(&self) -> Option<Bonds> {
+        self.0.upgrade().map(Bonds)
+    }
+}
 
 #[derive(Debug)]
 struct Handle(Arc<Group>);
@@ -162,6 +177,10 @@ impl Bonds {
                 None => Err(CallFailed::NotSent),
             }
         }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakBonds {
+        WeakBonds(Arc::downgrade(&self.0))
     }
 
     /// The live bonds, by peer.

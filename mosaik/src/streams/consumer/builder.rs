@@ -67,6 +67,7 @@ impl<T: Datum> ConsumerBuilder<T> {
         registry.consumer_opened(stream, fingerprint);
         let tasks = registry.node.tasks().clone();
         let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline));
+        shared.registry.add_consumer(&shared);
         tasks.spawn("consumer", worker::run(shared.clone()));
         Consumer::new(shared)
     }

@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     discovery::PeerEntry,
+    network::CloseCode,
     primitives::PeerId,
     streams::{
         core::lag::Depth,
@@ -64,13 +65,24 @@ struct State {
     state: ChannelState,
     since: Option<Instant>,
     failure: Option<String>,
+    /// How the last subscription ended, and when.
+    last_end: Option<(String, Option<CloseCode>, Instant)>,
+    /// How many have ended.
+    ends: u64,
 }
 
 impl Channel {
     pub(super) fn new(entry: PeerEntry) -> Self {
         Self {
             peer: entry.id(),
-            state: Mutex::new(State { entry, state: ChannelState::Connecting, since: None, failure: None }),
+            state: Mutex::new(State {
+                entry,
+                state: ChannelState::Connecting,
+                since: None,
+                failure: None,
+                last_end: None,
+                ends: 0,
+            }),
             queued_items: AtomicU64::new(0),
             queued_bytes: AtomicUsize::new(0),
             high_items: AtomicU64::new(0),
@@ -182,6 +194,13 @@ impl Channel {
         self.drops.fetch_add(items, Relaxed);
     }
 
+    /// A subscription has ended, or was refused.
+    pub(super) fn ended(&self, why: String, code: Option<CloseCode>) {
+        let mut state = self.state();
+        state.last_end = Some((why, code, Instant::now()));
+        state.ends += 1;
+    }
+
     // Deadline.
 
     /// An item has come.
@@ -201,6 +220,13 @@ impl Channel {
     }
 
     // Figures.
+
+    /// How the last subscription ended and how long ago, and how many have ended.
+    pub(super) fn endings(&self) -> (Option<(String, Option<CloseCode>, Duration)>, u64) {
+        let state = self.state();
+        let last = state.last_end.as_ref().map(|(why, code, at)| (why.clone(), *code, at.elapsed()));
+        (last, state.ends)
+    }
 
     pub(super) fn stats(&self, rtt: Option<Duration>) -> Stats {
         let since = self.state().since;

@@ -24,7 +24,8 @@ use futures::{FutureExt, Stream};
 use tokio::task::coop;
 
 pub use self::builder::ConsumerBuilder;
-use self::{channel::Channel, shared::Shared};
+use self::channel::Channel;
+pub(super) use self::shared::Shared;
 use super::{
     conditions::When,
     core::{

@@ -17,19 +17,21 @@ use super::{
     merge::Merge,
 };
 use crate::{
+    discovery::Catalog,
     primitives::{PeerId, StreamId},
     streams::{
         Registry,
         conditions::{Conditions, Topology},
         core::progress::Missed,
         events::{Event, EventSender},
+        inspect::{CandidateView, ConsumerView, Verdict},
         producer::Predicate,
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
     },
 };
 
-pub(super) struct Shared {
+pub(in crate::streams) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) stream: StreamId,
     pub(super) fingerprint: Option<Fingerprint>,
@@ -143,6 +145,30 @@ impl Shared {
 
     pub(super) fn close(&self) {
         self.cancel.cancel();
+    }
+
+    pub(in crate::streams) fn is_closed(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Everything about this consumer. Asks its predicate about every producer.
+    pub(in crate::streams) fn inspect(&self, catalog: &Catalog) -> ConsumerView {
+        let channels: Vec<_> = self.lock().by_peer.values().cloned().collect();
+        let candidate = |channel: &Arc<Channel>| {
+            let (last_end, ends) = channel.endings();
+            CandidateView { info: channel.info(self.registry.node.rtt(channel.peer)), last_end, ends }
+        };
+        let producers = catalog.peers().filter(|entry| entry.produces().contains(self.stream));
+        let verdicts = producers.map(|entry| (entry.id(), Verdict::of(self.subscribe_if.as_ref(), entry)));
+        let refused: Vec<_> = verdicts.filter(|(_, verdict)| *verdict != Verdict::Admits).collect();
+        let is_refused = |peer: PeerId| refused.iter().any(|(refused, _)| *refused == peer);
+        ConsumerView {
+            stream: self.stream,
+            fingerprint: self.fingerprint,
+            stats: self.stats(),
+            candidates: channels.iter().filter(|channel| !is_refused(channel.peer)).map(candidate).collect(),
+            refused,
+        }
     }
 
     pub(super) fn channels(&self) -> Vec<ChannelInfo> {

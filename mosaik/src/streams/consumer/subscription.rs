@@ -99,11 +99,14 @@ impl Task {
                 if matches!(reason.code(), Some(CloseCode::TooSlow | CloseCode::Undecodable)) {
                     self.backoff.penalize();
                 }
+                self.channel.ended(reason.to_string(), reason.code());
                 self.shared.events.send(Event::Disconnected { producer, reason });
             }
             End::Incompatible { theirs } => {
                 let (ours, theirs) = (show(self.shared.fingerprint), show(theirs));
                 tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another schema");
+                let text = format!("schema differs: {ours} here, {theirs} there");
+                self.channel.ended(text, Some(CloseCode::Incompatible));
                 let what = "schema".to_owned();
                 self.shared.events.send(Event::Incompatible { producer, what, ours, theirs });
                 let _ = timeout(HOPELESS, self.wanted.changed()).await;

@@ -55,13 +55,17 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
     if !compatible(ours, fingerprint) {
         let (ours_shown, theirs) = (show(ours), show(fingerprint));
         tracing::warn!(?peer, ?stream, ours = ours_shown, theirs, "subscriber declares another schema; refused");
+        shared.refused(peer, CloseCode::Incompatible);
         return refuse(link, CloseCode::Incompatible, ours).await;
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
     let allowed = shared.allows(&entry);
     match shared.request(entry, consumer, resume, allowed) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
-        Err(code) => refuse(link, code, None).await,
+        Err(code) => {
+            shared.refused(peer, code);
+            refuse(link, code, None).await;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Waker,
@@ -19,7 +19,7 @@ use super::Handle;
 use crate::{
     discovery::{Discovery, PeerEntry},
     network::{CloseCode, Node},
-    primitives::{StreamId, watch},
+    primitives::{PeerId, StreamId, watch},
     streams::{
         conditions::{Conditions, Topology},
         core::{
@@ -31,6 +31,7 @@ use crate::{
             pace::Bucket,
             progress::{GapReason, Resume},
         },
+        inspect::{Endings, ProducerView, SubscriberView, Verdict},
         limits::{Buffer, ByteRate, MAX_WAITING, OnLag},
         protocol::Fingerprint,
         stats::{ChannelInfo, ChannelState, Stats},
@@ -95,6 +96,7 @@ pub(super) struct State {
     pub(super) parked: Vec<(SubId, Waker)>,
     pub(super) sent: Depth,
     pub(super) drops: u64,
+    pub(super) endings: Endings,
 }
 
 /// One subscription, served or waiting.
@@ -162,6 +164,7 @@ impl Shared {
             parked: Vec::new(),
             sent: Depth::default(),
             drops: 0,
+            endings: Endings::default(),
         };
         Arc::new_cyclic(|me| Self {
             config,
@@ -216,6 +219,49 @@ impl Shared {
             stats: state.stats_of(*id, sub, self.node.rtt(sub.entry.id())),
         };
         state.served().map(info).collect()
+    }
+
+    /// Everything about this producer. Asks its predicate about who waits for it.
+    pub(in crate::streams) fn inspect(&self, datum: &'static str) -> ProducerView {
+        let mut subscribers = Vec::new();
+        let endings = {
+            let state = self.state();
+            for (id, sub) in &state.subs {
+                let waits = match *sub.signal.borrow() {
+                    Signal::Wait(reason) => Some(reason),
+                    _ => None,
+                };
+                let stats = state.stats_of(*id, sub, self.node.rtt(sub.entry.id()));
+                subscribers.push(SubscriberView {
+                    peer: sub.entry.clone(),
+                    waits,
+                    stats,
+                    missing_tags: BTreeSet::new(),
+                });
+            }
+            state.endings.list()
+        };
+        for subscriber in subscribers.iter_mut().filter(|it| it.waits == Some(WaitReason::NotAllowed)) {
+            if let Verdict::Misses(tags) = Verdict::of(self.config.accept_if.as_ref(), &subscriber.peer) {
+                subscriber.missing_tags = tags;
+            }
+        }
+        ProducerView {
+            stream: self.config.stream,
+            fingerprint: self.config.fingerprint,
+            datum,
+            epoch: self.epoch,
+            online: self.topology().borrow().online,
+            max_consumers: self.config.max_consumers,
+            stats: self.stats(),
+            subscribers,
+            endings,
+        }
+    }
+
+    /// A peer was refused before it had a subscription.
+    pub(super) fn refused(&self, peer: PeerId, code: CloseCode) {
+        self.state().endings.note(peer, code);
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -244,6 +244,7 @@ impl State {
         self.log.unsubscribe(id);
         self.parked.retain(|(parked, _)| *parked != id);
         if let Some(sub) = self.subs.remove(&id) {
+            self.endings.note(sub.entry.id(), code);
             sub.signal.send_replace(Signal::Close(code));
         }
     }

@@ -225,6 +225,11 @@ impl SimConnection {
         Some(*hasher.update(context).finalize().as_bytes())
     }
 
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other backend")]
+    pub(crate) const fn is_relayed(&self) -> Option<bool> {
+        Some(false)
+    }
+
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.handle.net.with(|world| world.rtt(self.handle.conn))
     }

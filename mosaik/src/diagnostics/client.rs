@@ -1,0 +1,254 @@
+//! [`Client`]: asks nodes for their reports.
+
+use std::time::Duration;
+
+use iroh::EndpointAddr;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    report::{GroupReport, NodeReport, PeerReport, StreamReport},
+    wire::{Answer, Asking, Message, Page, Question},
+};
+use crate::{
+    discovery::{self, Bootstrap},
+    network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node},
+    primitives::{NetworkId, PeerId},
+};
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Pages of one list.
+const MAX_PAGES: usize = 1024;
+
+/// Asks nodes of one network for their reports. It is no member of the network: it announces nothing, and nobody learns
+/// of it but those it asks. Ends when dropped, unless it is that of a running node.
+#[derive(Debug)]
+pub struct Client {
+    node: Node,
+    owned: bool,
+}
+
+/// Why a node gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// It cannot be reached.
+    #[error("cannot reach {peer}: {reason}")]
+    Unreachable {
+        /// Who.
+        peer: PeerId,
+        /// What the transport said.
+        reason: String,
+    },
+    /// It belongs to another network.
+    #[error("{peer} is a node of another network than {network}")]
+    OtherNetwork {
+        /// Who.
+        peer: PeerId,
+        /// The network in which it was asked.
+        network: NetworkId,
+    },
+    /// It refused, as when it is asked too much, or the link failed.
+    #[error("{peer} gave no answer: {reason}")]
+    NoAnswer {
+        /// Who.
+        peer: PeerId,
+        /// What the link said.
+        reason: String,
+    },
+}
+
+/// A link to one node for several questions; made by [`Client::session`].
+#[derive(Debug)]
+pub struct Session {
+    link: Link<Asking>,
+    network: NetworkId,
+}
+
+impl Client {
+    /// A client without a node of its own.
+    ///
+    /// # Errors
+    /// When no socket can be bound.
+    pub async fn new(network: impl Into<NetworkId>) -> Result<Self, BuildError> {
+        Ok(Self { node: bare_node(network.into()).await?, owned: true })
+    }
+
+    pub(super) const fn of(node: Node) -> Self {
+        Self { node, owned: false }
+    }
+
+    /// The network whose nodes it asks.
+    #[must_use]
+    pub fn network_id(&self) -> NetworkId {
+        self.node.network_id()
+    }
+
+    /// Where a peer can be dialled that is named as for a bootstrap, a host name resolved.
+    ///
+    /// # Errors
+    /// When a host name cannot be resolved.
+    pub async fn resolve(&self, peer: Bootstrap) -> Result<EndpointAddr, discovery::Error> {
+        peer.resolve().await
+    }
+
+    /// Opens a link for several questions.
+    ///
+    /// # Errors
+    /// When the node cannot be reached within 3 s. That it belongs to another network shows with the first answer.
+    pub async fn session(&self, to: &EndpointAddr) -> Result<Session, AskError> {
+        let (peer, network) = (PeerId::from(to.id), self.network_id());
+        let link = self.node.open::<Asking>(to).await.map_err(|error| match error {
+            OpenError::Link(error) => failed(peer, network, &error),
+            OpenError::Connect(error) => AskError::Unreachable { peer, reason: error.to_string() },
+        })?;
+        Ok(Session { link, network })
+    }
+
+    /// Who a node is.
+    ///
+    /// # Errors
+    /// When it gives no answer within 10 s; so for all that follow.
+    pub async fn node(&self, to: &EndpointAddr) -> Result<NodeReport, AskError> {
+        self.session(to).await?.node().await
+    }
+
+    /// The peers that a node knows, in the order of their ids.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    pub async fn peers(&self, to: &EndpointAddr) -> Result<Vec<PeerReport>, AskError> {
+        self.session(to).await?.peers().await
+    }
+
+    /// The streams of a node.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    pub async fn streams(&self, to: &EndpointAddr) -> Result<Vec<StreamReport>, AskError> {
+        self.session(to).await?.streams().await
+    }
+
+    /// The groups of a node.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    pub async fn groups(&self, to: &EndpointAddr) -> Result<Vec<GroupReport>, AskError> {
+        self.session(to).await?.groups().await
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.owned {
+            self.node.abandon();
+        }
+    }
+}
+
+/// Takes the expected answer out of a message.
+macro_rules! expect {
+    ($self:ident, $question:expr, $pattern:pat => $value:expr) => {
+        match $self.ask($question).await? {
+            $pattern => Ok($value),
+            _ => Err($self.no_answer("an answer to another question")),
+        }
+    };
+}
+
+impl Session {
+    /// How long a question and its answer take: a round trip, and the node's own work. NOT cancellation-safe; so for all
+    /// that follow.
+    ///
+    /// # Errors
+    /// See [`Client::node`].
+    pub async fn ping(&mut self) -> Result<Duration, AskError> {
+        let asked = Instant::now();
+        expect!(self, Question::Ping, Answer::Pong => asked.elapsed())
+    }
+
+    /// See [`Client::node`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn node(&mut self) -> Result<NodeReport, AskError> {
+        expect!(self, Question::Node, Answer::Node(report) => *report)
+    }
+
+    /// See [`Client::peers`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn peers(&mut self) -> Result<Vec<PeerReport>, AskError> {
+        let mut all: Vec<PeerReport> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let after = all.last().map(|peer| peer.id);
+            let Page { items, more } = expect!(self, Question::Peers { after }, Answer::Peers(page) => page)?;
+            all.extend(items);
+            if !more {
+                return Ok(all);
+            }
+        }
+        Err(self.no_answer("a list without an end"))
+    }
+
+    /// See [`Client::streams`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn streams(&mut self) -> Result<Vec<StreamReport>, AskError> {
+        let mut all = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let Page { items, more } = expect!(self, Question::Streams { skip }, Answer::Streams(page) => page)?;
+            all.extend(items);
+            if !more {
+                return Ok(all);
+            }
+        }
+        Err(self.no_answer("a list without an end"))
+    }
+
+    /// See [`Client::groups`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn groups(&mut self) -> Result<Vec<GroupReport>, AskError> {
+        let mut all = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let Page { items, more } = expect!(self, Question::Groups { skip }, Answer::Groups(page) => page)?;
+            all.extend(items);
+            if !more {
+                return Ok(all);
+            }
+        }
+        Err(self.no_answer("a list without an end"))
+    }
+
+    async fn ask(&mut self, question: Question) -> Result<Answer, AskError> {
+        let (peer, network) = (self.link.peer(), self.network);
+        let asking = async {
+            self.link.send(&Message::Ask(question)).await?;
+            self.link.recv().await
+        };
+        match timeout(ANSWER, asking).await {
+            Ok(Ok(Some(Message::Answer(answer)))) => Ok(answer),
+            Ok(Ok(Some(Message::Ask(_)))) => Err(self.no_answer("a question instead of an answer")),
+            Ok(Ok(None)) => Err(self.no_answer("the link ended")),
+            Ok(Err(error)) => Err(failed(peer, network, &error)),
+            Err(_) => Err(self.no_answer("it took too long")),
+        }
+    }
+
+    fn no_answer(&self, reason: &str) -> AskError {
+        AskError::NoAnswer { peer: self.link.peer(), reason: reason.to_owned() }
+    }
+}
+
+fn failed(peer: PeerId, network: NetworkId, error: &LinkError) -> AskError {
+    match error {
+        LinkError::Closed(CloseCode::DifferentNetwork) => AskError::OtherNetwork { peer, network },
+        error => AskError::NoAnswer { peer, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,394 @@
+//! Explanations: the checks between two nodes in the order in which they matter, up to the first that fails. Pure: works on
+//! reports of both, whoever asked for them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    client::AskError,
+    report::{
+        ConsumerReport, GroupReport, LinkState, Named, PeerReport, ProducerReport, RefusalKind, StreamReport, Trouble,
+    },
+};
+use crate::{
+    network::CloseCode,
+    primitives::{GroupId, PeerId, StreamId, Tag},
+};
+
+/// What is in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Fault {
+    /// A node gives no answer.
+    Unreachable,
+    /// A node does not know the other one.
+    NotDiscovered,
+    /// A node belongs to another network.
+    OtherNetwork,
+    /// A node is no end of the stream, or no member of the group.
+    NotInvolved,
+    /// The two ends declare the stream's items differently.
+    SchemaDiffers,
+    /// A predicate asks for a tag that the other end does not have.
+    TagMissing,
+    /// A predicate refuses the other end, and no tag would help.
+    PredicateRefused,
+    /// The producer has as many consumers as it takes.
+    AtCapacity,
+    /// There is no subscription, or no link between members, although nothing speaks against it.
+    NotConnected,
+    /// Both run a group of that name, with different keys.
+    WrongGroupKey,
+    /// They declare different sizes of the group.
+    OtherSize,
+    /// They run different versions of the machine, or with other settings.
+    OtherMachine,
+    /// Two clusters of one key both hold user data.
+    SplitGenesis,
+    /// The member has stopped.
+    Stopped,
+    /// Fewer voters than a majority are reachable.
+    NoQuorum,
+    /// The member is not online for another reason.
+    NotOnline,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "unreachable",
+            Self::NotDiscovered => "not discovered",
+            Self::OtherNetwork => "other network",
+            Self::NotInvolved => "not involved",
+            Self::SchemaDiffers => "schema differs",
+            Self::TagMissing => "tag missing",
+            Self::PredicateRefused => "predicate refused",
+            Self::AtCapacity => "at capacity",
+            Self::NotConnected => "not connected",
+            Self::WrongGroupKey => "wrong group key",
+            Self::OtherSize => "other size",
+            Self::OtherMachine => "other machine",
+            Self::SplitGenesis => "split genesis",
+            Self::Stopped => "stopped",
+            Self::NoQuorum => "no quorum",
+            Self::NotOnline => "not online",
+        })
+    }
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Check {
+    /// What was looked at.
+    pub what: String,
+    /// What is wrong, if something is.
+    pub fault: Option<Fault>,
+    /// What was found, if something is wrong.
+    pub found: String,
+}
+
+/// The checks that were made, in order; only the last one may have failed.
+///
+/// `Display` has the result in its first line: `fault: what was found`, or `ok`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// See above.
+    pub checks: Vec<Check>,
+}
+
+/// One of the two nodes and what it said.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct End {
+    /// The node.
+    pub id: PeerId,
+    /// The peers that it knows.
+    pub peers: Vec<PeerReport>,
+    /// Its streams.
+    pub streams: Vec<StreamReport>,
+    /// Its groups.
+    pub groups: Vec<GroupReport>,
+}
+
+impl End {
+    /// A node that has answered.
+    #[must_use]
+    pub const fn new(id: PeerId, peers: Vec<PeerReport>, streams: Vec<StreamReport>, groups: Vec<GroupReport>) -> Self {
+        Self { id, peers, streams, groups }
+    }
+
+    fn knows(&self, peer: PeerId) -> bool {
+        self.peers.iter().any(|known| known.id == peer)
+    }
+
+    fn producer(&self, stream: StreamId) -> Option<&ProducerReport> {
+        self.streams.iter().find_map(|report| match report {
+            StreamReport::Producer(report) if report.stream.id == stream => Some(report),
+            _ => None,
+        })
+    }
+
+    fn consumers(&self, stream: StreamId) -> impl Iterator<Item = &ConsumerReport> {
+        self.streams.iter().filter_map(move |report| match report {
+            StreamReport::Consumer(report) if report.stream.id == stream => Some(report),
+            _ => None,
+        })
+    }
+}
+
+impl Explanation {
+    /// The check that failed, if one did.
+    #[must_use]
+    pub fn failed(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| check.fault.is_some())
+    }
+
+    /// What is in the way, if anything is.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.failed().and_then(|check| check.fault)
+    }
+
+    /// Adds the checks of another one, unless one has failed already.
+    #[must_use]
+    pub fn then(mut self, next: impl FnOnce() -> Self) -> Self {
+        if self.fault().is_none() {
+            self.checks.extend(next().checks);
+        }
+        self
+    }
+
+    /// Makes a check unless one has failed already.
+    fn check(&mut self, what: impl fmt::Display, look: impl FnOnce() -> Result<(), (Fault, String)>) {
+        if self.fault().is_none() {
+            let (fault, found) = look().err().map_or((None, String::new()), |(fault, found)| (Some(fault), found));
+            self.checks.push(Check { what: what.to_string(), fault, found });
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.failed() {
+            Some(Check { fault: Some(fault), found, .. }) => write!(f, "{fault}: {found}")?,
+            _ => f.write_str("ok: nothing is in the way")?,
+        }
+        for check in &self.checks {
+            let mark = if check.fault.is_some() { "FAILED" } else { "ok" };
+            write!(f, "\n  {mark:6}  {}", check.what)?;
+        }
+        Ok(())
+    }
+}
+
+fn unless(wrong: bool, fault: Fault, found: impl FnOnce() -> String) -> Result<(), (Fault, String)> {
+    if wrong { Err((fault, found())) } else { Ok(()) }
+}
+
+/// Whether a node can be found and asked: `answer` is what it said when it was asked directly, `known` whether the node at
+/// `by` knows it.
+#[must_use]
+pub fn explain_peer(peer: PeerId, by: PeerId, known: bool, answer: Result<(), &AskError>) -> Explanation {
+    let mut it = Explanation::default();
+    it.check(format_args!("{peer:?} is of this network"), || match answer {
+        Err(AskError::OtherNetwork { network, .. }) => {
+            Err((Fault::OtherNetwork, format!("{peer:?} belongs to another network than {network}")))
+        }
+        _ => Ok(()),
+    });
+    it.check(format_args!("{peer:?} is discovered"), || {
+        unless(!known && peer != by, Fault::NotDiscovered, || {
+            let runs = if answer.is_ok() { "it runs, but has not met the others" } else { "nobody has heard of it" };
+            format!("{by:?} does not know {peer:?}: {runs}; look at its network and its bootstrap peers")
+        })
+    });
+    it.check(format_args!("{peer:?} answers"), || {
+        answer.map_err(|error| (Fault::Unreachable, format!("{peer:?} gives no answer: {error}")))
+    });
+    it
+}
+
+/// Whether items of a stream flow between two nodes, and if not, why.
+#[must_use]
+pub fn explain_stream(from: &End, to: &End, stream: &Named<StreamId>) -> Explanation {
+    let (p, c) = (from.id, to.id);
+    let mut it = acquainted(from, to);
+    it.check(format_args!("{p:?} produces {stream}"), || {
+        unless(from.producer(stream.id).is_none(), Fault::NotInvolved, || format!("{p:?} does not produce {stream}"))
+    });
+    it.check(format_args!("{c:?} consumes {stream}"), || {
+        unless(to.consumers(stream.id).next().is_none(), Fault::NotInvolved, || {
+            format!("{c:?} does not consume {stream}")
+        })
+    });
+    // Of several consumers, the first one with a problem counts.
+    let (Some(producer), false) = (from.producer(stream.id), it.fault().is_some()) else { return it };
+    let explained = to.consumers(stream.id).map(|consumer| subscription((p, producer), (c, consumer)));
+    let all: Vec<_> = explained.collect();
+    let worst = all.iter().find(|one| one.fault().is_some()).or_else(|| all.first()).cloned();
+    it.then(|| worst.unwrap_or_default())
+}
+
+fn acquainted(one: &End, other: &End) -> Explanation {
+    let mut it = Explanation::default();
+    for (knows, known) in [(one, other), (other, one)] {
+        it.check(format_args!("{:?} knows {:?}", knows.id, known.id), || {
+            unless(!knows.knows(known.id) && knows.id != known.id, Fault::NotDiscovered, || {
+                format!("{:?} does not know {:?}: look at their networks and bootstrap peers", knows.id, known.id)
+            })
+        });
+    }
+    it
+}
+
+fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId, &ConsumerReport)) -> Explanation {
+    let mut it = Explanation::default();
+    let stream = &producer.stream;
+    it.check("both declare the same schema", || {
+        let differs = matches!((&producer.schema, &consumer.schema), (Some(one), Some(other)) if one != other);
+        unless(differs, Fault::SchemaDiffers, || {
+            let show = |schema: &Option<String>| schema.clone().unwrap_or_default();
+            let (one, other) = (show(&producer.schema), show(&consumer.schema));
+            format!("{p:?} declares {stream} as {one}, {c:?} as {other}: build both from the same source")
+        })
+    });
+    it.check(format_args!("the predicate of the consumer admits {p:?}"), || {
+        let refused = consumer.refused.iter().find(|refused| refused.peer == p);
+        refused.map_or(Ok(()), |refused| Err(refusal("subscribe_if", c, p, &refused.missing_tags)))
+    });
+    let subscriber = producer.subscribers.iter().find(|subscriber| subscriber.peer == c);
+    let candidate = consumer.producers.iter().find(|candidate| candidate.peer == p);
+    let state = candidate.map_or(LinkState::Connecting, |candidate| candidate.state);
+    it.check(format_args!("the predicate of the producer admits {c:?}"), || {
+        if state != LinkState::NotAllowed {
+            return Ok(());
+        }
+        let missing = subscriber.map_or(&[][..], |subscriber| &subscriber.missing_tags);
+        Err(refusal("accept_if", p, c, missing))
+    });
+    it.check("the producer has room for one more consumer", || {
+        let code = candidate.and_then(|candidate| candidate.last_end.as_ref()?.code);
+        let refused = state != LinkState::Connected && code == Some(CloseCode::NoCapacity.code());
+        unless(state == LinkState::NoCapacity || refused, Fault::AtCapacity, || {
+            let max = producer.max_consumers.map_or_else(|| "all".to_owned(), |max| max.to_string());
+            format!("{p:?} takes {max} consumers of {stream} at most and has them; {c:?} waits for a place")
+        })
+    });
+    it.check("items flow", || {
+        unless(state != LinkState::Connected, Fault::NotConnected, || {
+            let end = candidate.and_then(|candidate| candidate.last_end.as_ref());
+            let end =
+                end.map_or_else(|| "there was none so far".to_owned(), |end| format!("the last one: {}", end.reason));
+            format!("{c:?} has no subscription to {stream} at {p:?}; {end}")
+        })
+    });
+    it
+}
+
+fn refusal(predicate: &str, whose: PeerId, of: PeerId, missing: &[Named<Tag>]) -> (Fault, String) {
+    if missing.is_empty() {
+        let text = format!("`{predicate}` of {whose:?} does not admit {of:?}, and no tag that it asks for would help");
+        return (Fault::PredicateRefused, text);
+    }
+    let tags: Vec<_> = missing.iter().map(|tag| format!("\"{tag}\"")).collect();
+    (Fault::TagMissing, format!("{of:?} has no tag {}, which `{predicate}` of {whose:?} asks for", tags.join(", ")))
+}
+
+/// Whether two nodes are members of one group that works, and if not, why. The group is named by its machine or by its id.
+/// Without a second node, what the first one says of itself.
+#[must_use]
+pub fn explain_group(one: &End, other: Option<&End>, group: &str) -> Explanation {
+    let mut it = other.map_or_else(Explanation::default, |other| acquainted(one, other));
+    let ours = member(one, group, None);
+    it.check(format_args!("{:?} is a member of {group}", one.id), || {
+        unless(ours.is_none(), Fault::NotInvolved, || format!("{:?} is in no group {group}", one.id))
+    });
+    let Some(ours) = ours else { return it };
+    if let Some(other) = other {
+        it = it.then(|| membership((one.id, ours), (other.id, member(other, &ours.name, Some(ours.group)))));
+    }
+    it.then(|| health(one.id, ours))
+}
+
+/// The group of that id, or of that name.
+fn member<'a>(end: &'a End, name: &str, id: Option<GroupId>) -> Option<&'a GroupReport> {
+    let by_id = end.groups.iter().find(|group| Some(group.group) == id || group.group.to_string() == name);
+    by_id.or_else(|| end.groups.iter().find(|group| group.name == name))
+}
+
+fn membership((a, ours): (PeerId, &GroupReport), (b, theirs): (PeerId, Option<&GroupReport>)) -> Explanation {
+    let mut it = Explanation::default();
+    let name = &ours.name;
+    it.check(format_args!("{b:?} is a member of {name}"), || {
+        unless(theirs.is_none(), Fault::NotInvolved, || format!("{b:?} is in no group {name}"))
+    });
+    let Some(theirs) = theirs else { return it };
+    let refused = |kinds: &[RefusalKind]| {
+        let between = |report: &GroupReport, peer| {
+            let mut refusals = report.refusals.iter();
+            refusals.any(|refusal| refusal.peer == peer && kinds.contains(&refusal.kind))
+        };
+        let bonded = ours.bonds.iter().any(|bond| bond.peer == b);
+        !bonded && (between(ours, b) || between(theirs, a))
+    };
+    it.check("both have the same key", || {
+        unless(ours.group != theirs.group || refused(&[RefusalKind::WrongKey]), Fault::WrongGroupKey, || {
+            format!("{a:?} and {b:?} both run a group {name}, with different keys: they never meet in it")
+        })
+    });
+    it.check("both declare the same size", || {
+        let show = |size: Option<u32>| size.map_or_else(|| "none".to_owned(), |size| size.to_string());
+        unless(ours.size != theirs.size || refused(&[RefusalKind::Size]), Fault::OtherSize, || {
+            format!("{a:?} declares {} members of {name}, {b:?} {}", show(ours.size), show(theirs.size))
+        })
+    });
+    it.check("both run the same machine with the same settings", || {
+        let (one, other) = (ours.machine_version, theirs.machine_version);
+        let kinds = [RefusalKind::MachineVersion, RefusalKind::Settings];
+        unless(one != other || refused(&kinds), Fault::OtherMachine, || {
+            format!("{a:?} runs version {one} of {name}, {b:?} version {other}, or their settings or schemas differ")
+        })
+    });
+    for (peer, report) in [(a, ours), (b, theirs)] {
+        it = it.then(|| running(peer, report));
+    }
+    it.check("they have a link", || {
+        unless(!ours.bonds.iter().any(|bond| bond.peer == b) && a != b, Fault::NotConnected, || {
+            let last = ours.refusals.iter().rev().find(|refusal| refusal.peer == b);
+            let why = last.map_or_else(String::new, |refusal| format!(": {}", refusal.reason));
+            format!("{a:?} and {b:?} have no link in {name}{why}")
+        })
+    });
+    it.then(|| health(b, theirs))
+}
+
+/// Whether a member has not stopped.
+fn running(peer: PeerId, report: &GroupReport) -> Explanation {
+    let mut it = Explanation::default();
+    let why = report.why.as_deref().unwrap_or_default();
+    it.check(format_args!("the member at {peer:?} runs"), || match report.trouble {
+        Some(Trouble::SplitGenesis) => Err((Fault::SplitGenesis, format!("{peer:?} has {why}"))),
+        Some(Trouble::Stopped) => Err((Fault::Stopped, format!("{peer:?} has {why}"))),
+        _ => Ok(()),
+    });
+    it
+}
+
+/// Whether a member serves calls.
+fn health(peer: PeerId, report: &GroupReport) -> Explanation {
+    let mut it = running(peer, report);
+    let why = report.why.as_deref().unwrap_or_default();
+    it.check(format_args!("{peer:?} reaches a majority"), || match report.trouble {
+        Some(Trouble::NoQuorum) => Err((Fault::NoQuorum, format!("{peer:?} says \"{why}\""))),
+        Some(Trouble::VolatileMajorityLost) => Err((Fault::NoQuorum, format!("{peer:?} says \"{why}\""))),
+        _ => Ok(()),
+    });
+    it.check(format_args!("{peer:?} is online"), || {
+        unless(!report.online, Fault::NotOnline, || format!("{peer:?} says \"{why}\""))
+    });
+    it
+}

@@ -1,0 +1,324 @@
+//! Makes reports of what the subsystems let be seen.
+
+use std::{fmt, time::Duration};
+
+use iroh::{EndpointAddr, TransportAddr};
+use tokio::time::Instant;
+
+use super::report::{
+    BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, MemberReport,
+    Named, NodeReport, PeerReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer, StreamReport,
+    SubscriberReport, Trouble,
+};
+use crate::{
+    discovery::{Discovery, Life, PeerEntry},
+    groups::{Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
+    network::{ConnectionInfo, Node},
+    primitives::{NetworkId, PeerId, StreamId, Tag, Tags, names},
+    streams::{
+        ChannelState, Streams, WaitReason,
+        inspect::{CandidateView, ConsumerView, Ending, ProducerView, SubscriberView, Verdict},
+    },
+};
+
+/// Subscribers or producers in one report; more are counted.
+const MAX_LISTED: usize = 128;
+/// Members and bonds in one report.
+const MAX_MEMBERS: usize = 256;
+/// The longest text that is taken from a program, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// Where reports come from.
+pub(super) struct Sources {
+    node: Node,
+    discovery: Discovery,
+    streams: Streams,
+    groups: Groups,
+    started: Instant,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").field("node", &self.node.id()).finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    pub(super) fn new(node: Node, discovery: Discovery, streams: Streams, groups: Groups) -> Self {
+        Self { node, discovery, streams, groups, started: Instant::now() }
+    }
+
+    pub(super) const fn node_handle(&self) -> &Node {
+        &self.node
+    }
+
+    pub(super) fn node(&self) -> NodeReport {
+        let catalog = self.discovery.catalog();
+        let me = catalog.local();
+        NodeReport {
+            id: me.id(),
+            network: named(self.node.network_id(), NetworkId::as_bytes),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: millis(self.started.elapsed()),
+            addresses: addresses(me.addr()),
+            tags: tags(me.tags()),
+            protocols: me.protocols().iter().cloned().collect(),
+            peers: catalog.len() as u64 - 1,
+            produces: me.produces().len() as u64,
+            consumes: me.consumes().len() as u64,
+            groups: me.groups().len() as u64,
+        }
+    }
+
+    /// The peers behind one, in the order of their ids.
+    pub(super) fn peers(&self, after: Option<PeerId>) -> impl Iterator<Item = PeerReport> + use<'_> {
+        let mut lives = self.discovery.lives();
+        lives.sort_by_key(|life| life.peer);
+        let catalog = self.discovery.catalog();
+        let lives = lives.into_iter().filter(move |life| after.is_none_or(|after| life.peer > after));
+        lives.filter_map(move |life| Some(peer(catalog.get(life.peer)?, &life, &self.node.connections(life.peer))))
+    }
+
+    pub(super) fn streams(&self) -> Vec<StreamReport> {
+        let (producers, consumers) = self.streams.inspect();
+        let producers = producers.into_iter().map(|view| StreamReport::Producer(producer(&view)));
+        producers.chain(consumers.into_iter().map(|view| StreamReport::Consumer(consumer(view)))).collect()
+    }
+
+    pub(super) fn groups(&self) -> Vec<GroupReport> {
+        self.groups.inspect().into_iter().map(|view| group(&view)).collect()
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn named<I>(id: I, bytes: impl Fn(&I) -> &[u8; 32]) -> Named<I> {
+    let name = names::of(bytes(&id));
+    Named { id, name }
+}
+
+fn tag(tag: Tag) -> Named<Tag> {
+    named(tag, Tag::as_bytes)
+}
+
+fn tags(tags: &Tags) -> Vec<Named<Tag>> {
+    tags.iter().copied().map(tag).collect()
+}
+
+fn stream(stream: StreamId) -> Named<StreamId> {
+    named(stream, StreamId::as_bytes)
+}
+
+fn text(text: impl fmt::Display) -> String {
+    let mut text = text.to_string();
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+fn schema(fingerprint: Option<[u8; 32]>) -> Option<String> {
+    fingerprint.map(|bytes| StreamId::from_bytes(bytes).to_string()[..16].to_owned())
+}
+
+fn addresses(addr: &EndpointAddr) -> Vec<String> {
+    let show = |addr: &TransportAddr| match addr {
+        TransportAddr::Ip(socket) => Some(socket.to_string()),
+        TransportAddr::Relay(url) => Some(text(url)),
+        _ => None,
+    };
+    addr.addrs.iter().filter_map(show).collect()
+}
+
+fn peer(entry: &PeerEntry, life: &Life, connections: &[ConnectionInfo]) -> PeerReport {
+    let connection = |info: &ConnectionInfo| ConnectionReport {
+        family: info.family.alpn().to_owned(),
+        outgoing: info.outgoing,
+        relayed: info.relayed,
+        rtt_us: info.rtt.map(micros),
+        age_ms: millis(info.age),
+    };
+    PeerReport {
+        id: entry.id(),
+        addresses: addresses(entry.addr()),
+        tags: tags(entry.tags()),
+        produces: entry.produces().iter().map(|(id, _)| stream(id)).collect(),
+        consumes: entry.consumes().iter().map(|(id, _)| stream(id)).collect(),
+        groups: entry.groups().iter().copied().collect(),
+        run_id: entry.version().run_id,
+        seq: entry.version().seq,
+        heard_ms: millis(life.heard),
+        lease_ms: millis(life.lease),
+        suspect: life.suspect,
+        connections: connections.iter().map(connection).collect(),
+    }
+}
+
+const fn waiting(reason: WaitReason) -> LinkState {
+    match reason {
+        WaitReason::NotAllowed => LinkState::NotAllowed,
+        WaitReason::NoCapacity => LinkState::NoCapacity,
+    }
+}
+
+fn producer(view: &ProducerView) -> ProducerReport {
+    let subscriber = |view: &SubscriberView| SubscriberReport {
+        peer: view.peer.id(),
+        state: view.waits.map_or(LinkState::Connected, waiting),
+        missing_tags: view.missing_tags.iter().take(8).copied().map(tag).collect(),
+        since_ms: view.stats.uptime().map_or(0, millis),
+        items: view.stats.datums(),
+        bytes: view.stats.bytes(),
+        queue_items: view.stats.queue().0,
+        queue_bytes: view.stats.queue().1,
+        high_items: view.stats.high_water().0,
+        rtt_us: view.stats.rtt().map(micros),
+    };
+    let ending = |ending: &Ending| EndingReport {
+        peer: ending.peer,
+        reason: ending.code.to_string(),
+        code: Some(ending.code.code()),
+        ago_ms: millis(ending.at.elapsed()),
+        count: ending.count,
+    };
+    ProducerReport {
+        stream: stream(view.stream),
+        datum: text(view.datum),
+        schema: schema(view.fingerprint),
+        epoch: view.epoch,
+        online: view.online,
+        max_consumers: (view.max_consumers != usize::MAX).then_some(view.max_consumers as u64),
+        sent: view.stats.datums(),
+        bytes: view.stats.bytes(),
+        undelivered: view.stats.drops(),
+        subscribers: view.subscribers.iter().take(MAX_LISTED).map(subscriber).collect(),
+        omitted: view.subscribers.len().saturating_sub(MAX_LISTED) as u64,
+        endings: view.endings.iter().map(ending).collect(),
+    }
+}
+
+fn consumer(view: ConsumerView) -> ConsumerReport {
+    let refused = |(peer, verdict): &(PeerId, Verdict)| RefusedProducer {
+        peer: *peer,
+        missing_tags: match verdict {
+            Verdict::Misses(missing) => missing.iter().take(8).copied().map(tag).collect(),
+            _ => Vec::new(),
+        },
+    };
+    let omitted = [view.candidates.len(), view.refused.len()].map(|len| len.saturating_sub(MAX_LISTED) as u64);
+    ConsumerReport {
+        stream: stream(view.stream),
+        schema: schema(view.fingerprint),
+        received: view.stats.datums(),
+        bytes: view.stats.bytes(),
+        gaps: view.stats.gaps(),
+        missed: view.stats.drops(),
+        producers: view.candidates.into_iter().take(MAX_LISTED).map(candidate).collect(),
+        refused: view.refused.iter().take(MAX_LISTED).map(refused).collect(),
+        omitted: omitted.iter().sum(),
+    }
+}
+
+fn candidate(view: CandidateView) -> CandidateReport {
+    let (info, peer) = (&view.info, view.info.peer().id());
+    let stats = info.stats();
+    let state = match info.state() {
+        ChannelState::Connected => LinkState::Connected,
+        ChannelState::Connecting => LinkState::Connecting,
+        ChannelState::Waiting(reason) => waiting(reason),
+    };
+    let last_end = view.last_end.map(|(reason, code, ago)| EndingReport {
+        peer,
+        reason: text(reason),
+        code: code.map(|code| code.code()),
+        ago_ms: millis(ago),
+        count: view.ends,
+    });
+    CandidateReport {
+        peer,
+        state,
+        since_ms: stats.uptime().map(millis),
+        items: stats.datums(),
+        gaps: stats.gaps(),
+        missed: stats.drops(),
+        queue_items: stats.queue().0,
+        queue_bytes: stats.queue().1,
+        rtt_us: stats.rtt().map(micros),
+        last_end,
+    }
+}
+
+fn group(view: &GroupView) -> GroupReport {
+    let status = &view.status;
+    let members = status.members().iter().take(MAX_MEMBERS);
+    let bonds = view.bonds.iter().take(MAX_MEMBERS);
+    GroupReport {
+        group: view.group,
+        name: text(view.name),
+        size: (view.size > 0).then_some(view.size),
+        machine_version: view.version,
+        role: status.role().to_string(),
+        leader: status.leader(),
+        term: status.term(),
+        committed: status.committed(),
+        log_position: status.log_position(),
+        online: status.is_online(),
+        trouble: status.why_offline().map(trouble),
+        why: status.why_offline().map(text),
+        has_quorum: status.has_quorum(),
+        floor: status.floor() as u64,
+        compacts: status.compacts(),
+        dropped_messages: status.dropped_messages(),
+        members: members.map(|it| MemberReport { id: it.id(), kind: it.kind().to_string(), lag: it.lag() }).collect(),
+        bonds: bonds
+            .map(|(peer, rtt, age)| BondReport { peer: *peer, rtt_us: rtt.map(micros), age_ms: millis(*age) })
+            .collect(),
+        refusals: view
+            .refusals
+            .iter()
+            .map(|it| RefusalReport {
+                peer: it.peer,
+                kind: refusal(&it.reason),
+                reason: text(&it.reason),
+                by_peer: it.by_peer,
+                ago_ms: millis(it.at.elapsed()),
+                count: it.count,
+            })
+            .collect(),
+    }
+}
+
+const fn trouble(why: &WhyOffline) -> Trouble {
+    match why {
+        WhyOffline::Looking => Trouble::Looking,
+        WhyOffline::WaitingForFounders { .. } => Trouble::WaitingForFounders,
+        WhyOffline::Founding { .. } => Trouble::Founding,
+        WhyOffline::WaitingToBeTakenIn => Trouble::WaitingToBeTakenIn,
+        WhyOffline::CatchingUp { .. } => Trouble::CatchingUp,
+        WhyOffline::NoQuorum { .. } => Trouble::NoQuorum,
+        WhyOffline::VolatileMajorityLost { .. } => Trouble::VolatileMajorityLost,
+        WhyOffline::NoLeader => Trouble::NoLeader,
+        WhyOffline::Refused(_) => Trouble::Refused,
+        WhyOffline::Stopped(StopReason::SplitGenesis(_)) => Trouble::SplitGenesis,
+        WhyOffline::Stopped(_) => Trouble::Stopped,
+    }
+}
+
+fn refusal(refusal: &Refusal) -> RefusalKind {
+    match refusal {
+        Refusal::NotMember => RefusalKind::NotMember,
+        Refusal::WrongKey => RefusalKind::WrongKey,
+        Refusal::Incompatible { what: "size", .. } => RefusalKind::Size,
+        Refusal::Incompatible { what: "machine version", .. } => RefusalKind::MachineVersion,
+        Refusal::Incompatible { .. } => RefusalKind::Settings,
+        Refusal::OldIncarnation => RefusalKind::OldIncarnation,
+        Refusal::Unsupported | Refusal::Malformed => RefusalKind::Other,
+    }
+}

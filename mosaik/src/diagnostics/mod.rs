@@ -1,0 +1,99 @@
+//! Diagnostics: what a node can tell an operator about itself, over a read-only protocol that every node serves.
+//!
+//! `gather` makes reports ([`report`](self::NodeReport) types, plain data) of what the subsystems let be seen, `serve`
+//! answers questions (`wire`) within bounds, [`Client`] asks them, and `explain` compares the reports of two nodes and
+//! names the first thing that is in the way between them. Nothing here changes anything, and nobody below knows it.
+//! The protocol: `docs/src/protocols.md`.
+
+mod client;
+mod display;
+mod explain;
+mod gather;
+mod report;
+mod serve;
+mod wire;
+
+use std::sync::Arc;
+
+pub use self::{
+    client::{AskError, Client, Session},
+    explain::{Check, End, Explanation, Fault, explain_group, explain_peer, explain_stream},
+    report::{
+        BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState,
+        MemberReport, Named, NodeReport, PeerReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
+        StreamReport, SubscriberReport, Trouble,
+    },
+    wire::MAX_ANSWER,
+};
+use self::{gather::Sources, serve::Desk};
+use crate::{
+    discovery::Discovery,
+    groups::Groups,
+    network::{Acceptors, Node},
+    streams::Streams,
+};
+
+/// What this node can tell about itself; made by [`Network::diagnostics`](crate::Network::diagnostics). Cheap to clone;
+/// does not keep the network alive.
+///
+/// ```
+/// use mosaik::{Network, NetworkId};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network_id = NetworkId::random();
+/// let (here, there) = (Network::new(network_id).await?, Network::new(network_id).await?);
+/// assert_eq!(here.diagnostics().node().id, here.local().id());
+///
+/// // The same from outside, as the command line does it.
+/// let report = here.diagnostics().client().node(&there.local().addr()).await?;
+/// assert_eq!(report.id, there.local().id());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Diagnostics(Arc<Desk>);
+
+impl Diagnostics {
+    /// Registers the protocol.
+    pub(crate) fn new(
+        node: &Node,
+        discovery: &Discovery,
+        streams: &Streams,
+        groups: &Groups,
+        acceptors: &mut Acceptors,
+    ) -> Self {
+        let sources = Sources::new(node.clone(), discovery.clone(), streams.clone(), groups.clone());
+        Self(Desk::open(sources, acceptors))
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node(&self) -> NodeReport {
+        self.0.sources().node()
+    }
+
+    /// The peers that it knows, in the order of their ids.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerReport> {
+        self.0.sources().peers(None).collect()
+    }
+
+    /// Its producers and consumers. Their predicates are asked about their peers.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamReport> {
+        self.0.sources().streams()
+    }
+
+    /// The members of groups that run on it.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupReport> {
+        self.0.sources().groups()
+    }
+
+    /// Asks other nodes, over the connections of this one.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::of(self.0.sources().node_handle().clone())
+    }
+}

@@ -1,0 +1,60 @@
+//! What diagnostics may see of the groups of a node: the published status of each member, its bonds and refusals.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Groups,
+    bonds::{Refused, WeakBonds},
+    status::GroupStatus,
+    worker::Board,
+};
+use crate::primitives::{GroupId, PeerId};
+
+/// Where the state of a running member can be read.
+#[derive(Clone)]
+pub(super) struct Window {
+    pub(super) board: Arc<Board>,
+    pub(super) bonds: WeakBonds,
+    /// Declared founders; 0: undeclared.
+    pub(super) size: u32,
+    /// The machine's version.
+    pub(super) version: u32,
+}
+
+/// A member on this node.
+#[derive(Debug)]
+pub(crate) struct GroupView {
+    pub(crate) group: GroupId,
+    /// The machine's name.
+    pub(crate) name: &'static str,
+    pub(crate) size: u32,
+    pub(crate) version: u32,
+    pub(crate) status: GroupStatus,
+    /// Peer, round-trip time and age of each bond.
+    pub(crate) bonds: Vec<(PeerId, Option<Duration>, Duration)>,
+    pub(crate) refusals: Vec<Refused>,
+}
+
+impl Groups {
+    /// The members that run on this node, in the order of their groups. One that is being joined is not there yet.
+    pub(crate) fn inspect(&self) -> Vec<GroupView> {
+        let joined: Vec<_> = {
+            let joined = self.0.joined();
+            joined.iter().filter_map(|(id, joined)| Some((*id, joined.name, joined.window.clone()?))).collect()
+        };
+        let view = |(group, name, window): (GroupId, &'static str, Window)| {
+            let bonds = window.bonds.upgrade();
+            let live = bonds.as_ref().map_or_else(Vec::new, |bonds| bonds.peers());
+            GroupView {
+                group,
+                name,
+                size: window.size,
+                version: window.version,
+                status: window.board.status(),
+                bonds: live.iter().map(|bond| (bond.peer, bond.rtt, bond.since.elapsed())).collect(),
+                refusals: bonds.map_or_else(Vec::new, |bonds| bonds.refusals()),
+            }
+        };
+        joined.into_iter().map(view).collect()
+    }
+}
