@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may read the real clock")]
 
+mod faults;
 mod lab;
 #[path = "../raft/sim/linear.rs"]
 mod linear;
+mod random;
+mod registers;
 mod scenarios;
 mod swarm;

@@ -1,0 +1,219 @@
+//! What is done to a group at random, and undone.
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use mosaik::{
+    groups::{MemberInfo, MemberKind},
+    testing::LinkQuality,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    lab::{Lab, until},
+    random::Rng,
+    registers::{Registers, Shared},
+};
+
+pub struct Faults {
+    pub lab: Lab<Registers>,
+    pub shared: Rc<Shared>,
+    pub rng: Rng,
+    pub nodes: usize,
+    pub log_limit: u64,
+    /// Frozen members and when they go on.
+    frozen: BTreeMap<usize, Instant>,
+    /// Links that are slow and lose packets.
+    bad: Vec<(usize, usize)>,
+}
+
+impl Faults {
+    pub fn new(lab: Lab<Registers>, shared: Rc<Shared>, mut rng: Rng, nodes: usize) -> Self {
+        let log_limit = if rng.below(2) == 0 { 8 << 10 } else { 16 << 20 };
+        Self { lab, shared, rng, nodes, log_limit, frozen: BTreeMap::new(), bad: Vec::new() }
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.lab.disks.is_none()
+    }
+
+    /// Starts everybody and waits until all vote.
+    pub async fn begin(&mut self) {
+        for n in 0..self.nodes {
+            self.start(n).await;
+            // An undeclared group begins with one: two that begin apart from each other are another story.
+            if self.lab.size == 0 {
+                self.lab.elected().await;
+            }
+        }
+        self.all_vote().await;
+    }
+
+    /// Waits until every node is a voter.
+    pub async fn all_vote(&self) {
+        let voter = |member: &MemberInfo| member.kind() == MemberKind::Voter;
+        let voters = || self.lab.group(0).members().iter().filter(|it| voter(it)).count();
+        until("all vote", || voters() == self.nodes).await;
+    }
+
+    async fn start(&mut self, n: usize) {
+        let limit = self.log_limit;
+        self.lab.start_as(n, |builder| builder.with_log_limit(limit)).await;
+        self.shared.groups.borrow_mut().insert(n, self.lab.group(n).clone());
+    }
+
+    fn stop(&mut self, n: usize) {
+        self.shared.groups.borrow_mut().remove(&n);
+        self.frozen.remove(&n);
+        self.lab.node(n).resume();
+    }
+
+    fn crash(&mut self, n: usize) {
+        self.stop(n);
+        self.lab.crash(n);
+    }
+
+    async fn shut_down(&mut self, n: usize) {
+        self.stop(n);
+        self.lab.shut_down(n).await;
+    }
+
+    /// The leader, as the first member that runs knows it, half of the time; else anybody.
+    fn victim(&mut self) -> usize {
+        let leads = |n: &usize| self.lab.members.get(n).is_some_and(|(_, group)| group.is_leader());
+        let leader = (0..self.nodes).find(leads);
+        match leader {
+            Some(leader) if self.rng.below(2) == 0 => leader,
+            _ => self.rng.node(self.nodes),
+        }
+    }
+
+    fn other_than(&mut self, n: usize) -> usize {
+        (n + 1 + self.rng.node(self.nodes - 1)) % self.nodes
+    }
+
+    /// One fault, or some repairs.
+    pub async fn fault(&mut self) {
+        self.thaw(false);
+        let n = self.victim();
+        match self.rng.below(16) {
+            0..=2 => self.crash(n),
+            3 => {
+                // It is started again at once, or soon.
+                self.crash(n);
+                sleep(self.rng.millis(0, 500)).await;
+                self.start(n).await;
+            }
+            4 => self.shut_down(n).await,
+            5 => (0..self.nodes).for_each(|n| self.crash(n)),
+            6 => self.restart_one_by_one().await,
+            7 => self.lab.node(n).skew(self.rng.below(7200) as f64 - 3600.0),
+            8..=12 => self.disturb(n),
+            _ => self.mend(false).await,
+        }
+    }
+
+    /// A fault that costs no member its memory.
+    fn disturb(&mut self, n: usize) {
+        let other = self.other_than(n);
+        match self.rng.below(5) {
+            0 if self.lab.members.contains_key(&n) => {
+                self.lab.node(n).pause();
+                self.frozen.insert(n, Instant::now() + self.rng.millis(1000, 10_000));
+            }
+            1 => {
+                let side = self.rng.next();
+                self.part(|n| side >> n & 1 == 1);
+            }
+            2 => self.part(|it| it == n),
+            3 => self.lab.sim.cut(&self.lab.node(n), &self.lab.node(other)),
+            _ if self.rng.below(2) == 0 => self.lab.sim.partition(&self.lab.nodes([n]), &self.lab.nodes([other])),
+            _ => {
+                let slow = LinkQuality::lan().with_latency(self.rng.millis(50, 300));
+                let bad = slow.with_jitter(self.rng.millis(1, 300)).with_loss(0.2);
+                self.lab.sim.link(&self.lab.node(n), &self.lab.node(other), bad);
+                self.bad.push((n, other));
+            }
+        }
+    }
+
+    fn part(&self, side: impl Fn(usize) -> bool) {
+        let (one, rest): (Vec<_>, Vec<_>) = (0..self.nodes).partition(|n| side(*n));
+        self.lab.sim.partition(&self.lab.nodes(one), &self.lab.nodes(rest));
+    }
+
+    /// An orderly restart of one member after the other, 3 s apart, whatever else goes on.
+    async fn restart_one_by_one(&mut self) {
+        for n in 0..self.nodes {
+            if self.lab.members.contains_key(&n) && !self.frozen.contains_key(&n) {
+                self.shut_down(n).await;
+            }
+            if !self.lab.members.contains_key(&n) {
+                self.start(n).await;
+            }
+            sleep(Duration::from_secs(3)).await;
+            self.thaw(false);
+        }
+    }
+
+    /// Frozen members whose time is over go on.
+    fn thaw(&mut self, all: bool) {
+        let now = Instant::now();
+        let over: Vec<usize> = self.frozen.iter().filter(|(_, at)| all || **at <= now).map(|(n, _)| *n).collect();
+        for n in over {
+            self.frozen.remove(&n);
+            self.lab.node(n).resume();
+        }
+    }
+
+    /// Takes back some of the faults, or all.
+    pub async fn mend(&mut self, all: bool) {
+        if all || self.rng.below(2) == 0 {
+            self.lab.sim.heal();
+            for (a, b) in std::mem::take(&mut self.bad) {
+                self.lab.sim.link(&self.lab.node(a), &self.lab.node(b), LinkQuality::lan());
+            }
+        }
+        self.thaw(all);
+        for n in 0..self.nodes {
+            if !self.lab.members.contains_key(&n) && (all || self.rng.below(3) > 0) {
+                self.start(n).await;
+            }
+        }
+    }
+
+    /// Faults for so long. Of a volatile group one member at a time loses its memory, 10 s apart, and before that there is
+    /// some trouble of other kinds, which is over by then.
+    pub async fn trouble(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            if !self.is_volatile() {
+                sleep(self.rng.millis(50, 3000)).await;
+                self.fault().await;
+                continue;
+            }
+            for _ in 0..self.rng.below(4) {
+                let n = self.victim();
+                self.disturb(n);
+                sleep(self.rng.millis(50, 3000)).await;
+                self.thaw(false);
+            }
+            self.mend(true).await;
+            self.lab.elected().await;
+            self.all_vote().await;
+            self.roll().await;
+        }
+    }
+
+    async fn roll(&mut self) {
+        let n = self.victim();
+        if self.rng.below(2) == 0 {
+            self.crash(n);
+        } else {
+            self.shut_down(n).await;
+        }
+        sleep(self.rng.millis(10, 3000)).await;
+        self.start(n).await;
+        self.lab.elected().await;
+        sleep(Duration::from_secs(10)).await;
+    }
+}

@@ -1,0 +1,219 @@
+//! Registers under a random load: the machine, its clients, and the judgement of what they have seen.
+//!
+//! Two judgements that do not know each other: the history of each register must be linearizable, and each value, which is
+//! written by one command only, must have been applied once if that was acknowledged, never if it was refused, and at most
+//! once if nobody knows.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use mosaik::{
+    groups::{ApplyContext, Group, Outcome, Snapshots, StateMachine},
+    prelude::*,
+    testing::Sim,
+};
+use tokio::time::sleep;
+
+use crate::{
+    linear::{self, Action, Event},
+    random::Rng,
+};
+
+/// Registers of one round.
+const KEYS: u64 = 3;
+
+/// The values of registers and how often each value was asked for, whether it replaced another or not.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registers {
+    values: BTreeMap<u64, u64>,
+    applied: BTreeMap<u64, u64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Change {
+    Write {
+        key: u64,
+        value: u64,
+    },
+    Cas {
+        key: u64,
+        expect: u64,
+        value: u64,
+    },
+    /// Forgets everything, between two rounds.
+    Clear,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Ask {
+    Value(u64),
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    Value(u64),
+    All(Registers),
+}
+
+impl StateMachine for Registers {
+    type Command = Change;
+    /// The value before.
+    type Output = u64;
+    type Query = Ask;
+    type QueryResult = Told;
+    const NAME: &'static str = "registers";
+
+    fn apply(&mut self, change: Change, _: &ApplyContext) -> u64 {
+        let (Change::Write { key, value } | Change::Cas { key, value, .. }) = change else {
+            *self = Self::default();
+            return 0;
+        };
+        *self.applied.entry(value).or_default() += 1;
+        let slot = self.values.entry(key).or_default();
+        let was = *slot;
+        match change {
+            Change::Cas { expect, .. } if was != expect => {}
+            _ => *slot = value,
+        }
+        was
+    }
+
+    fn query(&self, ask: Ask) -> Told {
+        match ask {
+            Ask::Value(key) => Told::Value(self.values.get(&key).copied().unwrap_or_default()),
+            Ask::All => Told::All(self.clone()),
+        }
+    }
+
+    fn snapshots() -> Snapshots<Self> {
+        Snapshots::serde()
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Acknowledged,
+    Refused,
+    Unknown,
+}
+
+/// What clients and faults share.
+#[derive(Default)]
+pub struct Shared {
+    /// The members that run.
+    pub groups: RefCell<BTreeMap<usize, Group<Registers>>>,
+    /// Clients end.
+    pub done: RefCell<bool>,
+    /// Registers of earlier rounds are not touched again.
+    pub round: RefCell<u64>,
+    history: RefCell<BTreeMap<u64, Vec<Event>>>,
+    fates: RefCell<BTreeMap<u64, Fate>>,
+    values: RefCell<u64>,
+}
+
+/// What was judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judged {
+    pub acknowledged: usize,
+    pub unknown: usize,
+    /// Histories, and those of them that were too large to be searched.
+    pub histories: usize,
+    pub too_large: usize,
+}
+
+impl Judged {
+    pub fn add(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.unknown += other.unknown;
+        self.histories += other.histories;
+        self.too_large += other.too_large;
+    }
+}
+
+/// One client, until it is told to end.
+pub async fn client(sim: Sim, shared: Rc<Shared>, mut rng: Rng, nodes: usize) {
+    while !*shared.done.borrow() {
+        sleep(rng.millis(1, 400)).await;
+        let group = shared.groups.borrow().get(&rng.node(nodes)).cloned();
+        if let Some(group) = group {
+            shared.act(&sim, group.with_timeout(rng.millis(200, 8000)), &mut rng).await;
+        }
+    }
+}
+
+impl Shared {
+    /// One operation.
+    async fn act(&self, sim: &Sim, group: Group<Registers>, rng: &mut Rng) {
+        let key = *self.round.borrow() * KEYS + rng.below(KEYS);
+        let start = micros(sim);
+        if rng.below(100) < 35 {
+            let Ok(told) = group.query(Ask::Value(key), Consistency::Strong).await else { return };
+            let Told::Value(saw) = *told else { panic!("not what was asked for") };
+            return self.record(key, Event { start, end: Some(micros(sim)), action: Action::Read { saw } });
+        }
+        let value = *self.values.borrow() + 1;
+        *self.values.borrow_mut() = value;
+        let expect = value.saturating_sub(1 + rng.below(5));
+        let cas = rng.below(100) < 25;
+        let change = if cas { Change::Cas { key, expect, value } } else { Change::Write { key, value } };
+        let consistency = if rng.below(2) == 0 { Consistency::Strong } else { Consistency::Weak };
+        let result = group.execute(change, consistency).await;
+        let (was, fate) = match &result {
+            Ok(was) => (Some(*was), Fate::Acknowledged),
+            Err(error) if error.outcome() == Outcome::None => (None, Fate::Refused),
+            Err(_) => (None, Fate::Unknown),
+        };
+        self.fates.borrow_mut().insert(value, fate);
+        if fate != Fate::Refused {
+            let action = if cas { Action::Cas { expect, value, was } } else { Action::Write { value, was } };
+            self.record(key, Event { start, end: was.map(|_| micros(sim)), action });
+        }
+    }
+
+    fn record(&self, key: u64, event: Event) {
+        self.history.borrow_mut().entry(key).or_default().push(event);
+    }
+
+    /// Judges what was done since the last judgement, by what the group has in the end. No client runs.
+    pub async fn judge(&self, group: &Group<Registers>) -> Judged {
+        let told = group.query(Ask::All, Consistency::Strong).await.unwrap();
+        let Told::All(end) = &*told else { panic!("not what was asked for") };
+        let mut judged = Judged::default();
+        for (value, fate) in std::mem::take(&mut *self.fates.borrow_mut()) {
+            let times = end.applied.get(&value).copied().unwrap_or_default();
+            let right = match fate {
+                Fate::Acknowledged => times == 1,
+                Fate::Refused => times == 0,
+                Fate::Unknown => times <= 1,
+            };
+            assert!(right, "the command of value {value}, {fate:?}, was applied {times} times");
+            judged.acknowledged += usize::from(fate == Fate::Acknowledged);
+            judged.unknown += usize::from(fate == Fate::Unknown);
+        }
+        for (key, mut history) in std::mem::take(&mut *self.history.borrow_mut()) {
+            let saw = end.values.get(&key).copied().unwrap_or_default();
+            history.push(Event { start: u64::MAX - 1, end: Some(u64::MAX), action: Action::Read { saw } });
+            judged.histories += 1;
+            match linear::check(&history) {
+                Ok(linear) => assert!(linear, "register {key} is not linearizable: {history:#?}"),
+                Err(_) => judged.too_large += 1,
+            }
+        }
+        judged
+    }
+}
+
+fn micros(sim: &Sim) -> u64 {
+    u64::try_from(sim.elapsed().as_micros()).unwrap()
+}
+
+/// How long it takes until any of the members acknowledges a write.
+pub async fn first_write(shared: &Shared) -> Duration {
+    let began = tokio::time::Instant::now();
+    let groups: Vec<_> = shared.groups.borrow().values().map(|group| group.with_timeout(crate::lab::LIMIT)).collect();
+    let probe = Change::Cas { key: u64::MAX, expect: u64::MAX, value: 0 };
+    let writes = groups.iter().map(|group| Box::pin(group.execute(probe, Consistency::Weak)));
+    futures::future::select_ok(writes).await.unwrap();
+    began.elapsed()
+}
