@@ -43,7 +43,7 @@ pub(super) use self::{
     queue::{Answer, Ask, Queue, Submission},
 };
 use super::{
-    bonds::{BondEvent, BondEvents, Bonds, CallFailed, Reply as Answering},
+    bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
     error::StopReason,
     machine::StateMachine,
     raft::{ClusterId, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
@@ -56,6 +56,8 @@ use crate::network::Node;
 const EVENTS: usize = 256;
 /// How soon a batch that was refused or lost is sent again.
 const RETRY: Duration = Duration::from_millis(15);
+/// A member whose incarnation is refused as an old one adds so much first, microseconds, and then twice as much each time.
+const FIRST_LEAP: u64 = 60_000_000;
 
 /// What a worker is made of.
 pub(super) struct Setup {
@@ -111,6 +113,10 @@ struct Worker {
     /// The first proposal of this step that the core refused, with all after it.
     refused: Option<(u64, Refusal)>,
     wiping: bool,
+    /// Others refuse this incarnation as an old one.
+    is_outdated: bool,
+    /// What the next incarnation adds when others refuse this one as an old one: the wall clock went back.
+    leap: u64,
     /// Forget everything at the end: the member has left.
     wipe_on_end: bool,
     stop: Option<StopReason>,
@@ -207,6 +213,8 @@ impl Worker {
             cluster: None,
             refused: None,
             wiping: false,
+            is_outdated: false,
+            leap: FIRST_LEAP,
             wipe_on_end: false,
             stop: None,
             submitted: 0,
@@ -223,7 +231,12 @@ impl Worker {
         loop {
             self.round();
             if self.wiping {
-                self.begin_again().await;
+                tracing::debug!(group = ?self.board.group(), "the cluster dissolved; the local member begins again");
+                self.begin_again(0).await;
+            } else if self.is_outdated {
+                tracing::debug!(group = ?self.board.group(), leap = self.leap, "refused as an old incarnation; the local member begins again");
+                self.begin_again(self.leap).await;
+                self.leap = self.leap.saturating_mul(2);
             }
             if let Some(why) = self.stop.take() {
                 tracing::debug!(group = ?self.board.group(), %why, "the local member stops");
@@ -300,6 +313,7 @@ impl Worker {
         if now >= self.next_look {
             self.next_look = now + Duration::from_micros(self.settings.heartbeat);
             self.expire(now);
+            self.is_outdated = self.cluster.is_none() && self.is_refused_as_old();
         }
         self.depart();
         self.compact();
@@ -492,6 +506,14 @@ impl Worker {
         }
     }
 
+    /// Whether a member has refused this incarnation because it knows a higher one of this node: it lost its storage, and its
+    /// wall clock, from which incarnations are drawn, is behind where it was. One that is in a cluster is left alone: another
+    /// process may run with the same identity.
+    fn is_refused_as_old(&self) -> bool {
+        let refusals = self.bonds.refusals();
+        refusals.iter().any(|it| it.by_peer && it.reason == Unbonded::OldIncarnation && it.at > self.epoch)
+    }
+
     /// The last act: everybody who waits is told, writes under way are finished if that is quick.
     async fn end(&mut self, why: &StopReason) {
         self.queue.close(why.clone());
@@ -524,9 +546,10 @@ impl Worker {
         }
     }
 
-    /// The cluster dissolved into another one: forgets everything and begins as a new incarnation.
-    async fn begin_again(&mut self) {
-        self.wiping = false;
+    /// Forgets everything and begins as a new incarnation that is more than `leap` above the last: the cluster dissolved into
+    /// another one, or others refuse this incarnation.
+    async fn begin_again(&mut self, leap: u64) {
+        (self.wiping, self.is_outdated) = (false, false);
         let mut storage = std::mem::replace(&mut self.storage, Box::new(InMemory::default()));
         let wiped = self.node.tasks().blocking(move || (storage.wipe(), storage)).await;
         match wiped {
@@ -535,8 +558,7 @@ impl Worker {
             None => return self.stop = Some(StopReason::Bug),
         }
         let me = self.raft.me();
-        let me = Member { incarnation: incarnation(&self.node, me.incarnation), ..me };
-        tracing::debug!(group = ?self.board.group(), ?me, "the cluster dissolved; the local member begins again");
+        let me = Member { incarnation: incarnation(&self.node, me.incarnation.saturating_add(leap)), ..me };
         self.life += 1;
         self.epoch = Instant::now();
         self.ticked = 0;
@@ -567,7 +589,7 @@ fn fresh_session(node: &Node) -> SessionId {
 }
 
 /// A number for a new life of this node's storage: above `last`, and above that of any earlier life as long as the wall
-/// clock does not go back.
+/// clock does not go back. If it does, the others refuse the number, and the next one is higher.
 pub(super) fn incarnation(node: &Node, last: u64) -> u64 {
-    node.transport().wall_clock().max(last + 1)
+    node.transport().wall_clock().max(last.saturating_add(1))
 }
