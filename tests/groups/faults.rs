@@ -1,6 +1,10 @@
 //! What is done to a group at random, and undone.
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    time::Duration,
+};
 
 use mosaik::{
     groups::{MemberInfo, MemberKind},
@@ -14,6 +18,9 @@ use crate::{
     registers::{Registers, Shared},
 };
 
+/// Faults that are remembered.
+const KEPT: usize = 200;
+
 pub struct Faults {
     pub lab: Lab<Registers>,
     pub shared: Rc<Shared>,
@@ -24,12 +31,32 @@ pub struct Faults {
     frozen: BTreeMap<usize, Instant>,
     /// Links that are slow and lose packets.
     bad: Vec<(usize, usize)>,
+    log: Log,
+}
+
+/// What was done and when; printed when the scenario panics.
+#[derive(Default)]
+struct Log(VecDeque<String>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.iter().for_each(|line| eprintln!("  {line}"));
+        }
+    }
 }
 
 impl Faults {
     pub fn new(lab: Lab<Registers>, shared: Rc<Shared>, mut rng: Rng, nodes: usize) -> Self {
         let log_limit = if rng.below(2) == 0 { 8 << 10 } else { 16 << 20 };
-        Self { lab, shared, rng, nodes, log_limit, frozen: BTreeMap::new(), bad: Vec::new() }
+        Self { lab, shared, rng, nodes, log_limit, frozen: BTreeMap::new(), bad: Vec::new(), log: Log::default() }
+    }
+
+    fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.log.0.push_back(format!("{:.3?} {what}", self.lab.sim.elapsed()));
+        if self.log.0.len() > KEPT {
+            self.log.0.pop_front();
+        }
     }
 
     fn is_volatile(&self) -> bool {
@@ -56,6 +83,7 @@ impl Faults {
     }
 
     async fn start(&mut self, n: usize) {
+        self.note(format_args!("start n{n}"));
         let limit = self.log_limit;
         self.lab.start_as(n, |builder| builder.with_log_limit(limit)).await;
         self.shared.groups.borrow_mut().insert(n, self.lab.group(n).clone());
@@ -68,11 +96,13 @@ impl Faults {
     }
 
     fn crash(&mut self, n: usize) {
+        self.note(format_args!("crash n{n}"));
         self.stop(n);
         self.lab.crash(n);
     }
 
     async fn shut_down(&mut self, n: usize) {
+        self.note(format_args!("shut n{n} down"));
         self.stop(n);
         self.lab.shut_down(n).await;
     }
@@ -106,10 +136,18 @@ impl Faults {
             4 => self.shut_down(n).await,
             5 => (0..self.nodes).for_each(|n| self.crash(n)),
             6 => self.restart_one_by_one().await,
-            7 => self.lab.node(n).skew(self.rng.below(7200) as f64 - 3600.0),
+            7 => self.skew(n),
             8..=12 => self.disturb(n),
             _ => self.mend(false).await,
         }
+    }
+
+    /// Its wall clock jumps. Two that differ by more than an hour are another story: the group takes commands of the slow one
+    /// for old ones.
+    fn skew(&mut self, n: usize) {
+        let seconds = self.rng.below(3000) as f64 - 1500.0;
+        self.note(format_args!("clock of n{n} by {seconds} s"));
+        self.lab.node(n).skew(seconds);
     }
 
     /// A fault that costs no member its memory.
@@ -117,17 +155,26 @@ impl Faults {
         let other = self.other_than(n);
         match self.rng.below(5) {
             0 if self.lab.members.contains_key(&n) => {
+                let time = self.rng.millis(1000, 10_000);
+                self.note(format_args!("freeze n{n} for {time:?}"));
                 self.lab.node(n).pause();
-                self.frozen.insert(n, Instant::now() + self.rng.millis(1000, 10_000));
+                self.frozen.insert(n, Instant::now() + time);
             }
             1 => {
                 let side = self.rng.next();
                 self.part(|n| side >> n & 1 == 1);
             }
             2 => self.part(|it| it == n),
-            3 => self.lab.sim.cut(&self.lab.node(n), &self.lab.node(other)),
-            _ if self.rng.below(2) == 0 => self.lab.sim.partition(&self.lab.nodes([n]), &self.lab.nodes([other])),
+            3 => {
+                self.note(format_args!("cut n{n} to n{other}"));
+                self.lab.sim.cut(&self.lab.node(n), &self.lab.node(other));
+            }
+            _ if self.rng.below(2) == 0 => {
+                self.note(format_args!("cut n{n} and n{other}"));
+                self.lab.sim.partition(&self.lab.nodes([n]), &self.lab.nodes([other]));
+            }
             _ => {
+                self.note(format_args!("bad link of n{n} and n{other}"));
                 let slow = LinkQuality::lan().with_latency(self.rng.millis(50, 300));
                 let bad = slow.with_jitter(self.rng.millis(1, 300)).with_loss(0.2);
                 self.lab.sim.link(&self.lab.node(n), &self.lab.node(other), bad);
@@ -136,8 +183,9 @@ impl Faults {
         }
     }
 
-    fn part(&self, side: impl Fn(usize) -> bool) {
+    fn part(&mut self, side: impl Fn(usize) -> bool) {
         let (one, rest): (Vec<_>, Vec<_>) = (0..self.nodes).partition(|n| side(*n));
+        self.note(format_args!("part {one:?} and {rest:?}"));
         self.lab.sim.partition(&self.lab.nodes(one), &self.lab.nodes(rest));
     }
 
@@ -160,6 +208,7 @@ impl Faults {
         let now = Instant::now();
         let over: Vec<usize> = self.frozen.iter().filter(|(_, at)| all || **at <= now).map(|(n, _)| *n).collect();
         for n in over {
+            self.note(format_args!("thaw n{n}"));
             self.frozen.remove(&n);
             self.lab.node(n).resume();
         }
@@ -168,6 +217,7 @@ impl Faults {
     /// Takes back some of the faults, or all.
     pub async fn mend(&mut self, all: bool) {
         if all || self.rng.below(2) == 0 {
+            self.note(format_args!("heal"));
             self.lab.sim.heal();
             for (a, b) in std::mem::take(&mut self.bad) {
                 self.lab.sim.link(&self.lab.node(a), &self.lab.node(b), LinkQuality::lan());
@@ -212,6 +262,9 @@ impl Faults {
             self.shut_down(n).await;
         }
         sleep(self.rng.millis(10, 3000)).await;
+        if self.rng.below(3) == 0 {
+            self.skew(n);
+        }
         self.start(n).await;
         self.lab.elected().await;
         sleep(Duration::from_secs(10)).await;

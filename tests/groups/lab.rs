@@ -46,6 +46,9 @@ pub struct Lab<M: StateMachine = Counter> {
     pub network: NetworkId,
     pub size: u32,
     pub timing: Timing,
+    /// So many nodes are each other's bootstrap: they look for each other for ever. Without that they meet as nodes of one
+    /// process do, which give up when they cannot reach each other for long.
+    pub known: usize,
     /// Given to members that are started; without them members are volatile.
     pub disks: Option<BTreeMap<usize, SimDisk>>,
     pub members: BTreeMap<usize, (Network, Group<M>)>,
@@ -59,6 +62,7 @@ impl<M: StateMachine + Default> Lab<M> {
             network: NetworkId::from("groups"),
             size,
             timing: Timing::default(),
+            known: 0,
             disks: None,
             members: BTreeMap::new(),
         }
@@ -89,7 +93,11 @@ impl<M: StateMachine + Default> Lab<M> {
     }
 
     pub async fn start_as(&mut self, n: usize, configure: impl FnOnce(GroupBuilder<M>) -> GroupBuilder<M>) {
-        let network = self.node(n).restart(self.network).build().await.unwrap();
+        let mut node = self.node(n).restart(self.network);
+        for other in (0..self.known).filter(|other| *other != n) {
+            node = node.with_bootstrap(self.node(other).addr());
+        }
+        let network = node.build().await.unwrap();
         let builder = self.builder(n, &network);
         let group = configure(builder).join().await.unwrap();
         self.members.insert(n, (network, group));

@@ -10,4 +10,5 @@ mod linear;
 mod random;
 mod registers;
 mod scenarios;
+mod soak;
 mod swarm;

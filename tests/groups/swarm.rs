@@ -51,6 +51,7 @@ fn draw(sim: &Sim, rng: &mut Rng) -> (Lab<Registers>, usize) {
     if rng.below(3) == 0 {
         lab.timing = Timing::lan();
     }
+    lab.known = nodes;
     (lab, nodes)
 }
 
@@ -78,7 +79,7 @@ async fn scenario(sim: Sim) -> Run {
     Run { judged, recovery }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|value| value.parse().unwrap())
 }
 
