@@ -10,6 +10,7 @@ use mosaik::{
     network::Network,
     node::{ArgValues, Direction, Handlers, Role, RoleHandle, Setup, StreamType, spawn},
     prelude::*,
+    streams::Buffer,
     testing::{Sim, eventually},
 };
 
@@ -401,6 +402,68 @@ mod handlers {
             let shown: Vec<u64> =
                 log.iter().filter_map(|line| line.strip_suffix(&format!(" {id}"))?.parse().ok()).collect();
             assert!(shown.len() >= 4 && shown.is_sorted_by(|one, next| *next == one + 1), "{shown:?}");
+        });
+    }
+
+    #[mosaik::node]
+    struct Watch {
+        ticks: Consumer<Tick>,
+        #[mosaik(default)]
+        log: Log,
+    }
+
+    #[mosaik::handlers]
+    impl Watch {
+        #[on(ticks)]
+        fn count(&self, Tick { at }: Tick) {
+            note(&self.log, format!("tick {at}"));
+        }
+
+        #[on(ticks.gap)]
+        async fn hole(&mut self, gap: Gap, from: PeerId) -> Result<(), String> {
+            tokio::task::yield_now().await;
+            note(&self.log, format!("missed {} from {} of {from}: {:?}", gap.missed(), gap.from, gap.reason));
+            Err("this is only reported".into())
+        }
+
+        #[on(ticks.late, after = "3s")]
+        fn silence(&self, silent: Duration) {
+            note(&self.log, format!("silent {}", silent.as_secs()));
+        }
+    }
+
+    /// A role is told of holes, and of a feed that stops while all looks well: once, and again after it went on.
+    #[test]
+    fn gaps_and_lateness_are_handled() {
+        Sim::run(8, |sim| async move {
+            let (a, b) = (sim.node("a"), sim.node("b"));
+            let (na, nb) = (a.builder(NETWORK).build().await.expect("a"), b.builder(NETWORK).build().await.expect("b"));
+            let log = Log::default();
+            let watch = spawn(&nb, Watch { ticks: Tick::consumer(&nb).build(), log: log.clone() });
+            let ticks = Tick::producer(&na).online_when(|c| c.minimum_of(0)).with_replay(Buffer::none()).build();
+            let ticks = ticks.expect("the only one");
+            ticks.when().subscribed().await;
+            for at in 0..4 {
+                ticks.send(Tick { at }).await.expect("sent");
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            assert!(!has(&log, "silent 3"));
+            assert!(eventually(SOON, || has(&log, "silent 3")).await);
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            sim.partition(std::slice::from_ref(&a), std::slice::from_ref(&b));
+            ticks.when().unsubscribed().await;
+            for at in 4..9 {
+                ticks.send(Tick { at }).await.expect("sent");
+            }
+            sim.heal();
+            ticks.when().subscribed().await;
+            ticks.send(Tick { at: 9 }).await.expect("sent");
+            let gap = format!("missed 5 from 4 of {}: Reconnected", na.local().id());
+            assert!(eventually(SOON, || has(&log, &gap) && has(&log, "tick 9")).await);
+            let times = |line: &str| log.lock().expect("not poisoned").iter().filter(|known| *known == line).count();
+            assert_eq!(times("silent 3"), 1, "once until the next item");
+            assert!(eventually(SOON, || times("silent 3") == 2).await);
+            assert_eq!(watch.status().errors, 1);
         });
     }
 

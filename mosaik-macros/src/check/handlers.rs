@@ -7,7 +7,7 @@ use syn::{FnArg, ReturnType, Safety, Type};
 
 use crate::{
     diag::Diag,
-    model::{self, Fires, Handler, Handlers, Receiver},
+    model::{self, Fires, Handler, Handlers, Of, Receiver},
 };
 
 pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
@@ -21,7 +21,7 @@ pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
         let before = diag.count();
         method(handler, diag);
         match &handler.fires {
-            Fires::On { .. } => on(handler, diag),
+            Fires::On { of, .. } => on(handler, of, diag),
             Fires::Every { .. } => every(handler, diag),
             Fires::Start | Fires::Stop => alone(handler, diag),
         }
@@ -49,16 +49,22 @@ fn method(handler: &Handler, diag: &Diag) {
     }
 }
 
-fn on(handler: &Handler, diag: &Diag) {
+fn on(handler: &Handler, of: &Of, diag: &Diag) {
     let name = &handler.method.ident;
-    let usage = "item: T` or `item: T, from: PeerId";
+    let (what, first) = of.takes();
+    let usage = format!("{first}` or `{first}, from: PeerId");
+    if let Of::Lateness { after } = of
+        && let Err(problem) = model::parse_period(&after.value())
+    {
+        diag.error(after, problem);
+    }
     let params: Vec<&FnArg> = handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))).collect();
     match params.as_slice() {
-        [] => diag.error(name, format!("`{name}` handles items, so it takes one: `{usage}`")),
+        [] => diag.error(name, format!("`{name}` handles {what}, so it takes one: `{usage}`")),
         [_] | [_, _] => {}
         [_, _, rest @ ..] => {
             for param in rest {
-                diag.error(param, format!("a handler of items takes `{usage}` and nothing else"));
+                diag.error(param, format!("a handler of {what} takes `{usage}` and nothing else"));
             }
         }
     }
@@ -96,7 +102,7 @@ fn alone(handler: &Handler, diag: &Diag) {
 fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) {
     let name = handler.method.ident.to_string();
     let key = match &handler.fires {
-        Fires::On { field } => format!("on({})", model::plain(field)),
+        Fires::On { field, of } => format!("on({}{})", model::plain(field), of.suffix()),
         Fires::Start => String::from("start"),
         Fires::Stop => String::from("stop"),
         Fires::Every { .. } => return,
@@ -106,8 +112,9 @@ fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) 
             taken.insert(key, name);
         }
         Some(first) => match &handler.fires {
-            Fires::On { field } => {
-                diag.error(field, format!("the items of `{field}` go to `{first}` already: a field has one handler"));
+            Fires::On { field, of } => {
+                let (what, _) = of.takes();
+                diag.error(field, format!("the {what} of `{field}` go to `{first}` already: a field has one handler"));
             }
             _ => diag.error(&handler.attribute, format!("`{first}` is the role's `#[{key}]` already: there is one")),
         },

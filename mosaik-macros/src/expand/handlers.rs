@@ -2,9 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{FnArg, Ident, spanned::Spanned};
+use syn::{FnArg, Ident, LitStr, spanned::Spanned};
 
-use crate::model::{Fires, Handler, Handlers, parse_period};
+use crate::model::{Fires, Handler, Handlers, Of, parse_period};
 
 pub(crate) fn handlers(handlers: &Handlers) -> TokenStream {
     let Handlers { runtime, role, .. } = handlers;
@@ -25,7 +25,7 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
     let ident = &method.ident;
     let name = crate::model::plain(ident);
     let register = match fires {
-        Fires::On { field } => {
+        Fires::On { field, of } => {
             let source = crate::model::plain(field);
             // Named with the parameters' spans: a parameter of another type than the field's items is reported there.
             let params: Vec<Ident> = ["item", "from"]
@@ -38,17 +38,23 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
             let bound = params.iter().map(|param| quote!(#param)).chain(unused);
             let moved = super::at(runtime, field.span());
             let reach = quote_spanned!(field.span()=> #moved::__private::consuming(&mut role.#field));
-            quote!(table.on(#name, #source, |role: &mut Self| #reach, |role: &mut Self, #(#bound),*| #call))
+            let (table, after) = match of {
+                Of::Items => (quote!(on), None),
+                Of::Gaps => (quote!(on_gap), None),
+                Of::Lateness { after } => (quote!(on_late), Some(duration(after))),
+            };
+            let after = after.into_iter();
+            quote! {
+                table.#table(#name, #source, #(#after,)* |role: &mut Self| #reach, |role: &mut Self, #(#bound),*| #call)
+            }
         }
         Fires::Every { period, emit } => {
-            // A period that cannot be read has been reported.
-            let nanos = parse_period(&period.value()).unwrap_or(1);
             let emit = emit.as_ref().map(|field| {
                 let runtime = super::at(runtime, field.span());
                 quote_spanned!(field.span()=> #runtime::__private::producing(&mut role.#field))
             });
             let call = call_of(runtime, handler, &quote!(role.#ident()), emit.as_ref());
-            let period = quote!(::core::time::Duration::from_nanos(#nanos));
+            let period = duration(period);
             quote!(table.every(#name, #period, |role: &mut Self| #call))
         }
         Fires::Start => {
@@ -61,6 +67,12 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
         }
     };
     quote!(#(#cfgs)* #register;)
+}
+
+fn duration(period: &LitStr) -> TokenStream {
+    // One that cannot be read has been reported.
+    let nanos = parse_period(&period.value()).unwrap_or(1);
+    quote!(::core::time::Duration::from_nanos(#nanos))
 }
 
 /// The call of a handler and what becomes of its result. The result's conversion is reported on the return type, where

@@ -30,10 +30,37 @@ pub(crate) enum Receiver {
 
 /// What a handler is called for.
 pub(crate) enum Fires {
-    On { field: Ident },
+    On { field: Ident, of: Of },
     Every { period: LitStr, emit: Option<Ident> },
     Start,
     Stop,
+}
+
+/// What of a consumer field.
+pub(crate) enum Of {
+    Items,
+    Gaps,
+    Lateness { after: LitStr },
+}
+
+impl Of {
+    /// The part behind the field's name.
+    pub(crate) const fn suffix(&self) -> &'static str {
+        match self {
+            Self::Items => "",
+            Self::Gaps => ".gap",
+            Self::Lateness { .. } => ".late",
+        }
+    }
+
+    /// What a handler of it takes first, and what that is called.
+    pub(crate) const fn takes(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Items => ("items", "item: T"),
+            Self::Gaps => ("gaps", "gap: Gap"),
+            Self::Lateness { .. } => ("lateness", "silent: Duration"),
+        }
+    }
 }
 
 impl Fires {

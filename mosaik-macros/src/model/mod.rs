@@ -12,7 +12,7 @@ mod stream;
 
 pub(crate) use app::App;
 pub(crate) use group::{Group, Key, StateField};
-pub(crate) use handlers::{Fires, Handler, Handlers, Receiver};
+pub(crate) use handlers::{Fires, Handler, Handlers, Of, Receiver};
 pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, Stored};
 pub(crate) use main::Main;
 pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};

@@ -28,6 +28,7 @@ enum Value {
     Types(Vec<Type>),
     Path(Path),
     Word(Ident),
+    Member(Ident, Option<Ident>),
 }
 
 impl Args {
@@ -172,9 +173,9 @@ impl Args {
         }
     }
 
-    pub(crate) fn first_word(&self) -> Option<&Ident> {
+    pub(crate) fn first_member(&self) -> Option<(&Ident, Option<&Ident>)> {
         match &self.first {
-            Some(Value::Word(word)) => Some(word),
+            Some(Value::Member(word, member)) => Some((word, member.as_ref())),
             _ => None,
         }
     }
@@ -212,12 +213,19 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
             Ok(Value::Types(types.into_iter().collect()))
         }
         Kind::Path => input.call(Path::parse_mod_style).map(Value::Path).map_err(|error| wrong(error.span())),
-        Kind::Word => input.parse().map(Value::Word).map_err(|error| match key.name {
-            "field" | "emit" => {
-                syn::Error::new(error.span(), "expected the name of a field of the role, without quotes")
+        Kind::Word | Kind::Member => {
+            let word = input.parse().map_err(|error: syn::Error| match key.name {
+                "field" | "emit" => {
+                    syn::Error::new(error.span(), "expected the name of a field of the role, without quotes")
+                }
+                _ => wrong(error.span()),
+            })?;
+            if key.kind == Kind::Word {
+                return Ok(Value::Word(word));
             }
-            _ => wrong(error.span()),
-        }),
+            let member = input.parse::<Option<Token![.]>>()?.map(|_| input.parse()).transpose()?;
+            Ok(Value::Member(word, member))
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Path,
     /// One identifier.
     Word,
+    /// One identifier, or two with a dot between them.
+    Member,
 }
 
 impl Kind {
@@ -37,7 +39,7 @@ impl Kind {
             Self::Type => format!("`{key} = Type`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
-            Self::Word => format!("`{key} = <name>`"),
+            Self::Word | Self::Member => format!("`{key} = <name>`"),
         }
     }
 }
@@ -78,7 +80,8 @@ pub(crate) const FIELD: Attribute =
 pub(crate) const HANDLERS: Attribute =
     Attribute { name: "#[mosaik::handlers]", first: None, keys: &[key("crate", Kind::Path)] };
 
-pub(crate) const ON: Attribute = Attribute { name: "#[on(..)]", first: Some(key("field", Kind::Word)), keys: &[] };
+pub(crate) const ON: Attribute =
+    Attribute { name: "#[on(..)]", first: Some(key("field", Kind::Member)), keys: &[key("after", Kind::Text)] };
 
 pub(crate) const EVERY: Attribute =
     Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[key("emit", Kind::Word)] };

@@ -6,8 +6,8 @@ use syn::{Attribute, ImplItem, ImplItemFn, ItemImpl, ReceiverKind, Signature};
 
 use super::{args::Args, grammar};
 use crate::{
-    diag::{Diag, distance},
-    model::{self, Fires, Handler, Handlers, Receiver},
+    diag::{Diag, closest, distance},
+    model::{self, Fires, Handler, Handlers, Of, Receiver},
     tokens::{METHOD_HELPERS, without_bodies},
 };
 
@@ -67,7 +67,7 @@ fn fires(attribute: &Attribute, diag: &Diag) -> Option<Fires> {
     let name = attribute.path().get_ident()?.to_string();
     let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), Some(attribute), diag);
     match name.as_str() {
-        "on" => Some(Fires::On { field: read(&grammar::ON).first_word()?.clone() }),
+        "on" => on(&read(&grammar::ON), diag),
         "every" => {
             let args = read(&grammar::EVERY);
             Some(Fires::Every { period: args.first_text()?.clone(), emit: args.word("emit").cloned() })
@@ -82,6 +82,42 @@ fn fires(attribute: &Attribute, diag: &Diag) -> Option<Fires> {
         }
         _ => None,
     }
+}
+
+/// `field`, `field.gap`, or `field.late` with `after`.
+fn on(args: &Args, diag: &Diag) -> Option<Fires> {
+    let (field, member) = args.first_member()?;
+    let after = args.text("after");
+    let event = match member {
+        None => Of::Items,
+        Some(word) if word == "gap" => Of::Gaps,
+        Some(word) if word == "late" => match after {
+            Some(after) => Of::Lateness { after: after.clone() },
+            None => {
+                diag.error(
+                    word,
+                    format!("say after what silence a producer is late: `#[on({field}.late, after = \"5s\")]`"),
+                );
+                return None;
+            }
+        },
+        Some(word) => {
+            let guess = closest(&word.to_string(), ["gap", "late"]);
+            let hint = guess.map_or_else(
+                || ": its events are `gap` and `late`".to_owned(),
+                |best| format!(", did you mean `{best}`?"),
+            );
+            diag.error(word, format!("a consumer has no event `{word}`{hint}"));
+            return None;
+        }
+    };
+    if let (Some(after), Of::Items | Of::Gaps) = (args.key("after"), &event) {
+        diag.error(
+            after,
+            format!("`after` says when a producer is late: it belongs to `#[on({field}.late, after = ..)]`"),
+        );
+    }
+    Some(Fires::On { field: field.clone(), of: event })
 }
 
 fn receiver(method: &Signature) -> Receiver {

@@ -165,6 +165,7 @@ impl<R: Handlers> Runner<R> {
     async fn run(mut self) -> Result<(), RoleError> {
         R::handlers(&mut self.table);
         tracing::debug!(handlers = ?self.table, "role begins");
+        self.table.begin(&mut self.role);
         for start in std::mem::take(&mut self.table.starts) {
             self.start(&start).await?;
         }

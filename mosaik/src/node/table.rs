@@ -3,15 +3,17 @@
 
 use std::{
     fmt,
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use futures::Stream;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::{
     primitives::{Datum, PeerId},
-    streams::{Consumer, Origin},
+    streams::{Consumer, Event, Events, Gap, Origin},
 };
 
 use super::outcome::Call;
@@ -44,6 +46,8 @@ pub(super) trait Source<R>: Send {
     fn name(&self) -> &'static str;
     /// What made it run, for messages.
     fn origin(&self) -> String;
+    /// Begins to listen, if there is something to be missed before the first poll.
+    fn begin(&mut self, _: &mut R) {}
     /// Ready with true when the handler should be called, with false when it never will be again.
     fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool>;
     /// Calls the handler; only after `poll_due` was ready with true.
@@ -59,6 +63,46 @@ impl<R: 'static> Table<R> {
     #[doc(hidden)]
     pub fn on<T: Datum>(&mut self, name: &'static str, field: &'static str, reach: Reach<R, T>, call: OnItem<R, T>) {
         self.sources.push(Box::new(Items { name, field, reach, call, next: None, current: None }));
+    }
+
+    /// A handler of what a consumer field has missed.
+    #[doc(hidden)]
+    pub fn on_gap<T: Datum>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: Reach<R, T>,
+        call: OnItem<R, Gap>,
+    ) {
+        let pick = |event: &Event| match *event {
+            Event::Gap { producer, from, to, reason } => Some((Gap { from, to, reason }, producer)),
+            _ => None,
+        };
+        let told = Told { name, field, reach, call, pick, deadline: None, events: None, next: None };
+        self.sources.push(Box::new(told));
+    }
+
+    /// A handler of producers of a consumer field that have been silent for `deadline`.
+    #[doc(hidden)]
+    pub fn on_late<T: Datum>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        deadline: Duration,
+        reach: Reach<R, T>,
+        call: OnItem<R, Duration>,
+    ) {
+        let pick = |event: &Event| match *event {
+            Event::Late { producer, silent } => Some((silent, producer)),
+            _ => None,
+        };
+        let told = Told { name, field, reach, call, pick, deadline: Some(deadline), events: None, next: None };
+        self.sources.push(Box::new(told));
+    }
+
+    /// Lets every source begin to listen; before the start handlers.
+    pub(super) fn begin(&mut self, role: &mut R) {
+        self.sources.iter_mut().for_each(|source| source.begin(role));
     }
 
     /// A handler that is called once per period, first after one.
@@ -123,7 +167,6 @@ impl<R, T: Datum> Source<R> for Items<R, T> {
 
     fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
         self.next = ready!((self.reach)(role).poll_recv_from(cx));
-
         Poll::Ready(self.next.is_some())
     }
 
@@ -131,6 +174,57 @@ impl<R, T: Datum> Source<R> for Items<R, T> {
         let (item, origin) = self.next.take()?;
         self.current = Some(origin);
         Some((self.call)(role, item, origin.producer))
+    }
+}
+
+/// What a consumer is told beside its items, of one kind.
+struct Told<R, T: Datum, V> {
+    name: &'static str,
+    field: &'static str,
+    reach: Reach<R, T>,
+    call: OnItem<R, V>,
+    pick: fn(&Event) -> Option<(V, PeerId)>,
+    /// What the consumer is to be given, if it is about that.
+    deadline: Option<Duration>,
+    /// From the role's begin on.
+    events: Option<Events>,
+    next: Option<(V, PeerId)>,
+}
+
+impl<R, T: Datum, V: Send + 'static> Source<R> for Told<R, T, V> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn origin(&self) -> String {
+        format!("an event of {}", self.field)
+    }
+
+    fn begin(&mut self, role: &mut R) {
+        let consumer = (self.reach)(role);
+        self.events = Some(consumer.events());
+        if let Some(deadline) = self.deadline {
+            consumer.set_deadline(deadline);
+        }
+    }
+
+    fn poll_due(&mut self, _: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(events) = &mut self.events else { return Poll::Ready(false) };
+        loop {
+            let Some(event) = ready!(Pin::new(&mut *events).poll_next(cx)) else { return Poll::Ready(false) };
+            if let Event::Lost { events } = event {
+                tracing::warn!(handler = self.name, field = self.field, events, "too slow: events were missed");
+            }
+            self.next = (self.pick)(&event);
+            if self.next.is_some() {
+                return Poll::Ready(true);
+            }
+        }
+    }
+
+    fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
+        let (what, producer) = self.next.take()?;
+        Some((self.call)(role, what, producer))
     }
 }
 

@@ -106,6 +106,26 @@ impl Event {
     }
 }
 
+/// A gap as a handler of a role gets it: the items `from..to` were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The sequence number of the first item that was missed.
+    pub from: u64,
+    /// The sequence number after the last item that was missed.
+    pub to: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// How many items it has cost.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.to.saturating_sub(self.from)
+    }
+}
+
 /// Why a subscription ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -36,7 +36,7 @@ pub use self::{
     consumer::{Consumer, ConsumerBuilder, Origin},
     core::admission::WaitReason,
     error::{BuildError, SendError, SendErrorKind, TrySendError},
-    events::{DisconnectReason, Event, Events, GapReason},
+    events::{DisconnectReason, Event, Events, Gap, GapReason},
     limits::{Buffer, ByteRate, MAX_ITEM, OnLag},
     producer::{Producer, ProducerBuilder},
     stats::{ChannelInfo, ChannelState, Stats},

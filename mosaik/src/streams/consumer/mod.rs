@@ -17,6 +17,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -169,6 +170,11 @@ impl<T: Datum> Consumer<T> {
     #[must_use]
     pub fn events(&self) -> Events {
         self.shared.events.subscribe()
+    }
+
+    /// Sets the deadline, as [`with_deadline`](ConsumerBuilder::with_deadline) does.
+    pub(crate) fn set_deadline(&self, deadline: Duration) {
+        self.shared.set_deadline(deadline);
     }
 
     /// The stream's id.

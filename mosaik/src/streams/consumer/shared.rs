@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -37,7 +40,9 @@ pub(in crate::streams) struct Shared {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) subscribe_if: Option<Predicate>,
     /// How long a producer may be silent before it is late.
-    pub(super) deadline: Option<Duration>,
+    deadline: watch::Sender<Option<Duration>>,
+    /// The same for a look at it that costs nothing.
+    has_deadline: AtomicBool,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -72,7 +77,8 @@ impl Shared {
             stream,
             fingerprint,
             subscribe_if,
-            deadline,
+            has_deadline: AtomicBool::new(deadline.is_some()),
+            deadline: watch::Sender::new(deadline),
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),
@@ -115,6 +121,19 @@ impl Shared {
         tracing::debug!(peer = ?producer, ?stream, from, to, ?reason, "gap");
         channel.missed(to - from);
         self.events.send(Event::Gap { producer, from, to, reason });
+    }
+
+    pub(super) fn has_deadline(&self) -> bool {
+        self.has_deadline.load(Relaxed)
+    }
+
+    pub(super) fn deadline(&self) -> watch::Receiver<Option<Duration>> {
+        self.deadline.subscribe()
+    }
+
+    pub(super) fn set_deadline(&self, deadline: Duration) {
+        self.has_deadline.store(true, Relaxed);
+        self.deadline.send_replace(Some(deadline));
     }
 
     /// Tells of producers that have become late; when to look again.

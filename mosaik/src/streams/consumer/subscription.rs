@@ -226,7 +226,7 @@ impl Task {
                     self.missed(step.missed);
                     let items = u64::from(count) - step.skip;
                     if items > 0 {
-                        if self.shared.deadline.is_some() {
+                        if self.shared.has_deadline() {
                             self.channel.heard();
                         }
                         let data = behind(&data, step.skip);

@@ -17,15 +17,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let has_predicate = shared.subscribe_if.is_some();
+    let mut deadline = shared.deadline();
     loop {
         let now = catalog.borrow_and_update().clone();
         update(&shared, &now, &mut subscriptions);
-        let look_at = shared.deadline.map(|deadline| shared.check_deadline(deadline));
+        let look_at = deadline.borrow_and_update().map(|deadline| shared.check_deadline(deadline));
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => break,
             changed = catalog.changed() => if changed.is_err() { shared.cancel.cancelled().await },
             _ = recheck.tick(), if has_predicate => {}
+            Ok(()) = deadline.changed() => {}
             () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
         }
     }
