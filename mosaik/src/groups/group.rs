@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     bonds::{Bonds, Refused},
+    encoding,
     error::{CallError, LeaveError, MAX_COMMAND, StopReason},
     machine::StateMachine,
     options::Consistency,
     status::{GroupStatus, MemberInfo, peer_of},
     when::When,
-    worker::{Answer, Ask, Board, Queue, Replica, Submission},
+    worker::{Answer, Ask, Board, Queue, Replica, Slot, Submission, slots},
 };
 use crate::primitives::{Datum, GroupId, PeerId};
 
@@ -138,17 +139,23 @@ impl<M: StateMachine> Group<M> {
         C: IntoIterator<Item = M::Command> + Send,
     {
         let (answers, waiting) = {
-            let bodies: Result<Vec<Bytes>, _> = commands.into_iter().map(|command| encode_command(&command)).collect();
-            let (submissions, answers): (Vec<_>, Vec<_>) =
-                bodies?.into_iter().map(|body| self.submission(body, consistency == Consistency::Strong)).unzip();
-            (answers, self.submit(submissions)?)
+            let bodies = encode_commands(commands)?;
+            if bodies.is_empty() {
+                return Ok(Vec::new());
+            }
+            let (slots, answers) = slots(bodies.len());
+            let (deadline, timeout, strong) =
+                (Instant::now() + self.timeout, self.timeout, consistency == Consistency::Strong);
+            let submission = |(body, answer)| Submission { body, strong, deadline, timeout, answer, queued: None };
+            (answers, self.submit(bodies.into_iter().zip(slots).map(submission))?)
         };
-        let mut outputs = Vec::with_capacity(answers.len());
-        for answer in answers {
-            outputs.push(self.answer(answer).await?.1);
-        }
+        let result = answers.await;
         waiting.over();
-        outputs.iter().map(|output| decode(output)).collect()
+        match result {
+            Ok(Ok(outputs)) => outputs.iter().map(|output| decode(output)).collect(),
+            Ok(Err(Some(error))) => Err(error),
+            Ok(Err(None)) | Err(_) => Err(self.interrupted()),
+        }
     }
 
     /// Hands a command to the leader; resolves when that has it in its log, to a handle that resolves to the output once the
@@ -226,17 +233,12 @@ impl<M: StateMachine> Group<M> {
     fn submission(&self, body: Bytes, strong: bool) -> (Submission, oneshot::Receiver<Answer>) {
         let (sender, answer) = oneshot::channel();
         let (deadline, timeout) = (Instant::now() + self.timeout, self.timeout);
-        (Submission { body, strong, deadline, timeout, answer: sender, queued: None }, answer)
+        (Submission { body, strong, deadline, timeout, answer: Slot::One(sender), queued: None }, answer)
     }
 
-    fn submit(
-        &self,
-        submissions: impl IntoIterator<Item = Submission, IntoIter: ExactSizeIterator>,
-    ) -> Result<Waiting<'_>, CallError> {
-        let submissions = submissions.into_iter();
-        let count = submissions.len() as u64;
-        let first = self.handle.queue.submit(submissions).map_err(CallError::Stopped)?;
-        Ok(Waiting { queue: &self.handle.queue, tickets: first..first + count })
+    fn submit(&self, submissions: impl IntoIterator<Item = Submission>) -> Result<Waiting<'_>, CallError> {
+        let tickets = self.handle.queue.submit(submissions).map_err(CallError::Stopped)?;
+        Ok(Waiting { queue: &self.handle.queue, tickets })
     }
 
     async fn answer(&self, answer: oneshot::Receiver<Answer>) -> Answer {
@@ -451,6 +453,21 @@ fn encode_command<T: Datum>(command: &T) -> Result<Bytes, CallError> {
         return Err(CallError::TooLarge { size: bytes.len() });
     }
     Ok(bytes.into())
+}
+
+/// All in one piece of memory.
+fn encode_commands<T: Datum>(commands: impl IntoIterator<Item = T>) -> Result<Vec<Bytes>, CallError> {
+    let (mut encoded, mut ends) = (Vec::new(), Vec::new());
+    for command in commands {
+        let start = encoded.len();
+        encoding::append(&command, &mut encoded).map_err(|error| CallError::Encode(error.to_string()))?;
+        let size = encoded.len() - start;
+        if size > MAX_COMMAND {
+            return Err(CallError::TooLarge { size });
+        }
+        ends.push(encoded.len());
+    }
+    Ok(encoding::split(encoded, &ends))
 }
 
 fn decode<T: Datum>(output: &[u8]) -> Result<T, CallError> {

@@ -9,6 +9,7 @@
 
 pub(crate) mod bonds;
 mod builder;
+mod encoding;
 mod error;
 mod group;
 pub(crate) mod inspect;

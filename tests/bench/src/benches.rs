@@ -6,7 +6,7 @@ use crate::{
     child::{self, Common},
     conditions,
     table::{Samples, Section, Shown},
-    work::{Who, Work},
+    work::{GroupWork, Kind, Who, Work},
 };
 
 const ITEMS: Shown = Shown { figure: "items", unit: "k items/s", digits: 0, scale: 1e3 };
@@ -30,11 +30,13 @@ pub enum Bench {
 }
 
 /// How much of each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effort {
     pub runs: usize,
     pub seconds: f64,
     pub tries: usize,
+    /// Of groups only figures whose name contains this.
+    pub only: String,
 }
 
 /// One line of the table before it is run.
@@ -46,7 +48,7 @@ pub struct Plan {
     pub contenders: Vec<Who>,
 }
 
-pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
+pub fn plans(bench: Bench, effort: &Effort) -> Vec<Plan> {
     let seconds = effort.seconds;
     match bench {
         Bench::Stream => [(32, "32 B"), (1 << 10, "1 KiB"), (64 << 10, "64 KiB")]
@@ -94,15 +96,7 @@ pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
                 contenders: vec![Who::Ours, Who::Peer],
             })
             .collect(),
-        Bench::Groups => [3, 5]
-            .into_iter()
-            .map(|members| Plan {
-                name: format!("group of {members}"),
-                work: Work::Group { members, seconds: seconds / 2.0 },
-                shown: group(),
-                contenders: vec![Who::Ours, Who::Peer],
-            })
-            .collect(),
+        Bench::Groups => groups(seconds / 2.0, &effort.only),
         Bench::Subscribe => vec![Plan {
             name: format!("two ready nodes subscribe, {} times per run", effort.tries),
             work: Work::Subscribe { tries: effort.tries, limit: 10.0 },
@@ -116,12 +110,36 @@ pub fn plans(bench: Bench, effort: Effort) -> Vec<Plan> {
     }
 }
 
+/// Groups of all kinds, and a member that comes late.
+fn groups(seconds: f64, only: &str) -> Vec<Plan> {
+    let kinds = [
+        ("group of 3", 3, Kind::Volatile),
+        ("group of 5", 5, Kind::Volatile),
+        ("group of 3, LAN timing", 3, Kind::Lan),
+        ("group of 3, durable", 3, Kind::Durable),
+    ];
+    let plan = |(name, members, kind): (&str, usize, Kind)| Plan {
+        name: name.to_owned(),
+        work: Work::Group(GroupWork { members, seconds, kind, only: only.to_owned() }),
+        shown: group(),
+        contenders: if kind == Kind::Volatile { vec![Who::Ours, Who::Peer] } else { vec![Who::Ours] },
+    };
+    let late = Plan {
+        name: "a fourth member after 100,000 commands".to_owned(),
+        work: Work::LateJoiner { commands: 100_000 },
+        shown: vec![Shown { figure: "caught up", unit: "s from its start to the end", digits: 2, scale: 1.0 }, MEMORY],
+        contenders: vec![Who::Ours, Who::Peer],
+    };
+    kinds.map(plan).into_iter().chain([late]).collect()
+}
+
 /// What is shown of a group: commands and queries at its leader and at a follower.
 fn group() -> Vec<Shown> {
     const RATE: f64 = 1e3;
     let us = |figure, unit| Shown { figure, unit, digits: 0, scale: 1.0 };
     let rate = |figure, unit| Shown { figure, unit, digits: 1, scale: RATE };
     vec![
+        us("fdatasync", "us, fdatasync of 4 KiB, p50"),
         Shown { figure: "online", unit: "s until all are online", digits: 2, scale: 1.0 },
         us("leader execute p50", "us, execute at the leader, p50"),
         us("leader execute p99", "us, execute at the leader, p99"),
@@ -132,6 +150,7 @@ fn group() -> Vec<Shown> {
         rate("leader 512", "k commands/s, 512 in flight at the leader"),
         rate("follower 512", "k commands/s, 512 in flight at a follower"),
         rate("leader batches", "k commands/s, 4 batches of 1,000 in flight at the leader"),
+        rate("follower batches", "k commands/s, 4 batches of 1,000 in flight at a follower"),
         us("leader strong p50", "us, strong query at the leader, p50"),
         us("follower strong p50", "us, strong query at a follower, p50"),
         Shown { figure: "follower weak p50", unit: "us, weak query, p50", digits: 2, scale: 1.0 },

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    contender::{peer, raw},
+    contender::{ours_group, peer, raw},
     work::{self, Figures, Who, Work},
 };
 
@@ -33,7 +33,9 @@ pub struct Common {
 /// The body of a child: runs and prints the figures as one line of JSON.
 pub async fn serve(task: &str) -> Result<()> {
     let task: Task = serde_json::from_str(task).context("not for use by hand")?;
-    let figures = work::run(task.who, &task.work).await?;
+    let figures = work::run(task.who, &task.work).await;
+    ours_group::clean();
+    let figures = figures?;
     println!("{}", serde_json::to_string(&figures)?);
     // Shutting down is not part of any figure.
     std::process::exit(0)

@@ -271,8 +271,19 @@ fn recovery(dir: &Path, mib: u64) -> Result<()> {
 }
 
 /// Median and 99th percentile, ms.
+/// The median of an `fdatasync` after 4 KiB were appended to a file in the directory, in seconds.
+pub fn sync_time(dir: &Path) -> Result<f64> {
+    let (kind, _) = file_system(dir)?;
+    ensure!(kind != "tmpfs" && kind != "ramfs", "{} is on {kind}, where fdatasync does nothing", dir.display());
+    let (p50, _) = p(dir, false)?;
+    fs::remove_file(dir.join(PROBE))?;
+    Ok(p50 / 1e3)
+}
+
+const PROBE: &str = "mosaik-bench-probe";
+
 fn p(dir: &Path, again: bool) -> Result<(f64, f64)> {
-    let mut file = File::create(dir.join("probe"))?;
+    let mut file = File::create(dir.join(PROBE))?;
     let block = [7; 4096];
     let mut times = Vec::new();
     for _ in 0..300 {

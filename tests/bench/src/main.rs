@@ -55,6 +55,9 @@ struct Options {
     /// Pairs of nodes per run of `subscribe`.
     #[arg(long, default_value_t = 20)]
     tries: usize,
+    /// Of groups only figures whose name contains this, such as `leader 64` or `execute`.
+    #[arg(long, default_value = "")]
+    only: String,
     /// A run that takes longer is tried again, in seconds.
     #[arg(long, default_value_t = 30)]
     timeout: u64,
@@ -117,7 +120,7 @@ async fn compare(args: Args) -> Result<()> {
     let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };
     let (effort, common) = (args.options.effort(), args.options.common());
     let mut sections = Vec::new();
-    for plan in benches.into_iter().flat_map(|bench| benches::plans(bench, effort)) {
+    for plan in benches.into_iter().flat_map(|bench| benches::plans(bench, &effort)) {
         sections.push(benches::run(plan, effort.runs, &common, &without).await?);
     }
     let columns = [
@@ -148,7 +151,7 @@ async fn require_relay(relay: &str) -> Result<()> {
 
 impl Options {
     fn effort(&self) -> Effort {
-        Effort { runs: self.runs, seconds: self.seconds, tries: self.tries }
+        Effort { runs: self.runs, seconds: self.seconds, tries: self.tries, only: self.only.clone() }
     }
 
     fn common(&self) -> Common {

@@ -61,7 +61,10 @@ pub fn render(sections: &[Section], columns: &[(Who, &str)], pairs: &[(Who, Who,
     head.push("retries".to_owned());
     let mut lines = vec![row(&head), row(&vec!["---".to_owned(); head.len()])];
     for section in sections {
-        for (index, shown) in section.shown.iter().enumerate() {
+        // What no contender has measured is not shown.
+        let measured =
+            |shown: &&Shown| columns.iter().any(|(who, _)| !section.samples.values(*who, shown.figure).is_empty());
+        for (index, shown) in section.shown.iter().filter(measured).enumerate() {
             let first = index == 0;
             let mut cells = vec![if first { section.name.clone() } else { String::new() }, shown.unit.to_owned()];
             cells.extend(columns.iter().map(|(who, _)| cell(&section.samples.values(*who, shown.figure), *shown)));

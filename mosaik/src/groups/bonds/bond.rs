@@ -144,9 +144,9 @@ impl Bond {
         self.rtt.store(smoothed, Ordering::Relaxed);
     }
 
-    /// Queues a message; false when its ends are not those of this bond or there is no room.
+    /// Queues a message for the next flush; false when its ends are not those of this bond or there is no room.
     pub(super) fn send(&self, envelope: Envelope) -> bool {
-        (envelope.to, envelope.from) == (self.member, self.me) && self.queue.push(Frame::Raft(envelope)).is_ok()
+        (envelope.to, envelope.from) == (self.member, self.me) && self.queue.add(Frame::Raft(envelope)).is_ok()
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -179,7 +179,7 @@ impl Bond {
             return Err(CallFailed::NotSent);
         }
         let id = calls.next;
-        self.queue.push(Frame::Call { id, body }).map_err(|_| CallFailed::NotSent)?;
+        self.queue.add(Frame::Call { id, body }).map_err(|_| CallFailed::NotSent)?;
         calls.next += 1;
         calls.bytes += len;
         calls.waiting.insert(id, (len, sender));
@@ -248,7 +248,7 @@ impl Reply {
     /// Answers. Never blocks; what finds no room in the queue or is over the limit is lost for the caller.
     pub(crate) fn send(mut self, body: Bytes) {
         let fits = body.len() <= MAX_BODY;
-        if fits && self.bond.queue.push(Frame::Reply { id: self.id, body }).is_ok() {
+        if fits && self.bond.queue.add(Frame::Reply { id: self.id, body }).is_ok() {
             self.open = false;
         }
     }

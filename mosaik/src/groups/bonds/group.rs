@@ -139,6 +139,7 @@ impl Group {
 
     /// Hands an event to the worker, waiting for room; false when the bond or the group ended first.
     pub(super) async fn tell(&self, event: BondEvent, weight: usize, bond: &Bond) -> bool {
+        let Some(event) = self.deliver_now(event, weight) else { return true };
         tokio::select! {
             biased;
             () = bond.cancel.cancelled() => false,
@@ -155,9 +156,22 @@ impl Group {
         }
     }
 
+    /// Hands the event over if there is room; otherwise gives it back.
+    fn deliver_now(&self, event: BondEvent, weight: usize) -> Option<BondEvent> {
+        let Ok(room) = self.events.try_reserve() else { return Some(event) };
+        let permit = match share(weight) {
+            0 => None,
+            share => match self.budget.clone().try_acquire_many_owned(share) {
+                Ok(permit) => Some(permit),
+                Err(_) => return Some(event),
+            },
+        };
+        room.send((event, permit));
+        None
+    }
+
     async fn deliver(&self, event: BondEvent, weight: usize) -> bool {
-        let share = u32::try_from(weight.min(INBOX_BYTES)).unwrap_or(u32::MAX);
-        let permit = match share {
+        let permit = match share(weight) {
             0 => None,
             share => match self.budget.clone().acquire_many_owned(share).await {
                 Ok(permit) => Some(permit),
@@ -324,6 +338,11 @@ impl Group {
             }
         }
     }
+}
+
+/// What an event of so many bytes takes of the budget.
+fn share(weight: usize) -> u32 {
+    u32::try_from(weight.min(INBOX_BYTES)).unwrap_or(u32::MAX)
 }
 
 async fn dial_peer(group: Arc<Group>, peer: PeerId, dial: Dial) {

@@ -1,6 +1,6 @@
 //! The two tasks of a bond: one reads its link, one writes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -81,17 +81,18 @@ fn introduce(group: &Group, bond: &Bond) {
 
 async fn write(bond: Arc<Bond>, mut send: SendStream) {
     let mut frames = Vec::new();
-    let mut next_ping = bond.since;
+    let mut cancelled = pin!(bond.cancel.cancelled());
+    let mut ping = pin!(sleep_until(bond.since));
     loop {
-        tokio::select! {
+        let due = tokio::select! {
             biased;
-            () = bond.cancel.cancelled() => break,
-            () = bond.queue.batch(&mut frames) => {}
-            () = sleep_until(next_ping) => {}
-        }
-        if Instant::now() >= next_ping {
+            () = &mut cancelled => break,
+            () = bond.queue.batch(&mut frames) => Instant::now() >= ping.deadline(),
+            () = &mut ping => true,
+        };
+        if due {
             frames.insert(0, Frame::Ping { at: bond.clock() });
-            next_ping = Instant::now() + PING_EVERY;
+            ping.as_mut().reset(Instant::now() + PING_EVERY);
         }
         if frames.is_empty() {
             // The queue is closed.
@@ -101,7 +102,7 @@ async fn write(bond: Arc<Bond>, mut send: SendStream) {
         let mut batch = [encode(&bond, &mut frames)];
         let written = tokio::select! {
             biased;
-            () = bond.cancel.cancelled() => break,
+            () = &mut cancelled => break,
             written = send.write_all_chunks(&mut batch) => written,
         };
         if let Err(error) = written {
@@ -156,6 +157,8 @@ impl Reader {
     }
 
     async fn read(&mut self) -> End {
+        let mut silence = pin!(sleep_until(Instant::now() + SILENCE));
+        let mut heard = Instant::now();
         loop {
             loop {
                 let len = match wire::frame_len(&self.buffer) {
@@ -171,14 +174,23 @@ impl Reader {
                     Err(error) => return self.offended(error),
                 }
             }
-            match timeout(SILENCE, self.recv.read_chunk(READ_CHUNK)).await {
-                Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
-                Ok(Ok(None)) => return End::Lost,
-                Ok(Err(error)) => return lost(error),
-                Err(_) => {
-                    self.bond.close(CloseCode::Timeout);
-                    return End::Lost;
+            let read = tokio::select! {
+                biased;
+                read = self.recv.read_chunk(READ_CHUNK) => read,
+                () = &mut silence => {
+                    if heard.elapsed() >= SILENCE {
+                        self.bond.close(CloseCode::Timeout);
+                        return End::Lost;
+                    }
+                    silence.as_mut().reset(heard + SILENCE);
+                    continue;
                 }
+            };
+            heard = Instant::now();
+            match read {
+                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Ok(None) => return End::Lost,
+                Err(error) => return lost(error),
             }
         }
     }

@@ -7,6 +7,7 @@
 //! The protocol: `docs/src/groups/bonds.md`.
 
 mod bond;
+mod entries;
 mod group;
 mod handshake;
 mod io;
@@ -148,6 +149,16 @@ impl Bonds {
         &self.0.0
     }
 
+    /// Writes what was queued by [`send`](Self::send), [`call`](Self::call) and replies since the last time; until then it
+    /// waits for company. `patiently`: links with nothing to say but how much is committed wait on; true if there are any.
+    pub(crate) fn flush(&self, patiently: bool) -> bool {
+        let mut waits = false;
+        for bond in self.group().mesh().bonds() {
+            waits |= bond.queue.flush(patiently);
+        }
+        waits
+    }
+
     /// Sends a message to the member that it names. Never blocks. Without a bond to that very member, or without room in
     /// the bond's queue, it is dropped and counted.
     pub(crate) fn send(&self, envelope: Envelope) {
@@ -162,8 +173,9 @@ impl Bonds {
         self.group().dropped.load(Ordering::Relaxed)
     }
 
-    /// Asks a member. The request is queued when this returns, so requests arrive in the order of the calls; the future
-    /// is the answer. Dropping it forgets the call, which may be served all the same.
+    /// Asks a member. The request is queued when this returns, to leave with the next [`flush`](Self::flush), so requests
+    /// arrive in the order of the calls; the future is the answer. Dropping it forgets the call, which may be served all the
+    /// same.
     pub(crate) fn call(
         &self,
         to: PeerId,

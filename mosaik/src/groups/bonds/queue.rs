@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{super::raft::Message, wire::Frame};
+use super::{
+    super::raft::{ClusterId, Envelope, Index, Message, Term},
+    wire::Frame,
+};
 
 /// Frames and bytes that may wait, by class. Bulk is what the core keeps under way to one follower, and half as much again.
 const LIMITS: [(usize, usize); CLASSES] = [(4096, 4 << 20), (8192, 32 << 20), (1024, 24 << 20)];
@@ -59,6 +62,44 @@ fn size(frame: &Frame) -> usize {
     }
 }
 
+/// Whether an acknowledgement says what the one before it says, and more: then that says it, too. The first one answers
+/// what was asked, the next one only that it has become durable.
+fn merges(last: &mut Frame, next: &Frame) -> bool {
+    let (Frame::Raft(last), Frame::Raft(next)) = (last, next) else { return false };
+    if (last.cluster, last.term) != (next.cluster, next.term) {
+        return false;
+    }
+    match (&mut last.body, &next.body) {
+        (
+            Message::AppendReply { matched, conflict: None, .. },
+            Message::AppendReply { matched: more, asked: None, conflict: None, round: 0 },
+        ) if *more >= *matched => {
+            *matched = *more;
+            true
+        }
+        (
+            Message::Append { previous, entries, commit, round: 0 },
+            Message::Append { previous: now, entries: none, commit: newer, round: 0 },
+        ) if entries.is_empty() && none.is_empty() && *newer >= *commit => {
+            (*previous, *commit) = (*now, *newer);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Of a frame that does nothing but tell of a commit: in which cluster and term, and how far.
+fn tells_commit(frame: &Frame) -> Option<(Option<ClusterId>, Term, Index)> {
+    match frame {
+        Frame::Raft(Envelope { cluster, term, body: Message::Append { entries, commit, round: 0, .. }, .. })
+            if entries.is_empty() =>
+        {
+            Some((*cluster, *term, *commit))
+        }
+        _ => None,
+    }
+}
+
 /// Why a frame was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -72,10 +113,21 @@ pub(super) struct Queue {
     filled: Notify,
 }
 
+/// What is here and the writer has not been told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Unsaid {
+    #[default]
+    Nothing,
+    /// Only what tells of commits.
+    Commits,
+    Something,
+}
+
 #[derive(Debug, Default)]
 struct State {
     classes: [VecDeque<(usize, Frame)>; CLASSES],
     bytes: [usize; CLASSES],
+    unsaid: Unsaid,
     closed: bool,
 }
 
@@ -84,25 +136,53 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a frame to be written. Never blocks. A frame may go over the limit of bytes if nothing of its class waits.
+    /// Takes a frame to be written now. Never blocks. A frame may go over the limit of bytes if nothing of its class waits.
     pub(super) fn push(&self, frame: Frame) -> Result<(), Refused> {
+        self.add(frame)?;
+        self.flush(false);
+        Ok(())
+    }
+
+    /// Has what is in the queue written. `patiently`: unless it only tells of commits, which may go with something else
+    /// soon; then true.
+    pub(super) fn flush(&self, patiently: bool) -> bool {
+        let unsaid = {
+            let mut state = self.state();
+            if patiently && state.unsaid == Unsaid::Commits {
+                return true;
+            }
+            std::mem::take(&mut state.unsaid)
+        };
+        if unsaid != Unsaid::Nothing {
+            self.filled.notify_one();
+        }
+        false
+    }
+
+    /// Takes a frame to be written with the next [`flush`](Self::flush) at the latest.
+    pub(super) fn add(&self, frame: Frame) -> Result<(), Refused> {
         let (class, size) = (Class::of(&frame) as usize, size(&frame));
         let mut state = self.state();
         if state.closed {
             return Err(Refused::Closed);
         }
+        if state.classes[Class::Urgent as usize].back_mut().is_some_and(|(_, last)| merges(last, &frame)) {
+            return Ok(());
+        }
+        let patient = tells_commit(&frame).is_some();
         let (items, bytes) = LIMITS[class];
         let waiting = state.classes[class].len();
         if waiting >= items || (waiting > 0 && state.bytes[class] + size > bytes) {
             return Err(Refused::Full);
         }
-        let was_empty = state.is_empty();
+        if !patient {
+            state.overtake(&frame);
+            state.unsaid = Unsaid::Something;
+        } else if state.unsaid == Unsaid::Nothing {
+            state.unsaid = Unsaid::Commits;
+        }
         state.classes[class].push_back((size, frame));
         state.bytes[class] += size;
-        drop(state);
-        if was_empty {
-            self.filled.notify_one();
-        }
         Ok(())
     }
 
@@ -112,6 +192,7 @@ impl Queue {
             {
                 let mut state = self.state();
                 state.take(into);
+                state.unsaid = Unsaid::Nothing;
                 if !into.is_empty() || state.closed {
                     return;
                 }
@@ -133,8 +214,21 @@ impl Queue {
 }
 
 impl State {
-    fn is_empty(&self) -> bool {
-        self.classes.iter().all(VecDeque::is_empty)
+    /// Entries say how far the log is committed, so what tells only of that need not go before them.
+    fn overtake(&mut self, next: &Frame) {
+        let Frame::Raft(Envelope { cluster, term, body: Message::Append { commit: newer, .. }, .. }) = next else {
+            return;
+        };
+        let urgent = Class::Urgent as usize;
+        let told = |(_, last): &(usize, Frame)| {
+            tells_commit(last).is_some_and(|told| (told.0, told.1) == (*cluster, *term) && told.2 <= *newer)
+        };
+        if self.classes[Class::Bulk as usize].is_empty()
+            && self.classes[urgent].back().is_some_and(told)
+            && let Some((size, _)) = self.classes[urgent].pop_back()
+        {
+            self.bytes[urgent] -= size;
+        }
     }
 
     fn take(&mut self, into: &mut Vec<Frame>) {
@@ -158,6 +252,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::groups::raft::{Digest, Entry, Member, NodeId, Payload, Position};
 
     fn call(id: u64, len: usize) -> Frame {
         Frame::Call { id, body: Bytes::from(vec![0; len]) }
@@ -204,6 +299,69 @@ mod tests {
             "frames are bounded"
         );
         assert_eq!(queue.push(Frame::Ping { at: 0 }), Ok(()), "classes do not share their limits");
+    }
+
+    fn raft(term: u64, body: Message) -> Frame {
+        let end = |node| Member { node: NodeId::from_bytes([node; 32]), incarnation: 1 };
+        Frame::Raft(Envelope { from: end(1), to: end(2), cluster: None, term, body })
+    }
+
+    fn reply(matched: u64, asked: Option<u64>, term: u64) -> Frame {
+        raft(term, Message::AppendReply { matched, asked, conflict: None, round: 0 })
+    }
+
+    fn append(count: u64, commit: u64) -> Frame {
+        let digest = Digest::default();
+        let entries = (1..=count).map(|at| Entry::after(&digest, at, 1, 0, Payload::Noop)).collect();
+        raft(1, Message::Append { previous: Position::default(), entries, commit, round: 0 })
+    }
+
+    #[test]
+    fn what_tells_of_commits_waits_for_company_if_asked_to() {
+        let queue = Queue::default();
+        queue.add(append(0, 3)).expect("has room");
+        queue.add(append(0, 4)).expect("has room");
+        assert!(queue.flush(true), "it waits");
+        queue.add(append(2, 4)).expect("has room");
+        assert!(!queue.flush(true), "entries do not");
+        let entries = |frame: &Frame| match frame {
+            Frame::Raft(Envelope { body: Message::Append { entries, commit, .. }, .. }) => (entries.len(), *commit),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(taken(&queue).iter().map(entries).collect::<Vec<_>>(), [(2, 4)], "entries tell of the commit, too");
+        queue.add(append(0, 5)).expect("has room");
+        assert!(!queue.flush(false), "it was told to go");
+        assert_eq!(taken(&queue).iter().map(entries).collect::<Vec<_>>(), [(0, 5)]);
+        assert_eq!(queue.state().bytes, [0; CLASSES]);
+    }
+
+    #[test]
+    fn what_was_added_is_written_with_the_next_flush() {
+        let queue = Queue::default();
+        let mut frames = Vec::new();
+        let mut writer = std::pin::pin!(queue.batch(&mut frames));
+        assert_eq!(writer.as_mut().now_or_never(), None);
+        let wakes = futures::task::noop_waker();
+        let mut cx = std::task::Context::from_waker(&wakes);
+        queue.add(Frame::Ping { at: 1 }).expect("has room");
+        assert!(writer.as_mut().poll(&mut cx).is_pending(), "nobody has said so");
+        assert!(!queue.flush(true));
+        assert!(writer.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn an_acknowledgement_takes_in_the_one_that_follows_and_asks_nothing() {
+        let queue = Queue::default();
+        for frame in [reply(3, Some(7), 1), reply(8, None, 1), reply(9, Some(8), 1), reply(9, None, 2)] {
+            queue.push(frame).expect("has room");
+        }
+        let seen = taken(&queue).into_iter().map(|frame| match frame {
+            Frame::Raft(Envelope { term, body: Message::AppendReply { matched, asked, .. }, .. }) => {
+                (matched, asked, term)
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(seen.collect::<Vec<_>>(), [(8, Some(7), 1), (9, Some(8), 1), (9, None, 2)]);
     }
 
     #[test]

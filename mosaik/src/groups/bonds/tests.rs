@@ -54,7 +54,7 @@ impl Peer {
         let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
         let (bonds, mut events) = Bonds::join(network.bonds(), network.node(), network.discovery(), identity);
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let log = seen.clone();
+        let (log, handle) = (seen.clone(), Arc::downgrade(&bonds.0));
         network.node().tasks().spawn("test-events", async move {
             while let Some(event) = events.recv().await {
                 let seen = match event {
@@ -69,6 +69,7 @@ impl Peer {
                     }
                 };
                 log.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+                handle.upgrade().map(Bonds).iter().for_each(|bonds| _ = bonds.flush(false));
             }
         });
         Self { network, bonds, seen }
@@ -93,6 +94,17 @@ impl Peer {
     /// How often bonds came up.
     fn ups(&self) -> usize {
         self.seen().iter().filter(|seen| matches!(seen, Seen::Up(_))).count()
+    }
+
+    fn send(&self, envelope: Envelope) {
+        self.bonds.send(envelope);
+        self.bonds.flush(false);
+    }
+
+    fn call(&self, to: PeerId, request: Bytes) -> impl Future<Output = Result<Bytes, CallFailed>> + use<> {
+        let answer = self.bonds.call(to, request);
+        self.bonds.flush(false);
+        answer
     }
 
     fn envelope(&self, to: Member, term: u64) -> Envelope {
@@ -172,19 +184,19 @@ fn messages_and_calls_arrive_in_order() {
         assert_complete(&peers).await;
         let [one, other] = &peers[..] else { panic!("two") };
         for term in 0..1000 {
-            one.bonds.send(one.envelope(other.me(), term));
+            one.send(one.envelope(other.me(), term));
         }
-        let answers = (0..100).map(|n| one.bonds.call(other.network.local().id(), Bytes::from(format!("call {n}"))));
+        let answers = (0..100).map(|n| one.call(other.network.local().id(), Bytes::from(format!("call {n}"))));
         let answers = futures::future::join_all(answers).await;
         assert_eq!(answers[99], Ok(Bytes::from("call 99")));
-        let dropped = one.bonds.call(other.network.local().id(), Bytes::from_static(b"drop")).await;
+        let dropped = one.call(other.network.local().id(), Bytes::from_static(b"drop")).await;
         assert_eq!(dropped, Err(CallFailed::Lost));
         let large = Bytes::from(vec![0; MAX_CALL + 1]);
-        let refused = one.bonds.call(other.network.local().id(), large.clone()).await;
+        let refused = one.call(other.network.local().id(), large.clone()).await;
         assert_eq!(refused, Err(CallFailed::TooLarge { len: large.len(), limit: MAX_CALL }));
         let large = large.slice(1..);
-        assert_eq!(one.bonds.call(other.network.local().id(), large.clone()).await, Ok(large), "the limit itself fits");
-        assert_eq!(one.bonds.call(one.network.local().id(), Bytes::new()).await, Err(CallFailed::NotSent));
+        assert_eq!(one.call(other.network.local().id(), large.clone()).await, Ok(large), "the limit itself fits");
+        assert_eq!(one.call(one.network.local().id(), Bytes::new()).await, Err(CallFailed::NotSent));
         let seen = other.seen();
         let terms = seen.iter().filter_map(|seen| if let Seen::Message(m) = seen { Some(m.term) } else { None });
         assert!(terms.eq(0..1000));
@@ -194,7 +206,7 @@ fn messages_and_calls_arrive_in_order() {
         assert!(eventually(SOON, rtt).await);
         assert_eq!(one.bonds.dropped(), 0);
         // Not a member of this bond: another incarnation.
-        one.bonds.send(one.envelope(member(other.network.local().id(), 9), 1));
+        one.send(one.envelope(member(other.network.local().id(), 9), 1));
         assert_eq!(one.bonds.dropped(), 1);
     });
 }
@@ -230,9 +242,9 @@ fn a_call_over_a_bond_that_is_lost_fails() {
         let peers = mesh(&nodes).await;
         assert_complete(&peers).await;
         nodes[1].crash();
-        let lost = peers[0].bonds.call(nodes[1].id(), Bytes::from_static(b"into the dark")).await;
+        let lost = peers[0].call(nodes[1].id(), Bytes::from_static(b"into the dark")).await;
         assert_eq!(lost, Err(CallFailed::Lost));
-        assert_eq!(peers[0].bonds.call(nodes[1].id(), Bytes::new()).await, Err(CallFailed::NotSent));
+        assert_eq!(peers[0].call(nodes[1].id(), Bytes::new()).await, Err(CallFailed::NotSent));
         assert_eq!(peers[0].seen().last(), Some(&Seen::Down(member(nodes[1].id(), 1))));
     });
 }
@@ -362,7 +374,7 @@ fn a_worker_that_does_not_read_loses_nothing_and_no_task_is_left() {
         let mut sent = 0;
         for round in 0..400 {
             let before = one.bonds.dropped();
-            one.bonds.send(Envelope { body: chunk(), ..one.envelope(me, round) });
+            one.send(Envelope { body: chunk(), ..one.envelope(me, round) });
             sent += u64::from(one.bonds.dropped() == before);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -404,7 +416,7 @@ async fn small_messages_over_loopback() {
         let mut term = 0;
         while term < count {
             let before = one.bonds.dropped();
-            one.bonds.send(one.envelope(me, term));
+            one.send(one.envelope(me, term));
             if one.bonds.dropped() == before {
                 term += 1;
             } else {

@@ -10,10 +10,15 @@
 //! those of the handshake: a member cannot speak for another one.
 
 use bytes::Bytes;
-use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 
-use super::super::raft::{ClusterId, Envelope, Message, Term};
+use super::{
+    super::{
+        encoding,
+        raft::{ClusterId, Entry, Envelope, Message, Term},
+    },
+    entries,
+};
 use crate::discovery::SignedEntry;
 
 /// The longest frame, in bytes. The core sends 512 KiB of entries at once, unless a single one is longer.
@@ -86,6 +91,8 @@ mod kind {
     pub(super) const PONG: u8 = 5;
     pub(super) const GOSSIP: u8 = 6;
     pub(super) const GOODBYE: u8 = 7;
+    /// A message with entries: as `RAFT`, with none in it, and then they.
+    pub(super) const ENTRIES: u8 = 8;
 }
 
 #[derive(Serialize)]
@@ -107,9 +114,15 @@ pub(super) fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireErro
     let start = buffer.len();
     buffer.extend_from_slice(&[0; HEADER]);
     match frame {
-        Frame::Raft(Envelope { cluster, term, body, .. }) => {
-            postcard_into(kind::RAFT, &Carried { cluster, term: *term, body }, buffer);
-        }
+        Frame::Raft(Envelope { cluster, term, body, .. }) => match without_entries(body) {
+            Some((body, run)) => {
+                postcard_into(kind::ENTRIES, &Carried { cluster, term: *term, body: &body }, buffer);
+                if buffer.len() > start + HEADER && entries::encode(run, buffer).is_none() {
+                    buffer.truncate(start + HEADER);
+                }
+            }
+            None => postcard_into(kind::RAFT, &Carried { cluster, term: *term, body }, buffer),
+        },
         Frame::Call { id, body } => {
             numbered(kind::CALL, *id, buffer);
             buffer.extend_from_slice(body);
@@ -146,29 +159,35 @@ fn numbered(kind: u8, number: u64, buffer: &mut Vec<u8>) {
 fn postcard_into<T: Serialize>(kind: u8, value: &T, buffer: &mut Vec<u8>) {
     let start = buffer.len();
     buffer.push(kind);
-    if postcard::serialize_with_flavor(value, Into(buffer)).is_err() {
+    if encoding::append(value, buffer).is_err() {
         buffer.truncate(start);
     }
 }
 
-/// Writes an encoding straight into the buffer of a batch.
-struct Into<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Into<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
+/// A message that carries entries, without them, and them.
+fn without_entries(message: &Message) -> Option<(Message, &[Entry])> {
+    let entries = Vec::new();
+    match message {
+        Message::Append { previous, entries: run, commit, round } if !run.is_empty() => {
+            Some((Message::Append { previous: *previous, entries, commit: *commit, round: *round }, run))
+        }
+        Message::Pulled { from, entries: run, commit } if !run.is_empty() => {
+            Some((Message::Pulled { from: *from, entries, commit: *commit }, run))
+        }
+        _ => None,
     }
+}
 
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
+/// The other way round.
+fn with_entries(message: Message, run: Vec<Entry>) -> Option<Message> {
+    match message {
+        Message::Append { previous, entries, commit, round } if entries.is_empty() => {
+            Some(Message::Append { previous, entries: run, commit, round })
+        }
+        Message::Pulled { from, entries, commit } if entries.is_empty() => {
+            Some(Message::Pulled { from, entries: run, commit })
+        }
+        _ => None,
     }
 }
 
@@ -194,6 +213,12 @@ pub(super) fn decode(frame: &[u8]) -> Result<Received, WireError> {
         kind::RAFT => {
             let Arrived { cluster, term, body } = whole(body)?;
             Received::Raft { cluster, term, body }
+        }
+        kind::ENTRIES => {
+            let (Arrived { cluster, term, body }, rest) =
+                postcard::take_from_bytes(body).map_err(|_| WireError::Undecodable)?;
+            let run = entries::decode(rest).ok_or(WireError::Undecodable)?;
+            Received::Raft { cluster, term, body: with_entries(body, run).ok_or(WireError::Undecodable)? }
         }
         kind::CALL => with_body().map(|(id, body)| Received::Call { id, body })?,
         kind::REPLY => with_body().map(|(id, body)| Received::Reply { id, body })?,

@@ -5,13 +5,14 @@
 //! session per life of the node and group, opened with the first command. Commands go out in order; after a change of
 //! leader, a refusal or a loss everything unresolved is sent again, in order, under the same numbers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    queue::{Answer, Submission},
+    ordered::Ordered,
+    queue::{Answer, Slot, Submission},
     wire::{BATCH_BYTES, BATCH_COMMANDS, Batch, Done, No, Numbered, Ran},
 };
 use crate::groups::{
@@ -34,7 +35,7 @@ struct Pending {
     deadline: Instant,
     timeout: Duration,
     strong: bool,
-    answer: oneshot::Sender<Answer>,
+    answer: Slot,
     queued: Option<oneshot::Sender<()>>,
     /// It goes on when its caller does not wait any more.
     fed: bool,
@@ -54,13 +55,14 @@ struct Awaiting {
     output: Bytes,
     deadline: Instant,
     timeout: Duration,
-    answer: oneshot::Sender<Answer>,
+    answer: Slot,
 }
 
 /// One batch that was handed to a leader.
 #[derive(Debug)]
 struct Flight {
-    sequences: Vec<u64>,
+    /// The numbers in it, and perhaps some that were settled before.
+    sequences: Range<u64>,
     /// Of the present run to the present leader: its failure starts the run again.
     current: bool,
 }
@@ -71,10 +73,10 @@ pub(super) struct Client {
     opened: bool,
     /// The next number.
     next: u64,
-    pending: BTreeMap<u64, Pending>,
+    pending: Ordered<Pending>,
     bytes: usize,
     /// By the index that the local machine must reach.
-    awaiting: BTreeMap<Index, Awaiting>,
+    awaiting: Ordered<Awaiting>,
     /// To whom commands go, and in which term.
     target: Option<(Member, Term)>,
     /// Numbers below were sent in this run.
@@ -87,6 +89,8 @@ pub(super) struct Client {
     not_before: Instant,
     /// When to send everything again if nothing is resolved until then.
     resend_at: Option<Instant>,
+    /// Something was resolved since then was decided.
+    moved: bool,
     resend_after: Duration,
     patience: Duration,
 }
@@ -98,9 +102,9 @@ impl Client {
             session,
             opened: false,
             next: 1,
-            pending: BTreeMap::new(),
+            pending: Ordered::default(),
             bytes: 0,
-            awaiting: BTreeMap::new(),
+            awaiting: Ordered::default(),
             target: None,
             unsent: 1,
             prior: 0,
@@ -108,6 +112,7 @@ impl Client {
             next_flight: 0,
             not_before: now,
             resend_at: None,
+            moved: false,
             resend_after: patience,
             patience,
         }
@@ -115,7 +120,12 @@ impl Client {
 
     /// Whether another command of that size may be taken.
     pub fn has_room(&self, more: usize, bytes: usize) -> bool {
-        self.pending.len() + self.awaiting.len() + more < COMMANDS && self.bytes + bytes < BYTES
+        self.under_way() + more < COMMANDS && self.bytes + bytes < BYTES
+    }
+
+    /// Commands that were taken and not answered.
+    pub fn under_way(&self) -> usize {
+        self.pending.len() + self.awaiting.len()
     }
 
     /// Takes a command of a caller. `wall` is the wall clock in milliseconds.
@@ -161,8 +171,7 @@ impl Client {
 
     /// When something is to be done without any event.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let waiting =
-            self.target.is_some() && self.not_before > now && self.pending.range(self.unsent..).next().is_some();
+        let waiting = self.target.is_some() && self.not_before > now && self.pending.reaches(self.unsent);
         let resend = self.resend_at.filter(|_| self.target.is_some());
         [resend, waiting.then_some(self.not_before)].into_iter().flatten().min()
     }
@@ -170,19 +179,24 @@ impl Client {
     /// The next batch to send, with its number and the leader.
     pub fn batch(&mut self, now: Instant) -> Option<(u64, Member, Batch)> {
         let (leader, _) = self.target?;
+        if std::mem::take(&mut self.moved) {
+            self.resend_at = (!self.pending.is_empty()).then(|| now + self.resend_after);
+        }
         if self.resend_at.is_some_and(|at| now >= at) {
             self.resend_after = (self.resend_after * 2).min(8 * self.patience);
             self.restart();
             self.resend_at = Some(now + self.resend_after);
         }
-        let current = self.flights.values().filter(|flight| flight.current).count();
-        if now < self.not_before || current >= FLIGHTS {
+        if now < self.not_before || !self.pending.reaches(self.unsent) {
             return None;
         }
-        let settled = self.pending.first_key_value().map_or(self.next, |(first, _)| *first);
+        if self.flights.values().filter(|flight| flight.current).count() >= FLIGHTS {
+            return None;
+        }
+        let settled = self.pending.first().map_or(self.next, |(first, _)| first);
         let mut commands = Vec::new();
         let (mut bytes, mut hasty) = (0, false);
-        for (sequence, pending) in self.pending.range_mut(self.unsent..) {
+        for (sequence, pending) in self.pending.range_mut(self.unsent) {
             if commands.len() == BATCH_COMMANDS || (bytes + pending.body.len() > BATCH_BYTES && !commands.is_empty()) {
                 break;
             }
@@ -191,13 +205,12 @@ impl Client {
             pending.flying += 1;
             pending.sends += 1;
             let (attempted, body) = (pending.attempted, pending.body.clone());
-            commands.push(Numbered { sequence: *sequence, attempted, body });
+            commands.push(Numbered { sequence, attempted, body });
         }
-        let last = commands.last()?.sequence;
+        let (first, last) = (commands.first()?.sequence, commands.last()?.sequence);
         let flight = self.next_flight;
         self.next_flight += 1;
-        let sequences = commands.iter().map(|command| command.sequence).collect();
-        self.flights.insert(flight, Flight { sequences, current: true });
+        self.flights.insert(flight, Flight { sequences: first..last + 1, current: true });
         let batch = Batch { session: self.session, open: !self.opened, settled, prior: self.prior, hasty, commands };
         self.prior = last;
         self.unsent = last + 1;
@@ -207,11 +220,11 @@ impl Client {
 
     fn land(&mut self, flight: u64, mut each: impl FnMut(&mut Pending)) -> Option<Flight> {
         let flight = self.flights.remove(&flight)?;
-        for sequence in &flight.sequences {
-            if let Some(pending) = self.pending.get_mut(sequence) {
-                pending.flying = pending.flying.saturating_sub(1);
-                each(pending);
-            }
+        for (_, pending) in
+            self.pending.range_mut(flight.sequences.start).take_while(|(at, _)| *at < flight.sequences.end)
+        {
+            pending.flying = pending.flying.saturating_sub(1);
+            each(pending);
         }
         Some(flight)
     }
@@ -263,7 +276,7 @@ impl Client {
     /// A command of this session was applied, by the leader or here; `applied` is how far the local machine is. True if
     /// the group does not know the session.
     fn done(&mut self, Done { sequence, index, result }: Done, applied: Index) -> bool {
-        let Some(pending) = self.pending.get_mut(&sequence) else { return false };
+        let Some(pending) = self.pending.get_mut(sequence) else { return false };
         let output = match result {
             Ran::Output(output) => output,
             Ran::Elsewhere => {
@@ -307,32 +320,31 @@ impl Client {
 
     /// The local machine is there: strong commands whose output is known are done.
     pub fn applied(&mut self, applied: Index) {
-        while let Some(first) = self.awaiting.first_entry().filter(|first| *first.key() <= applied) {
-            let (index, Awaiting { output, answer, .. }) = first.remove_entry();
-            // The caller may have gone.
-            let _ = answer.send(Ok((index, output)));
+        while self.awaiting.first().is_some_and(|(first, _)| first <= applied) {
+            if let Some((index, Awaiting { output, answer, .. })) = self.awaiting.pop_first() {
+                answer.send(Ok((index, output)));
+            }
         }
     }
 
     /// A snapshot took the place of applying commands: outputs that were to be seen here are asked for again.
     pub fn restored(&mut self, applied: Index) {
         self.applied(applied);
-        if self.pending.values().any(|pending| pending.elsewhere.is_some_and(|index| index <= applied)) {
+        if self.pending.iter().any(|(_, pending)| pending.elsewhere.is_some_and(|index| index <= applied)) {
             self.restart();
         }
     }
 
     fn remove(&mut self, sequence: u64) -> Option<Pending> {
-        let pending = self.pending.remove(&sequence)?;
+        let pending = self.pending.remove(sequence)?;
         self.bytes -= pending.body.len();
-        self.resend_at = (!self.pending.is_empty()).then(|| Instant::now() + self.resend_after);
+        self.moved = true;
         Some(pending)
     }
 
     fn finish(&mut self, sequence: u64, answer: Answer) {
         if let Some(pending) = self.remove(sequence) {
-            // The caller may have gone.
-            let _ = pending.answer.send(answer);
+            pending.answer.send(answer);
         }
     }
 
@@ -348,7 +360,7 @@ impl Client {
     /// A session that was never opened did not find room; one that was open has ended for lack of use.
     fn unknown_session(&mut self, fresh: impl FnOnce() -> SessionId) {
         if !self.opened {
-            for (sequence, sends) in self.pending.iter().map(|(at, it)| (*at, it.sends)).collect::<Vec<_>>() {
+            for (sequence, sends) in self.pending.iter().map(|(at, it)| (at, it.sends)).collect::<Vec<_>>() {
                 // Another copy of it may find room later.
                 let (waited, why) = (Duration::ZERO, Why(None));
                 let unknown = CallError::Unknown { waited, why };
@@ -368,7 +380,7 @@ impl Client {
         for (_, mut command) in pending {
             if command.elsewhere.is_some() {
                 self.bytes -= command.body.len();
-                let _ = command.answer.send(Err(CallError::Expired));
+                command.answer.send(Err(CallError::Expired));
                 continue;
             }
             command.flying = 0;
@@ -386,33 +398,31 @@ impl Client {
             .pending
             .iter()
             .filter(|(_, pending)| pending.deadline <= now || (pending.answer.is_closed() && !pending.fed))
-            .map(|(sequence, _)| *sequence)
+            .map(|(sequence, _)| sequence)
             .collect();
         for sequence in late {
-            let Some(pending) = self.pending.get(&sequence) else { continue };
+            let Some(pending) = self.pending.get(sequence) else { continue };
             let (waited, why) = (pending.timeout, why.clone());
             let unknown = pending.unsure || pending.flying > 0;
             let error = if unknown { CallError::Unknown { waited, why } } else { CallError::Timeout { waited, why } };
             self.finish(sequence, Err(error));
         }
         let late = |it: &Awaiting| it.deadline <= now || it.answer.is_closed();
-        let late: Vec<Index> = self.awaiting.iter().filter(|(_, it)| late(it)).map(|(index, _)| *index).collect();
-        for index in late {
-            let Some(it) = self.awaiting.remove(&index) else { continue };
-            let _ = it.answer.send(Err(CallError::Unknown { waited: it.timeout, why: why.clone() }));
+        for (_, it) in self.awaiting.extract(late) {
+            it.answer.send(Err(CallError::Unknown { waited: it.timeout, why: why.clone() }));
         }
     }
 
     /// The member stops: nobody waits in vain.
     pub fn stop(&mut self, why: &StopReason) {
-        for sequence in self.pending.keys().copied().collect::<Vec<_>>() {
-            let Some(pending) = self.pending.get(&sequence) else { continue };
+        for sequence in self.pending.iter().map(|(sequence, _)| sequence).collect::<Vec<_>>() {
+            let Some(pending) = self.pending.get(sequence) else { continue };
             let unknown = pending.unsure || pending.flying > 0;
             let why = why.clone();
             self.finish(sequence, Err(if unknown { CallError::Interrupted(why) } else { CallError::Stopped(why) }));
         }
         for (_, it) in std::mem::take(&mut self.awaiting) {
-            let _ = it.answer.send(Err(CallError::Interrupted(why.clone())));
+            it.answer.send(Err(CallError::Interrupted(why.clone())));
         }
     }
 }

@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::wire::{Batch, Done, No, REPLY_BYTES, Ran, Reply};
+use super::{
+    ordered::Ordered,
+    wire::{Batch, Done, No, REPLY_BYTES, Ran, Reply},
+};
 use crate::groups::raft::{Command, Payload, Proposal, Refusal, SessionId};
 
 /// Sessions whose order is remembered; beyond it all begin again.
@@ -37,10 +40,28 @@ struct Call<R> {
 struct Proposed<R> {
     caller: Caller<R>,
     session: SessionId,
+    /// Those of a remote batch that is to be answered when they are applied.
     sequences: Vec<u64>,
     hasty: bool,
     /// Its part of the proposals of the step; what is missing was in the log already.
     proposals: Range<usize>,
+}
+
+/// The calls that wait for one command: mostly none (it is a local one) or one.
+#[derive(Debug, Default)]
+struct Waits {
+    first: Option<u64>,
+    more: Vec<u64>,
+}
+
+impl Waits {
+    fn add(&mut self, call: u64) {
+        if self.first.is_none() {
+            self.first = Some(call);
+        } else {
+            self.more.push(call);
+        }
+    }
 }
 
 /// What is to be said to whom.
@@ -57,8 +78,8 @@ pub(super) enum Say<R> {
 pub(super) struct Desk<R> {
     /// The last number of each session that is in the log of this leadership.
     last: BTreeMap<SessionId, u64>,
-    /// Commands in the log of this leadership and not applied, with the calls that wait for them.
-    waiting: BTreeMap<(SessionId, u64), Vec<u64>>,
+    /// Commands in the log of this leadership and not applied, by session and number.
+    waiting: BTreeMap<SessionId, Ordered<Waits>>,
     calls: BTreeMap<u64, Call<R>>,
     next_call: u64,
     proposals: Vec<Proposal>,
@@ -85,6 +106,8 @@ impl<R> Desk<R> {
         let last = self.last.get(&batch.session).copied();
         let no = if !is_leader {
             Some(No::NotLeader)
+        } else if batch.commands.is_empty() {
+            Some(No::Unintelligible)
         } else if batch.prior != 0 && last.is_none_or(|last| last < batch.prior) {
             Some(No::OutOfOrder)
         } else if self.calls.len() >= CALLS {
@@ -98,25 +121,31 @@ impl<R> Desk<R> {
         let first = self.proposals.len();
         if batch.open {
             self.proposing.push(None);
-            self.propose(Payload::Open(batch.session));
+            let payload = Payload::Open(batch.session);
+            self.proposals.push(Proposal { id: self.proposals.len() as u64, payload });
         }
         let session = batch.session;
-        let sequences: Vec<u64> = batch.commands.iter().map(|command| command.sequence).collect();
+        let answered = matches!(caller, Caller::Remote(_)) && !batch.hasty;
+        let sequences: Vec<u64> =
+            if answered { batch.commands.iter().map(|command| command.sequence).collect() } else { Vec::new() };
+        let newest = batch.commands.last().map(|command| command.sequence);
+        let waiting = self.waiting.entry(session).or_default();
         for command in batch.commands {
-            if self.waiting.contains_key(&(session, command.sequence)) {
+            if waiting.get(command.sequence).is_some() {
                 continue;
             }
-            self.waiting.insert((session, command.sequence), Vec::new());
+            waiting.insert(command.sequence, Waits::default());
             self.proposing.push(Some((session, command.sequence)));
-            self.propose(Payload::Command(Command {
+            let payload = Payload::Command(Command {
                 session,
                 sequence: command.sequence,
                 settled: batch.settled,
                 attempted: command.attempted,
                 body: command.body,
-            }));
+            });
+            self.proposals.push(Proposal { id: self.proposals.len() as u64, payload });
         }
-        if let Some(newest) = sequences.last().copied() {
+        if let Some(newest) = newest {
             if self.last.len() >= SESSIONS && last.is_none() {
                 self.last.clear();
             }
@@ -131,10 +160,6 @@ impl<R> Desk<R> {
             proposals: first..self.proposals.len(),
         });
         None
-    }
-
-    fn propose(&mut self, payload: Payload) {
-        self.proposals.push(Proposal { id: self.proposals.len() as u64, payload });
     }
 
     /// What was taken since the last time, for the core.
@@ -154,8 +179,8 @@ impl<R> Desk<R> {
             return proposed.into_iter().filter_map(|batch| self.appended(batch)).collect();
         };
         let taken = usize::try_from(first).unwrap_or(usize::MAX).min(proposing.len());
-        for command in proposing[taken..].iter().flatten() {
-            self.waiting.remove(command);
+        for (session, sequence) in proposing[taken..].iter().flatten() {
+            self.settle(*session, *sequence);
         }
         let no = if matches!(why, Refusal::Busy) { No::Busy } else { No::NotLeader };
         let mut says = Vec::new();
@@ -185,17 +210,31 @@ impl<R> Desk<R> {
         let call = self.next_call;
         self.next_call += 1;
         let waits = batch.sequences.len();
+        let waiting = self.waiting.entry(batch.session).or_default();
         for sequence in batch.sequences {
-            self.waiting.entry((batch.session, sequence)).or_default().push(call);
+            match waiting.get_mut(sequence) {
+                Some(calls) => calls.add(call),
+                None => waiting.insert(sequence, Waits { first: Some(call), more: Vec::new() }),
+            }
         }
         self.calls.insert(call, Call { reply, waits, done: Vec::with_capacity(waits), bytes: 0 });
         None
     }
 
+    /// The command waits no longer. Returns who waited for it.
+    fn settle(&mut self, session: SessionId, sequence: u64) -> Option<Waits> {
+        let waiting = self.waiting.get_mut(&session)?;
+        let calls = waiting.remove(sequence);
+        if waiting.is_empty() && self.waiting.len() > SESSIONS {
+            self.waiting.remove(&session);
+        }
+        calls
+    }
+
     /// A command was applied here. Says what is complete by that.
     pub fn applied(&mut self, session: SessionId, done: &Done, mut say: impl FnMut(Say<R>)) {
-        let Some(calls) = self.waiting.remove(&(session, done.sequence)) else { return };
-        for id in calls {
+        let Some(Waits { first, more }) = self.settle(session, done.sequence) else { return };
+        for id in first.into_iter().chain(more) {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             let mut done = done.clone();
             if let Ran::Output(output) = &done.result {

@@ -11,6 +11,7 @@ mod client;
 mod departure;
 mod desk;
 mod lane;
+mod ordered;
 mod output;
 mod publish;
 mod queue;
@@ -19,15 +20,16 @@ mod wire;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::{
     applier::{Job, Lanes, Outcome, What},
@@ -40,13 +42,13 @@ use self::{
 pub(super) use self::{
     applier::{RETENTION, Replica, SESSIONS, WINDOW},
     publish::Board,
-    queue::{Answer, Ask, Queue, Submission},
+    queue::{Answer, Ask, Queue, Slot, Submission, slots},
 };
 use super::{
     bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
     error::StopReason,
     machine::StateMachine,
-    raft::{ClusterId, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
+    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
     status::peer_of,
     storage::{InMemory, Storage, StorageError},
 };
@@ -54,6 +56,11 @@ use crate::network::Node;
 
 /// Events of bonds taken in one round.
 const EVENTS: usize = 256;
+/// Callers at once from which on the worker lets others speak before it takes what the first one says.
+const CROWD: usize = 4;
+/// Rounds for which the news of a commit waits for something that goes the same way: the answer to the command, or the
+/// next one of the caller who has just been answered.
+const PATIENCE: u32 = 3;
 /// How soon a batch that was refused or lost is sent again.
 const RETRY: Duration = Duration::from_millis(15);
 /// A member whose incarnation is refused as an old one adds so much first, microseconds, and then twice as much each time.
@@ -103,7 +110,9 @@ struct Worker {
     reads: Reads,
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
     cancel: CancellationToken,
-    shutdown: CancellationToken,
+    signals: Signals,
+    /// There are many callers, so more commands may be about to come.
+    crowded: bool,
     epoch: Instant,
     /// Grows when the core is replaced: nothing of an earlier one counts.
     life: u64,
@@ -131,8 +140,17 @@ struct Worker {
     ticked: u64,
 }
 
+/// What the worker waits for all its life, registered once.
+struct Signals {
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Goes off at the deadline or, which does no harm, before.
+    alarm: Pin<Box<Sleep>>,
+}
+
 /// Why the worker woke up.
 enum Woken {
+    Callers,
     Cancelled,
     Shutdown,
     Event(Option<BondEvent>),
@@ -205,8 +223,13 @@ impl Worker {
             desk: Desk::new(),
             reads: Reads::new(now),
             calls: FuturesUnordered::new(),
+            signals: Signals {
+                cancelled: Box::pin(setup.cancel.clone().cancelled_owned()),
+                shutdown: Box::pin(setup.shutdown.cancelled_owned()),
+                alarm: Box::pin(sleep_until(now)),
+            },
             cancel: setup.cancel,
-            shutdown: setup.shutdown,
+            crowded: false,
             epoch: now,
             life: 0,
             led: None,
@@ -228,8 +251,10 @@ impl Worker {
     async fn run(mut self) -> StopReason {
         // What the core has to do first: its writes, and the snapshot that it begins with.
         self.step(Input::Tick);
+        let mut patience = PATIENCE;
         loop {
             self.round();
+            let lonely = self.bonds.flush(patience > 0);
             if self.wiping {
                 tracing::debug!(group = ?self.board.group(), "the cluster dissolved; the local member begins again");
                 self.begin_again(0).await;
@@ -243,7 +268,16 @@ impl Worker {
                 self.end(&why).await;
                 return why;
             }
+            if lonely {
+                patience -= 1;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            patience = PATIENCE;
             match self.wait().await {
+                // With many callers one batch of all costs far less than one round for each.
+                Woken::Callers if self.crowded => tokio::task::yield_now().await,
+                Woken::Callers => {}
                 Woken::Cancelled => self.stop = Some(StopReason::Shutdown),
                 Woken::Shutdown => self.departure.shut_down(Instant::now()),
                 Woken::Event(Some(event)) => self.event(event),
@@ -258,17 +292,21 @@ impl Worker {
     async fn wait(&mut self) -> Woken {
         let deadline = self.deadline();
         let shutting_down = self.departure.is_shutting_down();
-        let Self { events, storage, calls, lanes, queue, cancel, shutdown, .. } = self;
+        let Self { events, storage, calls, lanes, queue, signals, .. } = self;
+        let Signals { cancelled, shutdown, alarm } = signals;
+        if deadline < alarm.deadline() || alarm.is_elapsed() {
+            alarm.as_mut().reset(deadline);
+        }
         tokio::select! {
             biased;
-            () = cancel.cancelled() => Woken::Cancelled,
-            () = shutdown.cancelled(), if !shutting_down => Woken::Shutdown,
+            () = cancelled => Woken::Cancelled,
+            () = shutdown, if !shutting_down => Woken::Shutdown,
             event = events.recv() => Woken::Event(event),
             done = poll_fn(|cx| storage.poll_durable(cx)) => Woken::Durable(done),
             () = lanes.reports.filled() => Woken::Other,
             Some(called) = calls.next(), if !calls.is_empty() => Woken::Called(called),
-            () = queue.filled() => Woken::Other,
-            () = tokio::time::sleep_until(deadline) => Woken::Other,
+            () = queue.filled() => Woken::Callers,
+            () = alarm => Woken::Other,
         }
     }
 
@@ -295,6 +333,11 @@ impl Worker {
         for _ in 0..EVENTS {
             let Some(event) = self.events.try_recv() else { break };
             self.event(event);
+        }
+        while !self.calls.is_empty()
+            && let Some(Some((purpose, result))) = self.calls.next().now_or_never()
+        {
+            self.called(purpose, result);
         }
         self.look_at_storage();
         self.reports();
@@ -331,6 +374,9 @@ impl Worker {
             bytes += next.body.len();
             room
         });
+        if !taken.is_empty() {
+            self.crowded = self.client.under_way() + taken.len() >= CROWD;
+        }
         for submission in taken {
             self.client.accept(submission, wall);
         }
@@ -424,28 +470,41 @@ impl Worker {
 
     /// Results of the machine.
     fn reports(&mut self) {
+        let (mut applied, waited) = (None, self.client.under_way());
         for report in self.lanes.reports.take() {
             if report.life != self.life {
                 continue;
             }
             match report.what {
                 What::Applied { index, results } => {
-                    self.step(Input::Applied { index });
+                    applied = Some(index);
                     self.publish.applied(index, &self.board);
                     results.into_iter().for_each(|result| self.result(result));
                     self.client.applied(index);
                 }
                 What::Restored { index } => {
+                    self.applied(&mut applied);
                     self.step(Input::Applied { index });
                     self.publish.applied(index, &self.board);
                     self.client.restored(index);
                 }
                 What::Captured { index, data } => {
+                    self.applied(&mut applied);
                     self.compaction.done(data.len());
                     self.step(Input::Compact { index, data });
                 }
                 What::Failed(why) => self.stop = Some(StopReason::Machine(why)),
             }
+        }
+        self.applied(&mut applied);
+        // They may all have something else to say at once.
+        self.crowded |= waited >= self.client.under_way() + CROWD;
+    }
+
+    /// Tells the core once of everything that was applied since the last time.
+    fn applied(&mut self, index: &mut Option<Index>) {
+        if let Some(index) = index.take() {
+            self.step(Input::Applied { index });
         }
     }
 
@@ -502,7 +561,7 @@ impl Worker {
         for late in self.queue.expired(now) {
             // Never taken, so its outcome is known.
             let waited = late.timeout;
-            let _ = late.answer.send(Err(super::error::CallError::Timeout { waited, why: why.clone() }));
+            late.answer.send(Err(super::error::CallError::Timeout { waited, why: why.clone() }));
         }
     }
 

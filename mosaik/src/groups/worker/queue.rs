@@ -4,8 +4,8 @@
 //! dropped; so the queue needs no limit, and waiting in it is the back-pressure. First come, first served.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::ordered::Ordered;
 use crate::groups::{
     error::{CallError, LeaveError, StopReason},
     raft::Index,
@@ -22,6 +23,102 @@ use crate::groups::{
 
 /// What a finished command gives: where it was applied, and its encoded output.
 pub(in crate::groups) type Answer = Result<(Index, Bytes), CallError>;
+
+/// Where the outcome of a command goes. Dropped without one, the caller is told that it was interrupted.
+#[derive(Debug)]
+pub(in crate::groups) enum Slot {
+    One(oneshot::Sender<Answer>),
+    Part(Part),
+}
+
+impl Slot {
+    pub(super) fn send(self, answer: Answer) {
+        match self {
+            // An error says that the caller has gone, which is its right.
+            Self::One(sender) => _ = sender.send(answer),
+            Self::Part(part) => part.send(answer),
+        }
+    }
+
+    /// Whether the caller has gone.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_closed(),
+            Self::Part(part) => part.many.state().done.as_ref().is_none_or(oneshot::Sender::is_closed),
+        }
+    }
+}
+
+/// All outputs of a call of many commands, or why there are none; nothing if the worker has dropped one of them.
+pub(in crate::groups) type Answers = Result<Vec<Bytes>, Option<CallError>>;
+
+/// The outcomes of the commands of one call, which is woken once: when all are there, or by the first error.
+#[derive(Debug)]
+struct Many(Mutex<Gathered>);
+
+#[derive(Debug)]
+struct Gathered {
+    outputs: Vec<Bytes>,
+    missing: usize,
+    /// Until the call was answered.
+    done: Option<oneshot::Sender<Answers>>,
+}
+
+impl Many {
+    fn state(&self) -> MutexGuard<'_, Gathered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, with: impl FnOnce(&mut Gathered) -> Option<Answers>) {
+        let told = {
+            let mut state = self.state();
+            let answers = with(&mut state);
+            answers.and_then(|answers| Some((state.done.take()?, answers)))
+        };
+        if let Some((done, answers)) = told {
+            // The caller may have gone.
+            let _ = done.send(answers);
+        }
+    }
+}
+
+/// The place of one command in the answer to a call of many.
+#[derive(Debug)]
+pub(in crate::groups) struct Part {
+    many: Arc<Many>,
+    at: usize,
+    sent: bool,
+}
+
+impl Part {
+    fn send(mut self, answer: Answer) {
+        self.sent = true;
+        self.many.end(|state| match answer {
+            Ok((_, output)) => {
+                state.outputs[self.at] = output;
+                state.missing -= 1;
+                (state.missing == 0).then(|| Ok(std::mem::take(&mut state.outputs)))
+            }
+            Err(error) => Some(Err(Some(error))),
+        });
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.sent {
+            self.many.end(|_| Some(Err(None)));
+        }
+    }
+}
+
+/// Places for the outcomes of `count` commands, which must not be none.
+pub(in crate::groups) fn slots(count: usize) -> (impl Iterator<Item = Slot>, oneshot::Receiver<Answers>) {
+    let (done, answers) = oneshot::channel();
+    let state = Gathered { outputs: vec![Bytes::new(); count], missing: count, done: Some(done) };
+    let many = Arc::new(Many(Mutex::new(state)));
+    ((0..count).map(move |at| Slot::Part(Part { many: many.clone(), at, sent: false })), answers)
+}
 
 /// A command on its way to the worker.
 #[derive(Debug)]
@@ -32,7 +129,7 @@ pub(in crate::groups) struct Submission {
     pub deadline: Instant,
     /// What the caller gave it, for the error.
     pub timeout: Duration,
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: Slot,
     /// Told when a leader has appended the command.
     pub queued: Option<oneshot::Sender<()>>,
 }
@@ -55,7 +152,7 @@ pub(in crate::groups) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    commands: BTreeMap<u64, Submission>,
+    commands: Ordered<Submission>,
     asks: Vec<Ask>,
     closed: Option<StopReason>,
 }
@@ -65,26 +162,32 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds commands, in order. Returns the ticket of the first; the others follow.
-    pub fn submit(&self, commands: impl IntoIterator<Item = Submission>) -> Result<u64, StopReason> {
+    /// Adds commands, in order. Returns their tickets.
+    pub fn submit(&self, commands: impl IntoIterator<Item = Submission>) -> Result<Range<u64>, StopReason> {
         let mut state = self.state();
         if let Some(why) = &state.closed {
             return Err(why.clone());
         }
         let first = state.next;
+        // Otherwise the worker was told already, or looks again as soon as it has room.
+        let was_empty = state.commands.is_empty();
         for command in commands {
             let ticket = state.next;
             state.next += 1;
             state.commands.insert(ticket, command);
         }
+        let tickets = first..state.next;
         drop(state);
-        self.wake.notify_one();
-        Ok(first)
+        if was_empty {
+            self.wake.notify_one();
+        }
+        Ok(tickets)
     }
 
     /// Takes a command back, if it is still here.
     pub fn withdraw(&self, ticket: u64) {
-        self.state().commands.remove(&ticket);
+        let withdrawn = self.state().commands.remove(ticket);
+        drop(withdrawn);
     }
 
     pub fn ask(&self, ask: Ask) -> Result<(), StopReason> {
@@ -123,26 +226,16 @@ impl Queue {
     pub(super) fn take(&self, mut room: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
         let mut taken = Vec::new();
         let mut state = self.state();
-        while let Some(first) = state.commands.first_entry() {
-            if !room(first.get()) {
-                break;
-            }
-            taken.push(first.remove());
+        while state.commands.first().is_some_and(|(_, first)| room(first)) {
+            taken.extend(state.commands.pop_first().map(|(_, command)| command));
         }
         taken
     }
 
     /// Takes out what is past its time.
     pub(super) fn expired(&self, now: Instant) -> Vec<Submission> {
-        let mut state = self.state();
-        let late = |command: &Submission| command.deadline <= now;
-        if !state.commands.values().any(late) {
-            return Vec::new();
-        }
-        let (late, rest) = std::mem::take(&mut state.commands).into_iter().partition(|(_, command)| late(command));
-        state.commands = rest;
-        let late: BTreeMap<u64, Submission> = late;
-        late.into_values().collect()
+        let late = self.state().commands.extract(|command| command.deadline <= now);
+        late.into_iter().map(|(_, command)| command).collect()
     }
 
     pub(super) fn asks(&self) -> Vec<Ask> {

@@ -1,7 +1,7 @@
 //! The contenders behind common traits, so that every one runs the very same load.
 
 pub mod ours;
-mod ours_group;
+pub mod ours_group;
 pub mod peer;
 mod peer_group;
 pub mod raw;
@@ -13,7 +13,7 @@ use futures::future::try_join_all;
 use iroh::EndpointAddr;
 use tokio::time::sleep;
 
-use crate::item::Item;
+use crate::{item::Item, work::Kind};
 
 /// The sending end of a stream.
 pub trait Sender: Send + 'static {
@@ -101,12 +101,14 @@ pub fn network_name() -> String {
     format!("bench-{}-{:?}", std::process::id(), std::time::SystemTime::now())
 }
 
-/// A framework with replicated state machines: a counter, in memory, in default settings.
+/// A framework with replicated state machines: a counter.
 pub trait Replicated: Send + 'static {
     type Member: Clone + Send + Sync + 'static;
 
     /// So many members of one group in this process, all online and with one leader.
-    fn members(count: usize) -> impl Future<Output = Result<Vec<Self::Member>>> + Send;
+    fn members(count: usize, kind: Kind) -> impl Future<Output = Result<Vec<Self::Member>>> + Send;
+    /// One more member of that group, which has just begun to join; not a voter at first.
+    fn join(members: &[Self::Member]) -> impl Future<Output = Result<Self::Member>> + Send;
     fn is_leader(member: &Self::Member) -> bool;
     /// Resolves when all are committed and seen by this member.
     fn execute(member: &Self::Member, commands: Vec<u32>) -> impl Future<Output = Result<()>> + Send;

@@ -1,9 +1,12 @@
 //! Groups of this repository's framework.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use mosaik::{groups, prelude::*};
 
 use super::{Framework, Replicated, ours::Ours};
+use crate::work::Kind;
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 pub struct Counter(i64);
@@ -32,26 +35,52 @@ impl StateMachine for Counter {
 #[derive(Clone)]
 pub struct Member {
     group: groups::Group<Counter>,
+    key: GroupKey,
     /// Ends with its last handle.
-    _network: Network,
+    network: Network,
+}
+
+/// Deletes what durable members of this process have kept.
+pub fn clean() {
+    (0..).map(data_dir).take_while(|dir| std::fs::remove_dir_all(dir).is_ok()).for_each(drop);
+}
+
+/// Where durable members keep their state.
+fn data_dir(index: usize) -> PathBuf {
+    PathBuf::from(format!("mosaik-bench-group-{}-{index}", std::process::id()))
 }
 
 impl Replicated for Ours {
     type Member = Member;
 
-    async fn members(count: usize) -> Result<Vec<Member>> {
+    async fn members(count: usize, kind: Kind) -> Result<Vec<Member>> {
         let (key, size) = (GroupKey::random(), u32::try_from(count)?);
         let mut members = Vec::new();
-        for _ in 0..count {
-            let network = <Self as Framework>::node("groups", None).await?;
-            let builder = network.groups().with_key(key.clone()).with_state_machine(Counter::default());
+        for index in 0..count {
+            let mut network = Network::builder(NetworkId::from("groups")).with_listen("127.0.0.1:0".parse()?);
+            if kind == Kind::Durable {
+                network = network.with_data_dir(data_dir(index));
+            }
+            let network = network.build().await?;
+            let mut builder = network.groups().with_key(key.clone()).with_state_machine(Counter::default());
+            if kind == Kind::Lan {
+                builder = builder.with_timing(Timing::lan());
+            }
             let group = builder.with_size(size).join().await?;
-            members.push(Member { group, _network: network });
+            members.push(Member { group, key: key.clone(), network });
         }
         for member in &members {
             member.group.when().is_online().await;
         }
         Ok(members)
+    }
+
+    async fn join(members: &[Member]) -> Result<Member> {
+        let network = <Self as Framework>::node("groups", None).await?;
+        let (key, size) = (members[0].key.clone(), u32::try_from(members.len())?);
+        let builder = network.groups().with_key(key.clone()).with_state_machine(Counter::default());
+        let group = builder.with_size(size).join().await?;
+        Ok(Member { group, key, network })
     }
 
     fn is_leader(member: &Member) -> bool {

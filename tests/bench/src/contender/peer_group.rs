@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use mosaik_peer::{
     Network,
     groups::{ApplyContext, Consistency, Group, GroupKey, LogReplaySync, StateMachine},
@@ -11,6 +11,7 @@ use mosaik_peer::{
 use tokio::time::sleep;
 
 use super::{Framework, Replicated, peer::Peer};
+use crate::work::Kind;
 
 #[derive(Debug, Default)]
 pub struct Counter(i64);
@@ -39,12 +40,24 @@ impl StateMachine for Counter {
 }
 
 #[derive(Clone)]
-pub struct Member(std::sync::Arc<(Group<Counter>, Network)>);
+pub struct Member(std::sync::Arc<Inner>);
+
+struct Inner {
+    group: Group<Counter>,
+    key: GroupKey,
+    network: Network,
+}
+
+fn member(network: Network, key: GroupKey) -> Member {
+    let group = network.groups().with_key(key).with_state_machine(Counter::default()).join();
+    Member(std::sync::Arc::new(Inner { group, key, network }))
+}
 
 impl Replicated for Peer {
     type Member = Member;
 
-    async fn members(count: usize) -> Result<Vec<Member>> {
+    async fn members(count: usize, kind: Kind) -> Result<Vec<Member>> {
+        ensure!(kind == Kind::Volatile, "it has no groups of that kind");
         let key = GroupKey::random();
         let mut networks: Vec<Network> = Vec::new();
         for _ in 0..count {
@@ -54,32 +67,36 @@ impl Replicated for Peer {
             }
             networks.push(network);
         }
-        let join = |network: Network| {
-            let group = network.groups().with_key(key).with_state_machine(Counter::default()).join();
-            Member(std::sync::Arc::new((group, network)))
-        };
-        let members: Vec<Member> = networks.into_iter().map(join).collect();
+        let members: Vec<Member> = networks.into_iter().map(|network| member(network, key)).collect();
         for member in &members {
-            member.0.0.when().online().await;
+            member.0.group.when().online().await;
         }
-        let leaders = || members.iter().map(|member| member.0.0.leader()).collect::<Vec<_>>();
+        let leaders = || members.iter().map(|member| member.0.group.leader()).collect::<Vec<_>>();
         while leaders().iter().any(|leader| leader.is_none() || *leader != leaders()[0]) {
             sleep(Duration::from_millis(10)).await;
         }
         Ok(members)
     }
 
+    async fn join(members: &[Member]) -> Result<Member> {
+        let network = <Self as Framework>::node("groups", None).await?;
+        for other in members {
+            <Self as Framework>::sync(&network, other.0.network.local().addr()).await?;
+        }
+        Ok(member(network, members[0].0.key))
+    }
+
     fn is_leader(member: &Member) -> bool {
-        member.0.0.is_leader()
+        member.0.group.is_leader()
     }
 
     async fn execute(member: &Member, commands: Vec<u32>) -> Result<()> {
-        member.0.0.execute_many(commands).await.map_err(|error| anyhow!("{error:?}"))?;
+        member.0.group.execute_many(commands).await.map_err(|error| anyhow!("{error:?}"))?;
         Ok(())
     }
 
     async fn query(member: &Member, strong: bool) -> Result<i64> {
         let consistency = if strong { Consistency::Strong } else { Consistency::Weak };
-        Ok(*member.0.0.query((), consistency).await.map_err(|error| anyhow!("{error:?}"))?)
+        Ok(*member.0.group.query((), consistency).await.map_err(|error| anyhow!("{error:?}"))?)
     }
 }

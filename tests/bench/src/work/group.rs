@@ -4,50 +4,85 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::future::try_join_all;
+use tokio::time::sleep;
 
-use super::{Figures, memory, quantile};
-use crate::contender::Replicated;
+use super::{Figures, GroupWork, Kind, memory, quantile};
+use crate::{contender::Replicated, disk};
 
 /// Samples of a latency.
 const SAMPLES: usize = 2000;
 /// Commands of one batch.
 const BATCH: u32 = 1000;
 
-pub async fn run<F: Replicated>(members: usize, seconds: f64) -> Result<Figures> {
-    let began = Instant::now();
-    let members = F::members(members).await?;
+pub async fn run<F: Replicated>(work: &GroupWork) -> Result<Figures> {
     let mut figures = Figures::new();
+    if work.kind == Kind::Durable {
+        figures.insert("fdatasync".to_owned(), disk::sync_time(std::path::Path::new("."))? * 1e6);
+    }
+    let began = Instant::now();
+    let members = F::members(work.members, work.kind).await?;
     figures.insert("online".to_owned(), began.elapsed().as_secs_f64());
     let leader = members.iter().find(|member| F::is_leader(member)).context("no leader")?.clone();
     let follower = members.iter().find(|member| !F::is_leader(member)).context("no follower")?.clone();
-    let time = Duration::from_secs_f64(seconds);
     for (name, member) in [("leader", leader), ("follower", follower)] {
+        at::<F>(name, &member, work, &mut figures).await?;
+    }
+    figures.insert("memory".to_owned(), memory::peak());
+    Ok(figures)
+}
+
+/// Everything that is asked for at one member.
+async fn at<F: Replicated>(name: &str, member: &F::Member, work: &GroupWork, figures: &mut Figures) -> Result<()> {
+    let (time, wanted) = (Duration::from_secs_f64(work.seconds), |figure: &str| figure.contains(&work.only));
+    let figure = format!("{name} execute");
+    if wanted(&figure) {
         let mut samples = Vec::with_capacity(SAMPLES);
         for turn in 0..SAMPLES + 200 {
             let began = Instant::now();
-            F::execute(&member, vec![1]).await?;
+            F::execute(member, vec![1]).await?;
             if turn >= 200 {
                 samples.push(began.elapsed().as_secs_f64() * 1e6);
             }
         }
-        latency(&mut figures, &format!("{name} execute"), samples);
-        for inflight in [64, 512] {
-            let rate = throughput::<F>(&member, inflight, time, 1).await?;
-            figures.insert(format!("{name} {inflight}"), rate);
+        latency(figures, &figure, samples);
+    }
+    for (load, inflight, batch) in [("64", 64, 1), ("512", 512, 1), ("batches", 4, BATCH)] {
+        let figure = format!("{name} {load}");
+        if wanted(&figure) {
+            let rate = throughput::<F>(member, inflight, time, batch).await?;
+            figures.insert(figure, rate);
         }
-        figures.insert(format!("{name} batches"), throughput::<F>(&member, 4, time, BATCH).await?);
-        for strong in [true, false] {
+    }
+    for (kind, strong) in [("strong", true), ("weak", false)] {
+        let figure = format!("{name} {kind}");
+        if wanted(&figure) {
             let mut samples = Vec::with_capacity(SAMPLES);
             for _ in 0..SAMPLES {
                 let began = Instant::now();
-                F::query(&member, strong).await?;
+                F::query(member, strong).await?;
                 samples.push(began.elapsed().as_secs_f64() * 1e6);
             }
-            latency(&mut figures, &format!("{name} {}", if strong { "strong" } else { "weak" }), samples);
+            latency(figures, &figure, samples);
         }
     }
-    figures.insert("memory".to_owned(), memory::peak());
-    Ok(figures)
+    Ok(())
+}
+
+/// How long a fourth member takes from its start until its machine has seen all commands.
+pub async fn late_joiner<F: Replicated>(commands: u32) -> Result<Figures> {
+    let members = F::members(3, Kind::Volatile).await?;
+    let leader = members.iter().find(|member| F::is_leader(member)).context("no leader")?;
+    for _ in 0..commands / BATCH {
+        F::execute(leader, vec![1; BATCH as usize]).await?;
+    }
+    let wanted = i64::from(commands / BATCH * BATCH);
+    let began = Instant::now();
+    let late = F::join(&members).await?;
+    while F::query(&late, false).await.ok() != Some(wanted) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let took = began.elapsed().as_secs_f64();
+    Ok(Figures::from([("caught up".to_owned(), took), ("memory".to_owned(), memory::peak())]))
 }
 
 fn latency(figures: &mut Figures, name: &str, mut samples: Vec<f64>) {

@@ -35,10 +35,34 @@ pub enum Work {
     Latency { items: usize },
     /// From nothing to `nodes` nodes that all know each other and a stream that reaches all.
     Topology { nodes: usize },
-    /// A group of so many members: everything about it, each throughput for so long.
-    Group { members: usize, seconds: f64 },
+    /// A group: commands and queries.
+    Group(GroupWork),
+    /// A member that joins a group of three with so many commands in its log.
+    LateJoiner { commands: u32 },
     /// Pairs of ready nodes, one after the other: from `produce` and `consume` to the first item.
     Subscribe { tries: usize, limit: f64 },
+}
+
+/// What is measured of a group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupWork {
+    pub members: usize,
+    /// Each throughput is measured for so long.
+    pub seconds: f64,
+    pub kind: Kind,
+    /// Only figures whose name contains this, such as `leader 64`.
+    pub only: String,
+}
+
+/// What kind of group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// In memory, default timing.
+    Volatile,
+    /// In memory, the timing for members in one building.
+    Lan,
+    /// Each member has a data directory below the current one.
+    Durable,
 }
 
 pub async fn run(who: Who, work: &Work) -> Result<Figures> {
@@ -57,7 +81,8 @@ async fn framework<F: Contender + Framework + Replicated>(work: &Work) -> Result
         Work::Stream { size, receivers, seconds } => stream::run::<F>(*size, *receivers, *seconds).await,
         Work::Latency { items } => latency::run::<F>(*items).await,
         Work::Topology { nodes } => topology::run::<F>(*nodes).await,
-        Work::Group { members, seconds } => group::run::<F>(*members, *seconds).await,
+        Work::Group(work) => group::run::<F>(work).await,
+        Work::LateJoiner { commands } => group::late_joiner::<F>(*commands).await,
         Work::Subscribe { tries, limit } => subscribe::run::<F>(*tries, *limit).await,
     }
 }
