@@ -23,7 +23,7 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, process::ExitCode, time::Duration};
 
 use mosaik::prelude::*;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinSet};
 
 #[path = "ledger/api.rs"]
 pub mod api;
@@ -183,6 +183,9 @@ pub struct Bank {
     /// Ends with the role.
     #[mosaik(default)]
     server: JoinSet<()>,
+    /// Dropped when the role is to end: clients are answered first.
+    #[mosaik(default)]
+    open: Option<oneshot::Sender<()>>,
 }
 
 #[mosaik::handlers]
@@ -191,13 +194,17 @@ impl Bank {
     async fn serve(&mut self) -> io::Result<()> {
         let listener = TcpListener::bind(self.api).await?;
         eprintln!("api {}", listener.local_addr()?);
-        self.server.spawn(api::accept(listener, self.ledger.clone()));
+        let (open, ending) = oneshot::channel();
+        self.open = Some(open);
+        self.server.spawn(api::accept(listener, self.ledger.clone(), api::ending(ending)));
         Ok(())
     }
 
+    /// Requests that are under way get their answer, within the half second that a role has to stop.
     #[stop]
-    fn close(&mut self) {
-        self.server.abort_all();
+    async fn close(&mut self) {
+        self.open = None;
+        while self.server.join_next().await.is_some() {}
     }
 }
 

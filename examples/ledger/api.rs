@@ -1,9 +1,13 @@
 //! The server of a branch: lines of JSON in, lines of JSON out. It knows the ledger by its client alone.
 
-use std::{io, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use bytes::{Buf, BytesMut};
-use futures::{FutureExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+    stream::FuturesUnordered,
+};
 use mosaik::{
     groups::{Outcome, Role},
     prelude::*,
@@ -11,8 +15,10 @@ use mosaik::{
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    sync::oneshot,
     task::JoinSet,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Answer, Ledger, Origin};
@@ -32,16 +38,30 @@ const MAX_UNSENT: usize = 1 << 20;
 /// The longest name of an account or a session in bytes.
 const MAX_NAME: usize = 256;
 
-/// Serves every client that connects, until it is dropped.
-pub async fn accept(listener: TcpListener, ledger: Replica<Ledger>) {
+/// What is under way when the branch ends gets so long; then it is answered that nothing is known of it.
+const LAST_CALLS: Duration = Duration::from_millis(300);
+/// A client gets so long to take its last answers.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
+
+/// Resolves when the branch ends.
+pub type Ending = Shared<BoxFuture<'static, ()>>;
+
+/// The branch ends when the other half of the channel is dropped.
+pub fn ending(open: oneshot::Receiver<()>) -> Ending {
+    open.map(drop).boxed().shared()
+}
+
+/// Serves every client that connects, until the branch ends and all have their answers, or it is dropped.
+pub async fn accept(listener: TcpListener, ledger: Replica<Ledger>, mut ending: Ending) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
+            () = &mut ending => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    let connection = Connection::new(ledger.clone());
+                    let connection = Connection::new(ledger.clone(), ending.clone());
                     connections.spawn(async move {
                         if let Err(error) = connection.serve(stream).await {
                             eprintln!("api connection: {error}");
@@ -56,41 +76,71 @@ pub async fn accept(listener: TcpListener, ledger: Replica<Ledger>) {
             }
         }
     }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
 /// One client: requests that are under way, lines that are yet to be read and answers that are yet to be sent.
 struct Connection {
     ledger: Replica<Ledger>,
-    calls: FuturesUnordered<BoxFuture<'static, Value>>,
+    ending: Ending,
+    calls: FuturesUnordered<BoxFuture<'static, (u64, Value)>>,
+    /// The id of each call under way, and what is known of it if it is given up.
+    open: BTreeMap<u64, (Value, Outcome)>,
+    begun: u64,
     received: BytesMut,
     unsent: BytesMut,
     /// The end of a line that was too long has not come yet.
     skipping: bool,
+    /// Nothing more is read.
     ended: bool,
+    /// The branch ends: when calls that are still under way are given up.
+    last_calls: Option<Instant>,
 }
 
 impl Connection {
-    fn new(ledger: Replica<Ledger>) -> Self {
+    fn new(ledger: Replica<Ledger>, ending: Ending) -> Self {
         Self {
             ledger,
+            ending,
             calls: FuturesUnordered::new(),
+            open: BTreeMap::new(),
+            begun: 0,
             received: BytesMut::new(),
             unsent: BytesMut::new(),
             skipping: false,
             ended: false,
+            last_calls: None,
         }
     }
 
-    /// Serves the connection until the client has closed its side and has all answers.
+    /// Serves the connection until the client has closed its side, or the branch ends, and the client has all answers.
     async fn serve(mut self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let (mut reader, mut writer) = stream.into_split();
+        let mut ending = self.ending.clone();
         loop {
             self.take_lines();
+            if self.ended && self.calls.is_empty() && self.unsent.is_empty() {
+                break;
+            }
             let has_room = self.calls.len() < MAX_CALLS && self.unsent.len() < MAX_UNSENT;
+            let last_calls = self.last_calls;
             tokio::select! {
                 biased;
-                Some(answer) = self.calls.next(), if !self.calls.is_empty() => self.answer(&answer),
+                () = &mut ending, if last_calls.is_none() => {
+                    self.ended = true;
+                    self.last_calls = Some(Instant::now() + LAST_CALLS);
+                }
+                () = sleep_until(last_calls.unwrap_or_else(Instant::now)), if last_calls.is_some() => {
+                    self.give_up();
+                    let _ = timeout(LAST_ANSWERS, writer.write_all(&self.unsent)).await;
+                    break;
+                }
+                Some((call, answer)) = self.calls.next(), if !self.calls.is_empty() => {
+                    self.open.remove(&call);
+                    self.answer(&answer);
+                }
                 sent = writer.write(&self.unsent), if !self.unsent.is_empty() => match sent? {
                     0 => return Ok(()),
                     sent => self.unsent.advance(sent),
@@ -102,9 +152,22 @@ impl Connection {
                         self.received.extend_from_slice(b"\n");
                     }
                 }
-                else => return Ok(()),
             }
         }
+        writer.shutdown().await?;
+        if self.last_calls.is_some() {
+            // Closing with requests unread would reset the connection, and with it the last answers.
+            let _ = timeout(LAST_ANSWERS, discard(&mut reader)).await;
+        }
+        Ok(())
+    }
+
+    /// The branch ends before these calls have.
+    fn give_up(&mut self) {
+        for (id, outcome) in std::mem::take(&mut self.open).into_values() {
+            self.answer(&with_id(id, failed("the branch ends", outcome)));
+        }
+        self.calls.clear();
     }
 
     /// Begins every request whose line is there, while there is room.
@@ -127,7 +190,12 @@ impl Connection {
 
     fn begin(&mut self, line: &[u8]) {
         match Request::parse(line) {
-            Ok(request) => self.calls.push(request.perform(self.ledger.clone()).boxed()),
+            Ok(request) => {
+                self.begun += 1;
+                let call = self.begun;
+                self.open.insert(call, (request.id.clone(), request.operation.outcome_unanswered()));
+                self.calls.push(request.perform(self.ledger.clone()).map(move |answer| (call, answer)).boxed());
+            }
             Err(answer) => self.answer(&answer),
         }
     }
@@ -136,6 +204,13 @@ impl Connection {
         self.unsent.extend_from_slice(answer.to_string().as_bytes());
         self.unsent.extend_from_slice(b"\n");
     }
+}
+
+/// Reads until the client has closed its side.
+async fn discard(reader: &mut OwnedReadHalf) -> io::Result<()> {
+    let mut nothing = [0; 4096];
+    while reader.read(&mut nothing).await? > 0 {}
+    Ok(())
 }
 
 /// One line of a client.
@@ -238,6 +313,14 @@ impl Request {
 }
 
 impl Operation {
+    /// What is known when there is no answer.
+    const fn outcome_unanswered(&self) -> Outcome {
+        match self {
+            Self::Balance { .. } | Self::Status => Outcome::None,
+            Self::Deposit { .. } | Self::Transfer { .. } | Self::Cas { .. } => Outcome::Unknown,
+        }
+    }
+
     fn accounts(&self) -> Vec<&String> {
         match self {
             Self::Deposit { account, .. } | Self::Cas { account, .. } | Self::Balance { account, .. } => vec![account],

@@ -12,6 +12,8 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::oneshot,
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
@@ -28,6 +30,9 @@ struct Branch {
     network: Network,
     ledger: Replica<Ledger>,
     api: SocketAddr,
+    /// Dropped to end it.
+    open: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
 }
 
 impl Branch {
@@ -38,8 +43,9 @@ impl Branch {
         let ledger = Replica::from(builder.join().await.expect("joins"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let api = listener.local_addr().expect("bound");
-        tokio::spawn(example::api::accept(listener, ledger.clone()));
-        Self { network, ledger, api }
+        let (open, ending) = oneshot::channel();
+        let server = tokio::spawn(example::api::accept(listener, ledger.clone(), example::api::ending(ending)));
+        Self { network, ledger, api, open: Some(open), server }
     }
 
     async fn client(&self) -> Client {
@@ -221,6 +227,45 @@ async fn the_others_go_on_without_the_leader_and_one_alone_does_nothing() {
         sleep(Duration::from_millis(50)).await;
     }
     shut_down(branches).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_ends_answers_what_is_under_way() {
+    let mut branches = branches(3).await;
+    let mut branch = branches.remove(0);
+    let mut client = branch.client().await;
+    // A busy connection: whatever was begun is answered, and then the connection ends.
+    for seq in 0..200 {
+        client.send(&json!({"id": seq, "op": "deposit", "account": "a", "amount": 1}).to_string()).await;
+    }
+    assert!(client.receive().await["ok"].is_u64());
+    branch.open = None;
+    let mut answers = 1;
+    while let Some(line) = timeout(SOON, client.reader.next_line()).await.expect("in time").expect("no reset") {
+        let answer: Value = serde_json::from_str(&line).expect("JSON");
+        assert!(answer["ok"].is_u64(), "{answer}");
+        answers += 1;
+    }
+    timeout(SOON, &mut branch.server).await.expect("ends in time").expect("no panic");
+    assert!(answers > 1, "only what was not read yet goes without an answer");
+    assert!(TcpStream::connect(branch.api).await.is_err(), "it listens no more");
+
+    // Nothing can be decided: the answer says so, soon.
+    let mut alone = branches.remove(0);
+    drop((branch, branches));
+    let mut client = alone.client().await;
+    client.send(&json!({"id": "d", "op": "deposit", "account": "a", "amount": 1}).to_string()).await;
+    client.send(&json!({"id": "b", "op": "balance", "account": "a"}).to_string()).await;
+    sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    alone.open = None;
+    let mut answers = [client.receive().await, client.receive().await];
+    answers.sort_by_key(|answer| answer["id"].to_string());
+    let found = answers.each_ref().map(|answer| (answer["id"].as_str(), answer["outcome"].as_str()));
+    assert_eq!(found, [(Some("b"), Some("none")), (Some("d"), Some("unknown"))]);
+    timeout(SOON, &mut alone.server).await.expect("ends in time").expect("no panic");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    alone.network.shutdown().await;
 }
 
 mod sessions {
