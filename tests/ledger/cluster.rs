@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
+/// The example.
+pub const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
+/// The same with the timing for one building.
+pub const LAN: &str = env!("CARGO_BIN_EXE_lan");
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 /// For what has no promise of its own.
 pub const SOON: Duration = Duration::from_mins(1);
@@ -28,6 +31,7 @@ pub struct Place {
 
 /// One member, running or not.
 pub struct Branch {
+    program: &'static str,
     name: usize,
     pub place: Place,
     data: PathBuf,
@@ -44,32 +48,34 @@ struct Running {
 /// Three members and their data.
 pub struct Cluster {
     pub branches: Vec<Branch>,
+    /// Just before the first process was started.
+    pub begun: Instant,
     _dir: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Starts three members on loopback.
-    pub fn on_loopback() -> Self {
+    pub fn on_loopback(program: &'static str) -> Self {
         let place = || {
             let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
             let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
             let (listen, api) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
             Place { namespace: None, listen, api }
         };
-        Self::start(vec![place(), place(), place()])
+        Self::start(program, vec![place(), place(), place()])
     }
 
     /// Starts a member at each place.
-    pub fn start(places: Vec<Place>) -> Self {
+    pub fn start(program: &'static str, places: Vec<Place>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let contacts: Vec<_> = places.iter().enumerate().map(|(name, place)| contact(name, place.listen)).collect();
         let branch = |(name, place): (usize, Place)| {
             let bootstrap = contacts.iter().enumerate().filter(|(other, _)| *other != name);
             let bootstrap = bootstrap.map(|(_, contact)| contact.clone()).collect();
-            Branch { name, place, data: dir.path().join(name.to_string()), bootstrap, process: None }
+            Branch { program, name, place, data: dir.path().join(name.to_string()), bootstrap, process: None }
         };
         let branches = places.into_iter().enumerate().map(branch).collect();
-        let mut cluster = Self { branches, _dir: dir };
+        let mut cluster = Self { branches, begun: Instant::now(), _dir: dir };
         cluster.branches.iter_mut().for_each(Branch::spawn);
         cluster.branches.iter_mut().for_each(Branch::wait_for_api);
         cluster
@@ -93,7 +99,7 @@ impl Cluster {
         let deadline = Instant::now() + SOON;
         while !self.is_whole() {
             assert!(Instant::now() < deadline, "not whole: {:?}", self.statuses());
-            thread::park_timeout(Duration::from_millis(50));
+            thread::park_timeout(Duration::from_millis(20));
         }
     }
 
@@ -134,10 +140,10 @@ impl Branch {
     /// Starts its process, with the data that it had.
     pub fn spawn(&mut self) {
         let mut command = match &self.place.namespace {
-            None => Command::new(LEDGER),
+            None => Command::new(self.program),
             Some(namespace) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, LEDGER]);
+                command.args(["netns", "exec", namespace, self.program]);
                 command
             }
         };

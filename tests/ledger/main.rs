@@ -6,8 +6,10 @@
 //! and iproute2; left out with a message otherwise):
 //!
 //! ```text
-//! cargo test -p mosaik-tests --test ledger -- --ignored --nocapture
+//! cargo test -p mosaik-tests --test ledger -- --ignored --nocapture --test-threads=1
 //! ```
+//!
+//! `LEDGER_KILLS=n` kills the leader so many times instead of 50.
 
 #![expect(clippy::disallowed_methods, reason = "processes live in real time")]
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
@@ -19,14 +21,31 @@ mod linear;
 mod namespaces;
 
 use std::{
+    env,
     net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
 
 use clients::Clients;
-use cluster::{Branch, Cluster, SOON};
+use cluster::{Branch, Cluster, LAN, LEDGER, SOON};
 use namespaces::Namespaces;
+use serde_json::json;
+
+/// After a SIGKILL of the leader, the median.
+const FAILOVER: Duration = Duration::from_millis(1200);
+const FAILOVER_LAN: Duration = Duration::from_millis(400);
+/// After a majority is back, each time.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// From the start of three processes to the first write.
+const JOIN: Duration = Duration::from_secs(2);
+
+/// A promised time, stretched by how much more the machine has to do than it can.
+fn promised(time: Duration) -> Duration {
+    let load = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse().ok());
+    let cores = thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    time.mul_f64((load.unwrap_or(0.0) / cores).clamp(1.0, 20.0))
+}
 
 /// A cluster under load, and how long it took to answer after each fault.
 struct Trial {
@@ -64,7 +83,7 @@ impl Trial {
         pause(time);
         self.cluster.branches[leader].signal("CONT");
         let at = self.clients.now();
-        self.clients.wait_for_write(at, SOON);
+        self.recoveries.push(self.clients.wait_for_write(at, SOON));
         self.cluster.wait_whole();
     }
 
@@ -72,7 +91,9 @@ impl Trial {
     fn roll(&mut self, pause_between: Duration) {
         self.clients.next_round();
         for member in 0..self.cluster.branches.len() {
+            let at = self.clients.now();
             self.cluster.branches[member].terminate();
+            self.recoveries.push(self.clients.wait_for_write(at, SOON));
             self.restart(&[member]);
             pause(pause_between);
         }
@@ -109,12 +130,16 @@ impl Trial {
         members.iter().for_each(|member| self.cluster.branches[*member].wait_for_api());
     }
 
-    fn finish(self, what: &str) {
+    /// Checks the history and how long the clients had to wait; `failover` bounds the median after a kill.
+    fn finish(self, what: &str, failover: Duration) {
         let Self { clients, failovers, recoveries, cluster } = self;
         let (all, unknown) = clients.check();
         println!("{what}: {all} operations, {unknown} of unknown outcome, linearizable");
-        report("first write after the leader was killed", failovers);
-        report("first write after a majority was back", recoveries);
+        report("first write after the leader was killed", &failovers);
+        report("first write after a majority was back", &recoveries);
+        let median = median(&failovers);
+        assert!(median.is_none_or(|median| median < promised(failover)), "{what}: median of {failovers:?}");
+        assert!(recoveries.iter().all(|it| *it < promised(RECOVERY)), "{what}: {recoveries:?}");
         drop(cluster);
     }
 }
@@ -126,30 +151,39 @@ fn pause(time: Duration) {
     }
 }
 
-fn report(what: &str, mut times: Vec<Duration>) {
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().unwrap())
+}
+
+fn median(times: &[Duration]) -> Option<Duration> {
+    let mut times = times.to_vec();
     times.sort();
-    if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+    times.get(times.len() / 2).copied()
+}
+
+fn report(what: &str, times: &[Duration]) {
+    if let (Some(median), Some(longest)) = (median(times), times.iter().max()) {
         println!("  {what}: {} times, median {median:.0?}, longest {longest:.0?}", times.len());
     }
 }
 
 #[test]
 fn what_was_acknowledged_is_kept_through_every_fault() {
-    let mut trial = Trial::new(Cluster::on_loopback());
+    let mut trial = Trial::new(Cluster::on_loopback(LEDGER));
     for _ in 0..3 {
         trial.kill_leader();
     }
     trial.freeze_leader(Duration::from_secs(2));
     trial.roll(Duration::from_secs(1));
     trial.kill_all();
-    trial.finish("short");
+    trial.finish("short", FAILOVER);
 }
 
 #[test]
 #[ignore = "takes many minutes"]
 fn long_kills_freezes_and_restarts() {
-    let mut trial = Trial::new(Cluster::on_loopback());
-    for _ in 0..50 {
+    let mut trial = Trial::new(Cluster::on_loopback(LEDGER));
+    for _ in 0..number("LEDGER_KILLS").unwrap_or(50) {
         trial.kill_leader();
     }
     for seconds in 1..=10 {
@@ -161,7 +195,37 @@ fn long_kills_freezes_and_restarts() {
     for _ in 0..5 {
         trial.kill_all();
     }
-    trial.finish("long");
+    trial.finish("long", FAILOVER);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn long_joins_of_three() {
+    let (mut writes, mut wholes) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let cluster = Cluster::on_loopback(LEDGER);
+        let deposit = json!({"id": 1, "op": "deposit", "account": "a", "amount": 1});
+        while cluster.branches[0].ask(&deposit).is_none_or(|answer| answer["ok"].is_null()) {
+            assert!(cluster.begun.elapsed() < SOON, "no write");
+        }
+        writes.push(cluster.begun.elapsed());
+        cluster.wait_whole();
+        wholes.push(cluster.begun.elapsed());
+    }
+    println!("three processes that never met:");
+    report("first write after their start", &writes);
+    report("all online after their start", &wholes);
+    assert!(median(&wholes).is_some_and(|median| median < promised(JOIN)), "{wholes:?}");
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn long_failover_in_one_building() {
+    let mut trial = Trial::new(Cluster::on_loopback(LAN));
+    for _ in 0..30 {
+        trial.kill_leader();
+    }
+    trial.finish("with the timing for one building", FAILOVER_LAN);
 }
 
 #[test]
@@ -171,7 +235,7 @@ fn long_partitions() {
         Ok(namespaces) => namespaces,
         Err(error) => return println!("left out: no network namespaces here ({error})"),
     };
-    let mut trial = Trial::new(Cluster::start(namespaces.places()));
+    let mut trial = Trial::new(Cluster::start(LEDGER, namespaces.places()));
     for time in [2, 5, 15].map(Duration::from_secs) {
         let leader = trial.cluster.leader();
         let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
@@ -189,5 +253,5 @@ fn long_partitions() {
         let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
         trial.cut(&namespaces, &[(leader, one), (leader, other)], time);
     }
-    trial.finish("partitions");
+    trial.finish("partitions", FAILOVER);
 }
