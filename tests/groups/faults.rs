@@ -75,11 +75,11 @@ impl Faults {
         self.all_vote().await;
     }
 
-    /// Waits until every node is a voter.
+    /// Waits until every node is a voter, as all of them see it: what the leader alone has written down may die with it.
     pub async fn all_vote(&self) {
-        let voter = |member: &MemberInfo| member.kind() == MemberKind::Voter;
-        let voters = || self.lab.group(0).members().iter().filter(|it| voter(it)).count();
-        until("all vote", || voters() == self.nodes).await;
+        let voter = |member: &&MemberInfo| member.kind() == MemberKind::Voter;
+        let voters = |n| self.lab.group(n).members().iter().filter(voter).count();
+        until("all vote", || (0..self.nodes).all(|n| voters(n) == self.nodes)).await;
     }
 
     async fn start(&mut self, n: usize) {
