@@ -93,6 +93,8 @@ pub(super) struct Client {
     moved: bool,
     resend_after: Duration,
     patience: Duration,
+    /// There are many callers, so more commands may be about to come.
+    pub crowded: bool,
 }
 
 impl Client {
@@ -115,6 +117,7 @@ impl Client {
             moved: false,
             resend_after: patience,
             patience,
+            crowded: false,
         }
     }
 

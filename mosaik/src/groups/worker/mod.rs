@@ -111,8 +111,6 @@ struct Worker {
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
     cancel: CancellationToken,
     signals: Signals,
-    /// There are many callers, so more commands may be about to come.
-    crowded: bool,
     epoch: Instant,
     /// Grows when the core is replaced: nothing of an earlier one counts.
     life: u64,
@@ -229,7 +227,6 @@ impl Worker {
                 alarm: Box::pin(sleep_until(now)),
             },
             cancel: setup.cancel,
-            crowded: false,
             epoch: now,
             life: 0,
             led: None,
@@ -276,7 +273,7 @@ impl Worker {
             patience = PATIENCE;
             match self.wait().await {
                 // With many callers one batch of all costs far less than one round for each.
-                Woken::Callers if self.crowded => tokio::task::yield_now().await,
+                Woken::Callers if self.client.crowded => tokio::task::yield_now().await,
                 Woken::Callers => {}
                 Woken::Cancelled => self.stop = Some(StopReason::Shutdown),
                 Woken::Shutdown => self.departure.shut_down(Instant::now()),
@@ -375,7 +372,7 @@ impl Worker {
             room
         });
         if !taken.is_empty() {
-            self.crowded = self.client.under_way() + taken.len() >= CROWD;
+            self.client.crowded = self.client.under_way() + taken.len() >= CROWD;
         }
         for submission in taken {
             self.client.accept(submission, wall);
@@ -498,7 +495,7 @@ impl Worker {
         }
         self.applied(&mut applied);
         // They may all have something else to say at once.
-        self.crowded |= waited >= self.client.under_way() + CROWD;
+        self.client.crowded |= waited >= self.client.under_way() + CROWD;
     }
 
     /// Tells the core once of everything that was applied since the last time.
