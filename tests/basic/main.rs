@@ -9,6 +9,7 @@ mod chaos;
 mod declarative;
 mod diagnostics;
 mod discovery;
+mod field;
 mod flow;
 mod hostile;
 mod layering;
