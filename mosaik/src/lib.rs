@@ -39,8 +39,9 @@
 //! * an async `main` with a node that is set up from the command line: [`main`](macro@main);
 //! * the runtime: a [`Network`] with its [`discovery`](Network::discovery) and [`streams`](Network::streams).
 //!
-//! The feature `testing` adds whole networks in virtual time, with faults, for your tests. The book in `docs/` of the
-//! repository has a tutorial, the promises of each part, and the protocols.
+//! The feature `cli` adds the command `mosaik`, with which an operator looks at any network; `testing` adds whole networks
+//! in virtual time, with faults, for your tests. The book in `docs/` of the repository has a tutorial, the promises of
+//! each part, and the protocols.
 
 pub mod builtin;
 pub mod diagnostics;

@@ -119,7 +119,7 @@ impl Process {
         Contact { id: id.into(), address: address.into() }
     }
 
-    fn signal(&self, name: &str) {
+    pub(super) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
@@ -159,7 +159,7 @@ impl Drop for Process {
 }
 
 pub(super) struct Contact {
-    id: String,
+    pub(super) id: String,
     pub(super) address: String,
 }
 

@@ -157,6 +157,12 @@ macro_rules! expect {
 }
 
 impl Session {
+    /// Who is asked.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.link.peer()
+    }
+
     /// How long a question and its answer take: a round trip, and the node's own work. NOT cancellation-safe; so for all
     /// that follow.
     ///

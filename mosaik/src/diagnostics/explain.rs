@@ -162,6 +162,32 @@ impl Explanation {
         self
     }
 
+    /// When nobody who answers has the other part of a stream: whether the node has a part in it at all, and whether it
+    /// knows somebody who announces the other one. `by` is who was asked for nodes.
+    #[must_use]
+    pub fn without_counterpart(node: &End, by: PeerId, stream: &Named<StreamId>) -> Self {
+        let (mut it, id) = (Self::default(), node.id);
+        let (produces, consumes) = (node.producer(stream.id).is_some(), node.consumers(stream.id).next().is_some());
+        it.check(format_args!("{id:?} has a part in {stream}"), || {
+            unless(!produces && !consumes, Fault::NotInvolved, || {
+                format!("{id:?} neither produces nor consumes {stream}")
+            })
+        });
+        let does = if consumes { "produces" } else { "consumes" };
+        let announces = |peer: &&PeerReport| {
+            let list = if consumes { &peer.produces } else { &peer.consumes };
+            list.iter().any(|it| it.id == stream.id)
+        };
+        it.check(format_args!("somebody {does} {stream}"), || match node.peers.iter().find(announces) {
+            Some(peer) => Err((
+                Fault::Unreachable,
+                format!("{:?}, which {does} {stream}, gives no answer to this client", peer.id),
+            )),
+            None => Err((Fault::NotInvolved, format!("nobody that {id:?} or {by:?} knows {does} {stream}"))),
+        });
+        it
+    }
+
     /// Makes a check unless one has failed already.
     fn check(&mut self, what: impl fmt::Display, look: impl FnOnce() -> Result<(), (Fault, String)>) {
         if self.fault().is_none() {

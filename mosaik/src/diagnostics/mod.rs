@@ -1,28 +1,32 @@
 //! Diagnostics: what a node can tell an operator about itself, over a read-only protocol that every node serves.
 //!
 //! `gather` makes reports ([`report`](self::NodeReport) types, plain data) of what the subsystems let be seen, `serve`
-//! answers questions (`wire`) within bounds, [`Client`] asks them, and `explain` compares the reports of two nodes and
-//! names the first thing that is in the way between them. Nothing here changes anything, and nobody below knows it.
+//! answers questions (`wire`) within bounds, [`Client`] asks them, [`Survey`] finds whom to ask,
+//! and `explain` compares the reports of two nodes and names the first thing that is in the way between them. Nothing here changes anything, and nobody below knows it.
 //! The protocol: `docs/src/protocols.md`.
 
 mod client;
+mod compare;
 mod display;
 mod explain;
 mod gather;
 mod report;
 mod serve;
+mod survey;
 mod wire;
 
 use std::sync::Arc;
 
 pub use self::{
     client::{AskError, Client, Session},
+    compare::Explained,
     explain::{Check, End, Explanation, Fault, explain_group, explain_peer, explain_stream},
     report::{
         BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState,
         MemberReport, Named, NodeReport, PeerReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
         StreamReport, SubscriberReport, Trouble,
     },
+    survey::{Answered, MAX_ASKED, Survey, SurveyError},
     wire::MAX_ANSWER,
 };
 use self::{gather::Sources, serve::Desk};

@@ -99,11 +99,11 @@ pub(super) fn described(command: Command, doc: &str, otherwise: &str) -> Command
     }
 }
 
-fn flag(name: &'static str, value: &'static str, help: impl Into<clap::builder::StyledStr>) -> Arg {
+pub(super) fn flag(name: &'static str, value: &'static str, help: impl Into<clap::builder::StyledStr>) -> Arg {
     with_env(Arg::new(name).long(name).value_name(value).help(help), name)
 }
 
-fn secret() -> Arg {
+pub(super) fn secret() -> Arg {
     flag(
         "secret",
         "HEX|FILE",
@@ -156,7 +156,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 }
 
 /// A whole number and a unit, as in `#[every(..)]`.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     const USAGE: &str = "a duration is a whole number and a unit (ms, s, m or h), such as 500ms or 5s";
     let digits = text.chars().take_while(char::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);

@@ -14,6 +14,8 @@ mod graph;
 mod log;
 mod machine;
 mod members;
+#[cfg(feature = "cli")]
+mod operator;
 mod outcome;
 mod peers;
 #[doc(hidden)]

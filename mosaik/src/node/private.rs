@@ -9,6 +9,8 @@ use crate::{
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
 
+#[cfg(feature = "cli")]
+pub use super::operator::operator;
 pub use super::{
     decl::TagDecl,
     graph::check_role,

@@ -1,0 +1,160 @@
+//! The command line of `mosaik` as clap sees it.
+
+use std::{str::FromStr, time::Duration};
+
+use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
+
+use super::super::cli::{flag, node_flags, parse_duration, program, secret};
+use crate::{discovery::Bootstrap, primitives::NetworkId};
+
+const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
+                    3 `explain` has found something in the way.";
+const PEER: &str =
+    "PEER is a peer id, the first digits of one that the bootstrap peer knows (at least 4), or id@host:port.";
+const TARGET: &str = "TARGET is the name of a stream or of a group's machine, or an id of 64 hex digits; stream:NAME and \
+                      group:NAME say which is meant when there are both.";
+
+/// The whole of it.
+pub(super) fn command() -> Command {
+    let beacon = Command::new("beacon")
+        .about("Run a node that does nothing but be there: a bootstrap peer to leave running")
+        .long_about(
+            "Run a node that does nothing but be there: a bootstrap peer to leave running.\n\nIts first line on stderr is \
+             `listening <id>@<ip:port>`, which others take as --bootstrap. Give it --secret or --data-dir and --listen with a \
+             fixed port, so that it comes back as the same one. It leaves gracefully at SIGINT or SIGTERM.",
+        )
+        .args(node_flags("required").into_iter().map(required_network));
+    let peers = Command::new("peers").about("Print the bootstrap peer and the peers that it knows, with their leases");
+    let node = Command::new("node").about("Print who a node is [default: the bootstrap peer]").arg(peer());
+    let streams = Command::new("streams").about("Print producers and consumers [default: of every node]").arg(peer());
+    let groups = Command::new("groups")
+        .about("Print members of groups, and why one is not online if it is not [default: of every node]")
+        .arg(peer());
+    let ping = Command::new("ping")
+        .about("Measure round trips to a node's program, its own work included")
+        .arg(peer().required(true))
+        .arg(
+            Arg::new("count")
+                .long("count")
+                .short('c')
+                .value_name("N")
+                .default_value("4")
+                .value_parser(clap::value_parser!(u32).range(1..=1000))
+                .help("How many, 1 to 1000"),
+        )
+        .arg(
+            Arg::new("interval")
+                .long("interval")
+                .value_name("DURATION")
+                .default_value("1s")
+                .value_parser(parse_pause)
+                .help("The pause between two, at most 5s"),
+        );
+    let explain = Command::new("explain")
+        .about("Say what is in the way between a node and the others of a stream or group, on the first line")
+        .after_long_help(format!("{PEER}\n\n{TARGET}\n\n{EXIT}"))
+        .arg(peer().required(true))
+        .arg(Arg::new("target").value_name("TARGET").required(true).help("A stream, or a group by its machine's name"))
+        .arg(Arg::new("with").long("with").value_name("PEER").help("The other node [default: all that are involved]"));
+    let mut all = program("mosaik", Some(env!("CARGO_PKG_VERSION")))
+        .about("Start a beacon, and look at the nodes of any network of mosaik")
+        .after_help(EXIT)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(beacon)
+        .subcommand(
+            Command::new("id").about("Print the peer id of a secret key and nothing else").arg(secret().required(true)),
+        )
+        .subcommand(
+            Command::new("keygen")
+                .about("Make a secret key: print it, or keep it in a new file and print its peer id")
+                .arg(Arg::new("file").value_name("FILE").help("Where to keep it; must not exist")),
+        );
+    for (command, watched) in
+        [(peers, true), (node, true), (streams, true), (groups, true), (ping, false), (explain, true)]
+    {
+        let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
+        all = all.subcommand(if watched { command.arg(watch()) } else { command });
+    }
+    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(PossibleValuesParser::new([
+        "bash",
+        "elvish",
+        "fish",
+        "powershell",
+        "zsh",
+    ]));
+    all.subcommand(Command::new("completions").about("Print a script that completes this command line").arg(shell))
+}
+
+fn peer() -> Arg {
+    Arg::new("peer").value_name("PEER").help("A peer id, its first digits, or id@host:port")
+}
+
+/// Whom to ask, and in which network.
+fn asking() -> [Arg; 2] {
+    let network = flag("network", "NAME", "The network: a name (for an app by default its own), or 64 hex digits");
+    let bootstrap = flag("bootstrap", "ID@HOST:PORT", "A node to begin with; of several the first that answers")
+        .action(ArgAction::Append)
+        .value_delimiter(',')
+        .value_parser(Bootstrap::from_str);
+    [network.value_parser(NetworkId::from_str).required(true), bootstrap.required(true)]
+}
+
+/// A beacon has no app whose network it would join by default.
+fn required_network(arg: Arg) -> Arg {
+    if arg.get_id() == "network" {
+        return arg.help("The network: a name (for an app by default its own), or 64 hex digits").required(true);
+    }
+    arg
+}
+
+fn json() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON")
+}
+
+fn watch() -> Arg {
+    Arg::new("watch")
+        .long("watch")
+        .value_name("DURATION")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("2s")
+        .value_parser(parse_duration)
+        .help("Ask again and again, with this pause [default: 2s], until a signal")
+}
+
+/// A pause that no node takes for silence.
+fn parse_pause(text: &str) -> Result<Duration, String> {
+    let pause = parse_duration(text)?;
+    if pause > Duration::from_secs(5) { Err("at most 5s".to_owned()) } else { Ok(pause) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn usage_is_checked() {
+        let id = iroh::SecretKey::from_bytes(&[1; 32]).public();
+        let bootstrap = format!("--bootstrap={id}@127.0.0.1:1");
+        let parse = |args: &[&str]| command().try_get_matches_from([&["mosaik"], args].concat());
+        assert!(parse(&["peers", "--network", "a", &bootstrap, "--json", "--watch"]).is_ok());
+        assert!(parse(&["explain", "abcd", "readings", "--network=a", &bootstrap]).is_ok());
+        for wrong in [
+            &["peers", &bootstrap][..],
+            &["peers", "--network=a"],
+            &["peers", "--network=a", "--bootstrap=nowhere"],
+            &["explain", "abcd", "--network=a", &bootstrap],
+            &["ping", "abcd", "--interval=1m", "--network=a", &bootstrap],
+            &["stores"],
+            &["completions", "tcsh"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

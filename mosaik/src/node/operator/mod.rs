@@ -1,0 +1,188 @@
+//! The command `mosaik` (feature `cli`): what an operator has in hand for the network of any app. `command` is the command
+//! line as clap sees it, [`Survey`] asks, `show` prints. It is no member of the network, but for `beacon`, and changes
+//! nothing.
+
+mod command;
+mod show;
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use clap::{ArgMatches, ValueEnum};
+use clap_complete::Shell;
+use tokio_util::sync::CancellationToken;
+
+use self::{command::command, show::Pings};
+use super::{
+    cli::{NodeFlags, Secret},
+    process::{self, Failure, print, say},
+    run,
+};
+use crate::{
+    diagnostics::{Client, MAX_ASKED, Survey},
+    discovery::Bootstrap,
+    network::SecretError,
+    primitives::{NetworkId, PeerId, fresh_bytes},
+};
+
+/// The exit status of an explanation that has found something.
+const FOUND: u8 = 3;
+
+/// Runs the command line to its end. Exit status: 0 done (for `beacon`: left gracefully after a signal), 1 failure, 2 wrong
+/// usage, 3 `explain` has found something in the way.
+#[must_use = "the exit code is what `main` returns"]
+pub fn operator() -> ExitCode {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("beacon", matches)) => beacon(matches),
+        Some((name @ ("id" | "keygen" | "completions"), matches)) => match offline(name, matches) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(format_args!("error: {}", process::chain(&*error)));
+                ExitCode::FAILURE
+            }
+        },
+        Some((name, matches)) => {
+            let found = AtomicBool::new(false);
+            let exit = process::run(|ending| ask(name, matches, &found, ending));
+            if found.load(Ordering::Relaxed) { ExitCode::from(FOUND) } else { exit }
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// A node that does nothing but be there.
+fn beacon(matches: &ArgMatches) -> ExitCode {
+    let flags = NodeFlags::read(matches);
+    let Some(network) = flags.network else { return ExitCode::FAILURE };
+    process::run(|ending: CancellationToken| async move {
+        let network = run::start(flags, network, []).await?;
+        ending.cancelled().await;
+        network.shutdown().await;
+        Ok(())
+    })
+}
+
+/// The commands that ask nobody.
+fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
+    let public = |secret: &Secret| Ok::<_, SecretError>(PeerId::from(secret.load()?.public()));
+    match name {
+        "id" => {
+            let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;
+            print(&format!("{}\n", public(secret)?))
+        }
+        "keygen" => match matches.get_one::<String>("file") {
+            Some(file) if std::path::Path::new(file).exists() => Err(format!("{file} is there already").into()),
+            Some(file) => print(&format!("{}\n", public(&Secret::File(file.into()))?)),
+            None => {
+                let hex: Vec<_> = fresh_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+                print(&(hex.concat() + "\n"))
+            }
+        },
+        _ => {
+            let shell = matches.get_one::<String>("shell").and_then(|shell| Shell::from_str(shell, true).ok());
+            let mut script = Vec::new();
+            clap_complete::generate(shell.ok_or("no such shell")?, &mut command(), "mosaik", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// The commands that ask nodes, once or again and again.
+async fn ask(name: &str, matches: &ArgMatches, found: &AtomicBool, ending: CancellationToken) -> Result<(), Failure> {
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
+    let survey = Survey::new(Client::new(network).await?, bootstrap);
+    let json = matches.get_flag("json");
+    let every = matches.try_get_one::<Duration>("watch").ok().flatten().copied();
+    loop {
+        let answering = once(name, matches, &survey, json);
+        let answered = tokio::select! {
+            biased;
+            () = ending.cancelled() => return Ok(()),
+            answered = answering => answered,
+        };
+        let Some(every) = every else {
+            let (text, fault) = answered?;
+            found.store(fault, Ordering::Relaxed);
+            return print(&text);
+        };
+        // Whoever watches wants to see it come back.
+        match answered {
+            Ok((text, _)) => print(&show::again(&text, json))?,
+            Err(error) => say(format_args!("error: {}", process::chain(&*error))),
+        }
+        tokio::select! {
+            biased;
+            () = ending.cancelled() => return Ok(()),
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+/// Asks once: what to print, and whether it explains a fault.
+async fn once(name: &str, matches: &ArgMatches, survey: &Survey, json: bool) -> Result<(String, bool), Failure> {
+    let argument = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
+    let peer = argument("peer");
+    let text = match name {
+        "peers" => show::peers(&survey.peers().await?, json)?,
+        "node" => show::node(&survey.node(peer).await?, json)?,
+        "streams" => {
+            let all = survey.streams(peer).await?;
+            tell_limit(all.len());
+            show::by_node(&all, "streams", json)?
+        }
+        "groups" => {
+            let all = survey.groups(peer).await?;
+            tell_limit(all.len());
+            show::by_node(&all, "groups", json)?
+        }
+        "ping" => {
+            let count = matches.get_one::<u32>("count").copied().unwrap_or(4);
+            let pause = matches.get_one::<Duration>("interval").copied().unwrap_or(Duration::from_secs(1));
+            show::pings(&ping(survey, peer.ok_or("the peer is missing")?, count, pause, json).await?, json)?
+        }
+        _ => {
+            let (peer, target) =
+                (peer.ok_or("the peer is missing")?, argument("target").ok_or("the target is missing")?);
+            let explained = survey.explain(peer, target, argument("with")).await?;
+            return Ok((show::explained(&explained, json)?, explained.explanation.fault().is_some()));
+        }
+    };
+    Ok((text, false))
+}
+
+fn tell_limit(asked: usize) {
+    if asked >= MAX_ASKED {
+        say(format_args!("only the first {MAX_ASKED} nodes are asked"));
+    }
+}
+
+/// Round trips, each printed as it comes unless all are printed at the end.
+async fn ping(survey: &Survey, peer: &str, count: u32, pause: Duration, quiet: bool) -> Result<Pings, Failure> {
+    let mut session = survey.session(peer).await?;
+    let mut pings = Pings { peer: session.peer(), sent: 0, rtts: Vec::new(), error: None };
+    while pings.sent < count {
+        if pings.sent > 0 {
+            tokio::time::sleep(pause).await;
+        }
+        pings.sent += 1;
+        match session.ping().await {
+            Ok(rtt) => {
+                if !quiet {
+                    print(&format!("{}  {rtt:.1?}\n", pings.peer))?;
+                }
+                pings.rtts.push(rtt);
+            }
+            Err(error) if pings.rtts.is_empty() => return Err(error.into()),
+            Err(error) => {
+                pings.error = Some(error);
+                break;
+            }
+        }
+    }
+    Ok(pings)
+}

@@ -1,0 +1,249 @@
+//! `explain`: each fault is planted on a simulated network, and the first line of the explanation must name it.
+
+use std::time::Duration;
+
+use mosaik::{
+    builtin::NoOp,
+    diagnostics::{Explained, Fault, Survey},
+    discovery::Bootstrap,
+    groups::Group,
+    prelude::*,
+    testing::{Sim, SimNode},
+};
+use tokio::time::{Instant, sleep};
+
+const NETWORK: &str = "explained";
+const STREAM: &str = "prices";
+
+/// A network with a beacon and somebody who asks it.
+struct Scene {
+    sim: Sim,
+    beacon: Network,
+    operator: Network,
+}
+
+impl Scene {
+    async fn new(sim: Sim) -> Self {
+        sim.rendezvous(false);
+        let beacon = sim.node("beacon").builder(NETWORK).build().await.unwrap();
+        let at = beacon.local().addr();
+        let operator = sim.node("operator").builder(NETWORK).with_bootstrap(at).build().await.unwrap();
+        Self { sim, beacon, operator }
+    }
+
+    async fn node(&self, name: &str) -> Network {
+        self.sim.node(name).builder(NETWORK).with_bootstrap(self.beacon.local().addr()).build().await.unwrap()
+    }
+
+    async fn tagged(&self, name: &str, tag: &str) -> Network {
+        let builder = self.sim.node(name).builder(NETWORK).with_bootstrap(self.beacon.local().addr());
+        builder.with_tags([tag]).build().await.unwrap()
+    }
+
+    fn sim_node(&self, name: &str) -> SimNode {
+        self.sim.node(name)
+    }
+
+    /// The first line, once the explanation is that fault (`None`: nothing is in the way).
+    async fn first_line(&self, peer: &Network, target: &str, fault: Option<Fault>) -> String {
+        let client = self.operator.diagnostics().client();
+        let survey = Survey::new(client, [Bootstrap::from(self.beacon.local().addr())]);
+        let peer = Bootstrap::from(peer.local().addr()).to_string();
+        let until = Instant::now() + Duration::from_mins(3);
+        loop {
+            let answer = survey.explain(&peer, target, None).await;
+            let found = answer.as_ref().ok().map(|Explained { explanation, .. }| explanation);
+            if let Some(explanation) = found.filter(|it| it.fault() == fault) {
+                let line = explanation.to_string().lines().next().unwrap().to_owned();
+                let name = fault.map_or_else(|| "ok".to_owned(), |fault| fault.to_string());
+                assert!(line.starts_with(&format!("{name}: ")), "{line}");
+                return line;
+            }
+            assert!(Instant::now() < until, "expected {fault:?}, found {answer:#?}");
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+fn short(network: &Network) -> String {
+    format!("{:?}", network.local().id())
+}
+
+fn produces(network: &Network) -> Producer<u64> {
+    network.streams().producer().with_stream_id(STREAM).build().unwrap()
+}
+
+fn consumes(network: &Network) -> Consumer<u64> {
+    network.streams().consumer().with_stream_id(STREAM).build()
+}
+
+fn has_all(line: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| line.contains(part)), "{line}\nshould say {parts:?}");
+}
+
+#[test]
+fn nothing_in_the_way_of_a_stream() {
+    Sim::run(1, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, c) = (scene.node("p").await, scene.node("c").await);
+        let (_producer, _consumer) = (produces(&p), consumes(&c));
+        scene.first_line(&c, STREAM, None).await;
+        scene.first_line(&p, STREAM, None).await;
+        let line = scene.first_line(&p, "stream:trades", Some(Fault::NotInvolved)).await;
+        has_all(&line, &[&short(&p), "neither produces nor consumes"]);
+    });
+}
+
+#[test]
+fn a_node_that_is_not_discovered() {
+    Sim::run(2, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let lonely = scene.sim_node("lonely").builder(NETWORK).build().await.unwrap();
+        let c = scene.node("c").await;
+        let (_producer, _consumer) = (produces(&lonely), consumes(&c));
+        let line = scene.first_line(&lonely, STREAM, Some(Fault::NotDiscovered)).await;
+        has_all(&line, &[&short(&lonely), "it runs, but has not met the others"]);
+        let line = scene.first_line(&c, STREAM, Some(Fault::NotInvolved)).await;
+        has_all(&line, &["nobody that", "produces prices"]);
+        // One that nobody can ask either.
+        let cut = scene.sim_node("operator");
+        scene.sim.partition(&[cut, scene.sim_node("beacon")], &[scene.sim_node("lonely")]);
+        let line = scene.first_line(&lonely, STREAM, Some(Fault::NotDiscovered)).await;
+        has_all(&line, &["nobody has heard of it"]);
+    });
+}
+
+#[test]
+fn a_node_of_another_network() {
+    Sim::run(3, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let other = scene.sim_node("other").builder("elsewhere").build().await.unwrap();
+        let _producer = produces(&other);
+        let line = scene.first_line(&other, STREAM, Some(Fault::OtherNetwork)).await;
+        has_all(&line, &[&short(&other), "belongs to another network"]);
+    });
+}
+
+#[test]
+fn a_tag_is_missing() {
+    Sim::run(4, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, c) = (scene.tagged("p", "eu").await, scene.node("c").await);
+        let producer = p.streams().producer::<u64>().with_stream_id(STREAM);
+        let _producer = producer.accept_if(|peer| peer.tags().contains("vip")).build().unwrap();
+        let _consumer = consumes(&c);
+        let line = scene.first_line(&c, STREAM, Some(Fault::TagMissing)).await;
+        has_all(&line, &[&short(&c), "has no tag \"vip\"", "accept_if", &short(&p)]);
+        // The same from the other side: a consumer that looks for a tag of the producer.
+        let d = scene.tagged("d", "vip").await;
+        let consumer = d.streams().consumer::<u64>().with_stream_id(STREAM);
+        let _picky = consumer.subscribe_if(|peer| peer.tags().contains("us")).build();
+        let line = scene.first_line(&d, STREAM, Some(Fault::TagMissing)).await;
+        has_all(&line, &[&short(&p), "has no tag \"us\"", "subscribe_if", &short(&d)]);
+    });
+}
+
+#[test]
+fn a_predicate_refuses() {
+    Sim::run(5, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, c) = (scene.node("p").await, scene.node("c").await);
+        let never = c.local().id();
+        let producer = p.streams().producer::<u64>().with_stream_id(STREAM);
+        let _producer = producer.accept_if(move |peer| peer.id() != never).build().unwrap();
+        let _consumer = consumes(&c);
+        let line = scene.first_line(&c, STREAM, Some(Fault::PredicateRefused)).await;
+        has_all(&line, &["accept_if", &short(&p), &short(&c), "no tag"]);
+    });
+}
+
+#[test]
+fn a_producer_is_at_capacity() {
+    Sim::run(6, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, c, d) = (scene.node("p").await, scene.node("c").await, scene.node("d").await);
+        let producer = p.streams().producer::<u64>().with_stream_id(STREAM).with_max_consumers(1).build().unwrap();
+        let _first = consumes(&c);
+        producer.when().subscribed().await;
+        let _second = consumes(&d);
+        let line = scene.first_line(&d, STREAM, Some(Fault::AtCapacity)).await;
+        has_all(&line, &[&short(&p), "takes 1 consumers", &short(&d), "waits for a place"]);
+        scene.first_line(&c, STREAM, None).await;
+    });
+}
+
+#[test]
+fn schemas_differ() {
+    Sim::run(7, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, c) = (scene.node("p").await, scene.node("c").await);
+        let producer = p.streams().producer::<u64>().with_stream_id(STREAM);
+        let _producer = producer.with_fingerprint([1; 32]).build().unwrap();
+        let _consumer = c.streams().consumer::<u64>().with_stream_id(STREAM).with_fingerprint([2; 32]).build();
+        let line = scene.first_line(&c, STREAM, Some(Fault::SchemaDiffers)).await;
+        has_all(&line, &["0101010101010101", "0202020202020202", "same source"]);
+    });
+}
+
+async fn joins(network: &Network, key: &str, size: u32) -> Group<NoOp> {
+    let group = network.groups().with_key(GroupKey::from_secret(key)).with_state_machine(NoOp);
+    let group = if size > 0 { group.with_size(size) } else { group };
+    group.join().await.unwrap()
+}
+
+#[test]
+fn another_key_of_a_group() {
+    Sim::run(8, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (a, b, c) = (scene.node("a").await, scene.node("b").await, scene.node("c").await);
+        let (_one, _two) = (joins(&a, "right", 0).await, joins(&b, "right", 0).await);
+        let _three = joins(&c, "wrong", 0).await;
+        let line = scene.first_line(&c, "mosaik.noop", Some(Fault::WrongGroupKey)).await;
+        has_all(&line, &[&short(&c), "with different keys"]);
+        scene.first_line(&a, "mosaik.noop", None).await;
+    });
+}
+
+#[test]
+fn another_size_of_a_group() {
+    Sim::run(9, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (a, b) = (scene.node("a").await, scene.node("b").await);
+        let (_one, _two) = (joins(&a, "key", 3).await, joins(&b, "key", 5).await);
+        let line = scene.first_line(&a, "mosaik.noop", Some(Fault::OtherSize)).await;
+        has_all(&line, &[&short(&a), "declares 3", &short(&b), "5"]);
+    });
+}
+
+#[test]
+fn a_group_without_a_quorum() {
+    Sim::run(10, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (a, b, c) = (scene.node("a").await, scene.node("b").await, scene.node("c").await);
+        let members = [joins(&a, "key", 3).await, joins(&b, "key", 3).await, joins(&c, "key", 3).await];
+        members[0].when().leader_elected().await;
+        scene.first_line(&a, "mosaik.noop", None).await;
+        scene.sim_node("b").crash();
+        scene.sim_node("c").crash();
+        let line = scene.first_line(&a, "mosaik.noop", Some(Fault::NoQuorum)).await;
+        has_all(&line, &[&short(&a)]);
+    });
+}
+
+#[test]
+fn two_clusters_of_one_key() {
+    Sim::run(11, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (a, b) = (scene.node("a").await, scene.node("b").await);
+        let apart = ([scene.sim_node("a")], [scene.sim_node("b")]);
+        scene.sim.partition(&apart.0, &apart.1);
+        let (one, two) = (joins(&a, "key", 0).await, joins(&b, "key", 0).await);
+        for group in [&one, &two] {
+            group.when().leader_elected().await;
+            group.execute((), Consistency::Strong).await.unwrap();
+        }
+        scene.sim.heal();
+        let line = scene.first_line(&a, "mosaik.noop", Some(Fault::SplitGenesis)).await;
+        has_all(&line, &["stopped"]);
+    });
+}

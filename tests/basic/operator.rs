@@ -1,0 +1,180 @@
+//! The command `mosaik` as a new operator uses it: a beacon, two apps on it as processes of their own, and every command.
+
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::processes::{Contact, Keys, Process};
+
+const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
+const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
+const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
+const NETWORK: &str = "field";
+const SOON: Duration = Duration::from_mins(1);
+
+fn mosaik(args: &[&str]) -> Output {
+    let mut command = Command::new(OPERATOR);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
+        command.env_remove(name);
+    }
+    command.args(args).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Starts a node of the network.
+fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Process, Contact) {
+    let mut process = Process::start(program, &[args, &["--listen", "127.0.0.1:0"]].concat(), env);
+    let contact = process.contact();
+    (process, contact)
+}
+
+/// Whom to ask.
+struct Asked {
+    bootstrap: String,
+}
+
+impl Asked {
+    fn run(&self, args: &[&str]) -> Output {
+        mosaik(&[args, &["--network", NETWORK, "--bootstrap", &self.bootstrap]].concat())
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"))
+    }
+
+    /// Asks until it is so.
+    fn until(&self, args: &[&str], holds: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let output = self.run(&[args, &["--json"]].concat());
+            if let Some(value) = serde_json::from_slice(&output.stdout).ok().filter(&holds) {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{args:?}: {output:?}");
+        }
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[test]
+fn a_session_of_an_operator() {
+    let keys = Keys::new();
+    // A key, a beacon that uses it.
+    let file = keys.path("beacon");
+    let made = mosaik(&["keygen", &file]);
+    assert!(made.status.success(), "{made:?}");
+    assert_eq!(mosaik(&["keygen", &file]).status.code(), Some(1), "a key is not overwritten");
+    let (mut beacon, at) = start(OPERATOR, &["beacon", "--network", NETWORK, "--secret", &file], &[]);
+    assert_eq!(text(&made).trim(), at.id, "it is the key's id");
+    assert_eq!(text(&mosaik(&["id", "--secret", &file])), text(&made));
+    let asked = Asked { bootstrap: at.address.clone() };
+
+    // Two apps on it.
+    let on_it = ["--network", NETWORK, "--bootstrap", &at.address];
+    let (_sensor, sensor) = start(WEATHER, &[&["run", "sensor", "--id", "3"], &on_it[..]].concat(), &[]);
+    let (_display, display) = start(WEATHER, &[&["run", "display"], &on_it[..]].concat(), &[]);
+    let key = [("LEDGER_KEY", "0123456789abcdef0123456789abcdef")];
+    let banks: Vec<_> = ["one", "two", "three"].map(|name| keys.path(name)).to_vec();
+    let bank = |dir: &String| {
+        let args = [&["run", "bank", "--api", "127.0.0.1:0", "--data-dir", dir], &on_it[..]].concat();
+        start(LEDGER, &args, &key)
+    };
+    let banks: Vec<_> = banks.iter().map(bank).collect();
+
+    let peers = asked.until(&["peers"], |value| list(&value["peers"]).len() == 5);
+    assert_eq!(peers["node"]["id"], at.id.as_str());
+    let shown = text(&asked.run(&["peers"]));
+    assert!(shown.contains(&sensor.id) && shown.contains("  produces "), "{shown}");
+    assert_eq!(asked.json(&["node", &sensor.id[..8]])["id"], sensor.id.as_str());
+
+    let flows = |value: &Value| {
+        let all: Vec<_> = list(value).iter().flat_map(|node| list(&node["streams"])).collect();
+        all.len() == 2 && all.iter().any(|it| it["consumer"]["received"].as_u64() > Some(0))
+    };
+    asked.until(&["streams"], flows);
+    let shown = text(&asked.run(&["streams", &display.id]));
+    assert!(shown.contains("readings  consumer") && !shown.contains("producer,"), "{shown}");
+
+    let together = |value: &Value| {
+        let all: Vec<_> = list(value).iter().flat_map(|node| list(&node["groups"])).collect();
+        all.len() == 3 && all.iter().all(|group| group["online"] == true && list(&group["members"]).len() == 3)
+    };
+    asked.until(&["groups"], together);
+    let shown = text(&asked.run(&["groups"]));
+    assert!(shown.contains("ledger (") && shown.contains("leader"), "{shown}");
+
+    let pong = asked.run(&["ping", &banks[0].1.id, "--count", "3", "--interval", "10ms"]);
+    assert!(pong.status.success() && text(&pong).contains("3 asked, 3 answered"), "{pong:?}");
+
+    explanations(&asked, &sensor, &display, &banks[0].1);
+    watching(&asked);
+
+    beacon.signal("TERM");
+    assert_eq!(beacon.wait(SOON).code(), Some(0), "it leaves gracefully");
+    let gone = asked.run(&["peers"]);
+    assert_eq!(gone.status.code(), Some(1), "{gone:?}");
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("cannot reach"), "{gone:?}");
+}
+
+/// What is in the way is in the first line, and in the exit status.
+fn explanations(asked: &Asked, sensor: &Contact, display: &Contact, bank: &Contact) {
+    let first = |args: &[&str], status: i32, line: &str| {
+        let output = asked.run(args);
+        assert!(text(&output).starts_with(line), "{args:?}: expected {line:?}: {output:?}");
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {output:?}");
+    };
+    first(&["explain", &display.id, "readings"], 0, "ok: nothing is in the way\n");
+    first(&["explain", &sensor.id, "readings", "--with", &display.id], 0, "ok: ");
+    first(&["explain", &bank.id, "ledger"], 0, "ok: ");
+    first(&["explain", &bank.id, "readings"], 3, "not involved: ");
+    first(&["explain", &sensor.id, "ledger", "--with", &bank.id], 3, "not involved: ");
+    assert_eq!(asked.json(&["explain", &bank.id, "readings"])["fault"], "not_involved");
+
+    let (_lonely, lonely) = start(WEATHER, &["run", "display", "--network", NETWORK], &[]);
+    first(&["explain", &lonely.address, "readings"], 3, "not discovered: ");
+    let (_other, other) = start(WEATHER, &["run", "display", "--network", "another"], &[]);
+    first(&["explain", &other.address, "readings"], 3, "other network: ");
+}
+
+/// `--watch` asks again until a signal.
+fn watching(asked: &Asked) {
+    let args = ["streams", "--json", "--watch=100ms", "--network", NETWORK, "--bootstrap", &asked.bootstrap];
+    let mut watch = Process::start(OPERATOR, &args, &[]);
+    for _ in 0..3 {
+        let line = watch.stdout.wait(Instant::now() + SOON, "line", |_| true);
+        assert!(serde_json::from_str::<Value>(&line).is_ok_and(|value| value.is_array()), "{line}");
+    }
+    watch.signal("INT");
+    assert_eq!(watch.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn the_exit_status_tells_usage_from_failure() {
+    let nobody = format!("{}@127.0.0.1:9", "4cb5abf6ad79fbf5abbccafcc269d85cd2651ed4b885b5869f241aedf0a5ba29");
+    for (args, code, part) in [
+        (vec![], 2, "Usage"),
+        (vec!["--version"], 0, "mosaik"),
+        (vec!["peers"], 2, "--network"),
+        (vec!["beacon"], 2, "--network"),
+        (vec!["peers", "--network", "a", "--bootstrap", "nowhere"], 2, "64 hex digits"),
+        (vec!["peers", "--network", "a", "--bootstrap", &nobody], 1, "cannot reach"),
+        (vec!["completions", "tcsh"], 2, "zsh"),
+        (vec!["completions", "bash"], 0, "_mosaik"),
+        (vec!["explain", "--help"], 0, "TARGET is the name of a stream"),
+    ] {
+        let output = mosaik(&args);
+        let all = [output.stdout.clone(), output.stderr.clone()].concat();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(String::from_utf8_lossy(&all).contains(part), "{args:?}: {output:?}");
+    }
+}
