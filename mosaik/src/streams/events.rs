@@ -48,6 +48,15 @@ pub enum Event {
         /// Why.
         reason: WaitReason,
     },
+    /// What the producer had kept for late joiners was received; the live items follow.
+    Replayed {
+        /// The producer.
+        producer: PeerId,
+        /// How many items that were.
+        items: u64,
+        /// The sequence number from which on items are live.
+        next: u64,
+    },
     /// Items were missed.
     Gap {
         /// The producer.

@@ -15,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod limits;
 mod producer;
 mod protocol;
+mod retain;
 mod stats;
 
 use std::{
@@ -39,9 +40,13 @@ pub use self::{
     events::{DisconnectReason, Event, Events, Gap, GapReason},
     limits::{Buffer, ByteRate, MAX_ITEM, OnLag},
     producer::{Producer, ProducerBuilder},
+    retain::Retain,
     stats::{ChannelInfo, ChannelState, Stats},
 };
-use self::{producer::Handle, protocol::Subscription};
+use self::{
+    producer::Handle,
+    protocol::{Replay, Subscription},
+};
 use crate::{
     discovery::Discovery,
     network::{Acceptors, CloseCode, Node},
@@ -96,6 +101,12 @@ impl Streams {
             let Some(registry) = weak.upgrade() else { return };
             let tasks = registry.node.tasks().clone();
             tasks.spawn("subscriber", producer::serve(registry, incoming.link()));
+        });
+        let weak = Arc::downgrade(&registry);
+        acceptors.accept::<Replay>(move |incoming| {
+            let Some(registry) = weak.upgrade() else { return };
+            let tasks = registry.node.tasks().clone();
+            tasks.spawn("replay", producer::serve_replay(registry, incoming.link()));
         });
         Self(registry)
     }

@@ -3,6 +3,9 @@
 //! The consumer opens a link and sends [`Message::Subscribe`]. The producer answers [`Message::Accepted`], after which
 //! the stream carries batches ([`frames`](super::core::frames)); or [`Message::Waiting`], keeping the link open until it
 //! accepts; or [`Message::Refused`]. Either side ends a subscription by resetting and stopping the stream with a code.
+//!
+//! A late joiner to whom something is to be replayed opens a second stream on the same connection with
+//! [`ReplayMessage::Ask`], and gets it there, as batches too.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,27 +25,44 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/2";
+    const NAME: &'static str = "subscribe/3";
     const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Message {
     /// The consumer's request. It brings its own entry, so that the producer can ask its predicate at once; and what it has
-    /// of the producer's items, if it was subscribed before.
+    /// of the producer's items, if it was subscribed before; and whether it wants what is kept for late joiners.
     Subscribe {
         stream: StreamId,
         fingerprint: Option<Fingerprint>,
         consumer: u64,
         resume: Option<Resume>,
+        replay: bool,
         entry: SignedEntry,
     },
-    /// Batches follow, from this sequence number on.
-    Accepted { epoch: u64, next: u64 },
+    /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
+    Accepted { epoch: u64, next: u64, replay: Option<u64> },
     /// Not now; another answer follows on this link.
     Waiting { reason: WaitReason },
     /// No; the link ends.
     Refused { code: u32, fingerprint: Option<Fingerprint> },
+}
+
+/// The protocol of a replay.
+pub(crate) struct Replay;
+
+impl Protocol for Replay {
+    type Message = ReplayMessage;
+    const FAMILY: Family = Family::STREAMS;
+    const NAME: &'static str = "replay/1";
+    const MAX_FRAME: usize = 1 << 10;
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ReplayMessage {
+    /// The consumer's request. The answer are batches and their end.
+    Ask { stream: StreamId, ticket: u64 },
 }
 
 /// Whether two declared schemas may talk: a side that declares none matches anything.

@@ -17,6 +17,7 @@ pub struct ConsumerBuilder<T> {
     fingerprint: Option<Fingerprint>,
     subscribe_if: Option<Predicate>,
     deadline: Option<Duration>,
+    replay: bool,
     datum: PhantomData<fn() -> T>,
 }
 
@@ -28,6 +29,7 @@ impl<T: Datum> ConsumerBuilder<T> {
             fingerprint: None,
             subscribe_if: None,
             deadline: None,
+            replay: true,
             datum: PhantomData,
         }
     }
@@ -48,6 +50,13 @@ impl<T: Datum> ConsumerBuilder<T> {
         self
     }
 
+    /// Only items that are sent while this consumer is subscribed, not what producers keep for late joiners
+    /// ([`ProducerBuilder::retain`](crate::streams::ProducerBuilder::retain)). Default: those first, if there are any.
+    pub fn live_only(mut self) -> Self {
+        self.replay = false;
+        self
+    }
+
     /// The stream's identity. Default: the serde container name of `T`.
     pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
         self.stream = stream.into();
@@ -63,10 +72,10 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// Starts consuming.
     pub fn build(self) -> Consumer<T> {
-        let Self { registry, stream, fingerprint, subscribe_if, deadline, .. } = self;
+        let Self { registry, stream, fingerprint, subscribe_if, deadline, replay, .. } = self;
         registry.consumer_opened(stream, fingerprint);
         let tasks = registry.node.tasks().clone();
-        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline));
+        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay));
         shared.registry.add_consumer(&shared);
         tasks.spawn("consumer", worker::run(shared.clone()));
         Consumer::new(shared)

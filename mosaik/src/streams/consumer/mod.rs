@@ -7,6 +7,7 @@ mod builder;
 mod channel;
 mod merge;
 mod reader;
+mod replay;
 mod shared;
 mod subscription;
 mod worker;

@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// How much is read before it is handed on.
-const READ: usize = 128 << 10;
+pub(super) const READ: usize = 128 << 10;
 /// How often a producer is told that the user reads, if slowly.
-const NOTE: Duration = Duration::from_millis(500);
+pub(super) const NOTE: Duration = Duration::from_millis(500);
 
 /// Whether there should be a subscription.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub(super) enum Wanted {
 }
 
 /// Why an attempt is over.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum End {
     /// The consumer is gone.
     Cancelled,
@@ -57,6 +57,8 @@ pub(super) struct Intake {
     pub(super) frames: FrameReader,
     /// How the stream ended, while what was read before is handed on.
     end: Option<End>,
+    /// Bytes that wait for the end of a replay.
+    held: usize,
 }
 
 impl Intake {
@@ -83,6 +85,19 @@ impl Intake {
         self.end.take().map_or(Ok(()), Err)
     }
 
+    /// Whether more is to be read while a replay is under way.
+    pub(super) fn waits(&self, limit: usize) -> bool {
+        self.end.is_none() && self.held < limit
+    }
+
+    /// Takes what is handed on after the replay; the end of the stream too.
+    pub(super) fn hold(&mut self, chunk: Result<Option<Bytes>, ReadError>) {
+        match self.take(chunk) {
+            Ok(taken) => self.held += taken,
+            Err(end) => self.end = Some(end),
+        }
+    }
+
     fn take(&mut self, chunk: Result<Option<Bytes>, ReadError>) -> Result<usize, End> {
         match chunk {
             Ok(Some(chunk)) => {
@@ -90,11 +105,18 @@ impl Intake {
                 Ok(chunk.len())
             }
             Ok(None) => Err(DisconnectReason::Lost("the stream ended without a word".into()).into()),
-            Err(ReadError::Reset { code } | ReadError::Lost(ConnectionLost::ClosedByPeer { code })) => {
-                Err(DisconnectReason::Closed(code.into()).into())
-            }
-            Err(ReadError::Lost(lost)) => Err(DisconnectReason::Lost(lost.to_string()).into()),
+            Err(error) => Err(lost(error)),
         }
+    }
+}
+
+/// What a read that failed means.
+pub(super) fn lost(error: ReadError) -> End {
+    match error {
+        ReadError::Reset { code } | ReadError::Lost(ConnectionLost::ClosedByPeer { code }) => {
+            DisconnectReason::Closed(code.into()).into()
+        }
+        ReadError::Lost(lost) => DisconnectReason::Lost(lost.to_string()).into(),
     }
 }
 
@@ -102,9 +124,9 @@ pub(super) struct Reader {
     pub(super) link: RawLink,
     pub(super) intake: Intake,
     /// The producer has said that it is done, and what it wrote before can still be read.
-    orderly: bool,
+    pub(super) orderly: bool,
     /// When the producer was last told that the user reads, and what had been read by then.
-    noted: (Instant, u64),
+    pub(super) noted: (Instant, u64),
 }
 
 impl Reader {
@@ -143,7 +165,7 @@ impl Reader {
     }
 
     /// The user does not read: waits, but not for a producer that has given up on us.
-    async fn wait_for_room(
+    pub(super) async fn wait_for_room(
         &mut self,
         shared: &Shared,
         channel: &Channel,
@@ -155,23 +177,28 @@ impl Reader {
                 () = channel.room() => return Ok(()),
                 code = stopped(&mut self.link.send), if !self.orderly => self.stopped(code)?,
                 end = interrupted(shared, channel, wanted) => return Err(end),
-                () = sleep_until(self.noted.0 + NOTE) => self.note(channel),
+                () = sleep_until(self.noted.0 + NOTE) => {
+                    self.note(channel);
+                }
             }
         }
     }
 
-    /// Tells the producer that the user reads, if so. It may not notice otherwise, see `Writer::write` there.
-    fn note(&mut self, channel: &Channel) {
+    /// Tells the producer that the user reads, and returns whether it does. It may not notice otherwise, see `Writer::write`
+    /// there.
+    pub(super) fn note(&mut self, channel: &Channel) -> bool {
         let read = channel.read_so_far();
-        if read != self.noted.1 {
+        let reads = read != self.noted.1;
+        if reads {
             // One byte; if the window has no room for it, there are enough on their way.
             let _ = self.link.send.write_all(&[1]).now_or_never();
         }
         self.noted = (Instant::now(), read);
+        reads
     }
 
     /// The producer stops our sending half as it ends a subscription, because that reaches us past what we have not read.
-    fn stopped(&mut self, code: Result<CloseCode, ConnectionLost>) -> Result<(), End> {
+    pub(super) fn stopped(&mut self, code: Result<CloseCode, ConnectionLost>) -> Result<(), End> {
         match code {
             Ok(CloseCode::Normal | CloseCode::ShuttingDown) => {
                 self.orderly = true;
@@ -184,7 +211,7 @@ impl Reader {
     }
 }
 
-async fn stopped(send: &mut SendStream) -> Result<CloseCode, ConnectionLost> {
+pub(super) async fn stopped(send: &mut SendStream) -> Result<CloseCode, ConnectionLost> {
     send.stopped().await.map(|code| code.map_or(CloseCode::Normal, CloseCode::from))
 }
 

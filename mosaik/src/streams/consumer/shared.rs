@@ -43,6 +43,8 @@ pub(in crate::streams) struct Shared {
     deadline: watch::Sender<Option<Duration>>,
     /// The same for a look at it that costs nothing.
     has_deadline: AtomicBool,
+    /// Whether what producers keep for late joiners is wanted.
+    pub(super) replay: bool,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -68,6 +70,7 @@ impl Shared {
         fingerprint: Option<Fingerprint>,
         subscribe_if: Option<Predicate>,
         deadline: Option<Duration>,
+        replay: bool,
     ) -> Self {
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
@@ -79,6 +82,7 @@ impl Shared {
             subscribe_if,
             has_deadline: AtomicBool::new(deadline.is_some()),
             deadline: watch::Sender::new(deadline),
+            replay,
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),

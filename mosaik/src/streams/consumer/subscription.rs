@@ -25,7 +25,7 @@ use crate::{
         core::{
             frames::{Frame, FrameError, split_item},
             pace::Backoff,
-            progress::{Missed, Progress},
+            progress::{Missed, Progress, Step},
         },
         events::{DisconnectReason, Event},
         limits::HANDSHAKE,
@@ -62,11 +62,21 @@ pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watc
     task.shared.refresh();
 }
 
-struct Task {
-    shared: Arc<Shared>,
-    channel: Arc<Channel>,
-    wanted: watch::Receiver<Wanted>,
-    progress: Progress,
+/// The producer's answer.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    epoch: u64,
+    /// Where the live flow begins.
+    next: u64,
+    /// With what the replay before it is to be asked for, if there is one.
+    replay: Option<u64>,
+}
+
+pub(super) struct Task {
+    pub(super) shared: Arc<Shared>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) wanted: watch::Receiver<Wanted>,
+    pub(super) progress: Progress,
     backoff: Backoff,
 }
 
@@ -124,6 +134,7 @@ impl Task {
                 fingerprint: self.shared.fingerprint,
                 consumer: self.shared.id,
                 resume: self.progress.resume(),
+                replay: self.shared.replay,
                 entry: self.shared.registry.discovery.signed_local(),
             };
             link.send(&subscribe).await?;
@@ -138,7 +149,7 @@ impl Task {
             }
         };
         match self.admitted(&mut link).await {
-            Ok((epoch, next)) => self.live(link.into_raw(), epoch, next).await,
+            Ok(accepted) => self.live(link.into_raw(), entry, accepted).await,
             Err(end) => {
                 link.close(CloseCode::Normal);
                 end
@@ -146,8 +157,8 @@ impl Task {
         }
     }
 
-    /// Waits for the producer's answer, also for long: epoch and first sequence number.
-    async fn admitted(&mut self, link: &mut Link<Subscription>) -> Result<(u64, u64), End> {
+    /// Waits for the producer's answer, also for long.
+    async fn admitted(&mut self, link: &mut Link<Subscription>) -> Result<Accepted, End> {
         let producer = self.channel.peer;
         let mut answered = false;
         let deadline = Instant::now() + HANDSHAKE;
@@ -160,7 +171,7 @@ impl Task {
             };
             answered = true;
             match message {
-                Ok(Some(Message::Accepted { epoch, next })) => return Ok((epoch, next)),
+                Ok(Some(Message::Accepted { epoch, next, replay })) => return Ok(Accepted { epoch, next, replay }),
                 Ok(Some(Message::Waiting { reason })) => {
                     self.channel.set_state(ChannelState::Waiting(reason));
                     self.shared.events.send(Event::Waiting { producer, reason });
@@ -185,12 +196,13 @@ impl Task {
     }
 
     /// Reads items until the subscription ends, and closes the link.
-    async fn live(&mut self, link: RawLink, epoch: u64, next: u64) -> End {
+    async fn live(&mut self, link: RawLink, entry: &PeerEntry, accepted: Accepted) -> End {
+        let Accepted { epoch, next, replay } = accepted;
         let producer = self.channel.peer;
         self.channel.clear_failure();
         self.channel.set_state(ChannelState::Connected);
         self.shared.events.send(Event::Connected { producer, epoch, next });
-        let joined = self.progress.joined(epoch, next);
+        let joined = self.progress.joined(epoch, next, replay.is_some());
         if let Some(from) = joined.restarted_from {
             self.shared.events.send(Event::Restarted { producer, from, to: epoch });
         }
@@ -198,7 +210,14 @@ impl Task {
         self.shared.refresh();
         tracing::debug!(peer = ?producer, stream = ?self.shared.stream, epoch, next, "subscribed");
         let mut reader = Reader::new(link);
+        let replayed = match replay {
+            Some(ticket) => self.replay(&mut reader, entry, epoch, ticket).await,
+            None => Ok(()),
+        };
         let end = loop {
+            if let Err(end) = &replayed {
+                break end.clone();
+            }
             if let Err(end) = self.hand_on(&mut reader, epoch) {
                 break end;
             }
@@ -221,28 +240,7 @@ impl Task {
         loop {
             match reader.intake.frames.next_frame() {
                 Ok(None) => return Ok(()),
-                Ok(Some(Frame::Items { first, count, data })) => {
-                    let step = self.progress.received(first, u64::from(count));
-                    self.missed(step.missed);
-                    let items = u64::from(count) - step.skip;
-                    if items > 0 {
-                        if self.shared.has_deadline() {
-                            self.channel.heard();
-                        }
-                        let data = behind(&data, step.skip);
-                        let first = first + step.skip;
-                        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
-                    }
-                }
-                Ok(Some(Frame::Mark { reason, next })) => {
-                    let missed = self.progress.marked(next, reason);
-                    self.missed(missed);
-                }
-                Ok(Some(Frame::End { code, next })) => {
-                    let step = self.progress.received(next, 0);
-                    self.missed(step.missed);
-                    return Err(DisconnectReason::Closed(code.into()).into());
-                }
+                Ok(Some(frame)) => self.take_frame(frame, epoch)?,
                 Err(error @ (FrameError::TooLarge | FrameError::Malformed)) => {
                     return Err(DisconnectReason::Undecodable(error.to_string()).into());
                 }
@@ -250,7 +248,41 @@ impl Task {
         }
     }
 
-    fn missed(&self, missed: Option<Missed>) {
+    /// Queues what a frame of the live flow has.
+    pub(super) fn take_frame(&mut self, frame: Frame, epoch: u64) -> Result<(), End> {
+        match frame {
+            Frame::Items { first, count, data } => {
+                let step = self.progress.received(first, u64::from(count));
+                self.take_items(first, u64::from(count), &data, step, epoch);
+            }
+            Frame::Mark { reason, next } => {
+                let missed = self.progress.marked(next, reason);
+                self.missed(missed);
+            }
+            Frame::End { code, next } => {
+                let step = self.progress.received(next, 0);
+                self.missed(step.missed);
+                return Err(DisconnectReason::Closed(code.into()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues those of the items that are new.
+    pub(super) fn take_items(&mut self, first: u64, count: u64, data: &Bytes, step: Step, epoch: u64) {
+        self.missed(step.missed);
+        let items = count - step.skip;
+        if items == 0 {
+            return;
+        }
+        if self.shared.has_deadline() {
+            self.channel.heard();
+        }
+        let (data, first) = (behind(data, step.skip), first + step.skip);
+        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
+    }
+
+    pub(super) fn missed(&self, missed: Option<Missed>) {
         if let Some(missed) = missed {
             self.shared.missed(&self.channel, missed);
         }

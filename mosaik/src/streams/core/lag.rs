@@ -15,7 +15,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{SubId, cursor::Cursor, log::Position};
-use crate::streams::limits::OnLag;
+use crate::streams::limits::{Buffer, OnLag};
 
 /// How long a full subscriber that makes no progress may hold up one that is starving.
 pub(crate) const GRACE: Duration = Duration::from_millis(500);
@@ -27,6 +27,12 @@ const DRAG: Duration = Duration::from_secs(2);
 pub(crate) struct Limit {
     pub(crate) items: u64,
     pub(crate) bytes: u64,
+}
+
+impl From<Buffer> for Limit {
+    fn from(Buffer { items, bytes }: Buffer) -> Self {
+        Self { items: items as u64, bytes: bytes as u64 }
+    }
 }
 
 /// How much a queue holds.

@@ -1,6 +1,7 @@
 //! The decisions of streams, without IO: pure state machines that take time as an argument and spawn nothing.
 //!
 //! * [`log`]: the one queue of a producer, what is still held of it, and [`cursor`]: where each subscriber is.
+//! * [`retain`]: what is kept for late joiners, and its replay.
 //! * [`lag`]: who is too slow, and when `send` waits.
 //! * [`admission`]: who is served, who waits, who is refused.
 //! * [`frames`]: the bytes of a subscription: batches written, batches read.
@@ -17,6 +18,7 @@ pub(crate) mod log;
 pub(crate) mod mutants;
 pub(crate) mod pace;
 pub(crate) mod progress;
+pub(crate) mod retain;
 
 /// A subscription at its producer, in the order of arrival.
 pub(crate) type SubId = u64;

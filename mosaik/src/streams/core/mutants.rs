@@ -16,6 +16,10 @@ pub(crate) enum Mutant {
     ConflateKeepsFirst,
     GapToldTwice,
     ReleasedByFastest,
+    SnapshotCutEarly,
+    ReplayPastCut,
+    ReplayNotResumed,
+    ReplayGapUntold,
 }
 
 /// Which bug is planted, if any.

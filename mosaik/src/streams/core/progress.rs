@@ -2,6 +2,10 @@
 //!
 //! A producer counts its items from 0 in each epoch; epochs grow. This says, for every subscription made and every batch
 //! received, what to deliver and what was missed. It outlives single subscriptions, so that a reconnect shows what it cost.
+//!
+//! A subscription may begin with a *replay* of what the producer keeps for late joiners, below its *cut*; the live flow waits until
+//! the replay is over. What a consumer that was never there before is not replayed is no gap: it had not asked for it. What one
+//! that comes back is not replayed is.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +62,8 @@ impl GapReason {
 pub(crate) struct Resume {
     pub(crate) epoch: u64,
     pub(crate) next: u64,
+    /// Less than `next` if a replay was interrupted: kept items from here on are still wanted.
+    pub(crate) replayed: u64,
 }
 
 impl Resume {
@@ -65,7 +71,28 @@ impl Resume {
     pub(crate) const fn within(self, epoch: u64) -> u64 {
         if self.epoch == epoch { self.next } else { 0 }
     }
+
+    /// From where on kept items are wanted of a producer of this epoch.
+    pub(crate) const fn replay_from(self, epoch: u64) -> u64 {
+        if self.epoch == epoch { self.replayed } else { 0 }
+    }
 }
+
+/// A replay under way.
+#[derive(Debug, Clone, Copy)]
+struct Replaying {
+    /// Kept items before this one were handed on.
+    next: u64,
+    /// Where the live flow begins.
+    cut: u64,
+    /// Why what is missed before the cut is missed.
+    reason: GapReason,
+}
+
+/// A replay that has something which belongs to the live flow, or that nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a replay goes beyond its cut")]
+pub(crate) struct BeyondCut;
 
 /// Items that were missed: from `from` up to, not including, `to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +123,7 @@ pub(crate) struct Step {
 pub(crate) struct Progress {
     /// Epoch and next expected sequence number; `None` before the first subscription.
     at: Option<(u64, u64)>,
+    replaying: Option<Replaying>,
     switch: Switch,
 }
 
@@ -104,31 +132,68 @@ impl Progress {
     #[cfg(any(test, feature = "testing"))]
     #[allow(dead_code, reason = "for simulations")]
     pub(crate) fn with(switch: Switch) -> Self {
-        Self { at: None, switch }
+        Self { at: None, replaying: None, switch }
     }
 
     /// What to say to the producer when subscribing; `None` the first time.
     pub(crate) fn resume(&self) -> Option<Resume> {
         let back = u64::from(self.switch.is(Mutant::ResumeRepeats));
-        self.at.map(|(epoch, next)| Resume { epoch, next: next.saturating_sub(back) })
+        let interrupted = self.replaying.filter(|_| !self.switch.is(Mutant::ReplayNotResumed));
+        self.at.map(|(epoch, next)| Resume {
+            epoch,
+            next: next.saturating_sub(back),
+            replayed: interrupted.map_or(next, |replaying| replaying.next),
+        })
     }
 
-    /// The producer accepted a subscription that starts at `next`. An epoch older than the known one is still taken: a
-    /// producer's clock may have gone back, and the items are new to us.
-    pub(crate) fn joined(&mut self, epoch: u64, next: u64) -> Joined {
-        let Some((known, _)) = self.at else {
+    /// The producer accepted a subscription whose live flow starts at `next`, after a replay if `replay` says so. An epoch older
+    /// than the known one is still taken: a producer's clock may have gone back, and the items are new to us.
+    pub(crate) fn joined(&mut self, epoch: u64, next: u64, replay: bool) -> Joined {
+        let before = self.replaying.take();
+        let mut begin = |from, reason| self.replaying = Some(Replaying { next: from, cut: next, reason });
+        let Some((known, expected)) = self.at else {
+            if replay {
+                begin(0, GapReason::Skipped);
+            }
             self.at = Some((epoch, next));
             return Joined::default();
         };
         if known != epoch && !self.switch.is(Mutant::WrongEpochAccepted) {
-            self.at = Some((epoch, next));
-            let missed = (next > 0).then_some(Missed { from: 0, to: next, reason: GapReason::Restarted });
+            if replay {
+                begin(0, GapReason::Restarted);
+            }
+            let replay = replay && !self.switch.is(Mutant::ReplayGapUntold);
+            self.at = Some((epoch, if replay { 0 } else { next }));
+            let missed = (next > 0 && self.replaying.is_none()).then_some((0, next));
+            let missed = missed.map(|(from, to)| Missed { from, to, reason: GapReason::Restarted });
             return Joined { restarted_from: Some(known), missed };
         }
         if self.switch.is(Mutant::ResumeRepeats) {
             self.at = Some((epoch, next));
         }
+        if replay {
+            begin(before.map_or(expected, |before| before.next), GapReason::Reconnected);
+            return Joined::default();
+        }
         Joined { restarted_from: None, missed: self.left_out(next, GapReason::Reconnected) }
+    }
+
+    /// A batch of the replay arrived: `count` kept items from `first` on.
+    pub(crate) fn replayed(&mut self, first: u64, count: u64) -> Result<Step, BeyondCut> {
+        let end = first.saturating_add(count);
+        let replaying = self.replaying.as_mut().filter(|replaying| end <= replaying.cut).ok_or(BeyondCut)?;
+        let skip = replaying.next.saturating_sub(first).min(count);
+        replaying.next = replaying.next.max(end);
+        let reason = replaying.reason;
+        let missed = self.left_out(first, reason);
+        self.at = self.at.map(|(epoch, expected)| (epoch, expected.max(end)));
+        Ok(Step { skip, missed })
+    }
+
+    /// The replay is over, and the live flow from `cut` on comes next.
+    pub(crate) fn replay_ended(&mut self, cut: u64) -> Result<Option<Missed>, BeyondCut> {
+        let replaying = self.replaying.take_if(|replaying| replaying.cut == cut).ok_or(BeyondCut)?;
+        Ok(self.left_out(cut, replaying.reason))
     }
 
     /// A batch arrived: `count` items from `first` on.
@@ -167,7 +232,7 @@ mod tests {
     #[test]
     fn items_in_order_are_no_event() {
         let mut progress = Progress::default();
-        assert_eq!(progress.joined(1, 5), Joined::default(), "a late joiner has missed nothing it asked for");
+        assert_eq!(progress.joined(1, 5, false), Joined::default(), "a late joiner has missed nothing it asked for");
         assert_eq!(progress.received(5, 3), Step::default());
         assert_eq!(progress.received(8, 1), Step::default());
     }
@@ -175,7 +240,7 @@ mod tests {
     #[test]
     fn a_jump_is_a_gap_and_a_repetition_is_dropped() {
         let mut progress = Progress::default();
-        progress.joined(1, 0);
+        progress.joined(1, 0, false);
         progress.received(0, 2);
         let missed = Missed { from: 2, to: 7, reason: GapReason::Skipped };
         assert_eq!(progress.received(7, 1), Step { skip: 0, missed: Some(missed) });
@@ -187,29 +252,29 @@ mod tests {
     #[test]
     fn a_reconnect_tells_what_it_cost() {
         let mut progress = Progress::default();
-        progress.joined(1, 0);
+        progress.joined(1, 0, false);
         progress.received(0, 10);
         let missed = Missed { from: 10, to: 15, reason: GapReason::Reconnected };
-        assert_eq!(progress.joined(1, 15), Joined { restarted_from: None, missed: Some(missed) });
+        assert_eq!(progress.joined(1, 15, false), Joined { restarted_from: None, missed: Some(missed) });
         assert_eq!(progress.received(15, 1), Step::default());
-        assert_eq!(progress.joined(1, 16), Joined::default());
+        assert_eq!(progress.joined(1, 16, false), Joined::default());
     }
 
     #[test]
     fn what_is_had_is_said_when_coming_back() {
         let mut progress = Progress::default();
         assert_eq!(progress.resume(), None);
-        progress.joined(7, 3);
+        progress.joined(7, 3, false);
         progress.received(3, 2);
         let resume = progress.resume().expect("was subscribed");
-        assert_eq!(resume, Resume { epoch: 7, next: 5 });
+        assert_eq!(resume, Resume { epoch: 7, next: 5, replayed: 5 });
         assert_eq!((resume.within(7), resume.within(8)), (5, 0));
     }
 
     #[test]
     fn a_mark_is_a_gap_once() {
         let mut progress = Progress::default();
-        progress.joined(1, 0);
+        progress.joined(1, 0, false);
         progress.received(0, 2);
         let missed = Missed { from: 2, to: 7, reason: GapReason::Expired };
         assert_eq!(progress.marked(7, GapReason::Expired), Some(missed));
@@ -220,11 +285,50 @@ mod tests {
     #[test]
     fn a_restart_is_told_with_what_was_missed_of_the_new_epoch() {
         let mut progress = Progress::default();
-        progress.joined(1, 0);
+        progress.joined(1, 0, false);
         progress.received(0, 10);
-        assert_eq!(progress.joined(2, 0), Joined { restarted_from: Some(1), missed: None });
+        assert_eq!(progress.joined(2, 0, false), Joined { restarted_from: Some(1), missed: None });
         let missed = Missed { from: 0, to: 4, reason: GapReason::Restarted };
-        assert_eq!(progress.joined(3, 4), Joined { restarted_from: Some(2), missed: Some(missed) });
+        assert_eq!(progress.joined(3, 4, false), Joined { restarted_from: Some(2), missed: Some(missed) });
         assert_eq!(progress.received(4, 1), Step::default());
+    }
+
+    #[test]
+    fn a_late_joiner_is_replayed_what_is_kept_and_misses_nothing() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.joined(1, 10, true), Joined::default());
+        assert_eq!(progress.replayed(3, 2), Ok(Step::default()));
+        assert_eq!(progress.replayed(8, 2), Ok(Step::default()));
+        assert_eq!(progress.replayed(9, 2), Err(BeyondCut));
+        assert_eq!(progress.replay_ended(10), Ok(None));
+        assert_eq!(progress.received(10, 1), Step::default());
+        assert_eq!(progress.replayed(3, 2), Err(BeyondCut), "nobody asked");
+    }
+
+    #[test]
+    fn an_interrupted_replay_goes_on_where_it_was() {
+        let mut progress = Progress::default();
+        progress.joined(1, 10, true);
+        assert_eq!(progress.replayed(3, 2), Ok(Step::default()));
+        let resume = progress.resume().expect("was subscribed");
+        assert_eq!(resume, Resume { epoch: 1, next: 10, replayed: 5 });
+        assert_eq!((resume.within(1), resume.replay_from(1), resume.within(2), resume.replay_from(2)), (10, 5, 0, 0));
+        assert_eq!(progress.joined(1, 14, true), Joined::default());
+        assert_eq!(progress.replayed(4, 2), Ok(Step { skip: 1, missed: None }));
+        let missed = Missed { from: 10, to: 12, reason: GapReason::Reconnected };
+        assert_eq!(progress.replayed(12, 1), Ok(Step { skip: 0, missed: Some(missed) }));
+        let missed = Missed { from: 13, to: 14, reason: GapReason::Reconnected };
+        assert_eq!(progress.replay_ended(14), Ok(Some(missed)));
+        assert_eq!(progress.received(14, 1), Step::default());
+    }
+
+    #[test]
+    fn of_a_new_run_everything_is_replayed_or_missed() {
+        let mut progress = Progress::default();
+        progress.joined(1, 10, false);
+        assert_eq!(progress.joined(2, 5, true), Joined { restarted_from: Some(1), missed: None });
+        let missed = Missed { from: 0, to: 4, reason: GapReason::Restarted };
+        assert_eq!(progress.replayed(4, 1), Ok(Step { skip: 0, missed: Some(missed) }));
+        assert_eq!(progress.replay_ended(5), Ok(None));
     }
 }

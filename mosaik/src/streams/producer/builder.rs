@@ -5,7 +5,11 @@ use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::{Handle, Producer, Shared, shared::Config, worker};
+use super::{
+    Handle, Producer, Shared,
+    shared::{Config, Opens},
+    worker,
+};
 use crate::{
     discovery::PeerEntry,
     primitives::{Datum, StreamId},
@@ -13,8 +17,9 @@ use crate::{
         Registry, Slot,
         conditions::Conditions,
         error::BuildError,
-        limits::{Buffer, ByteRate, OnLag},
+        limits::{Buffer, ByteRate, OnLag, REPLAY_PACE},
         protocol::Fingerprint,
+        retain::Retain,
     },
 };
 
@@ -26,6 +31,7 @@ const REPLAY: usize = 1 << 20;
 pub struct ProducerBuilder<T> {
     registry: Arc<Registry>,
     config: Config,
+    retain: Option<Retain<T>>,
     datum: PhantomData<fn(T)>,
 }
 
@@ -43,9 +49,12 @@ impl<T: Datum> ProducerBuilder<T> {
             key: None,
             replay: Buffer::default().bytes(REPLAY),
             lifespan: None,
+            retention: None,
+            opens: None,
+            replay_pace: REPLAY_PACE,
             undelivered: None,
         };
-        Self { registry, config, datum: PhantomData }
+        Self { registry, config, retain: None, datum: PhantomData }
     }
 
     /// Serves only peers for which this holds. It is asked again when the peer's entry changes, and every second; a
@@ -103,8 +112,24 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
-    /// The key of an item, for [`OnLag::Conflate`]: of several items of one key that wait, a subscriber that lags gets the
-    /// last. Called for each item that is sent with that policy. Keys are compared by what they encode to (of more than
+    /// What is kept for consumers that come late: one that subscribes for the first time gets it before the live items, as one
+    /// ordered sequence without a hole or a repetition between the two, told by
+    /// [`Event::Replayed`](crate::streams::Event::Replayed). A consumer that comes back gets of it what the ring
+    /// ([`with_replay`](Self::with_replay)) no longer has. It is replayed on a stream of its own; while that takes, up to 8 MiB of
+    /// live items wait at the consumer, then the policy for lag applies. Default: nothing is kept.
+    pub fn retain(mut self, retain: Retain<T>) -> Self {
+        self.retain = Some(retain);
+        self
+    }
+
+    /// At what pace late joiners are replayed what is kept, all together, so that the live flow is not held up. Default: 32 MiB/s.
+    pub fn with_replay_pace(mut self, rate: ByteRate) -> Self {
+        self.config.replay_pace = rate;
+        self
+    }
+
+    /// The key of an item, for [`OnLag::Conflate`] and [`Retain::last_per_key`]: of several items of one key that wait, a subscriber that lags gets the
+    /// last. Called for each item that is sent. Keys are compared by what they encode to (of more than
     /// 15 bytes, by a hash of 128 bits). Default: all items have the same key.
     pub fn with_key<K: Serialize>(mut self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
         self.config.key = Some(Box::new(move |item| item.downcast_ref().map_or(0, |item| key_bits(&key(item)))));
@@ -148,7 +173,13 @@ impl<T: Datum> ProducerBuilder<T> {
     /// # Errors
     /// When this node already produces the stream; the error carries a handle to that producer.
     pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
-        let Self { registry, config, .. } = self;
+        let Self { registry, mut config, retain, .. } = self;
+        if let Some(retain) = retain {
+            config.retention = Some(retain.retention(config.lifespan));
+            config.opens = retain.opens.map(|opens| -> Opens {
+                Box::new(move |item| item.downcast_ref().is_some_and(&opens))
+            });
+        }
         let (stream, fingerprint) = (config.stream, config.fingerprint);
         let shared = Shared::new(config, registry.next_epoch(), registry.node.clone(), registry.discovery.clone());
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });

@@ -5,6 +5,7 @@
 
 mod builder;
 mod encode;
+mod replay;
 mod sending;
 mod session;
 mod shared;
@@ -26,6 +27,7 @@ use tokio::task::coop;
 pub use self::builder::ProducerBuilder;
 use self::encode::Scratch;
 pub(super) use self::{
+    replay::serve as serve_replay,
     session::serve,
     shared::{Predicate, Shared},
     subscribers::ask,
@@ -33,6 +35,7 @@ pub(super) use self::{
 use super::{
     Registry,
     conditions::When,
+    core::retain::Label,
     error::{SendError, SendErrorKind, TrySendError},
     producer::shared::Push,
     stats::{ChannelInfo, Stats},
@@ -98,7 +101,7 @@ impl<T: Datum> Producer<T> {
     /// # Errors
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
-        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, key: 0, waiting: None }
+        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, label: Label::default(), waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
@@ -110,7 +113,7 @@ impl<T: Datum> Producer<T> {
         if let Err(kind) = scratch.encode(&item) {
             return Err(TrySendError::new(kind, Some(item)));
         }
-        let kind = match self.shared().push(scratch.framed(), self.shared().key_of(&item), None) {
+        let kind = match self.shared().push(scratch.framed(), self.shared().label_of(&item), None) {
             Push::Sent => return Ok(()),
             Push::Full => SendErrorKind::Full,
             Push::Offline => SendErrorKind::Offline,
@@ -195,7 +198,7 @@ impl<T: Datum> Sink<T> for Producer<T> {
         if let Err(kind) = scratch.encode(&item) {
             return Err(SendError::new(kind, Some(item)));
         }
-        match self.shared().push_reserved(scratch.framed(), self.shared().key_of(&item)) {
+        match self.shared().push_reserved(scratch.framed(), self.shared().label_of(&item)) {
             Push::Closed => Err(SendError::new(SendErrorKind::Closed, Some(item))),
             _ => Ok(()),
         }
@@ -216,7 +219,7 @@ struct Sending<'a, T> {
     item: Option<T>,
     /// The item as bytes, once it has had to wait.
     encoded: Option<Vec<u8>>,
-    key: u128,
+    label: Label,
     waiting: Option<u64>,
 }
 
@@ -227,17 +230,17 @@ impl<T: Datum> Future for Sending<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let coop = ready!(coop::poll_proceed(cx));
-        let Self { shared, item, encoded, key, waiting } = &mut *self;
+        let Self { shared, item, encoded, label, waiting } = &mut *self;
         let push = if let Some(framed) = encoded {
-            shared.push(framed, *key, Some((waiting, cx)))
+            shared.push(framed, *label, Some((waiting, cx)))
         } else {
             let Some(datum) = item.as_ref() else { return Poll::Pending };
             let mut scratch = Scratch::take();
             if let Err(kind) = scratch.encode(datum) {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
-            *key = shared.key_of(datum);
-            let push = shared.push(scratch.framed(), *key, Some((waiting, cx)));
+            *label = shared.label_of(datum);
+            let push = shared.push(scratch.framed(), *label, Some((waiting, cx)));
             if matches!(push, Push::Full | Push::Offline) {
                 *encoded = Some(scratch.keep());
             }

@@ -5,10 +5,12 @@ use std::{
     task::{Context, Waker},
 };
 
+use bytes::Bytes;
+
 use super::shared::{Push, Shared, State};
 use crate::{
     network::CloseCode,
-    streams::core::{SubId, frames::split_item, lag::Room, log::LARGE},
+    streams::core::{SubId, frames::split_item, lag::Room, log::LARGE, retain::Label},
 };
 
 impl Shared {
@@ -17,7 +19,7 @@ impl Shared {
     pub(super) fn push(
         &self,
         framed: &mut Vec<u8>,
-        key: u128,
+        label: Label,
         waiter: Option<(&mut Option<u64>, &Context<'_>)>,
     ) -> Push {
         let mut state = self.state();
@@ -28,7 +30,7 @@ impl Shared {
                 return not_now;
             }
         }
-        self.append(state, framed, key);
+        self.append(state, framed, label);
         Push::Sent
     }
 
@@ -42,12 +44,12 @@ impl Shared {
 
     /// Appends one framed item whether there is room or not, unless the stream is closed. For `Sink::start_send`, which
     /// comes after a `poll_ready` that found room.
-    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, key: u128) -> Push {
+    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, label: Label) -> Push {
         let state = self.state();
         if state.closing.is_some() {
             return Push::Closed;
         }
-        self.append(state, framed, key);
+        self.append(state, framed, label);
         Push::Sent
     }
 
@@ -74,29 +76,43 @@ impl Shared {
         if state.online { Push::Sent } else { Push::Offline }
     }
 
-    fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, key: u128) {
+    fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, label: Label) {
         state.sent.items += 1;
         state.sent.bytes += framed.len() as u64;
+        let large = (framed.len() >= LARGE).then(|| Bytes::from(std::mem::take(framed)));
+        if state.retained.is_some() {
+            let kept = large.clone().unwrap_or_else(|| Bytes::copy_from_slice(framed));
+            self.keep(&mut state, kept, label);
+        }
         if state.log.subscribers() == 0 {
             state.drops += 1;
             if self.config.undelivered.is_some() || !state.log.has_ring() {
                 state.log.skip();
                 drop(state);
-                self.hand_back(framed);
+                self.hand_back(large.as_deref().unwrap_or(framed));
                 return;
             }
         }
         if state.log.is_timed() {
             state.log.tick(self.now());
         }
-        if framed.len() >= LARGE {
-            state.log.append_chunk(std::mem::take(framed).into(), key);
-        } else {
-            state.log.append(framed, key);
+        match large {
+            Some(large) => state.log.append_chunk(large, label.key),
+            None => state.log.append(framed, label.key),
         }
         let parked = std::mem::take(&mut state.parked);
         drop(state);
         parked.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Keeps an item for late joiners, before it is appended.
+    fn keep(&self, state: &mut State, framed: Bytes, label: Label) {
+        let seq = state.log.head();
+        let Some(retained) = &mut state.retained else { return };
+        if !retained.push(seq, framed, label, self.now()) {
+            let stream = self.config.stream;
+            tracing::warn!(?stream, "too much follows a key frame to be kept: late joiners wait for the next one");
+        }
     }
 
     /// Gives framed items that reached no one to who asked for them.

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::D
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::shared::{Next, Shared, Signal};
+use super::shared::{Asked, Next, Shared, Signal};
 use crate::{
     discovery::{EntryError, PeerEntry, SignedEntry},
     network::{CloseCode, Link, RawLink},
@@ -37,9 +37,9 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, consumer, resume, entry) = match request {
-        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, entry }))) => {
-            (stream, fingerprint, consumer, resume, entry)
+    let (stream, fingerprint, entry, asked) = match request {
+        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry }))) => {
+            (stream, fingerprint, entry, Asked { consumer, resume, replay })
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -60,7 +60,7 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
     let allowed = shared.allows(&entry);
-    match shared.request(entry, consumer, resume, allowed) {
+    match shared.request(entry, asked, allowed) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
         Err(code) => {
             shared.refused(peer, code);
@@ -114,14 +114,16 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
                 tracing::debug!(?peer, ?stream, ?reason, "subscriber waits");
                 Message::Waiting { reason }
             }
-            Signal::Serve(next) => Message::Accepted { epoch: present.shared.epoch, next },
+            Signal::Serve { next, replay } => {
+                Message::Accepted { epoch: present.shared.epoch, next, replay: replay.then_some(present.id) }
+            }
             Signal::Close(code) => return link.close(code),
         };
         if let Err(error) = link.send(&message).await {
             tracing::debug!(?peer, ?stream, %error, "subscriber lost before it was served");
             return;
         }
-        if let Signal::Serve(_) = now {
+        if let Signal::Serve { .. } = now {
             break;
         }
         tokio::select! {
@@ -257,7 +259,7 @@ impl Writer {
 }
 
 /// Resolves when the consumer says that its user is reading; false when it will not say so any more.
-async fn noted(notes: &mut Option<RecvStream>) -> bool {
+pub(super) async fn noted(notes: &mut Option<RecvStream>) -> bool {
     let Some(stream) = notes else { return std::future::pending().await };
     let reading = matches!(stream.read_chunk(NOTES).await, Ok(Some(_)));
     if !reading {
@@ -267,7 +269,7 @@ async fn noted(notes: &mut Option<RecvStream>) -> bool {
 }
 
 /// Resolves when the session must end.
-async fn closed(signal: &mut watch::Receiver<Signal>) -> CloseCode {
+pub(super) async fn closed(signal: &mut watch::Receiver<Signal>) -> CloseCode {
     match signal.wait_for(|signal| matches!(signal, Signal::Close(_))).await.map(|signal| *signal) {
         Ok(Signal::Close(code)) => code,
         _ => CloseCode::Normal,

@@ -25,11 +25,12 @@ use crate::{
         core::{
             SubId,
             admission::{Admission, WaitReason},
-            lag::{Depth, Limit},
+            lag::Depth,
             log::{Log, Settings, take::Taken},
             mutants::Switch,
             pace::Bucket,
             progress::{GapReason, Resume},
+            retain::{Label, Replay, Retained, Retention},
         },
         inspect::{Endings, ProducerView, SubscriberView, Verdict},
         limits::{Buffer, ByteRate, MAX_WAITING, OnLag},
@@ -44,8 +45,11 @@ pub(crate) type Predicate = Box<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 /// Takes the encoded payload of an item.
 pub(super) type Undelivered = Box<dyn Fn(&[u8]) + Send + Sync>;
 
-/// The key of an item, for a policy that conflates.
+/// The key of an item, for a policy that conflates and for what is kept per key.
 pub(super) type Key = Box<dyn Fn(&dyn Any) -> u128 + Send + Sync>;
+
+/// Whether an item is a key frame.
+pub(super) type Opens = Box<dyn Fn(&dyn Any) -> bool + Send + Sync>;
 
 /// What a producer is built from.
 pub(super) struct Config {
@@ -61,6 +65,10 @@ pub(super) struct Config {
     /// What is kept for consumers that come back.
     pub(super) replay: Buffer,
     pub(super) lifespan: Option<Duration>,
+    /// What is kept for late joiners, and the pace of its replays.
+    pub(super) retention: Option<Retention>,
+    pub(super) opens: Option<Opens>,
+    pub(super) replay_pace: ByteRate,
     /// Takes the encoded payload of an item that reached no one.
     pub(super) undelivered: Option<Undelivered>,
 }
@@ -85,6 +93,8 @@ pub(super) struct State {
     pub(super) log: Log,
     pub(super) admission: Admission,
     pub(super) bucket: Option<Bucket>,
+    pub(super) retained: Option<Retained>,
+    pub(super) replay_pace: Bucket,
     pub(super) subs: BTreeMap<SubId, Sub>,
     pub(super) next_sub: SubId,
     pub(super) online: bool,
@@ -102,20 +112,31 @@ pub(super) struct State {
 /// One subscription, served or waiting.
 pub(super) struct Sub {
     pub(super) entry: PeerEntry,
-    /// Which consumer of that peer it is, and what it has already.
-    pub(super) consumer: u64,
-    pub(super) resume: Option<Resume>,
+    pub(super) asked: Asked,
+    /// What it may ask to be replayed, for [`HANDSHAKE`] at the longest.
+    pub(super) replay: Option<Replay>,
     pub(super) since: Instant,
     pub(super) signal: watch::Sender<Signal>,
     pub(super) written: Depth,
+}
+
+/// What a consumer wants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Which consumer of that peer it is.
+    pub(super) consumer: u64,
+    /// What it has already.
+    pub(super) resume: Option<Resume>,
+    /// Whether it wants what is kept for late joiners.
+    pub(super) replay: bool,
 }
 
 /// What a session is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
     Wait(WaitReason),
-    /// Serve it from this sequence number on.
-    Serve(u64),
+    /// Serve it from this sequence number on, after a replay if there is one.
+    Serve { next: u64, replay: bool },
     /// End it now.
     Close(CloseCode),
 }
@@ -141,11 +162,10 @@ pub(super) enum Next {
 
 impl Shared {
     pub(super) fn new(config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
-        let limit = |Buffer { items, bytes }| Limit { items: items as u64, bytes: bytes as u64 };
         let settings = Settings {
             policy: config.on_lag,
-            limit: limit(config.buffer),
-            ring: limit(config.replay),
+            limit: config.buffer.into(),
+            ring: config.replay.into(),
             lifespan: config.lifespan,
             switch: Switch::default(),
         };
@@ -154,6 +174,8 @@ impl Shared {
             log: Log::new(settings),
             admission: Admission::new(config.max_consumers, MAX_WAITING),
             bucket: config.egress.map(Bucket::new),
+            retained: config.retention.map(|retention| Retained::new(retention, Switch::default())),
+            replay_pace: Bucket::new(config.replay_pace),
             subs: BTreeMap::new(),
             next_sub: 0,
             online,
@@ -192,9 +214,11 @@ impl Shared {
         self.started + time
     }
 
-    /// An item's key, if that is of interest. Runs user code: never under the lock.
-    pub(super) fn key_of(&self, item: &dyn Any) -> u128 {
-        self.config.key.as_ref().map_or(0, |key| key(item))
+    /// An item's key and whether it is a key frame, if that is of interest. Runs user code: never under the lock.
+    pub(super) fn label_of(&self, item: &dyn Any) -> Label {
+        let Config { key, opens, .. } = &self.config;
+        let key = key.as_ref().map_or(0, |key| key(item));
+        Label { key, opens: opens.as_ref().is_some_and(|opens| opens(item)) }
     }
 
     pub(in crate::streams) fn stream(&self) -> StreamId {
@@ -299,7 +323,7 @@ impl State {
 
 impl Sub {
     pub(super) fn is_served(&self) -> bool {
-        matches!(*self.signal.borrow(), Signal::Serve(_))
+        matches!(*self.signal.borrow(), Signal::Serve { .. })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{task::Context, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::shared::{Next, Predicate, Push, Shared, Signal, State, Sub};
+use super::shared::{Asked, Next, Predicate, Push, Shared, Signal, State, Sub};
 use crate::{
     discovery::PeerEntry,
     network::CloseCode,
@@ -17,9 +17,10 @@ use crate::{
             admission::{Answer, Change},
             lag::Depth,
             pace::Bucket,
-            progress::{GapReason, Resume},
+            progress::GapReason,
+            retain::Replay,
         },
-        limits::{OnLag, STALL},
+        limits::{HANDSHAKE, OnLag, STALL},
     },
 };
 
@@ -33,8 +34,7 @@ impl Shared {
     pub(super) fn request(
         &self,
         entry: PeerEntry,
-        consumer: u64,
-        resume: Option<Resume>,
+        asked: Asked,
         allowed: bool,
     ) -> Result<(SubId, watch::Receiver<Signal>), CloseCode> {
         let mut state = self.state();
@@ -43,27 +43,31 @@ impl Shared {
         }
         let replaced = |sub: &Sub| {
             sub.entry.id() == entry.id()
-                && (sub.consumer == consumer || sub.entry.version().run_id < entry.version().run_id)
+                && (sub.asked.consumer == asked.consumer || sub.entry.version().run_id < entry.version().run_id)
         };
         let dead: Vec<SubId> = state.subs.iter().filter(|(_, sub)| replaced(sub)).map(|(id, _)| *id).collect();
         dead.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         let id = state.next_sub;
         state.next_sub += 1;
-        let signal = match state.admission.request(id, allowed) {
-            Answer::Admit => Signal::Serve(self.join(&mut state, id, resume)),
-            Answer::Wait(reason) => Signal::Wait(reason),
+        let (signal, replay) = match state.admission.request(id, allowed) {
+            Answer::Admit => self.join(&mut state, id, asked),
+            Answer::Wait(reason) => (Signal::Wait(reason), None),
             Answer::Refuse => return Err(CloseCode::NoCapacity),
         };
         let (sender, receiver) = watch::channel(signal);
-        let sub = Sub { entry, consumer, resume, since: Instant::now(), signal: sender, written: Depth::default() };
+        let sub = Sub { entry, asked, replay, since: Instant::now(), signal: sender, written: Depth::default() };
         state.subs.insert(id, sub);
         self.refresh(&mut state);
         Ok((id, receiver))
     }
 
-    /// Starts to serve a subscription: from where on.
-    fn join(&self, state: &mut State, id: SubId, resume: Option<Resume>) -> u64 {
-        state.log.join(id, resume.map(|resume| resume.within(self.epoch)))
+    /// Starts to serve a subscription: from where on, and what is replayed before.
+    fn join(&self, state: &mut State, id: SubId, asked: Asked) -> (Signal, Option<Replay>) {
+        let next = state.log.join(id, asked.resume.map(|resume| resume.within(self.epoch)));
+        let from = asked.resume.map_or(0, |resume| resume.replay_from(self.epoch));
+        let retained = state.retained.as_mut().filter(|_| asked.replay);
+        let replay = retained.and_then(|retained| retained.replay(from, next, self.now()));
+        (Signal::Serve { next, replay: replay.is_some() }, replay)
     }
 
     /// A session is over, whoever ended it.
@@ -138,6 +142,8 @@ impl Shared {
         let entries: Vec<(SubId, PeerEntry)> = {
             let mut state = self.state();
             for sub in state.subs.values_mut() {
+                // Nobody asked for it in time, and it must not be held for ever.
+                sub.replay.take_if(|_| sub.since.elapsed() > HANDSHAKE);
                 if let Some(entry) = catalog.get(sub.entry.id()).filter(|e| e.version() > sub.entry.version()) {
                     sub.entry = entry.clone();
                     changed = true;
@@ -151,11 +157,11 @@ impl Shared {
             changed = true;
             match change {
                 Change::Admit(id) => {
-                    let resume = state.subs.get(&id).and_then(|sub| sub.resume);
-                    let from = self.join(&mut state, id, resume);
+                    let Some(asked) = state.subs.get(&id).map(|sub| sub.asked) else { continue };
+                    let (serve, replay) = self.join(&mut state, id, asked);
                     if let Some(sub) = state.subs.get_mut(&id) {
-                        sub.since = Instant::now();
-                        sub.signal.send_replace(Signal::Serve(from));
+                        (sub.since, sub.replay) = (Instant::now(), replay);
+                        sub.signal.send_replace(serve);
                     }
                 }
                 Change::Expel(id) => state.end(id, CloseCode::NotAllowed),
