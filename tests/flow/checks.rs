@@ -1,6 +1,6 @@
 //! What one subscriber was handed and told, held against what was produced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::streams::core::progress::{GapReason, Missed};
 
@@ -23,6 +23,11 @@ pub struct Ledger {
     pub delivered: u64,
     pub missed: u64,
     pub gaps: BTreeMap<&'static str, u64>,
+    /// What it is still to be replayed, in order; `None` when no replay is under way or was interrupted.
+    replay: Option<VecDeque<u64>>,
+    /// Of an interrupted replay everything before was handed on.
+    replayed: u64,
+    pub replays: u64,
     /// Items reported as conflated, in this epoch.
     conflated: Vec<(u64, u64)>,
 }
@@ -55,11 +60,49 @@ impl Ledger {
         self.conflated.clear();
     }
 
+    /// From where on it is owed what is kept.
+    pub fn wants(&self, epoch: u64) -> u64 {
+        match (self.at, &self.replay) {
+            (Some(_), Some(_)) if self.epoch == epoch => self.replayed,
+            (Some(at), None) if self.epoch == epoch => at,
+            _ => 0,
+        }
+    }
+
+    /// A subscription begins: with a replay of these, or with none. After [`begins`](Self::begins) and its like.
+    pub fn joined(&mut self, owed: VecDeque<u64>, from: u64, replay: bool) {
+        assert_eq!(!owed.is_empty(), replay, "owed is {owed:?}");
+        self.replay = replay.then_some(owed);
+        self.replayed = from;
+    }
+
+    /// An item of the replay was handed on.
+    pub fn replayed(&mut self, seq: u64, real: (u64, u64), history: &History) {
+        let owed = self.replay.as_mut().expect("a replay is under way");
+        assert_eq!(owed.pop_front(), Some(seq), "replayed is not what is owed");
+        self.replayed = seq + 1;
+        self.replays += 1;
+        if self.at.is_some_and(|at| seq < at) {
+            assert_eq!(real, (self.epoch, seq), "another item is replayed as {seq}");
+            self.within(seq + 1, history);
+            return;
+        }
+        self.delivered(seq, real, history);
+    }
+
+    pub fn replay_over(&mut self, cut: u64) {
+        let owed = self.replay.take().expect("a replay is under way");
+        assert!(owed.is_empty(), "{owed:?} were owed and not replayed");
+        assert_eq!(self.at, Some(cut), "not told of everything before the cut");
+    }
+
     pub fn gap(&mut self, missed: Missed, allowed: Allowed, history: &History) {
         let Missed { from, to, reason } = missed;
         assert_eq!(Some(from), self.at, "a gap {missed:?} that does not begin where the last item or gap ended");
         assert!(from < to, "an empty gap {missed:?}");
         self.within(to, history);
+        let owed = self.replay.iter().flatten().find(|owed| (from..to).contains(*owed));
+        assert_eq!(owed, None, "a gap {missed:?} over an item that is owed");
         let allowed = match reason {
             GapReason::Dropped => allowed.drops,
             GapReason::Conflated => allowed.conflates,

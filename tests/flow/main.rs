@@ -12,6 +12,7 @@
 )]
 
 mod checks;
+mod late;
 mod schedules;
 mod streams;
 mod swarm;

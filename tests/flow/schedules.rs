@@ -7,7 +7,11 @@ use std::{
 
 use crate::{
     streams::{
-        core::{lag::Limit, mutants::Mutant},
+        core::{
+            lag::Limit,
+            mutants::Mutant,
+            retain::{Keep, Retention},
+        },
         limits::OnLag,
     },
     world::{Plan, World},
@@ -27,6 +31,10 @@ pub const KILLS: &[(Mutant, Schedule)] = &[
     (Mutant::ConflateKeepsFirst, who_is_slow_gets_the_last_of_each_key),
     (Mutant::HeartbeatIgnored, who_waits_is_told_that_the_last_items_expired),
     (Mutant::ReleasedByFastest, who_is_slow_keeps_what_others_have_had),
+    (Mutant::SnapshotCutEarly, who_comes_late_gets_what_is_kept_and_then_what_is_live),
+    (Mutant::ReplayPastCut, who_is_cut_off_in_a_replay_goes_on_with_it),
+    (Mutant::ReplayNotResumed, who_is_cut_off_in_a_replay_goes_on_with_it),
+    (Mutant::ReplayGapUntold, who_comes_back_to_a_new_run_is_told_what_is_not_kept),
 ];
 
 fn send(world: &mut World, items: usize) {
@@ -117,6 +125,50 @@ fn who_is_slow_keeps_what_others_have_had(plan: Plan) {
     }
     world.rest();
     assert_eq!((world.ledger(0).delivered, world.ledger(1).delivered), (12, 12));
+}
+
+fn keeps(keep: Keep, items: u64) -> Option<Retention> {
+    Some(Retention { keep, limit: Limit { items, bytes: 1 << 20 }, max_age: None })
+}
+
+fn who_comes_late_gets_what_is_kept_and_then_what_is_live(plan: Plan) {
+    for (keep, owed) in [(Keep::Newest, 10), (Keep::PerKey(2), 6), (Keep::KeyFrame, 2)] {
+        let mut world = World::new(Plan { retention: keeps(keep, 10), ..plan }, 0);
+        send(&mut world, 20);
+        world.connect(0);
+        send(&mut world, 5);
+        while world.write_replay(0, 64) | world.write(0, 30) | world.read(0, 50) {}
+        world.rest();
+        assert_eq!((world.ledger(0).replays, world.ledger(0).delivered, world.ledger(0).missed), (owed, 5, 0));
+    }
+}
+
+fn who_is_cut_off_in_a_replay_goes_on_with_it(plan: Plan) {
+    let mut world = World::new(Plan { retention: keeps(Keep::Newest, 20), ..plan }, 0);
+    send(&mut world, 20);
+    world.connect(0);
+    world.write_replay(0, 400);
+    world.read(0, 400); // some of it
+    assert!((1..20).contains(&world.ledger(0).replays));
+    world.cut(0, true);
+    send(&mut world, 5);
+    world.connect(0);
+    send(&mut world, 5);
+    world.rest();
+    let ledger = world.ledger(0);
+    assert_eq!((ledger.replays, ledger.delivered, ledger.missed), (20, 10, 0), "every item that was kept at first");
+}
+
+fn who_comes_back_to_a_new_run_is_told_what_is_not_kept(plan: Plan) {
+    let ring = Limit { items: 0, bytes: 0 };
+    let mut world = World::new(Plan { ring, retention: keeps(Keep::PerKey(1), 10), ..plan }, 0);
+    world.connect(0);
+    send(&mut world, 10);
+    flow(&mut world, 0);
+    world.crash();
+    send(&mut world, 15);
+    world.rest();
+    assert_eq!((world.ledger(0).replays, world.ledger(0).delivered, world.ledger(0).missed), (3, 13, 12));
 }
 
 #[test]

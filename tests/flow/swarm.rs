@@ -18,7 +18,11 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use crate::{
     schedules::KILLS,
     streams::{
-        core::{lag::Limit, mutants::Mutant},
+        core::{
+            lag::Limit,
+            mutants::Mutant,
+            retain::{Keep, Retention},
+        },
         limits::OnLag,
     },
     world::{Plan, World},
@@ -29,6 +33,7 @@ struct Tally {
     seeds: u64,
     steps: u64,
     delivered: u64,
+    replayed: u64,
     missed: u64,
     gaps: BTreeMap<&'static str, u64>,
 }
@@ -44,10 +49,15 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
     };
     let limit = Limit { items: pick(&mut rng, &[1, 2, 7, 64, 1000]), bytes: pick(&mut rng, &[1, 500, 5000, 1 << 20]) };
     let ring = Limit { items: pick(&mut rng, &[0, 1, 10, 100, 10_000]), bytes: pick(&mut rng, &[0, 1000, 1 << 20]) };
+    let keep = [Keep::Newest, Keep::PerKey(1), Keep::PerKey(3), Keep::KeyFrame][rng.random_range(0..4)];
+    let kept = Limit { items: pick(&mut rng, &[1, 10, 100, 10_000]), bytes: pick(&mut rng, &[1, 2000, 1 << 20]) };
+    let max_age = (rng.random_range(0..4) == 0).then(|| Duration::from_millis(rng.random_range(1..2000)));
+    let retention = (rng.random_range(0..4) > 0).then_some(Retention { keep, limit: kept, max_age });
     Plan {
         policy,
         limit,
         ring,
+        retention,
         lifespan: (rng.random_range(0..3) == 0).then(|| Duration::from_millis(rng.random_range(1..500))),
         subscribers: rng.random_range(1..9),
         keys: rng.random_range(1..20),
@@ -71,6 +81,7 @@ fn one(seed: u64, mutant: Option<Mutant>, tally: &mut Tally) {
     for which in 0..world.plan.subscribers {
         let ledger = world.ledger(which);
         tally.delivered += ledger.delivered;
+        tally.replayed += ledger.replays;
         tally.missed += ledger.missed;
         ledger.gaps.iter().for_each(|(reason, gaps)| *tally.gaps.entry(reason).or_default() += gaps);
     }
@@ -109,6 +120,7 @@ fn swarm() {
             shared.0.seeds += tally.seeds;
             shared.0.steps += tally.steps;
             shared.0.delivered += tally.delivered;
+            shared.0.replayed += tally.replayed;
             shared.0.missed += tally.missed;
             tally.gaps.iter().for_each(|(reason, gaps)| *shared.0.gaps.entry(reason).or_default() += gaps);
         }
@@ -119,9 +131,9 @@ fn swarm() {
         work();
     });
     let (tally, failed) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Tally { seeds, steps, delivered, missed, gaps } = tally;
+    let Tally { seeds, steps, delivered, replayed, missed, gaps } = tally;
     eprintln!(
-        "{seeds} seeds in {:.1} s, {steps} steps, {delivered} items delivered, {missed} missed in gaps {gaps:?}; failed: \
+        "{seeds} seeds in {:.1} s, {steps} steps, {delivered} items delivered, {replayed} replayed, {missed} missed in gaps {gaps:?}; failed: \
          {failed:?}",
         began.elapsed().as_secs_f64()
     );

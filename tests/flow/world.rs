@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::{
     checks::{Allowed, History, Ledger, Sent},
+    late::{Line, Owed},
     streams::{
         core::{
             SubId,
@@ -15,6 +16,7 @@ use crate::{
             log::{CHUNK, LARGE, Log, Settings},
             mutants::{Mutant, Switch},
             progress::Progress,
+            retain::{Label, Retained, Retention},
         },
         limits::OnLag,
     },
@@ -27,6 +29,7 @@ pub struct Plan {
     pub limit: Limit,
     pub ring: Limit,
     pub lifespan: Option<Duration>,
+    pub retention: Option<Retention>,
     pub subscribers: usize,
     pub keys: u8,
     /// Bytes that a connection holds between its ends.
@@ -40,7 +43,8 @@ impl Plan {
     pub fn small(policy: OnLag) -> Self {
         let limit = Limit { items: 16, bytes: 1 << 20 };
         let (ring, window) = (Limit { items: 64, bytes: 1 << 20 }, 1 << 20);
-        Self { policy, limit, ring, lifespan: None, subscribers: 1, keys: 4, window, large: 0, mutant: None }
+        let (lifespan, retention, mutant) = (None, None, None);
+        Self { policy, limit, ring, lifespan, retention, subscribers: 1, keys: 4, window, large: 0, mutant }
     }
 
     fn allowed(&self) -> Allowed {
@@ -53,14 +57,22 @@ impl Plan {
         let Self { policy, limit, ring, lifespan, mutant, .. } = *self;
         Log::new(Settings { policy, limit, ring, lifespan, switch: Switch::plant(mutant) })
     }
+
+    fn kept(&self) -> Option<(Retained, Owed)> {
+        let switch = Switch::plant(self.mutant);
+        self.retention.map(|retention| (Retained::new(retention, switch), Owed::new(retention)))
+    }
 }
 
 /// One connection, from its producer's session to its consumer's reader.
 #[derive(Debug)]
 struct Connection {
     id: SubId,
-    /// The answer to the subscription, until it is read.
-    accepted: Option<(u64, u64)>,
+    /// The answer to the subscription, until it is read, and what is owed with it, from where on.
+    accepted: Option<(u64, u64, bool)>,
+    owed: (VecDeque<u64>, u64),
+    /// The replay, until it is read to its end. The live flow waits for it.
+    replay: Option<Line>,
     /// Taken and not written yet, the bytes of control frames apart.
     unwritten: VecDeque<(Bytes, bool)>,
     pipe: VecDeque<Bytes>,
@@ -84,6 +96,7 @@ pub struct World {
     pub now: Duration,
     epoch: u64,
     log: Log,
+    kept: Option<(Retained, Owed)>,
     history: History,
     subscribers: Vec<Subscriber>,
     next_id: SubId,
@@ -105,6 +118,7 @@ impl World {
             now: Duration::ZERO,
             epoch: 1,
             log: plan.log(),
+            kept: plan.kept(),
             history: History::from([(1, Vec::new())]),
             subscribers: (0..plan.subscribers).map(subscriber).collect(),
             next_id: 0,
@@ -134,7 +148,14 @@ impl World {
         payload.resize(size.max(16), key);
         let mut framed = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
         framed.extend_from_slice(&payload);
+        let seq = sent.len() as u64;
         sent.push(Sent { key, bytes: framed.len() });
+        if let Some((retained, owed)) = &mut self.kept {
+            retained.push(seq, Bytes::copy_from_slice(&framed), Label { key: key.into(), opens: key == 0 }, self.now);
+            owed.sent(seq, key, framed.len(), self.now);
+            let (held, limit) = (retained.held(), self.plan.retention.map(|retention| retention.limit));
+            assert!(limit.is_none_or(|limit| held.items <= limit.items && held.bytes <= limit.bytes), "{held:?} kept");
+        }
         self.log.tick(self.now);
         if self.log.subscribers() == 0 && !self.log.has_ring() {
             self.log.skip();
@@ -159,17 +180,27 @@ impl World {
             self.left();
         }
         let subscriber = &mut self.subscribers[which];
-        let from = subscriber.progress.resume().map(|resume| resume.within(self.epoch));
+        let resume = subscriber.progress.resume();
+        let from = resume.map(|resume| resume.within(self.epoch));
+        let wants = subscriber.ledger.wants(self.epoch);
         let id = self.next_id;
         self.next_id += 1;
         let next = self.log.join(id, from);
-        let kept = self.kept();
+        let (mut owed, mut replay) = (VecDeque::new(), None);
+        if let Some((retained, model)) = &mut self.kept {
+            owed = model.between(wants, next, self.now);
+            let from = resume.map_or(0, |resume| resume.replay_from(self.epoch));
+            replay = retained.replay(from, next, self.now);
+        }
+        let kept = self.ring();
         let wanted = from.unwrap_or(kept.1);
         assert!(next <= wanted.max(kept.0), "served from {next} on: {wanted} was asked for, and {kept:?} is kept");
         let subscriber = &mut self.subscribers[which];
         subscriber.connection = Some(Connection {
             id,
-            accepted: Some((self.epoch, next)),
+            accepted: Some((self.epoch, next, replay.is_some())),
+            owed: (owed, wants),
+            replay: replay.map(|replay| Line::new(replay, next)),
             unwritten: VecDeque::new(),
             pipe: VecDeque::new(),
             in_pipe: 0,
@@ -178,7 +209,7 @@ impl World {
     }
 
     /// What the ring must have, from where to where.
-    fn kept(&self) -> (u64, u64) {
+    fn ring(&self) -> (u64, u64) {
         let sent = &self.history[&self.epoch];
         let (mut items, mut bytes) = (0, 0);
         for item in sent.iter().rev() {
@@ -212,6 +243,7 @@ impl World {
     pub fn crash(&mut self) {
         self.epoch += 1;
         self.log = self.plan.log();
+        self.kept = self.plan.kept();
         self.history.insert(self.epoch, Vec::new());
         for subscriber in &mut self.subscribers {
             (subscriber.connection, subscriber.ghost) = (None, None);
@@ -253,6 +285,13 @@ impl World {
         wrote
     }
 
+    /// The producer writes up to so many bytes of a replay; whether it did anything.
+    pub fn write_replay(&mut self, which: usize, max: usize) -> bool {
+        let connection = self.subscribers[which].connection.as_mut();
+        let line = connection.and_then(|connection| connection.replay.as_mut());
+        line.is_some_and(|line| line.write(max, self.plan.window))
+    }
+
     /// An idle session's heartbeat.
     pub fn heartbeat(&mut self, which: usize) {
         let Some(connection) = &mut self.subscribers[which].connection else { return };
@@ -271,16 +310,40 @@ impl World {
             return false;
         };
         let mut any = false;
-        if let Some((epoch, next)) = connection.accepted.take() {
+        if let Some((epoch, next, replay)) = connection.accepted.take() {
             any = true;
             let known = ledger.at().is_some();
-            let joined = progress.joined(epoch, next);
+            let joined = progress.joined(epoch, next, replay);
             if !known {
                 ledger.begins(epoch, next);
             } else if joined.restarted_from.is_some() {
                 ledger.restarted(epoch);
             }
+            let (owed, from) = std::mem::take(&mut connection.owed);
+            ledger.joined(owed, from, replay);
             joined.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+        }
+        if let Some(line) = &mut connection.replay {
+            any |= line.read(max);
+            while let Some(frame) = line.reader.next_frame().expect("a producer writes valid frames") {
+                match frame {
+                    Frame::Items { first, count, data } => {
+                        let step = progress.replayed(first, count.into()).expect("within the cut");
+                        step.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+                        for (seq, real) in items(first, &data).filter(|(seq, _)| seq - first >= step.skip) {
+                            ledger.replayed(seq, real, history);
+                        }
+                    }
+                    Frame::End { next, .. } => {
+                        let missed = progress.replay_ended(next).expect("the cut");
+                        missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+                        ledger.replay_over(next);
+                        connection.replay = None;
+                        break;
+                    }
+                    Frame::Mark { .. } => panic!("no marks in a replay"),
+                }
+            }
         }
         let mut left = max;
         while left > 0
@@ -295,19 +358,15 @@ impl World {
             }
             any = true;
         }
-        while let Some(frame) = connection.reader.next_frame().expect("a producer writes valid frames") {
+        while connection.replay.is_none()
+            && let Some(frame) = connection.reader.next_frame().expect("a producer writes valid frames")
+        {
             match frame {
                 Frame::Items { first, count, data } => {
                     let step = progress.received(first, count.into());
                     step.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
-                    let mut rest = &data[..];
-                    for seq in first..first + u64::from(count) {
-                        let (payload, behind) = split_item(rest).expect("whole items");
-                        rest = behind;
-                        if seq - first >= step.skip {
-                            let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
-                            ledger.delivered(seq, (number(0), number(8)), history);
-                        }
+                    for (seq, real) in items(first, &data).filter(|(seq, _)| seq - first >= step.skip) {
+                        ledger.delivered(seq, real, history);
                     }
                 }
                 Frame::Mark { reason, next } => {
@@ -328,6 +387,7 @@ impl World {
             let mut any = false;
             for which in 0..self.subscribers.len() {
                 self.connect(which);
+                any |= self.write_replay(which, 1 << 20);
                 any |= self.write(which, 1 << 20);
                 any |= self.read(which, 1 << 20);
             }
@@ -353,7 +413,11 @@ impl World {
                 self.send(key, size);
             }
             350..600 => _ = self.write_some(which),
-            600..850 => {
+            600..640 => {
+                let max = self.rng.random_range(1..10_000);
+                self.write_replay(which, max);
+            }
+            640..850 => {
                 let max = self.rng.random_range(1..20_000);
                 self.read(which, max);
             }
@@ -382,4 +446,15 @@ impl World {
             self.heartbeat(which);
         }
     }
+}
+
+/// The numbers of whole items, and the epochs and numbers that they had when they were sent.
+fn items(first: u64, data: &[u8]) -> impl Iterator<Item = (u64, (u64, u64))> {
+    let mut rest = data;
+    (first..).map_while(move |seq| {
+        let (payload, behind) = split_item(rest)?;
+        rest = behind;
+        let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap());
+        Some((seq, (number(0), number(8))))
+    })
 }

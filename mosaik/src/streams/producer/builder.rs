@@ -176,9 +176,8 @@ impl<T: Datum> ProducerBuilder<T> {
         let Self { registry, mut config, retain, .. } = self;
         if let Some(retain) = retain {
             config.retention = Some(retain.retention(config.lifespan));
-            config.opens = retain.opens.map(|opens| -> Opens {
-                Box::new(move |item| item.downcast_ref().is_some_and(&opens))
-            });
+            config.opens =
+                retain.opens.map(|opens| -> Opens { Box::new(move |item| item.downcast_ref().is_some_and(&opens)) });
         }
         let (stream, fingerprint) = (config.stream, config.fingerprint);
         let shared = Shared::new(config, registry.next_epoch(), registry.node.clone(), registry.discovery.clone());

@@ -136,7 +136,10 @@ pub(super) struct Asked {
 pub(super) enum Signal {
     Wait(WaitReason),
     /// Serve it from this sequence number on, after a replay if there is one.
-    Serve { next: u64, replay: bool },
+    Serve {
+        next: u64,
+        replay: bool,
+    },
     /// End it now.
     Close(CloseCode),
 }
