@@ -13,6 +13,7 @@ mod explain;
 mod field;
 mod flow;
 mod hostile;
+mod late;
 mod layering;
 mod ledger;
 mod machines;

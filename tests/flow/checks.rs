@@ -27,6 +27,8 @@ pub struct Ledger {
     replay: Option<VecDeque<u64>>,
     /// Of an interrupted replay everything before was handed on.
     replayed: u64,
+    /// It was never there before.
+    fresh: bool,
     pub replays: u64,
     /// Items reported as conflated, in this epoch.
     conflated: Vec<(u64, u64)>,
@@ -62,11 +64,24 @@ impl Ledger {
 
     /// From where on it is owed what is kept.
     pub fn wants(&self, epoch: u64) -> u64 {
-        match (self.at, &self.replay) {
-            (Some(_), Some(_)) if self.epoch == epoch => self.replayed,
-            (Some(at), None) if self.epoch == epoch => at,
+        match self.at {
+            Some(_) if self.epoch == epoch && self.cut_off() => self.replayed,
+            Some(at) if self.epoch == epoch => at,
             _ => 0,
         }
+    }
+
+    fn cut_off(&self) -> bool {
+        self.replay.is_some() && self.fresh
+    }
+
+    /// The last subscription has ended. One that was cut off in its first replay is owed all that comes behind.
+    pub fn ended(&mut self) {
+        if self.cut_off() {
+            self.at = (self.replayed > 0).then_some(self.replayed);
+        }
+        self.replay = None;
+        self.fresh = self.at.is_none();
     }
 
     /// A subscription begins: with a replay of these, or with none. After [`begins`](Self::begins) and its like.

@@ -180,8 +180,7 @@ impl World {
             self.left();
         }
         let subscriber = &mut self.subscribers[which];
-        let resume = subscriber.progress.resume();
-        let from = resume.map(|resume| resume.within(self.epoch));
+        let from = subscriber.progress.resume().map(|resume| resume.within(self.epoch));
         let wants = subscriber.ledger.wants(self.epoch);
         let id = self.next_id;
         self.next_id += 1;
@@ -189,8 +188,7 @@ impl World {
         let (mut owed, mut replay) = (VecDeque::new(), None);
         if let Some((retained, model)) = &mut self.kept {
             owed = model.between(wants, next, self.now);
-            let from = resume.map_or(0, |resume| resume.replay_from(self.epoch));
-            replay = retained.replay(from, next, self.now);
+            replay = retained.replay(from.unwrap_or_default(), next, self.now);
         }
         let kept = self.ring();
         let wanted = from.unwrap_or(kept.1);
@@ -312,6 +310,7 @@ impl World {
         let mut any = false;
         if let Some((epoch, next, replay)) = connection.accepted.take() {
             any = true;
+            ledger.ended();
             let known = ledger.at().is_some();
             let joined = progress.joined(epoch, next, replay);
             if !known {

@@ -27,7 +27,8 @@ const PROTOCOLS: [(&str, &str); 6] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
-    (Family::STREAMS.alpn(), "subscribe/2"),
+    (Family::STREAMS.alpn(), "subscribe/3"),
+    (Family::STREAMS.alpn(), "replay/1"),
     (Family::GROUPS.alpn(), "bond/1"),
     (Family::DIAGNOSTICS.alpn(), "report/1"),
 ];

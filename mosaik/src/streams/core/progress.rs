@@ -5,7 +5,7 @@
 //!
 //! A subscription may begin with a *replay* of what the producer keeps for late joiners, below its *cut*; the live flow waits until
 //! the replay is over. What a consumer that was never there before is not replayed is no gap: it had not asked for it. What one
-//! that comes back is not replayed is.
+//! that comes back is not replayed is, also if it was cut off in the middle of its first replay.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,19 +62,12 @@ impl GapReason {
 pub(crate) struct Resume {
     pub(crate) epoch: u64,
     pub(crate) next: u64,
-    /// Less than `next` if a replay was interrupted: kept items from here on are still wanted.
-    pub(crate) replayed: u64,
 }
 
 impl Resume {
     /// From where on a producer of this epoch serves it. One that knew an earlier run gets this one from its start.
     pub(crate) const fn within(self, epoch: u64) -> u64 {
         if self.epoch == epoch { self.next } else { 0 }
-    }
-
-    /// From where on kept items are wanted of a producer of this epoch.
-    pub(crate) const fn replay_from(self, epoch: u64) -> u64 {
-        if self.epoch == epoch { self.replayed } else { 0 }
     }
 }
 
@@ -85,8 +78,8 @@ struct Replaying {
     next: u64,
     /// Where the live flow begins.
     cut: u64,
-    /// Why what is missed before the cut is missed.
-    reason: GapReason,
+    /// Why what is missed before the cut is missed; `None` for a consumer that was never there before.
+    reason: Option<GapReason>,
 }
 
 /// A replay that has something which belongs to the live flow, or that nobody asked for.
@@ -138,44 +131,42 @@ impl Progress {
     /// What to say to the producer when subscribing; `None` the first time.
     pub(crate) fn resume(&self) -> Option<Resume> {
         let back = u64::from(self.switch.is(Mutant::ResumeRepeats));
-        let interrupted = self.replaying.filter(|_| !self.switch.is(Mutant::ReplayNotResumed));
-        self.at.map(|(epoch, next)| Resume {
-            epoch,
-            next: next.saturating_sub(back),
-            replayed: interrupted.map_or(next, |replaying| replaying.next),
-        })
+        self.known().map(|(epoch, next)| Resume { epoch, next: next.saturating_sub(back) })
+    }
+
+    /// Epoch and next expected sequence number of a subscription that has ended, perhaps in the middle of its replay.
+    fn known(&self) -> Option<(u64, u64)> {
+        match self.replaying {
+            Some(Replaying { next, reason: None, .. }) if !self.switch.is(Mutant::ReplayNotResumed) => {
+                self.at.map(|(epoch, _)| (epoch, next)).filter(|_| next > 0)
+            }
+            _ => self.at,
+        }
     }
 
     /// The producer accepted a subscription whose live flow starts at `next`, after a replay if `replay` says so. An epoch older
     /// than the known one is still taken: a producer's clock may have gone back, and the items are new to us.
     pub(crate) fn joined(&mut self, epoch: u64, next: u64, replay: bool) -> Joined {
-        let before = self.replaying.take();
-        let mut begin = |from, reason| self.replaying = Some(Replaying { next: from, cut: next, reason });
+        self.at = self.known();
+        let begin = |from, reason| replay.then_some(Replaying { next: from, cut: next, reason });
         let Some((known, expected)) = self.at else {
-            if replay {
-                begin(0, GapReason::Skipped);
-            }
+            self.replaying = begin(0, None);
             self.at = Some((epoch, next));
             return Joined::default();
         };
         if known != epoch && !self.switch.is(Mutant::WrongEpochAccepted) {
-            if replay {
-                begin(0, GapReason::Restarted);
-            }
-            let replay = replay && !self.switch.is(Mutant::ReplayGapUntold);
-            self.at = Some((epoch, if replay { 0 } else { next }));
-            let missed = (next > 0 && self.replaying.is_none()).then_some((0, next));
-            let missed = missed.map(|(from, to)| Missed { from, to, reason: GapReason::Restarted });
+            self.replaying = begin(0, Some(GapReason::Restarted));
+            let told = if self.switch.is(Mutant::ReplayGapUntold) { next } else { 0 };
+            self.at = Some((epoch, told));
+            let missed = if replay { None } else { self.left_out(next, GapReason::Restarted) };
             return Joined { restarted_from: Some(known), missed };
         }
+        self.replaying = begin(expected, Some(GapReason::Reconnected));
         if self.switch.is(Mutant::ResumeRepeats) {
             self.at = Some((epoch, next));
         }
-        if replay {
-            begin(before.map_or(expected, |before| before.next), GapReason::Reconnected);
-            return Joined::default();
-        }
-        Joined { restarted_from: None, missed: self.left_out(next, GapReason::Reconnected) }
+        let missed = if replay { None } else { self.left_out(next, GapReason::Reconnected) };
+        Joined { restarted_from: None, missed }
     }
 
     /// A batch of the replay arrived: `count` kept items from `first` on.
@@ -184,7 +175,7 @@ impl Progress {
         let replaying = self.replaying.as_mut().filter(|replaying| end <= replaying.cut).ok_or(BeyondCut)?;
         let skip = replaying.next.saturating_sub(first).min(count);
         replaying.next = replaying.next.max(end);
-        let reason = replaying.reason;
+        let reason = replaying.reason.unwrap_or(GapReason::Skipped);
         let missed = self.left_out(first, reason);
         self.at = self.at.map(|(epoch, expected)| (epoch, expected.max(end)));
         Ok(Step { skip, missed })
@@ -193,7 +184,7 @@ impl Progress {
     /// The replay is over, and the live flow from `cut` on comes next.
     pub(crate) fn replay_ended(&mut self, cut: u64) -> Result<Option<Missed>, BeyondCut> {
         let replaying = self.replaying.take_if(|replaying| replaying.cut == cut).ok_or(BeyondCut)?;
-        Ok(self.left_out(cut, replaying.reason))
+        Ok(self.left_out(cut, replaying.reason.unwrap_or(GapReason::Skipped)))
     }
 
     /// A batch arrived: `count` items from `first` on.
@@ -267,7 +258,7 @@ mod tests {
         progress.joined(7, 3, false);
         progress.received(3, 2);
         let resume = progress.resume().expect("was subscribed");
-        assert_eq!(resume, Resume { epoch: 7, next: 5, replayed: 5 });
+        assert_eq!(resume, Resume { epoch: 7, next: 5 });
         assert_eq!((resume.within(7), resume.within(8)), (5, 0));
     }
 
@@ -309,15 +300,16 @@ mod tests {
     fn an_interrupted_replay_goes_on_where_it_was() {
         let mut progress = Progress::default();
         progress.joined(1, 10, true);
+        assert_eq!(progress.resume(), None, "nothing was replayed yet");
+        assert_eq!(progress.joined(1, 10, true), Joined::default());
         assert_eq!(progress.replayed(3, 2), Ok(Step::default()));
-        let resume = progress.resume().expect("was subscribed");
-        assert_eq!(resume, Resume { epoch: 1, next: 10, replayed: 5 });
-        assert_eq!((resume.within(1), resume.replay_from(1), resume.within(2), resume.replay_from(2)), (10, 5, 0, 0));
+        assert_eq!(progress.resume(), Some(Resume { epoch: 1, next: 5 }));
         assert_eq!(progress.joined(1, 14, true), Joined::default());
-        assert_eq!(progress.replayed(4, 2), Ok(Step { skip: 1, missed: None }));
-        let missed = Missed { from: 10, to: 12, reason: GapReason::Reconnected };
-        assert_eq!(progress.replayed(12, 1), Ok(Step { skip: 0, missed: Some(missed) }));
-        let missed = Missed { from: 13, to: 14, reason: GapReason::Reconnected };
+        let missed = Missed { from: 5, to: 7, reason: GapReason::Reconnected };
+        assert_eq!(progress.replayed(7, 1), Ok(Step { skip: 0, missed: Some(missed) }));
+        assert_eq!(progress.replayed(7, 2), Ok(Step { skip: 1, missed: None }));
+        assert_eq!(progress.resume(), Some(Resume { epoch: 1, next: 9 }));
+        let missed = Missed { from: 9, to: 14, reason: GapReason::Reconnected };
         assert_eq!(progress.replay_ended(14), Ok(Some(missed)));
         assert_eq!(progress.received(14, 1), Step::default());
     }

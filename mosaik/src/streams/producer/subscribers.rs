@@ -63,10 +63,10 @@ impl Shared {
 
     /// Starts to serve a subscription: from where on, and what is replayed before.
     fn join(&self, state: &mut State, id: SubId, asked: Asked) -> (Signal, Option<Replay>) {
-        let next = state.log.join(id, asked.resume.map(|resume| resume.within(self.epoch)));
-        let from = asked.resume.map_or(0, |resume| resume.replay_from(self.epoch));
+        let from = asked.resume.map(|resume| resume.within(self.epoch));
+        let next = state.log.join(id, from);
         let retained = state.retained.as_mut().filter(|_| asked.replay);
-        let replay = retained.and_then(|retained| retained.replay(from, next, self.now()));
+        let replay = retained.and_then(|retained| retained.replay(from.unwrap_or_default(), next, self.now()));
         (Signal::Serve { next, replay: replay.is_some() }, replay)
     }
 
