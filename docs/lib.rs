@@ -20,6 +20,7 @@ pages! {
     introduction "src/introduction.md"
     identity "src/identity.md"
     discovery "src/discovery.md"
+    stores "src/stores.md"
     streams "src/streams.md"
     streams_flow "src/streams/flow.md"
     testing "src/testing.md"

@@ -51,6 +51,7 @@ pub mod network;
 pub mod node;
 pub mod prelude;
 pub mod primitives;
+pub mod stores;
 pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;

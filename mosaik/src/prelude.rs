@@ -13,5 +13,6 @@ pub use crate::{
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
     node::Replica,
-    streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Producer},
+    stores::{Primary, StoreReplica, View},
+    streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Producer, Retain},
 };

@@ -89,7 +89,7 @@ fn what_is_older_than_the_window_is_not_replayed() {
     Sim::run(24, |sim| async move {
         let id = NetworkId::from("window");
         let (na, nb) = (start(&sim.node("a"), id).await, start(&sim.node("b"), id).await);
-        let producer = producer(&na, Retain::window(1 << 20, Duration::from_secs(60)));
+        let producer = producer(&na, Retain::window(1 << 20, Duration::from_mins(1)));
         for at in 0..100 {
             send(&producer, at..at + 1, 10).await;
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -108,7 +108,7 @@ fn a_restarted_consumer_begins_with_the_last_key_frame() {
         let id = NetworkId::from("key frame");
         let (a, b) = (sim.node("a"), sim.node("b"));
         let (na, mut nb) = (start(&a, id).await, start(&b, id).await);
-        let producer = producer(&na, Retain::keyframe(|tick: &Tick| tick.at % 50 == 0));
+        let producer = producer(&na, Retain::keyframe(|tick: &Tick| tick.at.is_multiple_of(50)));
         for round in 0..4 {
             let mut consumer = nb.streams().consume::<Tick>();
             if round > 0 {

@@ -20,5 +20,6 @@ mod machines;
 mod operator;
 mod processes;
 mod sim;
+mod stores;
 mod streams;
 mod ui;

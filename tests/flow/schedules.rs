@@ -127,13 +127,14 @@ fn who_is_slow_keeps_what_others_have_had(plan: Plan) {
     assert_eq!((world.ledger(0).delivered, world.ledger(1).delivered), (12, 12));
 }
 
-fn keeps(keep: Keep, items: u64) -> Option<Retention> {
-    Some(Retention { keep, limit: Limit { items, bytes: 1 << 20 }, max_age: None })
+fn keeps(plan: Plan, keep: Keep, items: u64) -> Plan {
+    let limit = Limit { items, bytes: 1 << 20 };
+    Plan { retention: Some(Retention { keep, limit, max_age: None }), ..plan }
 }
 
 fn who_comes_late_gets_what_is_kept_and_then_what_is_live(plan: Plan) {
     for (keep, owed) in [(Keep::Newest, 10), (Keep::PerKey(2), 6), (Keep::KeyFrame, 2)] {
-        let mut world = World::new(Plan { retention: keeps(keep, 10), ..plan }, 0);
+        let mut world = World::new(keeps(plan, keep, 10), 0);
         send(&mut world, 20);
         world.connect(0);
         send(&mut world, 5);
@@ -145,7 +146,7 @@ fn who_comes_late_gets_what_is_kept_and_then_what_is_live(plan: Plan) {
 
 fn who_is_cut_off_in_a_replay_goes_on_with_it(plan: Plan) {
     for ring in [plan.ring, Limit { items: 0, bytes: 0 }] {
-        let mut world = World::new(Plan { ring, retention: keeps(Keep::Newest, 20), ..plan }, 0);
+        let mut world = World::new(keeps(Plan { ring, ..plan }, Keep::Newest, 20), 0);
         send(&mut world, 20);
         world.connect(0);
         world.write_replay(0, 400);
@@ -164,7 +165,7 @@ fn who_is_cut_off_in_a_replay_goes_on_with_it(plan: Plan) {
 
 fn who_comes_back_to_a_new_run_is_told_what_is_not_kept(plan: Plan) {
     let ring = Limit { items: 0, bytes: 0 };
-    let mut world = World::new(Plan { ring, retention: keeps(Keep::PerKey(1), 10), ..plan }, 0);
+    let mut world = World::new(keeps(Plan { ring, ..plan }, Keep::PerKey(1), 10), 0);
     world.connect(0);
     send(&mut world, 10);
     flow(&mut world, 0);

@@ -12,6 +12,7 @@ use crate::{
     groups::{Groups, bonds::BondRegistry},
     network::BuildError,
     primitives::{NetworkId, PeerId},
+    stores::Stores,
     streams::Streams,
     transport::TaskProbe,
 };
@@ -50,6 +51,7 @@ pub(super) struct Inner {
     pub(super) node: Node,
     pub(super) discovery: Discovery,
     pub(super) streams: Streams,
+    pub(super) stores: Stores,
     pub(super) bonds: BondRegistry,
     pub(super) groups: Groups,
     pub(super) diagnostics: Diagnostics,
@@ -112,6 +114,12 @@ impl Network {
         &self.0.streams
     }
 
+    /// States that one node changes and others follow.
+    #[must_use]
+    pub fn stores(&self) -> &Stores {
+        &self.0.stores
+    }
+
     /// Replicated state machines.
     #[must_use]
     pub fn groups(&self) -> &Groups {
@@ -131,6 +139,7 @@ impl Network {
         let node = &self.0.node;
         let orderly = async {
             self.0.groups.shutdown().await;
+            self.0.stores.shutdown();
             self.0.streams.shutdown().await;
             self.0.discovery.shutdown().await;
             node.pool().close(CloseCode::ShuttingDown);

@@ -23,12 +23,13 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 6] = [
+const PROTOCOLS: [(&str, &str); 8] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/3"),
     (Family::STREAMS.alpn(), "replay/1"),
+    (Family::STREAMS.alpn(), "snapshot/1"),
     (Family::GROUPS.alpn(), "bond/1"),
     (Family::DIAGNOSTICS.alpn(), "report/1"),
 ];

@@ -6,7 +6,7 @@ use super::{Consumer, shared::Shared, worker};
 use crate::{
     discovery::PeerEntry,
     primitives::{Datum, StreamId},
-    streams::{Registry, producer::Predicate, protocol::Fingerprint},
+    streams::{Registry, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -72,13 +72,19 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// Starts consuming.
     pub fn build(self) -> Consumer<T> {
+        self.build_watched().0
+    }
+
+    /// Starts consuming, and hands out the events from the very first on.
+    pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
         let Self { registry, stream, fingerprint, subscribe_if, deadline, replay, .. } = self;
         registry.consumer_opened(stream, fingerprint);
         let tasks = registry.node.tasks().clone();
         let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay));
         shared.registry.add_consumer(&shared);
+        let events = shared.events.subscribe();
         tasks.spawn("consumer", worker::run(shared.clone()));
-        Consumer::new(shared)
+        (Consumer::new(shared), events)
     }
 }
 

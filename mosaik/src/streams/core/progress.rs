@@ -104,7 +104,7 @@ pub(crate) struct Joined {
 }
 
 /// What to do with a batch.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     /// This many of its first items were delivered before and are dropped.
     pub(crate) skip: u64,

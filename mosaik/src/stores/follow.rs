@@ -1,0 +1,217 @@
+//! The worker of a replica: it folds what comes, fetches snapshots when the core wants one, and publishes.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use tokio::time::sleep;
+
+use super::{
+    Registry,
+    core::{Cut, Verdict, Wanted},
+    fetch::{FetchError, fetch},
+    replica::{Published, ReplicaState, ReplicaStats, consumer},
+    view::{Position, Versioned, View},
+};
+use crate::{
+    discovery::PeerEntry,
+    primitives::{StoreId, watch},
+    streams::{Consumer, Event, Events, Origin},
+};
+
+/// Whether a primary may be followed.
+pub(super) type Predicate = Arc<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
+
+/// Deltas that wait for a snapshot; then the network's flow control holds the primary back.
+const HELD: usize = 65_536;
+/// Deltas that are folded before they are published.
+const BATCH: usize = 1024;
+/// Between attempts to get a snapshot: from the first to the second, doubling.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+type Fetching<V> = Pin<Box<dyn Future<Output = Result<(V, u64), FetchError>> + Send>>;
+
+pub(super) struct Worker<V: View> {
+    registry: Arc<Registry>,
+    store: StoreId,
+    subscribe_if: Option<Predicate>,
+    published: watch::Sender<Published<V>>,
+    cut: Cut,
+    state: V,
+    held: VecDeque<(V::Delta, Origin)>,
+    fetching: Option<(Wanted, Fetching<V>)>,
+    failures: u32,
+    stats: ReplicaStats,
+}
+
+impl<V: View> Drop for Worker<V> {
+    fn drop(&mut self) {
+        self.published.send_modify(|published| {
+            published.closed = true;
+            published.state = ReplicaState::Alone;
+        });
+    }
+}
+
+impl<V: View> Worker<V> {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        store: StoreId,
+        subscribe_if: Option<Predicate>,
+        published: watch::Sender<Published<V>>,
+    ) -> Self {
+        Self {
+            registry,
+            store,
+            subscribe_if,
+            published,
+            cut: Cut::default(),
+            state: V::default(),
+            held: VecDeque::new(),
+            fetching: None,
+            failures: 0,
+            stats: ReplicaStats::default(),
+        }
+    }
+
+    /// Runs until it is cancelled or the network ends.
+    pub(super) async fn run(mut self) {
+        let store = self.store;
+        loop {
+            let builder = consumer::<V>(&self.registry, store, self.subscribe_if.as_ref());
+            let (mut deltas, mut events) = builder.build_watched();
+            if !self.follow(&mut deltas, &mut events).await {
+                return;
+            }
+            // Events were lost, so nothing is known for certain: all over again.
+            tracing::warn!(?store, "a replica was too busy to hear of everything; it begins again");
+            self.cut = Cut::default();
+            self.held.clear();
+            self.fetching = None;
+        }
+    }
+
+    /// Follows until the network ends (false), or events were lost (true).
+    async fn follow(&mut self, deltas: &mut Consumer<V::Delta>, events: &mut Events) -> bool {
+        loop {
+            let wanted = self.cut.wanted();
+            let right = |now: Wanted| wanted.is_some_and(|it| (it.primary, it.epoch) == (now.primary, now.epoch));
+            self.fetching.take_if(|(now, _)| !right(*now));
+            if self.fetching.is_none()
+                && let Some(wanted) = wanted
+            {
+                self.fetching = Some((wanted, self.fetch(wanted)));
+            }
+            let fetched = async {
+                match &mut self.fetching {
+                    Some((wanted, fetching)) => (*wanted, fetching.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(Event::Lost { .. }) => return true,
+                    Some(event) => self.heard(&event),
+                    None => return false,
+                },
+                (wanted, result) = fetched => self.fetched(wanted, result),
+                delta = deltas.recv_from(), if self.held.len() < HELD => {
+                    let Some((delta, origin)) = delta else { return false };
+                    self.fold(delta, origin);
+                    let mut more = 1;
+                    // Events first: what is connected must be known before its deltas are looked at.
+                    while more < BATCH
+                        && self.held.len() < HELD
+                        && let Some(Some((delta, origin))) = deltas.recv_from().now_or_never()
+                    {
+                        self.fold(delta, origin);
+                        more += 1;
+                    }
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn heard(&mut self, event: &Event) {
+        let before = self.cut.primaries();
+        match *event {
+            Event::Connected { producer, epoch, next } => self.cut.connected(producer, epoch, next),
+            Event::Disconnected { producer, .. } => self.cut.disconnected(producer),
+            Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
+            _ => return,
+        }
+        if before < 2 && self.cut.primaries() > 1 {
+            tracing::warn!(store = ?self.store, following = ?self.cut.followed(), "a store has two primaries");
+        }
+        if let Some(wanted) = self.cut.wanted() {
+            tracing::debug!(store = ?self.store, ?wanted, "needs a snapshot");
+        }
+    }
+
+    fn fold(&mut self, delta: V::Delta, origin: Origin) {
+        match self.cut.delta(origin.producer, origin.epoch, origin.seq) {
+            Verdict::Fold => {
+                self.state.fold(delta);
+                self.stats.deltas += 1;
+            }
+            Verdict::Hold => self.held.push_back((delta, origin)),
+            Verdict::Drop => {}
+        }
+    }
+
+    /// Gets a snapshot, after a pause if the last attempts failed.
+    fn fetch(&self, wanted: Wanted) -> Fetching<V> {
+        let (registry, store) = (self.registry.clone(), self.store);
+        let pause = match self.failures {
+            0 => Duration::ZERO,
+            failures => (PAUSES.0 * 2u32.pow((failures - 1).min(8))).min(PAUSES.1),
+        };
+        Box::pin(async move {
+            sleep(pause).await;
+            fetch::<V>(&registry, store, wanted).await
+        })
+    }
+
+    fn fetched(&mut self, wanted: Wanted, result: Result<(V, u64), FetchError>) {
+        self.fetching = None;
+        match result {
+            Ok((state, seq)) => {
+                self.failures = 0;
+                if !self.cut.snapshot(wanted.primary, wanted.epoch, seq) {
+                    return;
+                }
+                tracing::debug!(store = ?self.store, primary = ?wanted.primary, seq, "took a snapshot");
+                self.state = state;
+                self.stats.snapshots += 1;
+                for (delta, origin) in std::mem::take(&mut self.held) {
+                    self.fold(delta, origin);
+                }
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                tracing::debug!(store = ?self.store, primary = ?wanted.primary, %error, "no snapshot");
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let state = match self.cut.followed() {
+            None => ReplicaState::Alone,
+            Some(primary) if self.cut.is_synced() => ReplicaState::Synced { primary },
+            Some(primary) => ReplicaState::Catching { primary },
+        };
+        (self.stats.resumed, self.stats.primaries) = (self.cut.resumed, self.cut.primaries());
+        let position = self.cut.at().map_or_else(Position::default, |at| Position { epoch: at.epoch, seq: at.next });
+        let known = self.published.borrow().value.position();
+        let value = (known != position).then(|| Versioned::new(self.state.clone(), position));
+        let stats = self.stats;
+        self.published.send_modify(|published| {
+            published.state = state;
+            published.stats = stats;
+            if let Some(value) = value {
+                published.value = value;
+            }
+        });
+    }
+}

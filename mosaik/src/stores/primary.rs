@@ -1,0 +1,228 @@
+//! The primary of a store: the one node that folds deltas first and sends them on. [`Primary`] is the handle.
+//!
+//! One worker owns the state. It sends each delta on the store's stream and folds it, in that order, and publishes the state
+//! after each batch; readers and snapshots use what is published and never wait for it.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Registry, StoreError,
+    protocol::{deltas, fingerprint},
+    serve::{Predicate, Snapshots},
+    view::{Position, Versioned, View},
+};
+use crate::{
+    discovery::PeerEntry,
+    primitives::{StoreId, watch},
+    streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder, SendErrorKind},
+};
+
+/// Deltas that may wait for the worker, and that it publishes at once.
+const COMMANDS: usize = 1024;
+/// What is kept of the newest deltas for replicas that come back.
+const REPLAY: usize = 8 << 20;
+
+type Command<V> = (<V as View>::Delta, oneshot::Sender<Result<Position, StoreError>>);
+
+/// Configures the primary of a store; made by [`Stores::primary`](super::Stores::primary).
+#[must_use = "a builder does nothing until built"]
+pub struct PrimaryBuilder<V: View> {
+    registry: Arc<Registry>,
+    store: StoreId,
+    producer: ProducerBuilder<V::Delta>,
+    accept_if: Option<Predicate>,
+    initial: V,
+}
+
+impl<V: View> PrimaryBuilder<V> {
+    pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
+        let replay = Buffer::default().bytes(REPLAY);
+        let producer = registry.streams.producer().with_stream_id(deltas(store)).with_fingerprint(fingerprint::<V>());
+        let producer = producer.online_when(|c| c.minimum_of(0)).with_replay(replay);
+        Self { registry, store, producer, accept_if: None, initial: V::default() }
+    }
+
+    /// Serves only replicas on peers for which this holds; as [`ProducerBuilder::accept_if`].
+    pub fn accept_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
+        let predicate: Predicate = Arc::new(predicate);
+        self.accept_if = Some(predicate.clone());
+        self.producer = self.producer.accept_if(move |peer| predicate(peer));
+        self
+    }
+
+    /// What is kept of the newest deltas: a replica that loses its connection for no longer than that goes on where it was,
+    /// without a snapshot. Default: 8 MiB or 65,536 deltas, whichever is less.
+    pub fn with_replay(mut self, replay: Buffer) -> Self {
+        self.producer = self.producer.with_replay(replay);
+        self
+    }
+
+    /// How far a replica may be behind before it is too slow; as [`ProducerBuilder::with_buffer`].
+    pub fn with_buffer(mut self, buffer: Buffer) -> Self {
+        self.producer = self.producer.with_buffer(buffer);
+        self
+    }
+
+    /// The state to begin with. Default: `V::default()`.
+    pub fn with_state(mut self, state: V) -> Self {
+        self.initial = state;
+        self
+    }
+
+    /// Starts the store and announces it.
+    ///
+    /// # Errors
+    /// When this node is the primary of that store already.
+    pub fn build(self) -> Result<Primary<V>, StoreError> {
+        let Self { registry, store, producer, accept_if, initial } = self;
+        let producer = producer.build().map_err(|error| match error {
+            BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
+        })?;
+        let position = Position { epoch: producer.epoch(), seq: 0 };
+        let published = watch::Sender::new(Versioned::new(initial.clone(), position));
+        let cancel = registry.cancel.child_token();
+        let snapshots = Snapshots::new(&published, accept_if, cancel.clone());
+        registry.add_primary(store, snapshots.clone());
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let worker = Worker {
+            registry: registry.clone(),
+            store,
+            producer: producer.clone(),
+            state: initial,
+            position,
+            published: published.clone(),
+            snapshots,
+            cancel: cancel.clone(),
+        };
+        registry.node.tasks().spawn("primary", worker.run(received));
+        let inner = Inner { commands, producer, published, store, cancel };
+        Ok(Primary { inner: Arc::new(inner), view: PhantomData })
+    }
+}
+
+impl<V: View> fmt::Debug for PrimaryBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrimaryBuilder").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// The primary of a store: applies deltas, for itself and for every replica. Cheap to clone; the store closes when the last
+/// clone is dropped.
+pub struct Primary<V: View> {
+    inner: Arc<Inner<V>>,
+    view: PhantomData<fn() -> V>,
+}
+
+struct Inner<V: View> {
+    commands: mpsc::Sender<Command<V>>,
+    producer: Producer<V::Delta>,
+    published: watch::Sender<Versioned<V>>,
+    store: StoreId,
+    cancel: CancellationToken,
+}
+
+impl<V: View> Drop for Inner<V> {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl<V: View> Primary<V> {
+    /// Applies a delta: when it resolves, the delta is in the state that [`read`](Self::read) gives and on its way to every
+    /// replica; the position is the one right behind it. Waits while every replica that is connected is behind, as
+    /// [`OnLag::Disconnect`](crate::streams::OnLag::Disconnect) says. Deltas of one handle keep their order. When cancelled, the
+    /// delta may be applied or not.
+    ///
+    /// # Errors
+    /// When the store is closed, or the delta cannot be sent.
+    pub async fn apply(&self, delta: V::Delta) -> Result<Position, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.inner.commands.send((delta, answer)).await.map_err(|_| StoreError::Closed)?;
+        answered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// The state as of the last delta that was applied. Never waits for the store.
+    #[must_use]
+    pub fn read(&self) -> Versioned<V> {
+        self.inner.published.borrow().clone()
+    }
+
+    /// The replicas that are served now.
+    pub fn replicas(&self) -> impl Iterator<Item = ChannelInfo> + use<V> {
+        self.inner.producer.consumers()
+    }
+
+    /// Futures that wait for replicas; as those of a producer.
+    pub fn when(&self) -> crate::streams::When {
+        self.inner.producer.when()
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        self.inner.store
+    }
+}
+
+impl<V: View> Clone for Primary<V> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), view: PhantomData }
+    }
+}
+
+impl<V: View> fmt::Debug for Primary<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Primary").field("store", &self.inner.store).finish_non_exhaustive()
+    }
+}
+
+struct Worker<V: View> {
+    registry: Arc<Registry>,
+    store: StoreId,
+    producer: Producer<V::Delta>,
+    state: V,
+    position: Position,
+    published: watch::Sender<Versioned<V>>,
+    snapshots: Arc<Snapshots>,
+    cancel: CancellationToken,
+}
+
+impl<V: View> Drop for Worker<V> {
+    fn drop(&mut self) {
+        self.registry.remove_primary(self.store, &self.snapshots);
+    }
+}
+
+impl<V: View> Worker<V> {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command<V>>) {
+        let cancel = self.cancel.clone();
+        let mut batch = Vec::new();
+        while cancel.run_until_cancelled(commands.recv_many(&mut batch, COMMANDS)).await.is_some_and(|taken| taken > 0)
+        {
+            let mut answers = Vec::with_capacity(batch.len());
+            for (delta, answer) in batch.drain(..) {
+                let Some(result) = cancel.run_until_cancelled(self.apply(delta)).await else { return };
+                answers.push((answer, result));
+            }
+            self.published.send_replace(Versioned::new(self.state.clone(), self.position));
+            for (answer, result) in answers {
+                // Who asked may be gone.
+                let _ = answer.send(result);
+            }
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    async fn apply(&mut self, delta: V::Delta) -> Result<Position, StoreError> {
+        self.producer.send(delta.clone()).await.map_err(|error| match error.kind() {
+            SendErrorKind::Closed => StoreError::Closed,
+            kind => StoreError::Delta(kind.to_string()),
+        })?;
+        self.state.fold(delta);
+        self.position.seq += 1;
+        Ok(self.position)
+    }
+}

@@ -1,0 +1,229 @@
+//! A replica of a store: the handle [`StoreReplica`], its state and the futures that wait for it.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Registry, StoreError, follow,
+    protocol::{deltas, fingerprint},
+    view::{Position, Versioned, View},
+};
+use crate::{
+    discovery::PeerEntry,
+    primitives::{PeerId, StoreId, watch},
+    streams::ConsumerBuilder,
+};
+
+/// How a replica stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReplicaState {
+    /// There is no primary, or none that is reached. What can be read is as old as it is.
+    #[default]
+    Alone,
+    /// A snapshot is on its way: it is the first, or deltas are missing that the primary no longer has.
+    Catching {
+        /// The primary.
+        primary: PeerId,
+    },
+    /// It has everything but what is on its way.
+    Synced {
+        /// The primary.
+        primary: PeerId,
+    },
+}
+
+/// What a replica did so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplicaStats {
+    /// Deltas folded.
+    pub deltas: u64,
+    /// Snapshots that replaced the state.
+    pub snapshots: u64,
+    /// Connections made again after which the state went on without a snapshot.
+    pub resumed: u64,
+    /// How many primaries are connected. More than one is a mistake: only one of them is followed.
+    pub primaries: usize,
+}
+
+/// What the worker publishes.
+pub(super) struct Published<V> {
+    pub(super) value: Versioned<V>,
+    pub(super) state: ReplicaState,
+    pub(super) stats: ReplicaStats,
+    /// The worker has ended.
+    pub(super) closed: bool,
+}
+
+/// Configures a replica; made by [`Stores::replica`](super::Stores::replica).
+#[must_use = "a builder does nothing until built"]
+pub struct ReplicaBuilder<V: View> {
+    registry: Arc<Registry>,
+    store: StoreId,
+    subscribe_if: Option<follow::Predicate>,
+    view: PhantomData<fn() -> V>,
+}
+
+impl<V: View> ReplicaBuilder<V> {
+    pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
+        Self { registry, store, subscribe_if: None, view: PhantomData }
+    }
+
+    /// Follows only primaries for which this holds; as [`ConsumerBuilder::subscribe_if`]. Default: any.
+    pub fn subscribe_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
+        self.subscribe_if = Some(Arc::new(predicate));
+        self
+    }
+
+    /// Starts to follow the store.
+    pub fn build(self) -> StoreReplica<V> {
+        let Self { registry, store, subscribe_if, .. } = self;
+        let cancel = registry.cancel.child_token();
+        let value = Versioned::new(V::default(), Position::default());
+        let published = Published {
+            value,
+            state: ReplicaState::default(),
+            stats: ReplicaStats::default(),
+            closed: cancel.is_cancelled(),
+        };
+        let (sender, receiver) = watch::channel(published);
+        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender);
+        let until = cancel.clone();
+        registry.node.tasks().spawn("replica", async move {
+            until.run_until_cancelled(worker.run()).await;
+        });
+        StoreReplica { published: receiver, inner: Arc::new(Inner { store, cancel }) }
+    }
+}
+
+/// The consumer of a store's deltas.
+pub(super) fn consumer<V: View>(
+    registry: &Registry,
+    store: StoreId,
+    subscribe_if: Option<&follow::Predicate>,
+) -> ConsumerBuilder<V::Delta> {
+    let builder = registry.streams.consumer().with_stream_id(deltas(store)).with_fingerprint(fingerprint::<V>());
+    let builder = builder.live_only();
+    match subscribe_if.cloned() {
+        Some(predicate) => builder.subscribe_if(move |peer| predicate(peer)),
+        None => builder,
+    }
+}
+
+impl<V: View> fmt::Debug for ReplicaBuilder<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaBuilder").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// A replica of a store: the state of its primary, as far as it has come. Cheap to clone; it ends when the last clone is
+/// dropped.
+///
+/// What it shows is always the fold of the first deltas of one run of one primary, as many as its position says. Without a
+/// primary it keeps what it has.
+pub struct StoreReplica<V: View> {
+    published: watch::Receiver<Published<V>>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: StoreId,
+    cancel: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl<V: View> StoreReplica<V> {
+    /// The state as it is here now; before the first snapshot `V::default()` at epoch 0. Never waits for the store.
+    #[must_use]
+    pub fn read(&self) -> Versioned<V> {
+        self.published.borrow().value.clone()
+    }
+
+    /// How the replica stands.
+    #[must_use]
+    pub fn state(&self) -> ReplicaState {
+        self.published.borrow().state
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn stats(&self) -> ReplicaStats {
+        self.published.borrow().stats
+    }
+
+    /// Futures that wait for the replica.
+    #[must_use]
+    pub fn when(&self) -> WhenReplica<V> {
+        WhenReplica { published: self.published.clone() }
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        self.inner.store
+    }
+}
+
+impl<V: View> Clone for StoreReplica<V> {
+    fn clone(&self) -> Self {
+        Self { published: self.published.clone(), inner: self.inner.clone() }
+    }
+}
+
+impl<V: View> fmt::Debug for StoreReplica<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let published = self.published.borrow();
+        f.debug_struct("StoreReplica")
+            .field("store", &self.inner.store)
+            .field("position", &published.value.position())
+            .field("state", &published.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Futures that wait for a replica; made by [`StoreReplica::when`]. All are cancellation-safe.
+pub struct WhenReplica<V: View> {
+    published: watch::Receiver<Published<V>>,
+}
+
+impl<V: View> WhenReplica<V> {
+    /// Resolves when the replica has everything but what is on its way, at once if it is so already.
+    ///
+    /// # Errors
+    /// When the network is shut down, or the view has panicked.
+    pub async fn synced(mut self) -> Result<(), StoreError> {
+        let synced = |now: &Published<V>| now.closed || matches!(now.state, ReplicaState::Synced { .. });
+        let now = self.published.wait_for(synced).await.map_err(|_| StoreError::Closed)?;
+        if matches!(now.state, ReplicaState::Synced { .. }) { Ok(()) } else { Err(StoreError::Closed) }
+    }
+
+    /// Resolves when the replica has all deltas before that position, such as the one that
+    /// [`Primary::apply`](super::Primary::apply) gave.
+    ///
+    /// # Errors
+    /// When the primary has started anew and the replica with it: whatever it had not reached by then is lost. When the network
+    /// is shut down, or the view has panicked.
+    pub async fn reaches(mut self, wanted: Position) -> Result<(), StoreError> {
+        let settled = |now: &Published<V>| now.closed || now.value.position() >= wanted;
+        let now = self.published.wait_for(settled).await.map_err(|_| StoreError::Closed)?;
+        let at = now.value.position();
+        match () {
+            () if at < wanted => Err(StoreError::Closed),
+            () if at.epoch > wanted.epoch => Err(StoreError::Superseded { wanted, at }),
+            () => Ok(()),
+        }
+    }
+}
+
+impl<V: View> fmt::Debug for WhenReplica<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WhenReplica").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,370 @@
+//! Stores on the whole stack: every replica is the fold of its primary's history, whatever fails.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use mosaik::{
+    Network, NetworkId,
+    stores::{Position, Primary, ReplicaState, StoreError, StoreReplica, View},
+    streams::Buffer,
+    testing::{LinkQuality, Sim, SimNode},
+};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
+
+use crate::streams::soon;
+
+/// A state that tells its whole history: a chain over all deltas, and what a real one would hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Chain {
+    length: u64,
+    link: u64,
+    sums: BTreeMap<u8, u64>,
+    ballast: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Link {
+    value: u64,
+    /// How large the state is to be.
+    ballast: u32,
+}
+
+impl View for Chain {
+    type Delta = Link;
+    const NAME: &'static str = "chain";
+
+    fn fold(&mut self, Link { value, ballast }: Link) {
+        self.length += 1;
+        self.link = (self.link ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        *self.sums.entry(value.to_le_bytes()[0] % 16).or_default() += value % 1000;
+        self.ballast.resize(ballast as usize, 7);
+    }
+}
+
+async fn start(node: &SimNode, id: NetworkId) -> Network {
+    node.builder(id).build().await.unwrap()
+}
+
+fn primary(network: &Network, replay: usize) -> Primary<Chain> {
+    network.stores().primary::<Chain>("chain").with_replay(Buffer::items(replay)).build().unwrap()
+}
+
+async fn apply(primary: &Primary<Chain>, value: u64) -> Position {
+    soon("apply", primary.apply(Link { value, ballast: 10 })).await.unwrap()
+}
+
+/// What every primary's run did, and the state after each delta.
+#[derive(Default)]
+struct Histories(BTreeMap<u64, Vec<Chain>>);
+
+impl Histories {
+    /// A new run begins.
+    fn begin(&mut self, primary: &Primary<Chain>) {
+        self.0.insert(primary.read().position().epoch, vec![Chain::default()]);
+    }
+
+    fn applied(&mut self, epoch: u64, delta: Link) {
+        let states = self.0.get_mut(&epoch).expect("a run");
+        let mut state = states.last().expect("a first state").clone();
+        state.fold(delta);
+        states.push(state);
+    }
+
+    /// A replica is the fold of the first deltas of one run, as many as its position says.
+    fn check(&self, replica: &StoreReplica<Chain>, seed: u64) {
+        let value = replica.read();
+        let Position { epoch, seq } = value.position();
+        if epoch == 0 {
+            assert_eq!(*value, Chain::default());
+            return;
+        }
+        let states = self.0.get(&epoch).unwrap_or_else(|| panic!("seed {seed}: no run {epoch}"));
+        let state = usize::try_from(seq).ok().and_then(|seq| states.get(seq));
+        assert_eq!(Some(&*value), state, "seed {seed}: not the fold of {seq} of {} deltas", states.len() - 1);
+    }
+}
+
+/// One seed: a primary and three replicas that are cut off, crash, restart and come late, while deltas are applied.
+async fn exactness(sim: Sim, seed: u64) -> (u64, u64) {
+    let id = NetworkId::from("exactness");
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let nodes = [sim.node("primary"), sim.node("a"), sim.node("b"), sim.node("c")];
+    let mut networks: Vec<Option<Network>> = vec![Some(start(&nodes[0], id).await), None, None, None];
+    let mut replicas: Vec<Option<StoreReplica<Chain>>> = vec![None, None, None];
+    // A node that starts while it is cut off must know whom to look for later.
+    let bootstrap = networks[0].as_ref().unwrap().local().addr();
+    let replay = [1, 5, 1000][rng.random_range(0..3)];
+    let mut histories = Histories::default();
+    let mut primary = self::primary(networks[0].as_ref().unwrap(), replay);
+    histories.begin(&primary);
+    let (mut snapshots, mut resumed) = (0, 0);
+    for _ in 0..rng.random_range(20..60) {
+        let which = rng.random_range(1..4usize);
+        match rng.random_range(0..12) {
+            0..6 => {
+                for _ in 0..rng.random_range(1..20) {
+                    let delta = Link { value: rng.random(), ballast: rng.random_range(0..2000) };
+                    let position = soon("apply", primary.apply(delta.clone())).await.unwrap();
+                    histories.applied(position.epoch, delta);
+                }
+            }
+            6 | 7 => {
+                if networks[which].is_none() {
+                    let restarted = nodes[which].restart(id).with_bootstrap(bootstrap.clone());
+                    networks[which] = Some(restarted.build().await.unwrap());
+                }
+                let network = networks[which].as_ref().unwrap();
+                replicas[which - 1].get_or_insert_with(|| network.stores().replica::<Chain>("chain").build());
+            }
+            8 => {
+                if let Some(replica) = replicas[which - 1].take() {
+                    snapshots += replica.stats().snapshots;
+                    resumed += replica.stats().resumed;
+                }
+                if rng.random() && networks[which].is_some() {
+                    nodes[which].crash();
+                    networks[which] = None;
+                }
+            }
+            9 => sim.partition(&nodes[..1], &nodes[which..=which]),
+            10 => sim.heal(),
+            _ if rng.random_range(0..4) == 0 => {
+                nodes[0].crash();
+                drop(primary);
+                networks[0] = None;
+                networks[0] = Some(nodes[0].restart(id).build().await.unwrap());
+                primary = self::primary(networks[0].as_ref().unwrap(), replay);
+                histories.begin(&primary);
+            }
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis([0, 5, 50, 1000, 4000][rng.random_range(0..5)])).await;
+        replicas.iter().flatten().for_each(|replica| histories.check(replica, seed));
+    }
+    sim.heal();
+    let position = primary.read().position();
+    for replica in replicas.iter().flatten() {
+        soon("all deltas", replica.when().reaches(position)).await.unwrap();
+        soon("synced", replica.when().synced()).await.unwrap();
+        histories.check(replica, seed);
+        assert_eq!(replica.read().position(), position);
+        assert_eq!(*replica.read(), *primary.read());
+        snapshots += replica.stats().snapshots;
+        resumed += replica.stats().resumed;
+    }
+    (snapshots, resumed)
+}
+
+/// `STORES_SEEDS` (default 500) from `STORES_FROM` (default 1) on.
+#[test]
+fn every_replica_is_the_fold_of_the_whole_history() {
+    let number = |name, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (from, seeds): (u64, u64) = (number("STORES_FROM", 1), number("STORES_SEEDS", 500));
+    let (next, snapshots, resumed) = (AtomicU64::new(from), AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + seeds {
+                break;
+            }
+            let counts = Sim::run(seed, |sim| exactness(sim, seed));
+            snapshots.fetch_add(counts.0, Ordering::Relaxed);
+            resumed.fetch_add(counts.1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        (1..std::thread::available_parallelism().map_or(1, usize::from)).for_each(|_| _ = scope.spawn(work));
+        work();
+    });
+    let (snapshots, resumed) = (snapshots.into_inner(), resumed.into_inner());
+    eprintln!("{seeds} seeds: {snapshots} snapshots taken, {resumed} times gone on without");
+    assert!(seeds < 100 || (snapshots > seeds && resumed > seeds / 10), "the seeds must be worth something");
+}
+
+/// A replica that is away for a while goes on where it was; one that is away for longer than the ring takes a snapshot again.
+#[test]
+fn a_replica_knows_whether_it_can_go_on() {
+    Sim::run(31, |sim| async move {
+        let id = NetworkId::from("resume");
+        let (a, b) = (sim.node("a"), sim.node("b"));
+        let (na, nb) = (start(&a, id).await, start(&b, id).await);
+        let primary =
+            na.stores().primary::<Chain>("chain").with_replay(Buffer::items(100).bytes(1000)).build().unwrap();
+        for value in 0..50 {
+            apply(&primary, value).await;
+        }
+        let replica = nb.stores().replica::<Chain>("chain").build();
+        assert_eq!(replica.state(), ReplicaState::Alone);
+        soon("synced", replica.when().synced()).await.unwrap();
+        assert_eq!((*replica.read()).clone(), *primary.read());
+        for (missing, snapshots, resumed) in [(10, 1, 1), (50_000, 2, 2)] {
+            sim.partition(std::slice::from_ref(&a), std::slice::from_ref(&b));
+            soon("lost", primary.when().unsubscribed()).await;
+            let mut position = apply(&primary, 1).await;
+            for value in 1..missing {
+                position = apply(&primary, value).await;
+            }
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(replica.state(), ReplicaState::Alone);
+            assert!(replica.read().position() < position, "old, but there");
+            sim.heal();
+            soon("back", replica.when().reaches(position)).await.unwrap();
+            soon("synced", replica.when().synced()).await.unwrap();
+            assert_eq!(*replica.read(), *primary.read());
+            assert_eq!((replica.stats().snapshots, replica.stats().resumed), (snapshots, resumed));
+        }
+    });
+}
+
+/// A position of a run that is over is never reached, and that is said.
+#[test]
+fn a_position_that_was_lost_with_its_primary_is_an_error() {
+    Sim::run(32, |sim| async move {
+        let id = NetworkId::from("superseded");
+        let (a, b) = (sim.node("a"), sim.node("b"));
+        let (na, nb) = (start(&a, id).await, start(&b, id).await);
+        let primary = self::primary(&na, 100);
+        let replica = nb.stores().replica::<Chain>("chain").build();
+        let at = apply(&primary, 1).await;
+        soon("first", replica.when().reaches(at)).await.unwrap();
+        let wanted = Position { seq: at.seq + 1, ..at };
+        let waiting = tokio::spawn(replica.when().reaches(wanted));
+        a.crash();
+        drop((primary, na));
+        let na = a.restart(id).build().await.unwrap();
+        let primary = self::primary(&na, 100);
+        let new = apply(&primary, 2).await;
+        assert!(new.epoch > at.epoch);
+        let error = soon("told", waiting).await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Superseded { wanted: it, .. } if it == wanted), "{error}");
+        soon("the new run", replica.when().reaches(new)).await.unwrap();
+        assert_eq!((replica.read().length, replica.stats().snapshots), (1, 2));
+        nb.shutdown().await;
+        assert_eq!(soon("closed", replica.when().synced()).await, Err(StoreError::Closed));
+        assert_eq!(replica.read().length, 1, "it can still be read");
+    });
+}
+
+/// A field failure: a cache shared between producers that mixes their histories. Two primaries of one store are a mistake; a
+/// replica follows one of them, says so, and goes over to the other as a whole.
+#[test]
+fn two_primaries_are_never_mixed() {
+    Sim::run(33, |sim| async move {
+        let id = NetworkId::from("two primaries");
+        let nodes = [sim.node("a"), sim.node("b")];
+        let networks = [start(&nodes[0], id).await, start(&nodes[1], id).await];
+        let late = start(&sim.node("late"), id).await;
+        let first = primary(&networks[0], 10);
+        tokio::time::sleep(Duration::from_millis(5)).await; // so that their epochs differ
+        let primaries = [first, primary(&networks[1], 10)];
+        let replica = late.stores().replica::<Chain>("chain").build();
+        let mut histories = Histories::default();
+        primaries.iter().for_each(|primary| histories.begin(primary));
+        for value in 0..200 {
+            for primary in &primaries {
+                let delta = Link { value, ballast: 10 };
+                let position = soon("apply", primary.apply(delta.clone())).await.unwrap();
+                histories.applied(position.epoch, delta);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            histories.check(&replica, 0);
+        }
+        soon("synced", replica.when().synced()).await.unwrap();
+        assert_eq!((replica.stats().primaries, replica.stats().snapshots), (2, 1));
+        let ReplicaState::Synced { primary: followed } = replica.state() else { panic!("{replica:?}") };
+        let (dies, stays) = if networks[0].local().id() == followed { (0, 1) } else { (1, 0) };
+        nodes[dies].crash();
+        let delta = Link { value: 77, ballast: 0 };
+        let position = soon("apply", primaries[stays].apply(delta.clone())).await.unwrap();
+        histories.applied(position.epoch, delta);
+        let other = networks[stays].local().id();
+        while replica.state() != (ReplicaState::Synced { primary: other }) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            histories.check(&replica, 0);
+        }
+        while replica.read().position() != position {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            histories.check(&replica, 0);
+        }
+        assert_eq!(*replica.read(), *primaries[stays].read());
+    });
+}
+
+/// A snapshot of some MB over a slow link, while deltas are applied: nobody else waits, and the late joiner lacks nothing.
+#[test]
+fn a_large_snapshot_holds_nobody_up() {
+    Sim::run(34, |sim| async move {
+        let id = NetworkId::from("large snapshot");
+        sim.default_link(LinkQuality { bandwidth: Some(4_000_000), ..LinkQuality::lan() });
+        let (na, nb, nc) =
+            (start(&sim.node("a"), id).await, start(&sim.node("b"), id).await, start(&sim.node("c"), id).await);
+        let primary = self::primary(&na, 1000);
+        let near = nb.stores().replica::<Chain>("chain").build();
+        soon("synced", near.when().synced()).await.unwrap();
+        soon("large", primary.apply(Link { value: 0, ballast: 8 << 20 })).await.unwrap();
+        let late = nc.stores().replica::<Chain>("chain").build();
+        let (mut worst, mut caught) = (Duration::ZERO, 0);
+        for value in 0..400 {
+            let began = tokio::time::Instant::now();
+            let position = soon("apply", primary.apply(Link { value, ballast: 8 << 20 })).await.unwrap();
+            soon("folded", near.when().reaches(position)).await.unwrap();
+            worst = worst.max(began.elapsed());
+            caught += u32::from(matches!(late.state(), ReplicaState::Catching { .. }));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(worst < Duration::from_millis(50), "a delta took {worst:?}");
+        assert!(caught > 50, "the snapshot takes two seconds");
+        soon("late", late.when().reaches(primary.read().position())).await.unwrap();
+        assert!(*late.read() == *primary.read());
+        assert_eq!(late.stats().snapshots, 1);
+    });
+}
+
+/// Both ends declare what they fold, and who may have it is the primary's choice.
+#[test]
+fn another_view_and_a_peer_that_is_not_admitted_get_nothing() {
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Other(u64);
+    impl View for Other {
+        type Delta = Link;
+        const NAME: &'static str = "chain";
+        const VERSION: u32 = 1;
+
+        fn fold(&mut self, _: Link) {
+            self.0 += 1;
+        }
+    }
+    Sim::run(35, |sim| async move {
+        let id = NetworkId::from("refused");
+        let (na, nb) = (start(&sim.node("a"), id).await, start(&sim.node("b"), id).await);
+        let open = self::primary(&na, 10);
+        let closed = na.stores().primary::<Chain>("closed").accept_if(|peer| peer.tags().contains("friend"));
+        let closed = closed.build().unwrap();
+        assert!(matches!(na.stores().primary::<Chain>("chain").build(), Err(StoreError::Exists { .. })));
+        let other = nb.stores().replica::<Other>("chain").build();
+        let kept_out = nb.stores().replica::<Chain>("closed").build();
+        apply(&open, 1).await;
+        let position = apply(&closed, 1).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!((other.state(), other.read().0), (ReplicaState::Alone, 0));
+        assert_eq!((kept_out.state(), kept_out.read().length), (ReplicaState::Alone, 0));
+        nb.discovery().add_tags(["friend"]);
+        soon("admitted", kept_out.when().reaches(position)).await.unwrap();
+        let knows = || na.discovery().catalog().get(na.local().id()).is_some_and(|entry| entry.stores().len() == 2);
+        assert!(
+            knows() || nb.discovery().catalog().peers().any(|peer| peer.stores().len() == 2),
+            "stores are announced"
+        );
+        drop(closed);
+        soon("gone", async {
+            while kept_out.state() != ReplicaState::Alone {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    });
+}
