@@ -1,6 +1,6 @@
 //! What live feeds failed at in the field, each failure as a scenario that must go well here. In simulation.
 //!
-//! A restarted consumer that waits for ever for a key frame is in the tests of late joiners; a feed that stops without anybody
+//! A restarted consumer that waits for ever for a key frame is in `late`; a feed that stops without anybody
 //! noticing is `flow::a_silent_producer_is_late`, and in a role `declarative::handlers::gaps_and_lateness_are_handled`.
 
 use std::{
