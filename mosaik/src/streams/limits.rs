@@ -14,7 +14,7 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 pub(crate) const MAX_WAITING: usize = 1024;
 /// Predicates are asked again at least this often, since a closure may look at the outside world.
 pub(crate) const RECHECK: Duration = Duration::from_secs(1);
-/// How often an idle producer says what the next item's number is.
+/// How often an idle producer says what the next item's number is; the first time up to twice as long after its last item.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a closing stream may take to hand over what is queued.
 pub(crate) const DRAIN: Duration = Duration::from_secs(1);

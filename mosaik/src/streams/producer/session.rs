@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 use super::shared::{Asked, Next, Shared, Signal};
 use crate::{
@@ -135,7 +135,9 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
     }
     tracing::debug!(?peer, ?stream, "subscriber admitted");
     let RawLink { send, recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
-    let mut writer = Writer { present, signal, send, notes: Some(recv), piece: PIECE };
+    let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writer = Writer { present, signal, send, notes: Some(recv), piece: PIECE, beat, busy: false };
     let code = writer.run().await;
     tracing::debug!(?peer, ?stream, %code, "subscriber gone");
     writer.send.reset(code.code());
@@ -152,6 +154,10 @@ struct Writer {
     notes: Option<RecvStream>,
     /// The most bytes for the next write.
     piece: usize,
+    /// One for all waits: a timer for each would cost every single item one.
+    beat: Interval,
+    /// Whether items were written since the last beat.
+    busy: bool,
 }
 
 impl Writer {
@@ -163,7 +169,10 @@ impl Writer {
                 Err(code) => return code,
             };
             let result = match next {
-                Next::Items(taken) => self.write_batch(taken).await,
+                Next::Items(taken) => {
+                    self.busy = true;
+                    self.write_batch(taken).await
+                }
                 Next::Heartbeat(reason, next) => self.write(&mut [frames::mark(reason, next)]).await,
                 Next::End(code, next) => Err(self.finish(code, next).await),
             };
@@ -177,8 +186,14 @@ impl Writer {
     async fn next(&mut self) -> Result<Next, CloseCode> {
         let (shared, id) = (&self.present.shared, self.present.id);
         let next = poll_fn(|cx| shared.poll_next(id, MAX_BATCH, cx).map_or(Poll::Pending, Poll::Ready));
-        // Made when it is polled, so that it costs nothing while there are items.
-        let idle = async { sleep(HEARTBEAT).await };
+        let idle = async {
+            loop {
+                self.beat.tick().await;
+                if !std::mem::take(&mut self.busy) {
+                    break;
+                }
+            }
+        };
         tokio::select! {
             biased;
             next = next => Ok(next),
