@@ -331,37 +331,6 @@ fn an_undeclared_group_grows_from_one_and_an_observer_never_votes() {
 }
 
 #[test]
-fn a_late_joiner_gets_a_snapshot_and_logs_stay_short() {
-    Sim::run(12, async |sim| {
-        let mut lab: Lab = Lab::durable(&sim, 3);
-        for n in 0..3 {
-            lab.start_as(n, |builder| builder.with_log_limit(64 << 10)).await;
-        }
-        lab.elected().await;
-        let mut sum = 0;
-        for _ in 0..20 {
-            sum += 1000;
-            let outputs = lab.group(1).execute_many((0..1000).map(|_| Increment(1)), Consistency::Weak).await.unwrap();
-            assert_eq!(outputs.last(), Some(&sum));
-        }
-        lab.all_have(sum).await;
-        let durable = lab.disks.as_ref().unwrap()[&0].durable();
-        assert!(durable.snapshot.is_some() && durable.entries.len() < 15_000, "{} entries", durable.entries.len());
-        lab.start_as(3, |builder| builder.with_log_limit(64 << 10)).await;
-        lab.all_have(sum).await;
-        assert_eq!(lab.add(3, 1).await, sum + 1);
-        for n in 0..4 {
-            lab.crash(n);
-        }
-        for n in 0..4 {
-            lab.start(n).await;
-        }
-        lab.elected().await;
-        lab.all_have(sum + 1).await;
-    });
-}
-
-#[test]
 fn a_member_whose_disk_fails_stops_and_says_so() {
     Sim::run(13, async |sim| {
         let lab: Lab = Lab::durable(&sim, 3).started(3).await;

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     bonds::{Bonds, Refused},
+    bundle::{self, Unpacked},
     encoding,
     error::{CallError, LeaveError, MAX_COMMAND, StopReason},
     machine::StateMachine,
@@ -138,21 +139,22 @@ impl<M: StateMachine> Group<M> {
     where
         C: IntoIterator<Item = M::Command> + Send,
     {
-        let (answers, waiting) = {
-            let bodies = encode_commands(commands)?;
+        let (counts, answers, waiting) = {
+            let bodies = bundle::pack(commands, MAX_COMMAND)?;
             if bodies.is_empty() {
                 return Ok(Vec::new());
             }
             let (slots, answers) = slots(bodies.len());
             let (deadline, timeout, strong) =
                 (Instant::now() + self.timeout, self.timeout, consistency == Consistency::Strong);
+            let (bodies, counts): (Vec<_>, Vec<_>) = bodies.into_iter().unzip();
             let submission = |(body, answer)| Submission { body, strong, deadline, timeout, answer, queued: None };
-            (answers, self.submit(bodies.into_iter().zip(slots).map(submission))?)
+            (counts, answers, self.submit(bodies.into_iter().zip(slots).map(submission))?)
         };
         let result = answers.await;
         waiting.over();
         match result {
-            Ok(Ok(outputs)) => outputs.iter().map(|output| decode(output)).collect(),
+            Ok(Ok(outputs)) => unpack(&counts, &outputs),
             Ok(Err(Some(error))) => Err(error),
             Ok(Err(None)) | Err(_) => Err(self.interrupted()),
         }
@@ -448,26 +450,31 @@ impl Bond {
 }
 
 fn encode_command<T: Datum>(command: &T) -> Result<Bytes, CallError> {
-    let bytes = postcard::to_allocvec(command).map_err(|error| CallError::Encode(error.to_string()))?;
-    if bytes.len() > MAX_COMMAND {
-        return Err(CallError::TooLarge { size: bytes.len() });
-    }
-    Ok(bytes.into())
+    let mut body = bundle::begin();
+    encoding::append(command, &mut body).map_err(Unpacked::Encode)?;
+    let size = body.len() - 1;
+    if size > MAX_COMMAND { Err(Unpacked::TooLarge(size).into()) } else { Ok(body.into()) }
 }
 
-/// All in one piece of memory.
-fn encode_commands<T: Datum>(commands: impl IntoIterator<Item = T>) -> Result<Vec<Bytes>, CallError> {
-    let (mut encoded, mut ends) = (Vec::new(), Vec::new());
-    for command in commands {
-        let start = encoded.len();
-        encoding::append(&command, &mut encoded).map_err(|error| CallError::Encode(error.to_string()))?;
-        let size = encoded.len() - start;
-        if size > MAX_COMMAND {
-            return Err(CallError::TooLarge { size });
+impl From<Unpacked> for CallError {
+    fn from(why: Unpacked) -> Self {
+        match why {
+            Unpacked::Encode(error) => Self::Encode(error.to_string()),
+            Unpacked::TooLarge(size) => Self::TooLarge { size },
         }
-        ends.push(encoded.len());
     }
-    Ok(encoding::split(encoded, &ends))
+}
+
+/// The outputs of bodies with so many commands each.
+fn unpack<T: Datum>(counts: &[usize], outputs: &[Bytes]) -> Result<Vec<T>, CallError> {
+    let mut all = Vec::with_capacity(counts.iter().sum());
+    for (count, outputs) in counts.iter().zip(outputs) {
+        for output in bundle::outputs(outputs, *count) {
+            let output = output.ok_or_else(|| CallError::UndecodableOutput("some outputs are missing".to_owned()))?;
+            all.push(decode(&output.ok_or(CallError::Undecodable)?)?);
+        }
+    }
+    Ok(all)
 }
 
 fn decode<T: Datum>(output: &[u8]) -> Result<T, CallError> {

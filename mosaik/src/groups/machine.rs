@@ -85,17 +85,23 @@ pub struct ApplyContext {
     term: Term,
     time: u64,
     hash: [u8; 32],
+    part: u32,
 }
 
 impl ApplyContext {
     pub(crate) const fn of(entry: &Entry) -> Self {
-        Self { index: entry.index, term: entry.term, time: entry.time, hash: entry.hash.0 }
+        Self { index: entry.index, term: entry.term, time: entry.time, hash: entry.hash.0, part: 0 }
+    }
+
+    /// That of another command of the same entry.
+    pub(crate) fn part_at(&self, part: usize) -> Self {
+        Self { part: u32::try_from(part).unwrap_or(u32::MAX), ..*self }
     }
 
     /// A context for testing a machine by itself: term 1, time 0, a seed that follows from the index.
     #[must_use]
     pub fn at(index: u64) -> Self {
-        Self { index, term: 1, time: 0, hash: *blake3::hash(&index.to_le_bytes()).as_bytes() }
+        Self { index, term: 1, time: 0, hash: *blake3::hash(&index.to_le_bytes()).as_bytes(), part: 0 }
     }
 
     /// The same context at another time, for testing a machine by itself.
@@ -105,10 +111,18 @@ impl ApplyContext {
         self
     }
 
-    /// The command's place in the log. Grows from command to command, with gaps.
+    /// The place in the log of the entry that carried the command. Never goes back, has gaps, and commands of one member
+    /// that came at the same time share it: [`part`](Self::part) tells them apart.
     #[must_use]
     pub const fn index(&self) -> u64 {
         self.index
+    }
+
+    /// The command's place in its entry, from 0. The pair of [`index`](Self::index) and this one grows from command to
+    /// command.
+    #[must_use]
+    pub const fn part(&self) -> u32 {
+        self.part
     }
 
     /// The term of the leader that took the command.
@@ -128,7 +142,8 @@ impl ApplyContext {
     /// log can compute it, so it is no secret, and the leader can influence it.
     #[must_use]
     pub fn seed(&self) -> [u8; 32] {
-        *blake3::Hasher::new_derive_key("mosaik 1 seed of a command").update(&self.hash).finalize().as_bytes()
+        let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 seed of a command");
+        *hasher.update(&self.hash).update(&self.part.to_le_bytes()).finalize().as_bytes()
     }
 }
 
@@ -287,6 +302,7 @@ mod tests {
     #[test]
     fn the_seed_differs_from_command_to_command() {
         assert_ne!(ApplyContext::at(1).seed(), ApplyContext::at(2).seed());
+        assert_ne!(ApplyContext::at(1).seed(), ApplyContext::at(1).part_at(1).seed());
         assert_eq!(ApplyContext::at(1).with_time(Duration::from_secs(1)).time(), Duration::from_secs(1));
     }
 }

@@ -9,6 +9,7 @@
 
 pub(crate) mod bonds;
 mod builder;
+mod bundle;
 mod encoding;
 mod error;
 mod group;

@@ -15,7 +15,7 @@
 use bytes::Bytes;
 
 use super::super::{
-    encoding,
+    encoding::{self, take, take_varint, varint},
     raft::{Command, Digest, Entry, Payload, SessionId},
 };
 
@@ -133,40 +133,6 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
         }
     }
     input.is_empty().then_some(entries)
-}
-
-fn take<'a>(input: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = input.split_at_checked(count)?;
-    *input = rest;
-    Some(taken)
-}
-
-fn varint(mut value: u64, buffer: &mut Vec<u8>) {
-    while value >= 0x80 {
-        buffer.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    buffer.push(value.to_le_bytes()[0]);
-}
-
-fn take_varint(input: &mut &[u8]) -> Option<u64> {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let byte = take(input, 1)?[0];
-        let bits = u64::from(byte & 0x7F);
-        // The tenth byte holds the highest bit alone.
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-        shift += 7;
-        if shift > 63 {
-            return None;
-        }
-    }
 }
 
 #[cfg(test)]

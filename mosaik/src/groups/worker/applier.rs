@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     groups::{
+        bundle,
         machine::{ApplyContext, SnapshotError, Snapshots, StateMachine},
         raft::{Command, Entry, Index, Payload, SessionId, Sessions, Switch, Verdict},
     },
@@ -193,10 +194,24 @@ impl<M: StateMachine> State<M> {
             Verdict::NoSession => return Ran::NoSession,
             Verdict::TooFar => return Ran::TooFar,
         }
-        let Ok(decoded) = postcard::from_bytes(&command.body) else { return Ran::Undecodable };
-        let output = self.machine.apply(decoded, &ApplyContext::of(entry));
-        // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
-        let output: Bytes = postcard::to_allocvec(&output).map(Bytes::from).unwrap_or_default();
+        let ctx = ApplyContext::of(entry);
+        let output = match bundle::count(&command.body) {
+            1 => match postcard::from_bytes(&command.body[1..]) {
+                // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
+                Ok(one) => postcard::to_allocvec(&self.machine.apply(one, &ctx)).unwrap_or_default(),
+                Err(_) => return Ran::Undecodable,
+            },
+            count => {
+                let mut outputs = Vec::with_capacity(8 * count);
+                for (part, encoded) in bundle::commands(&command.body).enumerate() {
+                    let decoded = encoded.and_then(|encoded| postcard::from_bytes(encoded).ok());
+                    let output = decoded.map(|decoded| self.machine.apply(decoded, &ctx.part_at(part)));
+                    bundle::append_output(output.as_ref(), &mut outputs);
+                }
+                outputs
+            }
+        };
+        let output = Bytes::from(output);
         self.sessions.record(command, entry.index, output.clone());
         Ran::Output(output)
     }
@@ -257,7 +272,19 @@ pub(super) async fn run<M: StateMachine>(
 /// Cuts entries into pieces that are applied in one go.
 fn chunks(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
     let mut entries = entries.into_iter();
-    std::iter::from_fn(move || Some(entries.by_ref().take(CHUNK).collect()).filter(|chunk: &Vec<_>| !chunk.is_empty()))
+    std::iter::from_fn(move || {
+        let mut commands = 0;
+        let mut few = |entry: &Entry| {
+            let room = commands < CHUNK;
+            commands += match &entry.payload {
+                Payload::Command(command) => bundle::count(&command.body),
+                _ => 1,
+            };
+            room
+        };
+        let len = entries.as_slice().iter().take_while(|entry| few(entry)).count();
+        (len > 0).then(|| entries.by_ref().take(len).collect())
+    })
 }
 
 type Chunk = Result<(Index, Vec<Outcome>), String>;

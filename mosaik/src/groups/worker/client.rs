@@ -1,4 +1,4 @@
-//! The session of this node's callers: numbers their commands, decides what is sent to whom and when again, and knows of
+//! The session of this node's callers: numbers the bodies of their commands, decides what is sent to whom and when again, and knows of
 //! each command whether it can still be applied.
 //!
 //! No IO: the worker carries batches to the leader (itself or another member) and brings back what became of them. One
@@ -7,12 +7,12 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use bytes::Bytes;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
+    callers::{Caller, Joining, Pending},
     ordered::Ordered,
-    queue::{Answer, Slot, Submission},
+    queue::{Answer, Submission},
     wire::{BATCH_BYTES, BATCH_COMMANDS, Batch, Done, No, Numbered, Ran},
 };
 use crate::groups::{
@@ -20,43 +20,13 @@ use crate::groups::{
     raft::{Index, Member, SessionId, Term},
 };
 
-/// Commands under way at once. At most half of the window that the replicated table keeps for a session.
+/// Commands under way at once; one more body may exceed it. At most half of the window that the replicated table keeps for a
+/// session, should each have a body of its own.
 const COMMANDS: usize = 8192;
 /// Bytes of commands under way at once; one more command may exceed it.
 const BYTES: usize = 16 << 20;
 /// Batches under way at once to another member.
 const FLIGHTS: usize = 32;
-
-/// A command under way.
-#[derive(Debug)]
-struct Pending {
-    body: Bytes,
-    attempted: u64,
-    deadline: Instant,
-    timeout: Duration,
-    strong: bool,
-    answer: Slot,
-    queued: Option<oneshot::Sender<()>>,
-    /// It goes on when its caller does not wait any more.
-    fed: bool,
-    /// Batches with it that have not been answered.
-    flying: u32,
-    /// It may be in a leader's log.
-    unsure: bool,
-    /// How often it was sent.
-    sends: u32,
-    /// The leader has applied it here, but its output was too long for the reply.
-    elsewhere: Option<Index>,
-}
-
-/// A strong command that the leader has applied and the local machine has not.
-#[derive(Debug)]
-struct Awaiting {
-    output: Bytes,
-    deadline: Instant,
-    timeout: Duration,
-    answer: Slot,
-}
 
 /// One batch that was handed to a leader.
 #[derive(Debug)]
@@ -74,9 +44,10 @@ pub(super) struct Client {
     /// The next number.
     next: u64,
     pending: Ordered<Pending>,
-    bytes: usize,
-    /// By the index that the local machine must reach.
-    awaiting: Ordered<Awaiting>,
+    /// Commands that were not answered, and their bytes.
+    under_way: (usize, usize),
+    /// Strong commands that the leader has applied, by the index that the local machine must reach.
+    awaiting: Ordered<Vec<(Caller, Answer)>>,
     /// To whom commands go, and in which term.
     target: Option<(Member, Term)>,
     /// Numbers below were sent in this run.
@@ -105,7 +76,7 @@ impl Client {
             opened: false,
             next: 1,
             pending: Ordered::default(),
-            bytes: 0,
+            under_way: (0, 0),
             awaiting: Ordered::default(),
             target: None,
             unsent: 1,
@@ -121,40 +92,41 @@ impl Client {
         }
     }
 
-    /// Whether another command of that size may be taken.
-    pub fn has_room(&self, more: usize, bytes: usize) -> bool {
-        self.under_way() + more < COMMANDS && self.bytes + bytes < BYTES
+    /// Whether more may be taken beside so many commands and bytes.
+    pub const fn has_room(&self, commands: usize, bytes: usize) -> bool {
+        self.under_way.0 + commands < COMMANDS && self.under_way.1 + bytes < BYTES
     }
 
     /// Commands that were taken and not answered.
-    pub fn under_way(&self) -> usize {
-        self.pending.len() + self.awaiting.len()
+    pub const fn under_way(&self) -> usize {
+        self.under_way.0
     }
 
-    /// Takes a command of a caller. `wall` is the wall clock in milliseconds.
-    pub fn accept(&mut self, submission: Submission, wall: u64) {
-        let Submission { body, strong, deadline, timeout, answer, queued } = submission;
-        if answer.is_closed() {
-            return;
+    /// Takes commands of callers. `wall` is the wall clock in milliseconds.
+    pub fn accept(&mut self, submissions: Vec<Submission>, wall: u64) {
+        let mut joining = Joining::default();
+        for submission in submissions {
+            if !submission.answer.is_closed()
+                && let Some(pending) = joining.add(submission, wall)
+            {
+                self.add(pending);
+            }
         }
-        let sequence = self.next;
+        joining.done(wall).into_iter().for_each(|pending| self.add(pending));
+    }
+
+    fn add(&mut self, pending: Pending) {
+        for Caller { weight: (commands, bytes), .. } in pending.callers.iter().flatten() {
+            self.under_way = (self.under_way.0 + commands, self.under_way.1 + bytes);
+        }
+        self.pending.insert(self.next, pending);
         self.next += 1;
-        self.bytes += body.len();
-        let pending = Pending {
-            body,
-            attempted: wall,
-            deadline,
-            timeout,
-            strong,
-            answer,
-            fed: queued.is_some(),
-            queued,
-            flying: 0,
-            unsure: false,
-            sends: 0,
-            elsewhere: None,
-        };
-        self.pending.insert(sequence, pending);
+    }
+
+    fn answer(&mut self, caller: Caller, answer: Answer) {
+        let (commands, bytes) = caller.weight;
+        self.under_way = (self.under_way.0 - commands, self.under_way.1 - bytes);
+        caller.answer.send(answer);
     }
 
     /// Who leads now, as far as known.
@@ -204,7 +176,7 @@ impl Client {
                 break;
             }
             bytes += pending.body.len();
-            hasty |= pending.queued.is_some();
+            hasty |= pending.is_hasty();
             pending.flying += 1;
             pending.sends += 1;
             let (attempted, body) = (pending.attempted, pending.body.clone());
@@ -236,10 +208,7 @@ impl Client {
     pub fn queued(&mut self, flight: u64) {
         self.land(flight, |pending| {
             pending.unsure = true;
-            if let Some(queued) = pending.queued.take() {
-                // The caller may have gone.
-                let _ = queued.send(());
-            }
+            pending.queued();
         });
     }
 
@@ -291,24 +260,28 @@ impl Client {
             // An older copy of it, or one that came too early; another one decides.
             Ran::Settled | Ran::TooFar => return false,
             Ran::Undecodable => {
-                self.finish(sequence, Err(CallError::Undecodable));
+                self.finish(sequence, &CallError::Undecodable);
                 return false;
             }
             Ran::Expired => {
-                self.finish(sequence, Err(CallError::Expired));
+                self.finish(sequence, &CallError::Expired);
                 return false;
             }
         };
         self.opened = true;
         self.resend_after = self.patience;
-        if let Some(queued) = pending.queued.take() {
-            let _ = queued.send(());
+        pending.queued();
+        let Some(pending) = self.remove(sequence) else { return false };
+        let mut later = Vec::new();
+        for (caller, answer) in pending.answers(index, &output) {
+            if caller.strong && index > applied {
+                later.push((caller, answer));
+            } else {
+                self.answer(caller, answer);
+            }
         }
-        if !pending.strong || index <= applied {
-            self.finish(sequence, Ok((index, output)));
-        } else if let Some(Pending { body, deadline, timeout, answer, .. }) = self.remove(sequence) {
-            drop(body);
-            self.awaiting.insert(index, Awaiting { output, deadline, timeout, answer });
+        if !later.is_empty() {
+            self.awaiting.insert(index, later);
         }
         false
     }
@@ -324,9 +297,8 @@ impl Client {
     /// The local machine is there: strong commands whose output is known are done.
     pub fn applied(&mut self, applied: Index) {
         while self.awaiting.first().is_some_and(|(first, _)| first <= applied) {
-            if let Some((index, Awaiting { output, answer, .. })) = self.awaiting.pop_first() {
-                answer.send(Ok((index, output)));
-            }
+            let Some((_, waiting)) = self.awaiting.pop_first() else { break };
+            waiting.into_iter().for_each(|(caller, answer)| self.answer(caller, answer));
         }
     }
 
@@ -340,14 +312,14 @@ impl Client {
 
     fn remove(&mut self, sequence: u64) -> Option<Pending> {
         let pending = self.pending.remove(sequence)?;
-        self.bytes -= pending.body.len();
         self.moved = true;
         Some(pending)
     }
 
-    fn finish(&mut self, sequence: u64, answer: Answer) {
-        if let Some(pending) = self.remove(sequence) {
-            pending.answer.send(answer);
+    fn finish(&mut self, sequence: u64, error: &CallError) {
+        let callers = self.remove(sequence).map(|pending| pending.callers);
+        for caller in callers.into_iter().flatten().flatten() {
+            self.answer(caller, Err(error.clone()));
         }
     }
 
@@ -367,7 +339,7 @@ impl Client {
                 // Another copy of it may find room later.
                 let (waited, why) = (Duration::ZERO, Why(None));
                 let unknown = CallError::Unknown { waited, why };
-                self.finish(sequence, Err(if sends > 1 { unknown } else { CallError::SessionsFull }));
+                self.finish(sequence, &if sends > 1 { unknown } else { CallError::SessionsFull });
             }
         }
         self.reopen(fresh());
@@ -382,8 +354,9 @@ impl Client {
         self.next = 1;
         for (_, mut command) in pending {
             if command.elsewhere.is_some() {
-                self.bytes -= command.body.len();
-                command.answer.send(Err(CallError::Expired));
+                for caller in command.callers.into_iter().flatten() {
+                    self.answer(caller, Err(CallError::Expired));
+                }
                 continue;
             }
             command.flying = 0;
@@ -397,22 +370,26 @@ impl Client {
 
     /// Gives up what is past its time, or whose caller has gone.
     pub fn expire(&mut self, now: Instant, why: &Why) {
-        let late: Vec<u64> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.deadline <= now || (pending.answer.is_closed() && !pending.fed))
-            .map(|(sequence, _)| sequence)
-            .collect();
-        for sequence in late {
-            let Some(pending) = self.pending.get(sequence) else { continue };
-            let (waited, why) = (pending.timeout, why.clone());
-            let unknown = pending.unsure || pending.flying > 0;
-            let error = if unknown { CallError::Unknown { waited, why } } else { CallError::Timeout { waited, why } };
-            self.finish(sequence, Err(error));
+        let mut late = Vec::new();
+        let mut forgotten = Vec::new();
+        for (sequence, pending) in self.pending.range_mut(0) {
+            let out = pending.is_out();
+            late.extend(pending.late(now).into_iter().map(|caller| (caller, out)));
+            if pending.is_forgotten() {
+                forgotten.push(sequence);
+            }
         }
-        let late = |it: &Awaiting| it.deadline <= now || it.answer.is_closed();
-        for (_, it) in self.awaiting.extract(late) {
-            it.answer.send(Err(CallError::Unknown { waited: it.timeout, why: why.clone() }));
+        for sequence in forgotten {
+            self.remove(sequence);
+        }
+        for (_, waiting) in self.awaiting.range_mut(0) {
+            let gone = waiting.extract_if(.., |(caller, _)| caller.deadline <= now || caller.answer.is_closed());
+            late.extend(gone.map(|(caller, _)| (caller, true)));
+        }
+        for (caller, unknown) in late {
+            let (waited, why) = (caller.timeout, why.clone());
+            let error = if unknown { CallError::Unknown { waited, why } } else { CallError::Timeout { waited, why } };
+            self.answer(caller, Err(error));
         }
     }
 
@@ -420,12 +397,11 @@ impl Client {
     pub fn stop(&mut self, why: &StopReason) {
         for sequence in self.pending.iter().map(|(sequence, _)| sequence).collect::<Vec<_>>() {
             let Some(pending) = self.pending.get(sequence) else { continue };
-            let unknown = pending.unsure || pending.flying > 0;
-            let why = why.clone();
-            self.finish(sequence, Err(if unknown { CallError::Interrupted(why) } else { CallError::Stopped(why) }));
+            let (out, why) = (pending.is_out(), why.clone());
+            self.finish(sequence, &if out { CallError::Interrupted(why) } else { CallError::Stopped(why) });
         }
-        for (_, it) in std::mem::take(&mut self.awaiting) {
-            it.answer.send(Err(CallError::Interrupted(why.clone())));
+        for (caller, _) in std::mem::take(&mut self.awaiting).into_iter().flat_map(|(_, waiting)| waiting) {
+            self.answer(caller, Err(CallError::Interrupted(why.clone())));
         }
     }
 }

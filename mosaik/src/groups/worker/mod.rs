@@ -2,11 +2,12 @@
 //!
 //! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
-//! follower. It never waits for storage or for the machine: both answer as events. Rooms: `client` and `queue` (the local
-//! callers), `desk` (a leader's clients), `reads`, `applier` (the machine), `wire` (requests between members),
+//! follower. It never waits for storage or for the machine: both answer as events. Rooms: `client`, `callers` and `queue`
+//! (the local callers), `desk` (a leader's clients), `reads`, `applier` (the machine), `wire` (requests between members),
 //! `output` (what the core wants done), `publish` (what the outside sees), `departure` (leaving and shutdown).
 
 mod applier;
+mod callers;
 mod client;
 mod departure;
 mod desk;
@@ -46,6 +47,7 @@ pub(super) use self::{
 };
 use super::{
     bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
+    bundle,
     error::StopReason,
     machine::StateMachine,
     raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
@@ -367,16 +369,14 @@ impl Worker {
         let (client, mut count, mut bytes) = (&self.client, 0, 0);
         let taken = self.queue.take(|next| {
             let room = client.has_room(count, bytes);
-            count += 1;
+            count += bundle::count(&next.body);
             bytes += next.body.len();
             room
         });
         if !taken.is_empty() {
             self.client.crowded = self.client.under_way() + taken.len() >= CROWD;
         }
-        for submission in taken {
-            self.client.accept(submission, wall);
-        }
+        self.client.accept(taken, wall);
         loop {
             let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
             self.client.leader(leader);

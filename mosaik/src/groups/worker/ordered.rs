@@ -15,10 +15,6 @@ impl<V> Default for Ordered<V> {
 }
 
 impl<V> Ordered<V> {
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

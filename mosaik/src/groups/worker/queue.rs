@@ -49,10 +49,10 @@ impl Slot {
     }
 }
 
-/// All outputs of a call of many commands, or why there are none; nothing if the worker has dropped one of them.
+/// All outputs of a call of many bodies, or why there are none; nothing if the worker has dropped one of them.
 pub(in crate::groups) type Answers = Result<Vec<Bytes>, Option<CallError>>;
 
-/// The outcomes of the commands of one call, which is woken once: when all are there, or by the first error.
+/// The outcomes of the bodies of one call, which is woken once: when all are there, or by the first error.
 #[derive(Debug)]
 struct Many(Mutex<Gathered>);
 
@@ -82,7 +82,7 @@ impl Many {
     }
 }
 
-/// The place of one command in the answer to a call of many.
+/// The place of one body in the answer to a call of many.
 #[derive(Debug)]
 pub(in crate::groups) struct Part {
     many: Arc<Many>,
@@ -112,7 +112,7 @@ impl Drop for Part {
     }
 }
 
-/// Places for the outcomes of `count` commands, which must not be none.
+/// Places for the outcomes of `count` bodies, which must not be none.
 pub(in crate::groups) fn slots(count: usize) -> (impl Iterator<Item = Slot>, oneshot::Receiver<Answers>) {
     let (done, answers) = oneshot::channel();
     let state = Gathered { outputs: vec![Bytes::new(); count], missing: count, done: Some(done) };
@@ -120,7 +120,7 @@ pub(in crate::groups) fn slots(count: usize) -> (impl Iterator<Item = Slot>, one
     ((0..count).map(move |at| Slot::Part(Part { many: many.clone(), at, sent: false })), answers)
 }
 
-/// A command on its way to the worker.
+/// A command on its way to the worker, or several in one body.
 #[derive(Debug)]
 pub(in crate::groups) struct Submission {
     pub body: Bytes,
