@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     faults::Faults,
-    lab::{Counter, Increment, Lab},
+    lab::{Counter, Increment, Lab, until},
     random::Rng,
     registers::{Change, Judged, Shared, client},
     swarm::number,
@@ -65,6 +65,27 @@ fn assert_flat(samples: &[Sample]) {
     assert!(end.tasks <= warm.tasks + MORE_TASKS, "tasks grow: {quarters:?}");
     assert!(end.entries <= MOST_ENTRIES, "logs grow: {quarters:?}");
     assert!(end.memory <= warm.memory * 5 / 4 + SLACK, "memory grows: {quarters:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_has_ended_is_freed() {
+    for graceful in [true, false] {
+        let id = NetworkId::random();
+        let network = Network::new(id).await.unwrap();
+        let other = Network::new(id).await.unwrap();
+        let group = network.groups().with_key(GroupKey::random()).with_state_machine(Counter::default());
+        let group = group.join().await.unwrap();
+        group.when().is_leader().await;
+        until("they meet", || network.discovery().catalog().contains(other.local().id())).await;
+        let probe = network.task_probe();
+        drop(group);
+        if graceful {
+            network.shutdown().await;
+        }
+        drop(network);
+        until("nothing holds it", || probe.is_freed()).await;
+        other.shutdown().await;
+    }
 }
 
 #[test]

@@ -47,12 +47,14 @@ pub(crate) enum OpenError {
 }
 
 impl Node {
-    /// Closes all connections and ends all tasks at once, without a farewell.
+    /// Closes all connections and ends all tasks at once, without a farewell, and lets go of what serves protocols, which
+    /// holds the node in its turn: else nothing of it would ever be freed.
     pub(crate) fn abandon(&self) {
         self.cancel().cancel();
         self.pool().close(CloseCode::ShuttingDown);
         self.tasks().abort_all();
         self.transport().abandon();
+        self.set_acceptors(Acceptors::default());
     }
 
     pub(super) fn new(network_id: NetworkId, transport: Transport) -> Self {
@@ -114,7 +116,9 @@ impl Node {
     }
 
     pub(super) fn set_acceptors(&self, acceptors: Acceptors) {
-        *self.0.acceptors.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(acceptors);
+        let mut new = Arc::new(acceptors);
+        std::mem::swap(&mut *self.0.acceptors.write().unwrap_or_else(PoisonError::into_inner), &mut new);
+        // Those before end here, without the lock.
     }
 
     pub(super) fn acceptors(&self) -> Arc<Acceptors> {

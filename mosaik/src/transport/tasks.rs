@@ -164,6 +164,13 @@ impl TaskProbe {
     pub fn count(&self) -> usize {
         self.names().len()
     }
+
+    /// Whether the node has been freed: it has ended, and no handle and no task holds any part of it. That of a simulated
+    /// node is known to the simulation until the node starts again.
+    #[must_use]
+    pub fn is_freed(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 impl fmt::Debug for Tasks {
