@@ -163,7 +163,8 @@ fn median(times: &[Duration]) -> Option<Duration> {
 
 fn report(what: &str, times: &[Duration]) {
     if let (Some(median), Some(longest)) = (median(times), times.iter().max()) {
-        println!("  {what}: {} times, median {median:.0?}, longest {longest:.0?}", times.len());
+        let (median, longest) = (median.as_millis(), longest.as_millis());
+        println!("  {what}: {} times, median {median} ms, longest {longest} ms", times.len());
     }
 }
 
