@@ -37,7 +37,7 @@ pub struct Member {
     group: groups::Group<Counter>,
     key: GroupKey,
     /// Ends with its last handle.
-    network: Network,
+    _network: Network,
 }
 
 /// Deletes what durable members of this process have kept.
@@ -67,7 +67,7 @@ impl Replicated for Ours {
                 builder = builder.with_timing(Timing::lan());
             }
             let group = builder.with_size(size).join().await?;
-            members.push(Member { group, key: key.clone(), network });
+            members.push(Member { group, key: key.clone(), _network: network });
         }
         for member in &members {
             member.group.when().is_online().await;
@@ -80,7 +80,7 @@ impl Replicated for Ours {
         let (key, size) = (members[0].key.clone(), u32::try_from(members.len())?);
         let builder = network.groups().with_key(key.clone()).with_state_machine(Counter::default());
         let group = builder.with_size(size).join().await?;
-        Ok(Member { group, key, network })
+        Ok(Member { group, key, _network: network })
     }
 
     fn is_leader(member: &Member) -> bool {
