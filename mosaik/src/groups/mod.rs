@@ -91,6 +91,12 @@ impl Groups {
         GroupBuilder::new(self.0.clone(), key)
     }
 
+    /// Where members register to be bonded: the tests of bonds do it without a group.
+    #[cfg(test)]
+    fn bonds(&self) -> &BondRegistry {
+        &self.0.bonds
+    }
+
     /// Ends every member in an orderly way: leadership is handed over, votes stay where they are.
     pub(crate) async fn shutdown(&self) {
         self.0.closed.store(true, Ordering::SeqCst);

@@ -9,7 +9,7 @@ use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
 use crate::{
     diagnostics::Diagnostics,
     discovery::Discovery,
-    groups::{Groups, bonds::BondRegistry},
+    groups::Groups,
     network::BuildError,
     primitives::{NetworkId, PeerId},
     stores::Stores,
@@ -52,7 +52,6 @@ pub(super) struct Inner {
     pub(super) discovery: Discovery,
     pub(super) streams: Streams,
     pub(super) stores: Stores,
-    pub(super) bonds: BondRegistry,
     pub(super) groups: Groups,
     pub(super) diagnostics: Diagnostics,
 }
@@ -82,12 +81,6 @@ impl Network {
 
     pub(crate) fn node(&self) -> &Node {
         &self.0.node
-    }
-
-    /// Where groups register to be bonded.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the worker that uses it is being built"))]
-    pub(crate) fn bonds(&self) -> &BondRegistry {
-        &self.0.bonds
     }
 
     /// The network that this node belongs to.

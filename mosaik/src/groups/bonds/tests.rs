@@ -52,7 +52,7 @@ impl Peer {
         let Spec { incarnation, key, terms } = spec;
         let me = member(network.local().id(), incarnation);
         let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
-        let (bonds, mut events) = Bonds::join(network.bonds(), network.node(), network.discovery(), identity);
+        let (bonds, mut events) = Bonds::join(network.groups().bonds(), network.node(), network.discovery(), identity);
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (log, handle) = (seen.clone(), Arc::downgrade(&bonds.0));
         network.node().tasks().spawn("test-events", async move {
@@ -366,7 +366,7 @@ fn a_worker_that_does_not_read_loses_nothing_and_no_task_is_left() {
         let me = member(nodes[1].id(), 1);
         let Spec { key, terms, .. } = spec();
         let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
-        let (bonds, mut events) = Bonds::join(network.bonds(), network.node(), network.discovery(), identity);
+        let (bonds, mut events) = Bonds::join(network.groups().bonds(), network.node(), network.discovery(), identity);
         assert!(eventually(SOON, || one.bonded().len() == 1).await);
         let previous = Position { index: 1, term: 1, hash: crate::groups::raft::Digest::default() };
         let chunk = || Message::Chunk { snapshot: previous.hash, chunk: 0, data: Bytes::from(vec![0; 1 << 18]) };
@@ -408,7 +408,7 @@ async fn small_messages_over_loopback() {
     let Spec { key, terms, .. } = spec();
     let me = member(other.local().id(), 1);
     let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
-    let (_bonds, mut events) = Bonds::join(other.bonds(), other.node(), other.discovery(), identity);
+    let (_bonds, mut events) = Bonds::join(other.groups().bonds(), other.node(), other.discovery(), identity);
     assert!(eventually(SOON, || one.bonded().len() == 1).await);
     let count: u64 = if cfg!(debug_assertions) { 50_000 } else { 2_000_000 };
     let started = tokio::time::Instant::now();
