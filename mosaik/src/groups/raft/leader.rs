@@ -171,7 +171,10 @@ impl Raft {
         debug_assert!(matches!(self.role, Role::Leader(_)));
         let first = self.log.last().index + 1;
         let (term, wall) = (self.hard.term, self.now.wall);
-        let entries: Vec<Entry> = payloads.into_iter().map(|payload| self.log.create(term, wall, payload)).collect();
+        for payload in payloads {
+            self.log.create(term, wall, payload);
+        }
+        let entries = self.log.since(first);
         self.count_waiting(&entries);
         self.write_entries(entries);
         first
@@ -201,22 +204,27 @@ impl Raft {
             }
             return;
         }
-        let (term, wall) = (self.hard.term, self.now.wall);
-        let mut entries = Vec::with_capacity(proposals.len());
-        // Nothing is taken after what was refused: a client relies on the order of its commands.
-        let mut full = false;
+        let (term, wall, first) = (self.hard.term, self.now.wall, self.log.last().index + 1);
+        let (mut queued, mut busy) = (Vec::with_capacity(proposals.len()), Vec::new());
         for Proposal { id, payload } in proposals.into_iter().filter(|it| it.payload.is_user()) {
-            full = full || !self.takes(payload.size());
-            if full {
-                self.outbox.put(Output::Refused { id, why: Refusal::Busy });
-                continue;
+            // Nothing is taken after what was refused: a client relies on the order of its commands.
+            if busy.is_empty() && self.takes(payload.size()) {
+                self.log.create(term, wall, payload);
+                queued.push(id);
+            } else {
+                busy.push(id);
             }
-            let entry = self.log.create(term, wall, payload);
-            self.outbox.put(Output::Queued { id, index: entry.index, term });
-            entries.push(entry);
         }
-        if !entries.is_empty() {
-            self.write_entries(entries);
+        if !queued.is_empty() {
+            self.write_entries(self.log.since(first));
+        }
+        for (id, index) in queued.into_iter().zip(first..) {
+            self.outbox.put(Output::Queued { id, index, term });
+        }
+        for id in busy {
+            self.outbox.put(Output::Refused { id, why: Refusal::Busy });
+        }
+        if self.log.last().index >= first {
             self.feed_all();
         }
     }

@@ -155,6 +155,11 @@ impl Log {
         out
     }
 
+    /// All entries from `from` on.
+    pub(super) fn since(&self, from: Index) -> Vec<Entry> {
+        self.slice(from, Index::MAX, usize::MAX, usize::MAX)
+    }
+
     /// Payload bytes after `index`.
     pub(super) fn bytes_after(&self, index: Index) -> usize {
         self.entries.iter().rev().take_while(|entry| entry.index > index).map(|entry| entry.payload.size()).sum()
@@ -170,14 +175,12 @@ impl Log {
     }
 
     /// Appends what a leader creates.
-    pub(super) fn create(&mut self, term: Term, wall: u64, payload: Payload) -> Entry {
+    pub(super) fn create(&mut self, term: Term, wall: u64, payload: Payload) {
         let Position { index, hash, term: before } = self.last();
         assert!(term >= before, "terms never decrease along a log");
         let (index, time) = (index + 1, wall.max(self.last_time()));
         let hash = chain(&hash, index, term, time, &payload, &mut self.scratch);
-        let entry = Entry { index, term, time, payload, hash };
-        self.push(entry.clone());
-        entry
+        self.push(Entry { index, term, time, payload, hash });
     }
 
     /// Replaces everything from the first entry's index on. The caller has verified the chain.
