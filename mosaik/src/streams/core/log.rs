@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::{
     SubId,
-    cursor::{Cursor, Place},
+    cursor::{Cursor, Kept, Place},
     frames::split_item,
     lag::{Depth, Lag, Limit},
     mutants::{Mutant, Switch},
@@ -94,6 +94,8 @@ pub(crate) struct Log {
     cursors: BTreeMap<SubId, Cursor>,
     /// The furthest that any subscriber has taken.
     reached: u64,
+    /// What the last subscriber had kept to itself when it left.
+    orphans: VecDeque<Kept>,
     /// The keys of the items from `base` on; only if the policy conflates.
     keys: VecDeque<u128>,
     lag: Lag,
@@ -119,6 +121,7 @@ impl Log {
             clear_until: Position::default(),
             cursors: BTreeMap::new(),
             reached: 0,
+            orphans: VecDeque::new(),
             keys: VecDeque::new(),
             lag: Lag::new(policy, limit),
             ring,
@@ -264,9 +267,11 @@ impl Log {
 
     /// A subscriber is gone. Call [`unclaimed`](Self::unclaimed) if it was the last.
     pub(crate) fn unsubscribe(&mut self, id: SubId) {
-        if self.cursors.remove(&id).is_some() {
-            self.release();
+        let Some(cursor) = self.cursors.remove(&id) else { return };
+        if self.cursors.is_empty() {
+            self.orphans = cursor.kept;
         }
+        self.release();
     }
 
     pub(crate) fn subscribers(&self) -> usize {
@@ -274,17 +279,21 @@ impl Log {
     }
 
     /// How many queued items no subscriber has taken, when the last one has left. They stay in the ring, unless they are
-    /// to be handed back: then they are returned, in order, and the log is empty.
+    /// to be handed back: then they are returned, in order, and the log is empty. Of those that a conflation left out there is
+    /// only the last of each key.
     pub(crate) fn unclaimed(&mut self, hand_back: bool) -> (u64, Vec<Bytes>) {
         debug_assert!(self.cursors.is_empty());
         self.seal();
-        let reached = std::mem::replace(&mut self.reached, self.head.seq);
+        let (reached, base) = (std::mem::replace(&mut self.reached, self.head.seq), self.base.seq);
+        let orphans = std::mem::take(&mut self.orphans);
         let items = self.head.seq - reached;
         if !hand_back || items == 0 {
             self.trim(self.head.seq);
             return (items, Vec::new());
         }
-        let left = self.chunks.drain(..).filter(|chunk| chunk.end.seq > reached).map(|chunk| chunk.data).collect();
+        let let_go = orphans.into_iter().filter(|item| (reached..base).contains(&item.seq)).map(|item| item.framed);
+        let held = self.chunks.drain(..).filter(|chunk| chunk.end.seq > reached).map(|chunk| chunk.data);
+        let left = let_go.chain(held).collect();
         self.clear();
         (items, left)
     }

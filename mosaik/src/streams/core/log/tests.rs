@@ -268,6 +268,23 @@ fn what_is_sent_to_nobody_stays_in_the_ring_unless_it_is_handed_back() {
     assert_eq!(log.join(3, Some(0)), 3, "the ring has no gap, so all of it is gone");
 }
 
+#[test]
+fn what_a_conflation_kept_for_the_last_subscriber_is_handed_back() {
+    let mut log = with(Limit { items: 4, bytes: 1 << 20 }, OnLag::Conflate);
+    log.join(1, None);
+    for item in 0..5u8 {
+        assert_eq!(log.room(|| at(0)), Room::Yes);
+        log.append(&framed(&[item]), u128::from(item % 2));
+    }
+    log.unsubscribe(1);
+    let left: Vec<Bytes> = [2, 3, 4].into_iter().map(|item| framed(&[item]).into()).collect();
+    assert_eq!(log.unclaimed(true), (5, left), "the last of each key before the fifth item, and that");
+    log.join(2, None);
+    log.append(&framed(&[5]), 0);
+    log.unsubscribe(2);
+    assert_eq!(log.unclaimed(true), (1, vec![framed(&[5]).into()]));
+}
+
 /// Random appends, takes, partial writes, joins and leaves against a plain list of items.
 #[test]
 fn every_subscriber_gets_every_item_once_in_order() {
