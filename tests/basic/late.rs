@@ -83,6 +83,66 @@ fn a_late_joiner_gets_what_is_retained_and_then_every_live_item() {
     }
 }
 
+/// What a declaration says is kept, without a word at the producer.
+#[mosaik::stream(key = |quote| quote.symbol.clone(), retain = last_per_key(1))]
+#[derive(Debug, Clone, PartialEq)]
+struct Quote {
+    symbol: String,
+    price: u64,
+}
+
+impl Quote {
+    fn new(symbol: &str, price: u64) -> Self {
+        Self { symbol: symbol.to_owned(), price }
+    }
+}
+
+#[mosaik::stream(retain = keyframe(Frame::is_key))]
+#[derive(Debug, Clone, PartialEq)]
+struct Frame(u64);
+
+impl Frame {
+    fn is_key(&self) -> bool {
+        self.0.is_multiple_of(10)
+    }
+}
+
+#[mosaik::stream(retain = window("1KiB", "1m"))]
+#[derive(Debug, Clone, PartialEq)]
+struct Chunk(Vec<u8>);
+
+#[test]
+fn a_declared_stream_retains_what_its_attribute_says() {
+    Sim::run(28, |sim| async move {
+        let id = NetworkId::from("declared");
+        let (na, nb) = (start(&sim.node("a"), id).await, start(&sim.node("b"), id).await);
+        let quotes = Quote::producer(&na).online_when(|c| c.minimum_of(0)).build().unwrap();
+        let frames = Frame::producer(&na).online_when(|c| c.minimum_of(0)).build().unwrap();
+        let chunks = Chunk::producer(&na).online_when(|c| c.minimum_of(0)).build().unwrap();
+        for (symbol, price) in [("a", 1), ("b", 2), ("a", 3), ("c", 4), ("b", 5)] {
+            soon("send", quotes.send(Quote::new(symbol, price))).await.unwrap();
+        }
+        for number in 0..25 {
+            soon("send", frames.send(Frame(number))).await.unwrap();
+        }
+        for number in 0..5 {
+            soon("send", chunks.send(Chunk(vec![number; 300]))).await.unwrap();
+        }
+        let mut late = Quote::consumer(&nb).build();
+        for quote in [Quote::new("a", 3), Quote::new("c", 4), Quote::new("b", 5)] {
+            assert_eq!(soon("quote", late.recv()).await, Some(quote));
+        }
+        let mut late = Frame::consumer(&nb).build();
+        for number in 20..25 {
+            assert_eq!(soon("frame", late.recv()).await, Some(Frame(number)));
+        }
+        let mut late = Chunk::consumer(&nb).build();
+        for number in 2..5 {
+            assert_eq!(soon("chunk", late.recv()).await, Some(Chunk(vec![number; 300])));
+        }
+    });
+}
+
 /// A field failure: items older than the window come back from the dead.
 #[test]
 fn what_is_older_than_the_window_is_not_replayed() {

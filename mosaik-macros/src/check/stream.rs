@@ -1,6 +1,9 @@
 //! Rules for `#[mosaik::stream]`.
 
-use crate::{diag::Diag, model::Stream};
+use crate::{
+    diag::Diag,
+    model::{Retain, Stream},
+};
 
 pub(crate) fn stream(stream: &Stream, diag: &Diag) {
     super::no_generics(
@@ -11,5 +14,8 @@ pub(crate) fn stream(stream: &Stream, diag: &Diag) {
     );
     if let Err(problem) = super::printable(&stream.name.text) {
         diag.error_at(stream.name.span, format!("the name of the stream {problem}"));
+    }
+    if let (Some(Retain::LastPerKey(items)), None) = (&stream.retain, &stream.key) {
+        diag.error(items, "`last_per_key` needs to know the key of an item: add `key = |item| item.field`");
     }
 }

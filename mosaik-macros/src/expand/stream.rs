@@ -5,7 +5,7 @@ use quote::quote;
 use syn::Ident;
 
 use crate::{
-    model::Stream,
+    model::{Retain, Stream},
     tokens::{canonical, split_attributes},
 };
 
@@ -13,6 +13,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     let Stream { runtime, ident, docs, shape, .. } = stream;
     let name = &stream.name.text;
     let item = with_serde(stream, item);
+    let configure = configure(stream);
     quote! {
         #item
 
@@ -24,6 +25,8 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 #docs,
                 #shape,
             );
+
+            #configure
         }
 
         #[automatically_derived]
@@ -40,6 +43,33 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
             }
         }
     }
+}
+
+/// What the declaration sets at a producer.
+fn configure(stream: &Stream) -> Option<TokenStream> {
+    let Stream { runtime, key, retain, .. } = stream;
+    if key.is_none() && retain.is_none() {
+        return None;
+    }
+    let key = key.as_ref().map(|key| quote!(.with_key(#key)));
+    let retain = retain.as_ref().map(|retain| {
+        let retain = match retain {
+            Retain::Last(items) => quote!(last(#items)),
+            Retain::LastPerKey(items) => quote!(last_per_key(#items)),
+            Retain::Keyframe(is) => quote!(keyframe(#is)),
+            Retain::Window { bytes, age } => {
+                quote!(window(#bytes, ::core::time::Duration::from_nanos(#age)))
+            }
+        };
+        quote!(.retain(#runtime::streams::Retain::<Self>::#retain))
+    });
+    Some(quote! {
+        fn configure(
+            producer: #runtime::streams::ProducerBuilder<Self>,
+        ) -> #runtime::streams::ProducerBuilder<Self> {
+            producer #key #retain
+        }
+    })
 }
 
 /// The derives come first and our `#[serde(..)]` last among the attributes: a helper attribute may not stand above the

@@ -8,6 +8,7 @@ mod machine;
 mod main;
 mod node;
 mod period;
+mod size;
 mod stream;
 
 pub(crate) use app::App;
@@ -17,7 +18,8 @@ pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, St
 pub(crate) use main::Main;
 pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};
 pub(crate) use period::parse as parse_period;
-pub(crate) use stream::Stream;
+pub(crate) use size::parse as parse_size;
+pub(crate) use stream::{Retain, Stream};
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;

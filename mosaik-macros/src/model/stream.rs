@@ -1,7 +1,7 @@
 //! A declared stream: a struct or enum whose values travel.
 
 use proc_macro2::TokenStream;
-use syn::{Generics, Ident};
+use syn::{Expr, Generics, Ident};
 
 use super::Name;
 
@@ -18,6 +18,21 @@ pub(crate) struct Stream {
     pub(crate) sets_crate: bool,
     /// Whether we add `#[serde(rename = "..")]`.
     pub(crate) sets_rename: bool,
+    /// What gives the key of an item.
+    pub(crate) key: Option<Expr>,
+    pub(crate) retain: Option<Retain>,
     /// The declared shape in canonical text; see `parse::stream::shape`.
     pub(crate) shape: String,
+}
+
+/// What a producer keeps for late joiners.
+pub(crate) enum Retain {
+    Last(Expr),
+    LastPerKey(Expr),
+    Keyframe(Expr),
+    Window {
+        bytes: Expr,
+        /// Nanoseconds.
+        age: u64,
+    },
 }

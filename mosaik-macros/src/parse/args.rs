@@ -186,6 +186,11 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
     match key.kind {
         Kind::Flag => Ok(Value::Flag),
         Kind::FlagOrExpr | Kind::Expr => input.parse().map(Value::Expr),
+        Kind::Function | Kind::Retain => match input.parse()? {
+            expr @ (Expr::Closure(_) | Expr::Path(_)) if key.kind == Kind::Function => Ok(Value::Expr(expr)),
+            expr @ Expr::Call(_) if key.kind == Kind::Retain => Ok(Value::Expr(expr)),
+            other => Err(wrong(syn::spanned::Spanned::span(&other))),
+        },
         Kind::Type => input.parse().map(|ty| Value::Type(Box::new(ty))).map_err(|error| wrong(error.span())),
         Kind::Text => {
             let expr: Expr = input.parse()?;

@@ -12,6 +12,10 @@ pub(crate) enum Kind {
     FlagOrExpr,
     /// Any expression.
     Expr,
+    /// A closure, or the path of a function.
+    Function,
+    /// What is kept for late joiners.
+    Retain,
     /// `[a, b]` of expressions.
     Exprs,
     /// A type.
@@ -35,6 +39,10 @@ impl Kind {
             Self::FlagOrExpr => format!("`{key}` or `{key} = <value>`"),
             Self::Expr if key == "key" => String::from("`key = env(\"VARIABLE\")`"),
             Self::Expr => format!("`{key} = <value>`"),
+            Self::Function => format!("`{key} = |item| item.field` or `{key} = path::to::function`"),
+            Self::Retain => format!(
+                "`{key} = last(100)`, `last_per_key(1)`, `keyframe(path::to::function)` or `window(\"64MiB\", \"30s\")`"
+            ),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Type => format!("`{key} = Type`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
@@ -64,7 +72,13 @@ const fn key(name: &'static str, kind: Kind) -> Key {
 pub(crate) const STREAM: Attribute = Attribute {
     name: "#[mosaik::stream]",
     first: None,
-    keys: &[key("name", Kind::Text), key("serde", Kind::Word), key("crate", Kind::Path)],
+    keys: &[
+        key("name", Kind::Text),
+        key("key", Kind::Function),
+        key("retain", Kind::Retain),
+        key("serde", Kind::Word),
+        key("crate", Kind::Path),
+    ],
 };
 
 pub(crate) const NODE: Attribute = Attribute {

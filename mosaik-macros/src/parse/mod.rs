@@ -10,6 +10,7 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod retain;
 mod stream;
 
 pub(crate) use app::app;

@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::{Attribute, Fields, Generics, Ident, Item, LitStr, Meta, Path, Token, punctuated::Punctuated};
 
-use super::{args::Args, grammar};
+use super::{args::Args, grammar, retain};
 use crate::{
     diag::Diag,
     model::{self, Name, Stream},
@@ -66,6 +66,8 @@ fn assemble(
         derives: ["Serialize", "Deserialize"].into_iter().filter(|name| !manual && !has(name)).collect(),
         sets_crate: follows && !own.has_crate,
         sets_rename: follows && own.rename.is_none(),
+        key: args.expr("key").cloned(),
+        retain: args.expr("retain").and_then(|expr| retain::retain(expr, diag)),
         shape: format!("{}{body}", serde_tokens(attributes)),
         name,
         ident,

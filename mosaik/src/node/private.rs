@@ -26,7 +26,8 @@ use super::{
 
 /// The builder of a declared stream's producer.
 pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
-    net.streams().producer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+    let producer = net.streams().producer::<T>().with_stream_id(T::STREAM.id);
+    T::configure(producer.with_fingerprint(*T::STREAM.schema.as_bytes()))
 }
 
 /// The builder of a declared stream's consumer.

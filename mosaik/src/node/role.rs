@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use crate::{
     network::Network,
     primitives::{Datum, StreamId},
-    streams::{Consumer, Producer},
+    streams::{Consumer, Producer, ProducerBuilder},
 };
 
 use super::{
@@ -26,6 +26,11 @@ use super::{
 pub trait StreamType: Datum {
     /// The declaration.
     const STREAM: StreamDecl;
+
+    /// Sets at a producer what the declaration says of it (`key`, `retain`).
+    fn configure(producer: ProducerBuilder<Self>) -> ProducerBuilder<Self> {
+        producer
+    }
 }
 
 /// A struct declared as a role; implemented by `#[mosaik::node]`.

@@ -1,0 +1,55 @@
+//! Sizes such as `64MiB`: one whole number and one unit.
+
+/// The units, with their length in bytes.
+const UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// The size in bytes, or what is wrong with the text.
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    const USAGE: &str = "a size is a whole number and a unit (B, KiB, MiB or GiB), such as \"64MiB\"";
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(USAGE.to_owned());
+    }
+    let Some((_, bytes)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+        let guess = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" | "byte" | "bytes" => Some("B"),
+            "k" | "kb" | "ki" | "kib" => Some("KiB"),
+            "m" | "mb" | "mi" | "mib" => Some("MiB"),
+            "g" | "gb" | "gi" | "gib" => Some("GiB"),
+            _ => None,
+        };
+        return Err(match guess {
+            Some(guess) => format!("unknown unit `{unit}`, did you mean \"{number}{guess}\"? {USAGE}"),
+            None => USAGE.to_owned(),
+        });
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(*bytes)) {
+        None => Err(String::from("the size does not fit into 64 bits")),
+        Some(0) => Err(String::from("a size of zero would keep nothing: leave it out")),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes_and_explains_what_is_wrong() {
+        assert_eq!(parse("1B"), Ok(1));
+        assert_eq!(parse("64MiB"), Ok(64 << 20));
+        for (text, part) in [
+            ("", "whole number"),
+            ("much", "whole number"),
+            ("10", "did you mean \"10B\"?"),
+            ("64MB", "did you mean \"64MiB\"?"),
+            ("1XiB", "a unit (B"),
+            ("0B", "zero"),
+            ("99999999999999GiB", "64 bits"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
