@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mosaik::{
     Network, NetworkId, PeerId,
-    streams::{Buffer, Consumer, Event, Origin, Producer, Retain},
+    streams::{Buffer, ByteRate, Consumer, Event, Origin, Producer, Retain},
     testing::{LinkQuality, Sim, SimNode},
 };
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,50 @@ fn a_late_joiner_gets_what_is_retained_and_then_every_live_item() {
             assert_eq!(until(&mut live, 300).await, [300], "who wants none gets none");
         });
     }
+}
+
+/// More live bytes come while a long replay is under way than wait anywhere by default: nobody is closed for that, and nothing
+/// is missing, as long as they are fewer than those of the replay.
+#[test]
+fn a_long_replay_beside_a_busy_flow_comes_to_its_end() {
+    const ITEM: usize = 64 << 10;
+    Sim::run(29, |sim| async move {
+        let id = NetworkId::from("long");
+        let (na, nb) = (start(&sim.node("a"), id).await, start(&sim.node("b"), id).await);
+        let producer = na
+            .streams()
+            .producer::<Tick>()
+            .online_when(|c| c.minimum_of(0))
+            .with_buffer(Buffer::items(65_536).bytes(1 << 20));
+        let producer = producer.with_replay(Buffer::none()).with_replay_pace(ByteRate::mib_per_sec(4));
+        let producer = producer.retain(Retain::window(24 << 20, Duration::from_secs(600))).build().unwrap();
+        send(&producer, 0..383, ITEM).await;
+        // One that keeps up: the other is measured by it.
+        let nc = start(&sim.node("c"), id).await;
+        let mut fast = nc.streams().consumer::<Tick>().live_only().build();
+        soon("subscription", fast.when().subscribed()).await;
+        soon("subscription", producer.when().subscribed()).await;
+        tokio::spawn(async move { while fast.recv().await.is_some() {} });
+        let mut consumer = nb.streams().consume::<Tick>();
+        let mut events = consumer.events();
+        soon("subscription", producer.when().subscribed().minimum_of(2)).await;
+        let live = tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_secs(1) / 56);
+            for at in 383..719 {
+                every.tick().await;
+                send(&producer, at..at + 1, ITEM).await;
+            }
+            producer
+        });
+        assert_eq!(until(&mut consumer, 718).await, (0..719).collect::<Vec<_>>());
+        live.await.unwrap();
+        let replayed = event(&mut events, |event| match event {
+            Event::Replayed { items, .. } => Some(*items),
+            Event::Gap { .. } | Event::Disconnected { .. } => panic!("{event:?}"),
+            _ => None,
+        });
+        assert_eq!(replayed.await, 383);
+    });
 }
 
 /// What a declaration says is kept, without a word at the producer.

@@ -21,7 +21,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes that one producer's items may take up at a consumer before they are read from the network no further.
 pub(crate) const CONSUMER_BUFFER: usize = 512 << 10;
 
-/// How many bytes of live items wait at a consumer while a replay is under way, before they are read no further.
+/// How many bytes of live items wait at a consumer while a replay is under way, before they are read no further; or as many as
+/// were replayed so far, if that is more.
 pub(crate) const HELD: usize = 8 << 20;
 /// The pace of all replays of a producer together, unless it is configured.
 pub(crate) const REPLAY_PACE: ByteRate = ByteRate::mib_per_sec(32);

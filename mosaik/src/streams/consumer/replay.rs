@@ -1,7 +1,8 @@
 //! Reading the replay that a subscription begins with: what the producer keeps for late joiners.
 //!
-//! It comes on a stream of its own. The live items that arrive meanwhile wait in the [`Intake`](super::reader::Intake), up to a
-//! limit, and are handed on behind it.
+//! It comes on a stream of its own. The live items that arrive meanwhile wait in the [`Intake`](super::reader::Intake) and are
+//! handed on behind it. As many bytes of them may wait as were replayed so far, so that a live flow which is slower than the
+//! replay never waits, however long that is; what waits is bounded by what the producer keeps.
 
 use futures::FutureExt;
 use tokio::{
@@ -68,7 +69,7 @@ impl Task {
 
     async fn read_replay(&mut self, reader: &mut Reader, link: &mut RawLink, epoch: u64) -> Result<(), End> {
         let mut frames = FrameReader::default();
-        let mut items = 0;
+        let (mut items, mut bytes) = (0, 0);
         loop {
             while let Some(frame) = frames.next_frame().map_err(malformed)? {
                 match frame {
@@ -100,10 +101,13 @@ impl Task {
             tokio::select! {
                 biased;
                 end = interrupted(&self.shared, &self.channel, &mut self.wanted) => return Err(end),
-                chunk = reader.link.recv.read_chunk(READ), if reader.intake.waits(HELD) => reader.intake.hold(chunk),
+                chunk = reader.link.recv.read_chunk(READ), if reader.intake.waits(HELD.max(bytes)) => reader.intake.hold(chunk),
                 code = stopped(&mut reader.link.send), if !reader.orderly => reader.stopped(code)?,
                 chunk = link.recv.read_chunk(READ) => match chunk {
-                    Ok(Some(chunk)) => frames.push(&chunk),
+                    Ok(Some(chunk)) => {
+                        bytes += chunk.len();
+                        frames.push(&chunk);
+                    }
                     Ok(None) => return Err(DisconnectReason::Lost("the replay ended without a word".into()).into()),
                     Err(error) => return Err(lost(error)),
                 },

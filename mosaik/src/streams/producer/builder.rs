@@ -116,7 +116,7 @@ impl<T: Datum> ProducerBuilder<T> {
     /// ordered sequence without a hole or a repetition between the two, told by
     /// [`Event::Replayed`](crate::streams::Event::Replayed). A consumer that comes back gets of it what the ring
     /// ([`with_replay`](Self::with_replay)) no longer has. It is replayed on a stream of its own; while that takes, up to 8 MiB of
-    /// live items wait at the consumer, then the policy for lag applies. Default: nothing is kept.
+    /// live items wait at the consumer, or as many bytes as it was replayed so far, then the policy for lag applies. Default: nothing is kept.
     pub fn retain(mut self, retain: Retain<T>) -> Self {
         self.retain = Some(retain);
         self
