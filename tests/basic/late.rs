@@ -97,7 +97,7 @@ fn a_long_replay_beside_a_busy_flow_comes_to_its_end() {
             .online_when(|c| c.minimum_of(0))
             .with_buffer(Buffer::items(65_536).bytes(1 << 20));
         let producer = producer.with_replay(Buffer::none()).with_replay_pace(ByteRate::mib_per_sec(4));
-        let producer = producer.retain(Retain::window(24 << 20, Duration::from_secs(600))).build().unwrap();
+        let producer = producer.retain(Retain::window(24 << 20, Duration::from_mins(10))).build().unwrap();
         send(&producer, 0..383, ITEM).await;
         // One that keeps up: the other is measured by it.
         let nc = start(&sim.node("c"), id).await;
