@@ -25,7 +25,7 @@ pub(crate) const CONSUMER_BUFFER: usize = 512 << 10;
 /// were replayed so far, if that is more.
 pub(crate) const HELD: usize = 8 << 20;
 /// The pace of all replays of a producer together, unless it is configured.
-pub(crate) const REPLAY_PACE: ByteRate = ByteRate::mib_per_sec(32);
+pub(crate) const REPLAY_PACE: ByteRate = ByteRate::mib_per_sec(16);
 
 /// How much one subscriber may be behind before it counts as full: the default is 4 MiB or 65,536 items, whichever is
 /// reached first.

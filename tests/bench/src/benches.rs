@@ -6,7 +6,7 @@ use crate::{
     child::{self, Common},
     conditions,
     table::{Samples, Section, Shown},
-    work::{GroupWork, Kind, Who, Work},
+    work::{GroupWork, Kind, PolledWork, ReplayWork, Who, Work},
 };
 
 const ITEMS: Shown = Shown { figure: "items", unit: "k items/s", digits: 0, scale: 1e3 };
@@ -25,6 +25,10 @@ pub enum Bench {
     Topology,
     /// Two ready nodes, again and again.
     Subscribe,
+    /// A late joiner gets a replay of 64 MiB beside 10,000 live items per second.
+    Replay,
+    /// One to one at 1 KiB, without and with a client that asks for diagnostics once a second.
+    Polled,
     /// Replicated state machines of 3 and 5 members.
     Groups,
 }
@@ -97,6 +101,8 @@ pub fn plans(bench: Bench, effort: &Effort) -> Vec<Plan> {
             })
             .collect(),
         Bench::Groups => groups(seconds / 2.0, &effort.only),
+        Bench::Polled => vec![polled(seconds)],
+        Bench::Replay => vec![replay(seconds)],
         Bench::Subscribe => vec![Plan {
             name: format!("two ready nodes subscribe, {} times per run", effort.tries),
             work: Work::Subscribe { tries: effort.tries, limit: 10.0 },
@@ -107,6 +113,45 @@ pub fn plans(bench: Bench, effort: &Effort) -> Vec<Plan> {
             ],
             contenders: vec![Who::Ours, Who::Peer],
         }],
+    }
+}
+
+/// A replay beside live flow, three times per run.
+fn replay(seconds: f64) -> Plan {
+    let shown = |figure, unit| Shown { figure, unit, digits: 2, scale: 1.0 };
+    let milliseconds = |figure, unit| Shown { figure, unit, digits: 2, scale: 1e3 };
+    Plan {
+        name: "replay of 64 MiB beside 10,000 items/s of 1 KiB".to_owned(),
+        work: Work::Replay(ReplayWork { size: 1 << 10, rate: 10_000, bytes: 64 << 20, seconds, turns: 3 }),
+        shown: vec![
+            Shown { figure: "live", unit: "live k items/s", digits: 2, scale: 1e3 },
+            milliseconds("alone p50", "ms, live item, p50, without a joiner"),
+            milliseconds("joined p50", "ms, live item, p50, beside the replay"),
+            milliseconds("alone p99", "ms, live item, p99, without a joiner"),
+            milliseconds("joined p99", "ms, live item, p99, beside the replay"),
+            shown("ratio p99", "p99 beside the replay / without"),
+            shown("replay", "s, the replay"),
+            Shown { figure: "replay rate", unit: "MB/s, the replay", digits: 1, scale: 1.0 },
+            MEMORY,
+        ],
+        contenders: vec![Who::Ours],
+    }
+}
+
+/// A stream without and with a client of the diagnostics protocol, five times per run.
+fn polled(seconds: f64) -> Plan {
+    let rate = |figure, unit| Shown { figure, unit, digits: 0, scale: 1e3 };
+    Plan {
+        name: "stream 1:1, 1 KiB, both ends asked for all diagnostics once a second".to_owned(),
+        work: Work::Polled(PolledWork { size: 1 << 10, seconds, turns: 5 }),
+        shown: vec![
+            rate("alone", "k items/s, not asked"),
+            rate("polled", "k items/s, asked"),
+            Shown { figure: "ratio", unit: "asked / not asked", digits: 3, scale: 1.0 },
+            Shown { figure: "answers", unit: "answers", digits: 0, scale: 1.0 },
+            MEMORY,
+        ],
+        contenders: vec![Who::Ours],
     }
 }
 

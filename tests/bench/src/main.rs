@@ -116,7 +116,16 @@ async fn compare(args: Args) -> Result<()> {
     if args.without_raw {
         without.extend([Who::Raw, Who::RawBytes]);
     }
-    let all = [Bench::Stream, Bench::Fanout, Bench::Latency, Bench::Topology, Bench::Subscribe, Bench::Groups];
+    let all = [
+        Bench::Stream,
+        Bench::Fanout,
+        Bench::Latency,
+        Bench::Topology,
+        Bench::Subscribe,
+        Bench::Replay,
+        Bench::Polled,
+        Bench::Groups,
+    ];
     let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };
     let (effort, common) = (args.options.effort(), args.options.common());
     let mut sections = Vec::new();

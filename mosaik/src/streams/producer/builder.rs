@@ -122,7 +122,7 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
-    /// At what pace late joiners are replayed what is kept, all together, so that the live flow is not held up. Default: 32 MiB/s.
+    /// At what pace late joiners are replayed what is kept, all together, so that the live flow is not held up. Default: 16 MiB/s.
     pub fn with_replay_pace(mut self, rate: ByteRate) -> Self {
         self.config.replay_pace = rate;
         self

@@ -23,8 +23,8 @@ use crate::{
     transport::{RecvStream, SendStream},
 };
 
-/// The most bytes for one write, unless it is one larger item.
-const PIECE: usize = 64 << 10;
+/// The most bytes for one write, unless it is one larger item. Larger ones are in the way of live items for longer.
+const PIECE: usize = 16 << 10;
 
 /// Serves a replay link that a consumer opened, to its end.
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Replay>) {

@@ -3,6 +3,8 @@
 mod group;
 mod latency;
 mod memory;
+mod polled;
+mod replay;
 mod stream;
 mod subscribe;
 mod topology;
@@ -39,8 +41,38 @@ pub enum Work {
     Group(GroupWork),
     /// A member that joins a group of three with so many commands in its log.
     LateJoiner { commands: u32 },
+    /// A late joiner that is replayed what is retained, beside live flow.
+    Replay(ReplayWork),
+    /// A stream at full speed, without and with a client that asks for its diagnostics.
+    Polled(PolledWork),
     /// Pairs of ready nodes, one after the other: from `produce` and `consume` to the first item.
     Subscribe { tries: usize, limit: f64 },
+}
+
+/// A replay beside live flow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayWork {
+    /// Of an item, bytes.
+    pub size: usize,
+    /// Live items per second.
+    pub rate: u32,
+    /// Retained and replayed.
+    pub bytes: usize,
+    /// How long live flow is measured without a joiner, each time.
+    pub seconds: f64,
+    /// How often without and with a joiner.
+    pub turns: usize,
+}
+
+/// A stream that is looked at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PolledWork {
+    /// Of an item, bytes.
+    pub size: usize,
+    /// How long each window lasts.
+    pub seconds: f64,
+    /// How often without and with the client.
+    pub turns: usize,
 }
 
 /// What is measured of a group.
@@ -67,6 +99,8 @@ pub enum Kind {
 
 pub async fn run(who: Who, work: &Work) -> Result<Figures> {
     match (who, work) {
+        (Who::Ours, Work::Polled(work)) => polled::run(work).await,
+        (Who::Ours, Work::Replay(work)) => replay::run(work).await,
         (Who::Ours, work) => framework::<Ours>(work).await,
         (Who::Peer, work) => framework::<Peer>(work).await,
         (Who::Raw, Work::Stream { size, receivers, seconds }) => stream::run::<Raw>(*size, *receivers, *seconds).await,
@@ -83,6 +117,7 @@ async fn framework<F: Contender + Framework + Replicated>(work: &Work) -> Result
         Work::Topology { nodes } => topology::run::<F>(*nodes).await,
         Work::Group(work) => group::run::<F>(work).await,
         Work::LateJoiner { commands } => group::late_joiner::<F>(*commands).await,
+        Work::Replay(_) | Work::Polled(_) => bail!("only mosaik has {work:?}"),
         Work::Subscribe { tries, limit } => subscribe::run::<F>(*tries, *limit).await,
     }
 }

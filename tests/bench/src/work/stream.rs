@@ -23,16 +23,20 @@ use crate::{
 };
 
 /// Load before the clock starts, so that windows and buffers have grown.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What the receivers have counted so far. The sender of a contender that cannot pace itself waits on it.
-struct Progress {
+pub(super) struct Progress {
     received: Vec<AtomicU64>,
     moved: Notify,
 }
 
 impl Progress {
-    fn total(&self) -> u64 {
+    pub(super) fn new(receivers: usize) -> Self {
+        Self { received: (0..receivers).map(|_| AtomicU64::new(0)).collect(), moved: Notify::new() }
+    }
+
+    pub(super) fn total(&self) -> u64 {
         self.received.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
@@ -43,8 +47,7 @@ impl Progress {
 
 pub async fn run<C: Contender>(size: usize, receivers: usize, seconds: f64) -> Result<Figures> {
     let session = C::connect(receivers).await?;
-    let progress =
-        Arc::new(Progress { received: (0..receivers).map(|_| AtomicU64::new(0)).collect(), moved: Notify::new() });
+    let progress = Arc::new(Progress::new(receivers));
     let stop = Arc::new(AtomicBool::new(false));
     let sending = tokio::spawn(send(session.sender, size, C::WINDOW, progress.clone(), stop.clone()));
     let receiving = session
@@ -70,7 +73,7 @@ pub async fn run<C: Contender>(size: usize, receivers: usize, seconds: f64) -> R
     ]))
 }
 
-async fn send<S: Sender>(
+pub(super) async fn send<S: Sender>(
     mut sender: S,
     size: usize,
     window: Option<u64>,
@@ -93,7 +96,7 @@ async fn send<S: Sender>(
     Ok(sender)
 }
 
-async fn receive<R: Receiver>(
+pub(super) async fn receive<R: Receiver>(
     mut receiver: R,
     index: usize,
     size: usize,
