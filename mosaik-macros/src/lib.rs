@@ -22,6 +22,10 @@ use crate::{derive::Which, diag::Diag};
 ///
 /// * `name = "readings"`: the stream's name in the network; by default the type's identifier. Moving or renaming the
 ///   type does not change a stream that has a name.
+/// * `key = |item| item.field`, or the path of a function: what an item is about, for `last_per_key` and producers that
+///   conflate. It returns an owned value.
+/// * `retain = last(100)`, `last_per_key(1)` (needs `key`), `keyframe(Frame::is_key)` or `window("64MiB", "30s")`: what every
+///   producer of the stream keeps for consumers that come late. Its builder may say something else.
 /// * `serde = manual`: adds no serde derive. For impls written by hand and for derives that stand *above* the attribute,
 ///   which it cannot see. The type's serde container name should then be the stream's name.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
