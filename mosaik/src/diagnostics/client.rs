@@ -6,7 +6,7 @@ use iroh::EndpointAddr;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    report::{GroupReport, NodeReport, PeerReport, StreamReport},
+    report::{GroupReport, NodeReport, PeerReport, StoreReport, StreamReport},
     wire::{Answer, Asking, Message, Page, Question},
 };
 use crate::{
@@ -136,6 +136,14 @@ impl Client {
     pub async fn groups(&self, to: &EndpointAddr) -> Result<Vec<GroupReport>, AskError> {
         self.session(to).await?.groups().await
     }
+
+    /// The stores of a node.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    pub async fn stores(&self, to: &EndpointAddr) -> Result<Vec<StoreReport>, AskError> {
+        self.session(to).await?.stores().await
+    }
 }
 
 impl Drop for Client {
@@ -154,6 +162,22 @@ macro_rules! expect {
             _ => Err($self.no_answer("an answer to another question")),
         }
     };
+}
+
+/// Asks for a list, page by page.
+macro_rules! list {
+    ($self:ident, $what:ident) => {{
+        let mut all = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let Page { items, more } = expect!($self, Question::$what { skip }, Answer::$what(page) => page)?;
+            all.extend(items);
+            if !more {
+                return Ok(all);
+            }
+        }
+        Err($self.no_answer("a list without an end"))
+    }};
 }
 
 impl Session {
@@ -203,16 +227,7 @@ impl Session {
     /// # Errors
     /// As there.
     pub async fn streams(&mut self) -> Result<Vec<StreamReport>, AskError> {
-        let mut all = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
-            let Page { items, more } = expect!(self, Question::Streams { skip }, Answer::Streams(page) => page)?;
-            all.extend(items);
-            if !more {
-                return Ok(all);
-            }
-        }
-        Err(self.no_answer("a list without an end"))
+        list!(self, Streams)
     }
 
     /// See [`Client::groups`].
@@ -220,16 +235,15 @@ impl Session {
     /// # Errors
     /// As there.
     pub async fn groups(&mut self) -> Result<Vec<GroupReport>, AskError> {
-        let mut all = Vec::new();
-        for _ in 0..MAX_PAGES {
-            let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
-            let Page { items, more } = expect!(self, Question::Groups { skip }, Answer::Groups(page) => page)?;
-            all.extend(items);
-            if !more {
-                return Ok(all);
-            }
-        }
-        Err(self.no_answer("a list without an end"))
+        list!(self, Groups)
+    }
+
+    /// See [`Client::stores`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stores(&mut self) -> Result<Vec<StoreReport>, AskError> {
+        list!(self, Stores)
     }
 
     async fn ask(&mut self, question: Question) -> Result<Answer, AskError> {

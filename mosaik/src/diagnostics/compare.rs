@@ -1,14 +1,14 @@
-//! Compares a node with the others that have a part in a stream or group. Pure: [`Survey`](super::Survey) has asked them.
+//! Compares a node with the others that have a part in a stream, group or store. Pure: [`Survey`](super::Survey) has asked them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     client::AskError,
-    explain::{End, Explanation, explain_group, explain_peer, explain_stream},
+    explain::{End, Explanation, explain_group, explain_peer, explain_store, explain_stream},
     report::{GroupReport, Named, StreamReport},
     survey::Place,
 };
-use crate::primitives::{PeerId, StreamId, names};
+use crate::primitives::{PeerId, StoreId, StreamId, names};
 
 /// What is in the way between a node and another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,7 @@ pub struct Explained {
 enum Kind {
     Stream,
     Group,
+    Store,
 }
 
 /// The first of the others between which and the node something is in the way; if there is none, any of them.
@@ -60,7 +61,8 @@ pub(super) fn all(
     if explained.with.is_none() {
         let alone = || match kind {
             Kind::Group => explain_group(subject, None, name),
-            Kind::Stream => Explanation::without_counterpart(subject, by, &named(name)),
+            Kind::Stream => Explanation::without_counterpart(subject, by, &stream(name)),
+            Kind::Store => Explanation::without_store_counterpart(subject, by, &store(name)),
         };
         explained.explanation = reached.clone().then(alone);
     }
@@ -72,7 +74,7 @@ pub(super) fn reach(place: &Place, by: PeerId, error: Option<&AskError>) -> Expl
     explain_peer(place.id, by, place.known, error.map_or(Ok(()), Err))
 }
 
-/// Whether a stream or a group is meant: what the node itself has of that name, else what others have.
+/// Whether a stream, a group or a store is meant: what the node itself has of that name, else what others have.
 fn kind<'a>(subject: &End, others: &[&End], target: &'a str) -> (Kind, &'a str) {
     if let Some(name) = target.strip_prefix("stream:") {
         return (Kind::Stream, name);
@@ -80,13 +82,19 @@ fn kind<'a>(subject: &End, others: &[&End], target: &'a str) -> (Kind, &'a str) 
     if let Some(name) = target.strip_prefix("group:") {
         return (Kind::Group, name);
     }
-    let stream = named(target).id;
+    if let Some(name) = target.strip_prefix("store:") {
+        return (Kind::Store, name);
+    }
+    let (stream, store) = (stream(target).id, store(target).id);
     for end in std::iter::once(&subject).chain(others) {
         if end.streams.iter().any(|report| report.stream().id == stream) {
             return (Kind::Stream, target);
         }
         if end.groups.iter().any(|group| means(group, target)) {
             return (Kind::Group, target);
+        }
+        if end.stores.iter().any(|report| report.store().id == store) {
+            return (Kind::Store, target);
         }
     }
     (Kind::Stream, target)
@@ -96,9 +104,14 @@ fn means(group: &GroupReport, name: &str) -> bool {
     group.name == name || group.group.to_string() == name
 }
 
-fn named(name: &str) -> Named<StreamId> {
-    // Any text is an id: 64 hex digits, or a name.
+// Any text is an id: 64 hex digits, or a name.
+fn stream(name: &str) -> Named<StreamId> {
     let id = name.parse().unwrap_or_else(|_| StreamId::from(name));
+    Named { id, name: names::of(id.as_bytes()) }
+}
+
+fn store(name: &str) -> Named<StoreId> {
+    let id = name.parse().unwrap_or_else(|_| StoreId::from(name));
     Named { id, name: names::of(id.as_bytes()) }
 }
 
@@ -113,13 +126,26 @@ fn pair(subject: &End, other: &End, all: &[&End], (kind, name): (Kind, &str), as
         let involved = asked_for || is_fellow(subject, other, all, name);
         return involved.then(|| explain_group(subject, Some(other), name));
     }
-    let stream = named(name);
+    if kind == Kind::Store {
+        return store_pair(subject, other, &store(name), asked_for);
+    }
+    let stream = stream(name);
     let id = stream.id;
     if has(subject, id, false) && (has(other, id, true) || (asked_for && !has(subject, id, true))) {
         return Some(explain_stream(other, subject, &stream));
     }
     let produces = has(subject, id, true) && has(other, id, false);
     (produces || asked_for).then(|| explain_stream(subject, other, &stream))
+}
+
+fn store_pair(subject: &End, other: &End, store: &Named<StoreId>, asked_for: bool) -> Option<Explanation> {
+    let is_primary = |end: &End| end.primary(store.id).is_some();
+    let is_replica = |end: &End| end.replicas(store.id).next().is_some();
+    if is_replica(subject) && (is_primary(other) || (asked_for && !is_primary(subject))) {
+        return Some(explain_store(other, subject, store));
+    }
+    let serves = is_primary(subject) && is_replica(other);
+    (serves || asked_for).then(|| explain_store(subject, other, store))
 }
 
 /// Whether another node is, or means to be, a member of the node's group. One machine may run in several groups: one of

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::report::{
     CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named, NodeReport,
-    PeerReport, ProducerReport, StreamReport, SubscriberReport,
+    PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState,
 };
 
 /// A name, or the first digits of an id that has none here.
@@ -67,8 +67,9 @@ impl Display for NodeReport {
         let tags: Vec<_> = self.tags.iter().map(ToString::to_string).collect();
         writeln!(f, "tags      {}", if tags.is_empty() { "none".to_owned() } else { tags.join(" ") })?;
         writeln!(f, "protocols {}", self.protocols.join(" "))?;
-        let Self { peers, produces, consumes, groups, .. } = self;
-        write!(f, "knows {peers} peers, produces {produces} streams, consumes {consumes}, is in {groups} groups")
+        let Self { peers, produces, consumes, groups, primaries, replicas, .. } = self;
+        write!(f, "knows {peers} peers, produces {produces} streams, consumes {consumes}, is in {groups} groups, ")?;
+        write!(f, "is the primary of {primaries} stores, has {replicas} replicas")
     }
 }
 
@@ -87,7 +88,8 @@ impl Display for PeerReport {
         list(f, "produces", &self.produces)?;
         list(f, "consumes", &self.consumes)?;
         let groups: Vec<_> = self.groups.iter().map(|group| format!("{group:?}")).collect();
-        list(f, "groups", &groups)
+        list(f, "groups", &groups)?;
+        list(f, "primary of", &self.stores)
     }
 }
 
@@ -183,6 +185,62 @@ impl Display for CandidateReport {
             Some(end) => write!(f, "; last end: {}, {} ago", end.reason, Time::millis(end.ago_ms)),
             None => Ok(()),
         }
+    }
+}
+
+impl Display for StoreReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary(report) => report.fmt(f),
+            Self::Replica(report) => report.fmt(f),
+        }
+    }
+}
+
+impl Display for PrimaryReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { store, view, version, epoch, seq, snapshots, .. } = self;
+        write!(f, "{store}  primary of a {view} (version {version}) at {epoch}:{seq}, {snapshots} snapshots served")?;
+        let Some(deltas) = &self.deltas else { return f.write_str(", ends") };
+        let served = deltas.subscribers.iter().filter(|it| it.state == LinkState::Connected).count();
+        write!(f, ", {served} replicas")?;
+        deltas.subscribers.iter().try_for_each(|replica| write!(f, "\n  to {replica}"))?;
+        if deltas.omitted > 0 {
+            write!(f, "\n  and {} more", deltas.omitted)?;
+        }
+        deltas.endings.iter().try_for_each(|ending| write!(f, "\n  ended {ending}"))
+    }
+}
+
+impl Display for ReplicaReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { store, view, version, epoch, seq, folded, snapshots, resumed, primaries, .. } = self;
+        let state = match self.state {
+            SyncState::Alone => "NO PRIMARY",
+            SyncState::Catching => "WAITS FOR A SNAPSHOT",
+            SyncState::Synced => "synced",
+        };
+        write!(
+            f,
+            "{store}  replica of a {view} (version {version}) at {epoch}:{seq}, {state}, {folded} deltas folded, "
+        )?;
+        write!(f, "{snapshots} snapshots taken, {resumed} times resumed")?;
+        if let Some(primary) = &self.primary {
+            write!(f, "\n  follows {primary:?}")?;
+        }
+        if *primaries > 1 {
+            write!(f, "\n  THE STORE HAS {primaries} PRIMARIES: all but one are ignored")?;
+        }
+        if let Some(failure) = &self.failure {
+            write!(f, "\n  no snapshot: {failure}")?;
+        }
+        let Some(deltas) = &self.deltas else { return Ok(()) };
+        deltas.producers.iter().try_for_each(|producer| write!(f, "\n  from {producer}"))?;
+        for refused in &deltas.refused {
+            write!(f, "\n  from {:?}  refused by this replica's predicate", refused.peer)?;
+            list(f, "misses the tags", &refused.missing_tags)?;
+        }
+        Ok(())
     }
 }
 

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::AskError,
     report::{
-        ConsumerReport, GroupReport, LinkState, Named, PeerReport, ProducerReport, RefusalKind, StreamReport, Trouble,
+        ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
+        ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
     },
 };
 use crate::{
     network::CloseCode,
-    primitives::{GroupId, PeerId, StreamId, Tag},
+    primitives::{GroupId, PeerId, StoreId, StreamId, Tag},
 };
 
 /// What is in the way.
@@ -27,9 +28,9 @@ pub enum Fault {
     NotDiscovered,
     /// A node belongs to another network.
     OtherNetwork,
-    /// A node is no end of the stream, or no member of the group.
+    /// A node is no end of the stream, no member of the group, or has no part in the store.
     NotInvolved,
-    /// The two ends declare the stream's items differently.
+    /// The two ends declare the stream's items, or the store's view, differently.
     SchemaDiffers,
     /// A predicate asks for a tag that the other end does not have.
     TagMissing,
@@ -39,6 +40,10 @@ pub enum Fault {
     AtCapacity,
     /// There is no subscription, or no link between members, although nothing speaks against it.
     NotConnected,
+    /// The store has several primaries.
+    TwoPrimaries,
+    /// A replica waits for a snapshot.
+    NotSynced,
     /// Both run a group of that name, with different keys.
     WrongGroupKey,
     /// They declare different sizes of the group.
@@ -67,6 +72,8 @@ impl fmt::Display for Fault {
             Self::PredicateRefused => "predicate refused",
             Self::AtCapacity => "at capacity",
             Self::NotConnected => "not connected",
+            Self::TwoPrimaries => "two primaries",
+            Self::NotSynced => "not synced",
             Self::WrongGroupKey => "wrong group key",
             Self::OtherSize => "other size",
             Self::OtherMachine => "other machine",
@@ -112,13 +119,21 @@ pub struct End {
     pub streams: Vec<StreamReport>,
     /// Its groups.
     pub groups: Vec<GroupReport>,
+    /// Its stores.
+    pub stores: Vec<StoreReport>,
 }
 
 impl End {
     /// A node that has answered.
     #[must_use]
-    pub const fn new(id: PeerId, peers: Vec<PeerReport>, streams: Vec<StreamReport>, groups: Vec<GroupReport>) -> Self {
-        Self { id, peers, streams, groups }
+    pub const fn new(
+        id: PeerId,
+        peers: Vec<PeerReport>,
+        streams: Vec<StreamReport>,
+        groups: Vec<GroupReport>,
+        stores: Vec<StoreReport>,
+    ) -> Self {
+        Self { id, peers, streams, groups, stores }
     }
 
     fn knows(&self, peer: PeerId) -> bool {
@@ -135,6 +150,22 @@ impl End {
     fn consumers(&self, stream: StreamId) -> impl Iterator<Item = &ConsumerReport> {
         self.streams.iter().filter_map(move |report| match report {
             StreamReport::Consumer(report) if report.stream.id == stream => Some(report),
+            _ => None,
+        })
+    }
+}
+
+impl End {
+    pub(super) fn primary(&self, store: StoreId) -> Option<&PrimaryReport> {
+        self.stores.iter().find_map(|report| match report {
+            StoreReport::Primary(report) if report.store.id == store => Some(report),
+            _ => None,
+        })
+    }
+
+    pub(super) fn replicas(&self, store: StoreId) -> impl Iterator<Item = &ReplicaReport> {
+        self.stores.iter().filter_map(move |report| match report {
+            StoreReport::Replica(report) if report.store.id == store => Some(report),
             _ => None,
         })
     }
@@ -166,26 +197,22 @@ impl Explanation {
     /// knows somebody who announces the other one. `by` is who was asked for nodes.
     #[must_use]
     pub fn without_counterpart(node: &End, by: PeerId, stream: &Named<StreamId>) -> Self {
-        let (mut it, id) = (Self::default(), node.id);
         let (produces, consumes) = (node.producer(stream.id).is_some(), node.consumers(stream.id).next().is_some());
-        it.check(format_args!("{id:?} has a part in {stream}"), || {
-            unless(!produces && !consumes, Fault::NotInvolved, || {
-                format!("{id:?} neither produces nor consumes {stream}")
-            })
-        });
-        let does = if consumes { "produces" } else { "consumes" };
         let announces = |peer: &&PeerReport| {
             let list = if consumes { &peer.produces } else { &peer.consumes };
             list.iter().any(|it| it.id == stream.id)
         };
-        it.check(format_args!("somebody {does} {stream}"), || match node.peers.iter().find(announces) {
-            Some(peer) => Err((
-                Fault::Unreachable,
-                format!("{:?}, which {does} {stream}, gives no answer to this client", peer.id),
-            )),
-            None => Err((Fault::NotInvolved, format!("nobody that {id:?} or {by:?} knows {does} {stream}"))),
-        });
-        it
+        let somebody = node.peers.iter().find(announces).map(|peer| peer.id);
+        alone(node, by, stream, [("produces", produces), ("consumes", consumes)], somebody)
+    }
+
+    /// As [`without_counterpart`](Self::without_counterpart), of a store. Who has a replica is not announced.
+    #[must_use]
+    pub fn without_store_counterpart(node: &End, by: PeerId, store: &Named<StoreId>) -> Self {
+        let (primary, replica) = (node.primary(store.id).is_some(), node.replicas(store.id).next().is_some());
+        let announces = |peer: &&PeerReport| replica && peer.stores.iter().any(|it| it.id == store.id);
+        let somebody = node.peers.iter().find(announces).map(|peer| peer.id);
+        alone(node, by, store, [("is the primary of", primary), ("has a replica of", replica)], somebody)
     }
 
     /// Makes a check unless one has failed already.
@@ -209,6 +236,29 @@ impl fmt::Display for Explanation {
         }
         Ok(())
     }
+}
+
+/// See [`Explanation::without_counterpart`]: the two parts that there are and whether the node has them, and somebody who
+/// announces the part that the node does not have.
+fn alone(
+    node: &End,
+    by: PeerId,
+    what: &impl fmt::Display,
+    [(does, has_first), (also, has_second)]: [(&str, bool); 2],
+    somebody: Option<PeerId>,
+) -> Explanation {
+    let (mut it, id) = (Explanation::default(), node.id);
+    it.check(format_args!("{id:?} has a part in {what}"), || {
+        unless(!has_first && !has_second, Fault::NotInvolved, || format!("{id:?} neither {does} {what} nor {also} it"))
+    });
+    let other = if has_second { does } else { also };
+    it.check(format_args!("somebody {other} {what}"), || match somebody {
+        Some(peer) => {
+            Err((Fault::Unreachable, format!("{peer:?}, which {other} {what}, gives no answer to this client")))
+        }
+        None => Err((Fault::NotInvolved, format!("nobody that {id:?} or {by:?} knows {other} {what}"))),
+    });
+    it
 }
 
 fn unless(wrong: bool, fault: Fault, found: impl FnOnce() -> String) -> Result<(), (Fault, String)> {
@@ -310,6 +360,57 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
             let end =
                 end.map_or_else(|| "there was none so far".to_owned(), |end| format!("the last one: {}", end.reason));
             format!("{c:?} has no subscription to {stream} at {p:?}; {end}")
+        })
+    });
+    it
+}
+
+/// Whether a replica follows the primary of a store, and if not, why.
+#[must_use]
+pub fn explain_store(primary: &End, replica: &End, store: &Named<StoreId>) -> Explanation {
+    let (p, r) = (primary.id, replica.id);
+    let mut it = acquainted(primary, replica);
+    it.check(format_args!("{p:?} is the primary of {store}"), || {
+        unless(primary.primary(store.id).is_none(), Fault::NotInvolved, || {
+            format!("{p:?} is not the primary of {store}")
+        })
+    });
+    it.check(format_args!("{r:?} has a replica of {store}"), || {
+        unless(replica.replicas(store.id).next().is_none(), Fault::NotInvolved, || {
+            format!("{r:?} has no replica of {store}")
+        })
+    });
+    let (Some(source), false) = (primary.primary(store.id), it.fault().is_some()) else { return it };
+    let all: Vec<_> = replica.replicas(store.id).map(|replica| replication((p, source), (r, replica))).collect();
+    let worst = all.iter().find(|one| one.fault().is_some()).or_else(|| all.first()).cloned();
+    it.then(|| worst.unwrap_or_default())
+}
+
+fn replication((p, primary): (PeerId, &PrimaryReport), (r, replica): (PeerId, &ReplicaReport)) -> Explanation {
+    let mut it = Explanation::default();
+    let store = &primary.store;
+    it.check("both have the same view", || {
+        let (one, other) = ((&primary.view, primary.version), (&replica.view, replica.version));
+        unless(one != other, Fault::SchemaDiffers, || {
+            format!(
+                "{store} is a {} (version {}) at {p:?}, a {} (version {}) at {r:?}: build both from the same source",
+                one.0, one.1, other.0, other.1
+            )
+        })
+    });
+    it.check("there is one primary", || {
+        unless(replica.primaries > 1, Fault::TwoPrimaries, || {
+            let followed = replica.primary.map_or_else(String::new, |peer| format!("; it follows {peer:?}"));
+            format!("{r:?} sees {} primaries of {store}{followed}: stop all but one", replica.primaries)
+        })
+    });
+    if let (Some(producer), Some(consumer)) = (&primary.deltas, &replica.deltas) {
+        it = it.then(|| subscription((p, producer), (r, consumer)));
+    }
+    it.check("the replica is synced", || {
+        unless(replica.state != SyncState::Synced, Fault::NotSynced, || {
+            let why = replica.failure.clone().unwrap_or_else(|| "it is on its way".to_owned());
+            format!("{r:?} waits for a snapshot of {store}: {why}")
         })
     });
     it

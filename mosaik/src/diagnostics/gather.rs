@@ -1,20 +1,24 @@
 //! Makes reports of what the subsystems let be seen.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use iroh::{EndpointAddr, TransportAddr};
 use tokio::time::Instant;
 
 use super::report::{
     BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, MemberReport,
-    Named, NodeReport, PeerReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer, StreamReport,
-    SubscriberReport, Trouble,
+    Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
+    ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},
     groups::{Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
     network::{ConnectionInfo, Node},
-    primitives::{NetworkId, PeerId, StreamId, Tag, Tags, names},
+    primitives::{NetworkId, PeerId, StoreId, StreamId, Tag, Tags, names},
+    stores::{
+        ReplicaState, Stores,
+        inspect::{PrimaryView, ReplicaView},
+    },
     streams::{
         ChannelState, Streams, WaitReason,
         inspect::{CandidateView, ConsumerView, Ending, ProducerView, SubscriberView, Verdict},
@@ -34,6 +38,7 @@ pub(super) struct Sources {
     discovery: Discovery,
     streams: Streams,
     groups: Groups,
+    stores: Stores,
     started: Instant,
 }
 
@@ -44,8 +49,8 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    pub(super) fn new(node: Node, discovery: Discovery, streams: Streams, groups: Groups) -> Self {
-        Self { node, discovery, streams, groups, started: Instant::now() }
+    pub(super) fn new(node: Node, discovery: Discovery, streams: Streams, groups: Groups, stores: Stores) -> Self {
+        Self { node, discovery, streams, groups, stores, started: Instant::now() }
     }
 
     pub(super) const fn node_handle(&self) -> &Node {
@@ -55,6 +60,7 @@ impl Sources {
     pub(super) fn node(&self) -> NodeReport {
         let catalog = self.discovery.catalog();
         let me = catalog.local();
+        let (primaries, replicas) = self.stores.inspect();
         NodeReport {
             id: me.id(),
             network: named(self.node.network_id(), NetworkId::as_bytes),
@@ -67,6 +73,8 @@ impl Sources {
             produces: me.produces().len() as u64,
             consumes: me.consumes().len() as u64,
             groups: me.groups().len() as u64,
+            primaries: primaries.len() as u64,
+            replicas: replicas.len() as u64,
         }
     }
 
@@ -79,14 +87,35 @@ impl Sources {
         lives.filter_map(move |life| Some(peer(catalog.get(life.peer)?, &life, &self.node.connections(life.peer))))
     }
 
+    /// All but those that carry the deltas of stores.
     pub(super) fn streams(&self) -> Vec<StreamReport> {
-        let (producers, consumers) = self.streams.inspect();
+        let (primaries, replicas) = self.stores.inspect();
+        let of_stores = primaries.iter().map(|it| it.store.deltas).chain(replicas.iter().map(|it| it.store.deltas));
+        let of_stores: BTreeSet<StreamId> = of_stores.collect();
+        let (mut producers, mut consumers) = self.streams.inspect();
+        producers.retain(|view| !of_stores.contains(&view.stream));
+        consumers.retain(|view| !of_stores.contains(&view.stream));
         let producers = producers.into_iter().map(|view| StreamReport::Producer(producer(&view)));
         producers.chain(consumers.into_iter().map(|view| StreamReport::Consumer(consumer(view)))).collect()
     }
 
     pub(super) fn groups(&self) -> Vec<GroupReport> {
         self.groups.inspect().into_iter().map(|view| group(&view)).collect()
+    }
+
+    pub(super) fn stores(&self) -> Vec<StoreReport> {
+        let (primaries, replicas) = self.stores.inspect();
+        let (producers, mut consumers) = self.streams.inspect();
+        let primaries = primaries.iter().map(|view| {
+            let deltas = producers.iter().find(|producer| producer.stream == view.store.deltas);
+            StoreReport::Primary(primary(view, deltas))
+        });
+        let replicas = replicas.into_iter().map(|view| {
+            // Replicas and the consumers of one stream are in the same order.
+            let deltas = consumers.iter().position(|consumer| consumer.stream == view.store.deltas);
+            StoreReport::Replica(replica(view, deltas.map(|at| consumers.remove(at))))
+        });
+        primaries.chain(replicas).collect()
     }
 }
 
@@ -113,6 +142,10 @@ fn tags(tags: &Tags) -> Vec<Named<Tag>> {
 
 fn stream(stream: StreamId) -> Named<StreamId> {
     named(stream, StreamId::as_bytes)
+}
+
+fn store(store: StoreId) -> Named<StoreId> {
+    named(store, StoreId::as_bytes)
 }
 
 fn text(text: impl fmt::Display) -> String {
@@ -152,6 +185,7 @@ fn peer(entry: &PeerEntry, life: &Life, connections: &[ConnectionInfo]) -> PeerR
         produces: entry.produces().iter().map(|(id, _)| stream(id)).collect(),
         consumes: entry.consumes().iter().map(|(id, _)| stream(id)).collect(),
         groups: entry.groups().iter().copied().collect(),
+        stores: entry.stores().iter().copied().map(store).collect(),
         run_id: entry.version().run_id,
         seq: entry.version().seq,
         heard_ms: millis(life.heard),
@@ -252,6 +286,41 @@ fn candidate(view: CandidateView) -> CandidateReport {
         queue_bytes: stats.queue().1,
         rtt_us: stats.rtt().map(micros),
         last_end,
+    }
+}
+
+fn primary(view: &PrimaryView, deltas: Option<&ProducerView>) -> PrimaryReport {
+    PrimaryReport {
+        store: store(view.store.store),
+        view: text(view.store.view),
+        version: view.store.version,
+        epoch: view.store.position.epoch,
+        seq: view.store.position.seq,
+        snapshots: view.snapshots,
+        deltas: deltas.map(producer),
+    }
+}
+
+fn replica(view: ReplicaView, deltas: Option<ConsumerView>) -> ReplicaReport {
+    let (state, primary) = match view.state {
+        ReplicaState::Alone => (SyncState::Alone, None),
+        ReplicaState::Catching { primary } => (SyncState::Catching, Some(primary)),
+        ReplicaState::Synced { primary } => (SyncState::Synced, Some(primary)),
+    };
+    ReplicaReport {
+        store: store(view.store.store),
+        view: text(view.store.view),
+        version: view.store.version,
+        epoch: view.store.position.epoch,
+        seq: view.store.position.seq,
+        state,
+        primary,
+        failure: view.failure.map(text),
+        folded: view.stats.deltas,
+        snapshots: view.stats.snapshots,
+        resumed: view.stats.resumed,
+        primaries: view.stats.primaries as u64,
+        deltas: deltas.map(consumer),
     }
 }
 

@@ -20,11 +20,11 @@ use std::sync::Arc;
 pub use self::{
     client::{AskError, Client, Session},
     compare::Explained,
-    explain::{Check, End, Explanation, Fault, explain_group, explain_peer, explain_stream},
+    explain::{Check, End, Explanation, Fault, explain_group, explain_peer, explain_store, explain_stream},
     report::{
         BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState,
-        MemberReport, Named, NodeReport, PeerReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
-        StreamReport, SubscriberReport, Trouble,
+        MemberReport, Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport,
+        RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
     },
     survey::{Answered, MAX_ASKED, Survey, SurveyError},
     wire::MAX_ANSWER,
@@ -34,6 +34,7 @@ use crate::{
     discovery::Discovery,
     groups::Groups,
     network::{Acceptors, Node},
+    stores::Stores,
     streams::Streams,
 };
 
@@ -65,9 +66,10 @@ impl Diagnostics {
         discovery: &Discovery,
         streams: &Streams,
         groups: &Groups,
+        stores: &Stores,
         acceptors: &mut Acceptors,
     ) -> Self {
-        let sources = Sources::new(node.clone(), discovery.clone(), streams.clone(), groups.clone());
+        let sources = Sources::new(node.clone(), discovery.clone(), streams.clone(), groups.clone(), stores.clone());
         Self(Desk::open(sources, acceptors))
     }
 
@@ -93,6 +95,12 @@ impl Diagnostics {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupReport> {
         self.0.sources().groups()
+    }
+
+    /// The primaries and replicas of stores on it.
+    #[must_use]
+    pub fn stores(&self) -> Vec<StoreReport> {
+        self.0.sources().stores()
     }
 
     /// Asks other nodes, over the connections of this one.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use iroh::{EndpointAddr, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
 
-use crate::primitives::{GroupId, NetworkId, PeerId, StreamId, Tag};
+use crate::primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tag};
 
 /// Declares the report types: plain data that later versions may extend.
 macro_rules! reports {
@@ -56,6 +56,10 @@ reports! {
         consumes: u64,
         /// Groups that it is a member of.
         groups: u64,
+        /// Stores that it is the primary of.
+        primaries: u64,
+        /// Replicas of stores that it has.
+        replicas: u64,
     }
 
     /// A peer as another node knows it.
@@ -72,6 +76,8 @@ reports! {
         consumes: Vec<Named<StreamId>>,
         /// The groups that it is a member of.
         groups: Vec<GroupId>,
+        /// The stores that it is the primary of.
+        stores: Vec<Named<StoreId>>,
         /// When this run of it began, by its own clock: microseconds since the Unix epoch.
         run_id: u64,
         /// Changes of its entry within the run.
@@ -220,6 +226,54 @@ reports! {
         missing_tags: Vec<Named<Tag>>,
     }
 
+    /// The primary of a store on a node.
+    struct PrimaryReport {
+        /// The store.
+        store: Named<StoreId>,
+        /// The view's name.
+        view: String,
+        /// The view's version.
+        version: u32,
+        /// The run of the primary.
+        epoch: u64,
+        /// The deltas of that run that were folded.
+        seq: u64,
+        /// Snapshots that were served to replicas.
+        snapshots: u64,
+        /// The stream of its deltas, with its replicas as subscribers; nothing while the primary ends.
+        deltas: Option<ProducerReport>,
+    }
+
+    /// A replica of a store on a node.
+    struct ReplicaReport {
+        /// The store.
+        store: Named<StoreId>,
+        /// The view's name.
+        view: String,
+        /// The view's version.
+        version: u32,
+        /// The run of the primary whose deltas it has; 0 for none.
+        epoch: u64,
+        /// The deltas of that run that it has.
+        seq: u64,
+        /// How it stands.
+        state: SyncState,
+        /// The primary that it follows.
+        primary: Option<PeerId>,
+        /// Why there is no snapshot, while one is needed and the last attempt has failed.
+        failure: Option<String>,
+        /// Deltas folded.
+        folded: u64,
+        /// Snapshots that replaced the state.
+        snapshots: u64,
+        /// Connections made again after which it went on without a snapshot.
+        resumed: u64,
+        /// Primaries that are connected; more than one is a mistake.
+        primaries: u64,
+        /// The consumer of its deltas; nothing while it ends or begins.
+        deltas: Option<ConsumerReport>,
+    }
+
     /// A member of a group on a node.
     struct GroupReport {
         /// The group.
@@ -309,6 +363,29 @@ pub enum StreamReport {
     Consumer(ConsumerReport),
 }
 
+/// A store of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreReport {
+    /// It is its primary.
+    Primary(PrimaryReport),
+    /// It has a replica.
+    Replica(ReplicaReport),
+}
+
+/// How a replica of a store stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SyncState {
+    /// It reaches no primary.
+    Alone,
+    /// It waits for a snapshot.
+    Catching,
+    /// It has everything but what is on its way.
+    Synced,
+}
+
 /// How a subscription stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -381,6 +458,17 @@ impl StreamReport {
         match self {
             Self::Producer(report) => &report.stream,
             Self::Consumer(report) => &report.stream,
+        }
+    }
+}
+
+impl StoreReport {
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Named<StoreId> {
+        match self {
+            Self::Primary(report) => &report.store,
+            Self::Replica(report) => &report.store,
         }
     }
 }

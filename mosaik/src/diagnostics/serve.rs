@@ -110,6 +110,9 @@ impl Desk {
             Question::Groups { skip } => {
                 Answer::Groups(Page::fill(self.sources.groups().into_iter().skip(skip as usize)))
             }
+            Question::Stores { skip } => {
+                Answer::Stores(Page::fill(self.sources.stores().into_iter().skip(skip as usize)))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     client::{AskError, Client, Session},
     compare::{self, Explained},
     explain::{End, explain_peer},
-    report::{GroupReport, NodeReport, PeerReport, StreamReport},
+    report::{GroupReport, NodeReport, PeerReport, StoreReport, StreamReport},
 };
 use crate::{
     discovery::{self, Bootstrap},
@@ -17,7 +17,7 @@ use crate::{
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 8;
-/// Nodes that are asked for one answer; [`Survey::streams`] and [`Survey::groups`] leave further ones out.
+/// Nodes that are asked for one answer; [`Survey::streams`] and its like leave further ones out.
 pub const MAX_ASKED: usize = 1024;
 /// The fewest digits that name a peer.
 const MIN_DIGITS: usize = 4;
@@ -143,6 +143,16 @@ impl Survey {
         Ok(stream::iter(asked).buffered(AT_ONCE).collect().await)
     }
 
+    /// The stores of a node, or of every node, the bootstrap peer first.
+    ///
+    /// # Errors
+    /// See [`streams`](Self::streams).
+    pub async fn stores(&self, peer: Option<&str>) -> Result<Vec<Answered<Vec<StoreReport>>>, SurveyError> {
+        let asked = self.chosen(peer).await?.into_iter();
+        let asked = asked.map(|place| async move { (place.id, self.client.stores(&place.addr).await) });
+        Ok(stream::iter(asked).buffered(AT_ONCE).collect().await)
+    }
+
     /// A link to a node, as for [`Session::ping`].
     ///
     /// # Errors
@@ -152,8 +162,8 @@ impl Survey {
         Ok(self.client.session(&self.find(&known, peer).await?.addr).await?)
     }
 
-    /// What is in the way between a node and the others of a stream or group, or just one other. `target` is the name of
-    /// a stream or of a group's machine, or the id of a stream or group; `stream:..` and `group:..` say which.
+    /// What is in the way between a node and the others of a stream, group or store, or just one other. `target` is the name
+    /// of a stream, a store or a group's machine, or an id; `stream:..`, `store:..` and `group:..` say which.
     ///
     /// # Errors
     /// When no bootstrap peer answers, or `peer` or `with` name nobody. That the node itself gives no answer is an explanation.
@@ -235,7 +245,9 @@ impl Survey {
     async fn end(&self, place: &Place) -> Result<End, AskError> {
         let mut session = self.client.session(&place.addr).await?;
         let node = session.node().await?;
-        Ok(End::new(node.id, session.peers().await?, session.streams().await?, session.groups().await?))
+        let (peers, streams) = (session.peers().await?, session.streams().await?);
+        let (groups, stores) = (session.groups().await?, session.stores().await?);
+        Ok(End::new(node.id, peers, streams, groups, stores))
     }
 
     async fn ends(&self, places: &[Place]) -> Vec<(Place, Result<End, AskError>)> {

@@ -1,11 +1,11 @@
-//! The messages of `report/1`: a question of a few bytes, an answer of at most half a MiB.
+//! The messages of `report/2`: a question of a few bytes, an answer of at most half a MiB.
 //!
 //! The asking side opens a link and may put any number of questions, one after the other; each is answered before the
 //! next is read. Lists come in pages: an answer says whether there is more, and the next question where to go on.
 
 use serde::{Deserialize, Serialize};
 
-use super::report::{GroupReport, NodeReport, PeerReport, StreamReport};
+use super::report::{GroupReport, NodeReport, PeerReport, StoreReport, StreamReport};
 use crate::{
     network::{Family, Protocol},
     primitives::PeerId,
@@ -18,7 +18,7 @@ pub const MAX_ANSWER: usize = 512 << 10;
 /// A page is full when another item would make it longer than this, in bytes. One item is shorter than [`MAX_ANSWER`] by far.
 const PAGE: usize = 192 << 10;
 
-const NAME: &str = "report/1";
+const NAME: &str = "report/2";
 
 /// The protocol as the answering side sees it.
 #[derive(Debug)]
@@ -67,6 +67,10 @@ pub(super) enum Question {
     Groups {
         skip: u32,
     },
+    /// All but the first so many.
+    Stores {
+        skip: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +80,7 @@ pub(super) enum Answer {
     Peers(Page<PeerReport>),
     Streams(Page<StreamReport>),
     Groups(Page<GroupReport>),
+    Stores(Page<StoreReport>),
 }
 
 /// A part of a list.
@@ -129,6 +134,7 @@ mod tests {
             Question::Peers { after: Some(peer) },
             Question::Streams { skip: u32::MAX },
             Question::Groups { skip: u32::MAX },
+            Question::Stores { skip: u32::MAX },
         ] {
             let bytes = postcard::to_allocvec(&Message::Ask(question));
             assert!(bytes.is_ok_and(|bytes| bytes.len() <= MAX_QUESTION), "{question:?}");

@@ -160,7 +160,7 @@ impl NetworkBuilder {
         let stores = Stores::new(node.clone(), discovery.clone(), streams.clone(), &mut acceptors);
         let bonds = BondRegistry::new(&node, &mut acceptors);
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
-        let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &mut acceptors);
+        let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
         Ok(Network::from_inner(Inner { node, discovery, streams, stores, groups, diagnostics }))

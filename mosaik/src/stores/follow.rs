@@ -41,10 +41,15 @@ pub(super) struct Worker<V: View> {
     fetching: Option<(Wanted, Fetching<V>)>,
     failures: u32,
     stats: ReplicaStats,
+    /// Why there is no snapshot, while one is needed.
+    failure: Option<String>,
+    /// By this the registry knows the replica.
+    number: u64,
 }
 
 impl<V: View> Drop for Worker<V> {
     fn drop(&mut self) {
+        self.registry.replicas().remove(&self.number);
         self.published.send_modify(|published| {
             published.closed = true;
             published.state = ReplicaState::Alone;
@@ -58,6 +63,7 @@ impl<V: View> Worker<V> {
         store: StoreId,
         subscribe_if: Option<Predicate>,
         published: watch::Sender<Published<V>>,
+        number: u64,
     ) -> Self {
         Self {
             registry,
@@ -70,6 +76,8 @@ impl<V: View> Worker<V> {
             fetching: None,
             failures: 0,
             stats: ReplicaStats::default(),
+            failure: None,
+            number,
         }
     }
 
@@ -177,7 +185,7 @@ impl<V: View> Worker<V> {
         self.fetching = None;
         match result {
             Ok((state, seq)) => {
-                self.failures = 0;
+                (self.failures, self.failure) = (0, None);
                 if !self.cut.snapshot(wanted.primary, wanted.epoch, seq) {
                     return;
                 }
@@ -190,6 +198,7 @@ impl<V: View> Worker<V> {
             }
             Err(error) => {
                 self.failures = self.failures.saturating_add(1);
+                self.failure = Some(error.to_string());
                 tracing::debug!(store = ?self.store, primary = ?wanted.primary, %error, "no snapshot");
             }
         }
@@ -209,6 +218,7 @@ impl<V: View> Worker<V> {
         self.published.send_modify(|published| {
             published.state = state;
             published.stats = stats;
+            published.failure.clone_from(&self.failure);
             if let Some(value) = value {
                 published.value = value;
             }

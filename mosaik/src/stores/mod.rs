@@ -11,6 +11,7 @@ mod core;
 mod error;
 mod fetch;
 mod follow;
+pub(crate) mod inspect;
 mod primary;
 mod protocol;
 mod replica;
@@ -80,6 +81,8 @@ struct Registry {
     discovery: Discovery,
     streams: Streams,
     primaries: Mutex<BTreeMap<StoreId, Arc<Snapshots>>>,
+    /// The replicas, in the order in which they were made.
+    replicas: Mutex<BTreeMap<u64, inspect::Look>>,
     /// Ends every primary and every replica.
     cancel: CancellationToken,
 }
@@ -88,7 +91,14 @@ impl Stores {
     /// Prepares the stores of a node and registers their protocol.
     pub(crate) fn new(node: Node, discovery: Discovery, streams: Streams, acceptors: &mut Acceptors) -> Self {
         let cancel = node.cancel().child_token();
-        let registry = Arc::new(Registry { node, discovery, streams, primaries: Mutex::default(), cancel });
+        let registry = Arc::new(Registry {
+            node,
+            discovery,
+            streams,
+            primaries: Mutex::default(),
+            replicas: Mutex::default(),
+            cancel,
+        });
         let weak = Arc::downgrade(&registry);
         acceptors.accept::<Snapshot>(move |incoming| {
             let Some(registry) = weak.upgrade() else { return };
@@ -118,6 +128,18 @@ impl Stores {
 impl Registry {
     fn primaries(&self) -> MutexGuard<'_, BTreeMap<StoreId, Arc<Snapshots>>> {
         self.primaries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replicas(&self) -> MutexGuard<'_, BTreeMap<u64, inspect::Look>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a replica be looked at; gives its number.
+    fn add_replica(&self, look: inspect::Look) -> u64 {
+        let mut replicas = self.replicas();
+        let number = replicas.keys().next_back().map_or(0, |last| last + 1);
+        replicas.insert(number, look);
+        number
     }
 
     fn snapshots(&self, store: StoreId) -> Option<Arc<Snapshots>> {

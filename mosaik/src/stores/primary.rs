@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry, StoreError,
-    protocol::{deltas, fingerprint},
+    protocol::{fingerprint, named_deltas},
     serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
@@ -40,7 +40,8 @@ pub struct PrimaryBuilder<V: View> {
 impl<V: View> PrimaryBuilder<V> {
     pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
         let replay = Buffer::default().bytes(REPLAY);
-        let producer = registry.streams.producer().with_stream_id(deltas(store)).with_fingerprint(fingerprint::<V>());
+        let producer =
+            registry.streams.producer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
         let producer = producer.online_when(|c| c.minimum_of(0)).with_replay(replay);
         Self { registry, store, producer, accept_if: None, initial: V::default() }
     }
@@ -84,7 +85,7 @@ impl<V: View> PrimaryBuilder<V> {
         let position = Position { epoch: producer.epoch(), seq: 0 };
         let published = watch::Sender::new(Versioned::new(initial.clone(), position));
         let cancel = registry.cancel.child_token();
-        let snapshots = Snapshots::new(&published, accept_if, cancel.clone());
+        let snapshots = Snapshots::new(store, &published, accept_if, cancel.clone());
         registry.add_primary(store, snapshots.clone());
         let (commands, received) = mpsc::channel(COMMANDS);
         let worker = Worker {

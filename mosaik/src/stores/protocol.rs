@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     network::{Family, Protocol},
-    primitives::{StoreId, StreamId},
+    primitives::{StoreId, StreamId, names},
 };
 
 /// The largest serialised state in bytes.
@@ -45,6 +45,15 @@ pub(super) enum Message {
 /// The stream of a store's deltas.
 pub(super) fn deltas(store: StoreId) -> StreamId {
     StreamId::from_bytes(blake3::derive_key("mosaik store deltas 1", store.as_bytes()))
+}
+
+/// The same, which people then read as `store:` and the store's name.
+pub(super) fn named_deltas(store: StoreId) -> StreamId {
+    let stream = deltas(store);
+    if let Some(name) = names::of(store.as_bytes()) {
+        names::note(*stream.as_bytes(), &format!("store:{name}"));
+    }
+    stream
 }
 
 /// What both ends must agree on.

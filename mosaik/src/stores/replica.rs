@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Registry, StoreError, follow,
-    protocol::{deltas, fingerprint},
+    Registry, StoreError, follow, inspect,
+    protocol::{fingerprint, named_deltas},
     view::{Position, Versioned, View},
 };
 use crate::{
@@ -53,6 +53,8 @@ pub(super) struct Published<V> {
     pub(super) value: Versioned<V>,
     pub(super) state: ReplicaState,
     pub(super) stats: ReplicaStats,
+    /// Why there is no snapshot, while one is needed.
+    pub(super) failure: Option<String>,
     /// The worker has ended.
     pub(super) closed: bool,
 }
@@ -86,10 +88,12 @@ impl<V: View> ReplicaBuilder<V> {
             value,
             state: ReplicaState::default(),
             stats: ReplicaStats::default(),
+            failure: None,
             closed: cancel.is_cancelled(),
         };
         let (sender, receiver) = watch::channel(published);
-        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender);
+        let number = registry.add_replica(inspect::look(store, receiver.clone()));
+        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender, number);
         let until = cancel.clone();
         registry.node.tasks().spawn("replica", async move {
             until.run_until_cancelled(worker.run()).await;
@@ -104,7 +108,7 @@ pub(super) fn consumer<V: View>(
     store: StoreId,
     subscribe_if: Option<&follow::Predicate>,
 ) -> ConsumerBuilder<V::Delta> {
-    let builder = registry.streams.consumer().with_stream_id(deltas(store)).with_fingerprint(fingerprint::<V>());
+    let builder = registry.streams.consumer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
     let builder = builder.live_only();
     match subscribe_if.cloned() {
         Some(predicate) => builder.subscribe_if(move |peer| predicate(peer)),

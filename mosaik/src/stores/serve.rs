@@ -4,7 +4,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -16,13 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry,
+    inspect::StoreView,
     protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, PATIENCE, Snapshot},
     view::{Versioned, View},
 };
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link},
-    primitives::watch,
+    primitives::{StoreId, watch},
 };
 
 /// Snapshots that one primary serves at a time; further replicas wait, and give up or try again.
@@ -46,19 +50,31 @@ pub(super) struct Snapshots {
     slots: Semaphore,
     /// When the next chunk may be written.
     pace: Mutex<Instant>,
+    /// Snapshots that were written to their end.
+    pub(super) served: AtomicU64,
+    look: Box<dyn Fn() -> StoreView + Send + Sync>,
     cancel: CancellationToken,
 }
 
 impl Snapshots {
     pub(super) fn new<V: View>(
+        store: StoreId,
         published: &watch::Sender<Versioned<V>>,
         accept_if: Option<Predicate>,
         cancel: CancellationToken,
     ) -> Arc<Self> {
         let published = published.subscribe();
+        let seen = published.clone();
+        let look = move || StoreView::new::<V>(store, seen.borrow().position());
         let make = move |epoch, at_least| -> Making { Box::pin(image(published.clone(), epoch, at_least)) };
         let (slots, pace) = (Semaphore::new(AT_ONCE), Mutex::new(Instant::now()));
-        Arc::new(Self { make: Box::new(make), accept_if, slots, pace, cancel })
+        let (make, look, served) = (Box::new(make), Box::new(look), AtomicU64::new(0));
+        Arc::new(Self { make, accept_if, slots, pace, served, look, cancel })
+    }
+
+    /// What the primary is, and how far.
+    pub(super) fn look(&self) -> StoreView {
+        (self.look)()
     }
 
     /// When the next chunk may be written.
@@ -145,6 +161,7 @@ async fn write(snapshots: &Snapshots, link: &mut Link<Snapshot>, epoch: u64, at_
         }
         next = Message::Chunk(rest.split_to(rest.len().min(CHUNK)));
     }
+    snapshots.served.fetch_add(1, Ordering::Relaxed);
     link.finish();
     // The replica closes when it has it all; a reset now would overtake it.
     let _ = timeout(PATIENCE, link.recv()).await;

@@ -31,7 +31,7 @@ const PROTOCOLS: [(&str, &str); 8] = [
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/1"),
     (Family::GROUPS.alpn(), "bond/2"),
-    (Family::DIAGNOSTICS.alpn(), "report/1"),
+    (Family::DIAGNOSTICS.alpn(), "report/2"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

@@ -11,8 +11,8 @@ const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file c
                     3 `explain` has found something in the way.";
 const PEER: &str =
     "PEER is a peer id, the first digits of one that the bootstrap peer knows (at least 4), or id@host:port.";
-const TARGET: &str = "TARGET is the name of a stream or of a group's machine, or an id of 64 hex digits; stream:NAME and \
-                      group:NAME say which is meant when there are both.";
+const TARGET: &str = "TARGET is the name of a stream, a store or a group's machine, or an id of 64 hex digits; stream:NAME, \
+                      store:NAME and group:NAME say which is meant when there are several.";
 
 /// The whole of it.
 pub(super) fn command() -> Command {
@@ -29,6 +29,9 @@ pub(super) fn command() -> Command {
     let streams = Command::new("streams").about("Print producers and consumers [default: of every node]").arg(peer());
     let groups = Command::new("groups")
         .about("Print members of groups, and why one is not online if it is not [default: of every node]")
+        .arg(peer());
+    let stores = Command::new("stores")
+        .about("Print primaries and replicas of stores, and how far each is [default: of every node]")
         .arg(peer());
     let ping = Command::new("ping")
         .about("Measure round trips to a node's program, its own work included")
@@ -51,10 +54,15 @@ pub(super) fn command() -> Command {
                 .help("The pause between two, at most 5s"),
         );
     let explain = Command::new("explain")
-        .about("Say what is in the way between a node and the others of a stream or group, on the first line")
+        .about("Say what is in the way between a node and the others of a stream, group or store, on the first line")
         .after_long_help(format!("{PEER}\n\n{TARGET}\n\n{EXIT}"))
         .arg(peer().required(true))
-        .arg(Arg::new("target").value_name("TARGET").required(true).help("A stream, or a group by its machine's name"))
+        .arg(
+            Arg::new("target")
+                .value_name("TARGET")
+                .required(true)
+                .help("A stream, a store, or a group by its machine's name"),
+        )
         .arg(Arg::new("with").long("with").value_name("PEER").help("The other node [default: all that are involved]"));
     let mut all = program("mosaik", Some(env!("CARGO_PKG_VERSION")))
         .about("Start a beacon, and look at the nodes of any network of mosaik")
@@ -70,9 +78,8 @@ pub(super) fn command() -> Command {
                 .about("Make a secret key: print it, or keep it in a new file and print its peer id")
                 .arg(Arg::new("file").value_name("FILE").help("Where to keep it; must not exist")),
         );
-    for (command, watched) in
-        [(peers, true), (node, true), (streams, true), (groups, true), (ping, false), (explain, true)]
-    {
+    for command in [peers, node, streams, groups, stores, ping, explain] {
+        let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
         all = all.subcommand(if watched { command.arg(watch()) } else { command });
     }
@@ -152,6 +159,7 @@ mod tests {
             &["explain", "abcd", "--network=a", &bootstrap],
             &["ping", "abcd", "--interval=1m", "--network=a", &bootstrap],
             &["stores"],
+            &["stores", "--network=a", "--bootstrap=nowhere"],
             &["completions", "tcsh"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");

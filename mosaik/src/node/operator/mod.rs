@@ -140,6 +140,11 @@ async fn once(name: &str, matches: &ArgMatches, survey: &Survey, json: bool) -> 
             tell_limit(all.len());
             show::by_node(&all, "groups", json)?
         }
+        "stores" => {
+            let all = survey.stores(peer).await?;
+            tell_limit(all.len());
+            show::by_node(&all, "stores", json)?
+        }
         "ping" => {
             let count = matches.get_one::<u32>("count").copied().unwrap_or(4);
             let pause = matches.get_one::<Duration>("interval").copied().unwrap_or(Duration::from_secs(1));
