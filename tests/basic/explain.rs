@@ -247,3 +247,67 @@ fn two_clusters_of_one_key() {
         has_all(&line, &["stopped"]);
     });
 }
+
+/// A view, in two versions of its source.
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+struct Total<const VERSION: u32>(u64);
+
+impl<const VERSION: u32> mosaik::stores::View for Total<VERSION> {
+    type Delta = u64;
+    const NAME: &'static str = "total";
+    const VERSION: u32 = VERSION;
+
+    fn fold(&mut self, delta: u64) {
+        self.0 += delta;
+    }
+}
+
+const STORE: &str = "turnover";
+
+#[test]
+fn nothing_in_the_way_of_a_store() {
+    Sim::run(21, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, r) = (scene.node("p").await, scene.node("r").await);
+        let primary = p.stores().primary::<Total<1>>(STORE).build().unwrap();
+        let line = scene.first_line(&p, STORE, Some(Fault::NotInvolved)).await;
+        has_all(&line, &["nobody that", "has a replica of turnover"]);
+        let replica = r.stores().replica::<Total<1>>(STORE).build();
+        let position = primary.apply(5).await.unwrap();
+        replica.when().reaches(position).await.unwrap();
+        scene.first_line(&r, STORE, None).await;
+        scene.first_line(&p, "store:turnover", None).await;
+        let line = scene.first_line(&r, "store:nothing", Some(Fault::NotInvolved)).await;
+        has_all(&line, &[&short(&r), "neither is the primary of nor has a replica of"]);
+        // Deltas are no stream that anybody asked for.
+        assert!(p.diagnostics().streams().is_empty() && r.diagnostics().streams().is_empty());
+    });
+}
+
+#[test]
+fn what_is_in_the_way_of_a_store() {
+    Sim::run(22, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (p, r) = (scene.node("p").await, scene.node("r").await);
+        let alone = r.stores().replica::<Total<1>>(STORE).build();
+        let line = scene.first_line(&r, STORE, Some(Fault::NotInvolved)).await;
+        has_all(&line, &["nobody that", "is the primary of turnover"]);
+        drop(alone);
+        let primary = p.stores().primary::<Total<1>>(STORE);
+        let _primary = primary.accept_if(|peer| peer.tags().contains("reader")).build().unwrap();
+        let other = r.stores().replica::<Total<2>>(STORE).build();
+        let line = scene.first_line(&r, STORE, Some(Fault::SchemaDiffers)).await;
+        has_all(&line, &["turnover is a total (version 1) at", "(version 2)"]);
+        drop(other);
+        let replica = r.stores().replica::<Total<1>>(STORE).build();
+        let line = scene.first_line(&r, STORE, Some(Fault::TagMissing)).await;
+        has_all(&line, &[&short(&r), "has no tag \"reader\"", "accept_if"]);
+        r.discovery().add_tags(["reader"]);
+        replica.when().synced().await.unwrap();
+        scene.first_line(&r, STORE, None).await;
+        let q = scene.node("q").await;
+        let _second = q.stores().primary::<Total<1>>(STORE).build().unwrap();
+        let line = scene.first_line(&r, STORE, Some(Fault::TwoPrimaries)).await;
+        has_all(&line, &[&short(&r), "sees 2 primaries of turnover", "it follows", &short(&p)]);
+    });
+}

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use mosaik::{Network, discovery::Bootstrap, stores::View};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::processes::{Contact, Keys, Process};
@@ -14,6 +16,19 @@ const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
 const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
 const NETWORK: &str = "field";
 const SOON: Duration = Duration::from_mins(1);
+
+/// The sum of what was sold.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Turnover(u64);
+
+impl View for Turnover {
+    type Delta = u64;
+    const NAME: &'static str = "turnover";
+
+    fn fold(&mut self, sale: u64) {
+        self.0 += sale;
+    }
+}
 
 fn mosaik(args: &[&str]) -> Output {
     let mut command = Command::new(OPERATOR);
@@ -113,6 +128,8 @@ fn a_session_of_an_operator() {
     let shown = text(&asked.run(&["groups"]));
     assert!(shown.contains("ledger (") && shown.contains("leader"), "{shown}");
 
+    stores(&asked, &at.address);
+
     let pong = asked.run(&["ping", &banks[0].1.id, "--count", "3", "--interval", "10ms"]);
     assert!(pong.status.success() && text(&pong).contains("3 asked, 3 answered"), "{pong:?}");
 
@@ -124,6 +141,42 @@ fn a_session_of_an_operator() {
     let gone = asked.run(&["peers"]);
     assert_eq!(gone.status.code(), Some(1), "{gone:?}");
     assert!(String::from_utf8_lossy(&gone.stderr).contains("cannot reach"), "{gone:?}");
+}
+
+/// A primary and a replica of a store, which runs in this process for as long as it is looked at.
+fn stores(asked: &Asked, beacon: &str) {
+    assert!(text(&asked.run(&["stores"])).starts_with("no stores at "));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let node = || async {
+        let builder = Network::builder(NETWORK).with_bootstrap(beacon.parse::<Bootstrap>().unwrap());
+        builder.with_listen("127.0.0.1:0".parse().unwrap()).build().await.unwrap()
+    };
+    let ((p, primary), (r, replica)) = runtime.block_on(async {
+        let (p, r) = (node().await, node().await);
+        let primary = p.stores().primary::<Turnover>("turnover").build().unwrap();
+        let replica = r.stores().replica::<Turnover>("turnover").build();
+        let position = primary.apply(5).await.unwrap();
+        replica.when().reaches(position).await.unwrap();
+        ((p, primary), (r, replica))
+    });
+    let seen = |value: &Value| {
+        let all: Vec<_> = list(value).iter().flat_map(|node| list(&node["stores"])).collect();
+        let one = |kind: &str| all.iter().map(|it| &it[kind]).find(|it| it["seq"] == 1).cloned();
+        one("primary").is_some() && one("replica").is_some_and(|replica| replica["state"] == "synced")
+    };
+    asked.until(&["stores"], seen);
+    let ids = [&p, &r].map(|network| network.local().id().to_string());
+    let shown = text(&asked.run(&["stores", &ids[1]]));
+    assert!(shown.contains("turnover  replica of a turnover") && shown.contains("synced"), "{shown}");
+    let shown = text(&asked.run(&["node", &ids[0]]));
+    assert!(shown.contains("is the primary of 1 stores"), "{shown}");
+    let explained = asked.run(&["explain", &ids[1], "turnover"]);
+    assert!(text(&explained).starts_with("ok: "), "{explained:?}");
+    drop((primary, replica));
+    runtime.block_on(async {
+        p.shutdown().await;
+        r.shutdown().await;
+    });
 }
 
 /// What is in the way is in the first line, and in the exit status.

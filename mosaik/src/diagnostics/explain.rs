@@ -249,7 +249,7 @@ fn alone(
 ) -> Explanation {
     let (mut it, id) = (Explanation::default(), node.id);
     it.check(format_args!("{id:?} has a part in {what}"), || {
-        unless(!has_first && !has_second, Fault::NotInvolved, || format!("{id:?} neither {does} {what} nor {also} it"))
+        unless(!has_first && !has_second, Fault::NotInvolved, || format!("{id:?} neither {does} nor {also} {what}"))
     });
     let other = if has_second { does } else { also };
     it.check(format_args!("somebody {other} {what}"), || match somebody {
