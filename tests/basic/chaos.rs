@@ -203,7 +203,7 @@ fn check(seen: &Seen) -> Result<(), String> {
     let mut first: BTreeMap<(PeerId, u64), u64> = BTreeMap::new();
     for event in &seen.events {
         match event {
-            Event::Connected { producer, epoch, next } => {
+            Event::Connected { producer, epoch, next, .. } => {
                 // Usually a higher one, but a clock that went back between two lives makes it a lower one.
                 epochs.insert(*producer, *epoch);
                 first.entry((*producer, *epoch)).or_insert(*next);

@@ -220,6 +220,28 @@ fn a_replica_knows_whether_it_can_go_on() {
     });
 }
 
+/// A replica that was away for so long that its primary was forgotten does not take itself for synced.
+#[test]
+fn a_replica_that_forgot_its_primary_lacks_nothing() {
+    Sim::run(36, |sim| async move {
+        let id = NetworkId::from("forgotten");
+        let (a, b) = (sim.node("a"), sim.node("b"));
+        let (na, nb) = (start(&a, id).await, start(&b, id).await);
+        let primary = self::primary(&na, 100);
+        let replica = nb.stores().replica::<Chain>("chain").build();
+        let position = apply(&primary, 1).await;
+        soon("first", replica.when().reaches(position)).await.unwrap();
+        sim.partition(std::slice::from_ref(&a), std::slice::from_ref(&b));
+        soon("lost", primary.when().unsubscribed()).await;
+        let position = apply(&primary, 2).await;
+        tokio::time::sleep(Duration::from_mins(30)).await;
+        sim.heal();
+        soon("synced", replica.when().synced()).await.unwrap();
+        soon("reached", replica.when().reaches(position)).await.unwrap();
+        assert_eq!(*replica.read(), *primary.read());
+    });
+}
+
 /// A position of a run that is over is never reached, and that is said.
 #[test]
 fn a_position_that_was_lost_with_its_primary_is_an_error() {

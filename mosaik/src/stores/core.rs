@@ -76,13 +76,13 @@ impl Cut {
         self.wanted.is_none() && self.followed().is_some()
     }
 
-    /// Deltas of a primary flow, from `next` on.
-    pub(super) fn connected(&mut self, primary: PeerId, epoch: u64, next: u64) {
+    /// Deltas of a primary flow, from `next` on. `resumed`: what was missed before that, if something was, is told as missed.
+    pub(super) fn connected(&mut self, primary: PeerId, epoch: u64, next: u64, resumed: bool) {
         self.connected.insert(primary, (epoch, next));
         match self.at {
             Some(at) if (at.primary, at.epoch) == (primary, epoch) => match self.lacks {
-                Some(to) => self.want(primary, epoch, to),
-                // What was missed meanwhile, if something was, is told as a gap.
+                Some(to) => self.want(primary, epoch, to.max(if resumed { 0 } else { next })),
+                None if !resumed && at.next < next => self.lack(primary, epoch, next),
                 None => {
                     self.wanted = None;
                     self.resumed += 1;
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn a_late_joiner_takes_a_snapshot_and_the_deltas_behind_it() {
         let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 10);
+        cut.connected(a, 7, 10, false);
         assert_eq!(cut.wanted(), Some(wanted(a, 7, 10)));
         assert!(!cut.is_synced());
         assert_eq!([cut.delta(a, 7, 10), cut.delta(a, 7, 11), cut.delta(a, 7, 12)], [Verdict::Hold; 3]);
@@ -207,15 +207,15 @@ mod tests {
     #[test]
     fn who_comes_back_goes_on_unless_something_is_missing() {
         let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 0);
+        cut.connected(a, 7, 0, false);
         assert!(cut.snapshot(a, 7, 0));
         assert_eq!(cut.delta(a, 7, 0), Verdict::Fold);
         cut.disconnected(a);
         assert!(!cut.is_synced());
-        cut.connected(a, 7, 1);
+        cut.connected(a, 7, 1, true);
         assert!(cut.is_synced() && cut.resumed == 1);
         cut.disconnected(a);
-        cut.connected(a, 7, 5);
+        cut.connected(a, 7, 5, true);
         cut.missed(a, 5);
         assert_eq!(cut.wanted(), Some(wanted(a, 7, 5)));
         assert_eq!(cut.delta(a, 7, 5), Verdict::Hold);
@@ -226,9 +226,9 @@ mod tests {
     #[test]
     fn another_run_and_another_primary_are_never_mixed_in() {
         let (mut cut, a, b) = (Cut::default(), peer(1), peer(2));
-        cut.connected(a, 7, 0);
+        cut.connected(a, 7, 0, false);
         assert!(cut.snapshot(a, 7, 3));
-        cut.connected(b, 9, 50);
+        cut.connected(b, 9, 50, false);
         assert_eq!((cut.wanted(), cut.primaries()), (None, 2), "it stays with the one it has");
         assert_eq!(cut.delta(b, 9, 50), Verdict::Drop);
         cut.disconnected(a);
@@ -237,7 +237,7 @@ mod tests {
         assert!(!cut.snapshot(a, 7, 60));
         assert!(cut.snapshot(b, 9, 51));
         assert_eq!([cut.delta(a, 7, 4), cut.delta(b, 9, 51)], [Verdict::Drop, Verdict::Fold]);
-        cut.connected(b, 10, 0);
+        cut.connected(b, 10, 0, false);
         assert_eq!(cut.wanted(), Some(wanted(b, 10, 0)), "it has started anew");
         assert_eq!([cut.delta(b, 9, 52), cut.delta(b, 10, 0)], [Verdict::Fold, Verdict::Hold]);
     }
@@ -245,15 +245,29 @@ mod tests {
     #[test]
     fn what_is_lacked_is_not_forgotten_by_a_reconnect() {
         let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 0);
+        cut.connected(a, 7, 0, false);
         assert!(cut.snapshot(a, 7, 5));
         assert_eq!(cut.delta(a, 7, 8), Verdict::Hold);
         cut.disconnected(a);
         assert_eq!(cut.wanted(), None);
-        cut.connected(a, 7, 9); // the stream goes on behind delta 8
+        cut.connected(a, 7, 9, true); // the stream goes on behind delta 8
         assert_eq!((cut.wanted(), cut.is_synced()), (Some(wanted(a, 7, 8)), false));
         assert!(cut.snapshot(a, 7, 8));
         assert_eq!(cut.delta(a, 7, 8), Verdict::Fold);
+    }
+
+    #[test]
+    fn who_forgot_what_it_received_asks_for_what_it_may_lack() {
+        let (mut cut, a) = (Cut::default(), peer(1));
+        cut.connected(a, 7, 0, false);
+        assert!(cut.snapshot(a, 7, 5));
+        cut.disconnected(a);
+        cut.connected(a, 7, 6, false);
+        assert_eq!((cut.wanted(), cut.is_synced()), (Some(wanted(a, 7, 6)), false));
+        assert!(cut.snapshot(a, 7, 6));
+        cut.disconnected(a);
+        cut.connected(a, 7, 6, false);
+        assert!(cut.is_synced() && cut.resumed == 1, "nothing is lacking");
     }
 
     /// Deltas and snapshots in any order that streams allow: the state is always a prefix of one run, and all of it when
@@ -278,9 +292,11 @@ mod tests {
                         head += 1;
                     }
                     4 if !connected => {
+                        // Now and then the consumer has forgotten what it had.
+                        received = received.filter(|_| rng.random_range(0..4) > 0);
                         let had = received.map(|(of, next)| if of == epoch { next } else { 0 });
                         let next = if rng.random() { head } else { had.unwrap_or(head) };
-                        cut.connected(a, epoch, next);
+                        cut.connected(a, epoch, next, received.is_some_and(|(of, _)| of == epoch));
                         if had.is_some_and(|had| had < next) {
                             cut.missed(a, next);
                         }

@@ -125,15 +125,21 @@ impl<V: View> Worker<V> {
                 (wanted, result) = fetched => self.fetched(wanted, result),
                 delta = deltas.recv_from(), if self.held.len() < HELD => {
                     let Some((delta, origin)) = delta else { return false };
-                    self.fold(delta, origin);
-                    let mut more = 1;
-                    // Events first: what is connected must be known before its deltas are looked at.
-                    while more < BATCH
-                        && self.held.len() < HELD
-                        && let Some(Some((delta, origin))) = deltas.recv_from().now_or_never()
-                    {
+                    let mut next = Some((delta, origin));
+                    for _ in 0..BATCH {
+                        let Some((delta, origin)) = next.take() else { break };
+                        // What is connected must be known before its deltas are looked at, and is told before they come.
+                        while let Some(event) = events.recv().now_or_never() {
+                            match event {
+                                Some(Event::Lost { .. }) => return true,
+                                Some(event) => self.heard(&event),
+                                None => return false,
+                            }
+                        }
                         self.fold(delta, origin);
-                        more += 1;
+                        if self.held.len() < HELD {
+                            next = deltas.recv_from().now_or_never().flatten();
+                        }
                     }
                 }
             }
@@ -144,7 +150,7 @@ impl<V: View> Worker<V> {
     fn heard(&mut self, event: &Event) {
         let before = self.cut.primaries();
         match *event {
-            Event::Connected { producer, epoch, next } => self.cut.connected(producer, epoch, next),
+            Event::Connected { producer, epoch, next, resumed } => self.cut.connected(producer, epoch, next, resumed),
             Event::Disconnected { producer, .. } => self.cut.disconnected(producer),
             Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
             _ => return,

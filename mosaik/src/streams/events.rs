@@ -33,6 +33,9 @@ pub enum Event {
         epoch: u64,
         /// The sequence number of the first item to come.
         next: u64,
+        /// Whether it goes on where an earlier one ended, so that what is missing between the two is told as a gap. If not,
+        /// nothing is said of the items before `next`.
+        resumed: bool,
     },
     /// A subscription has ended. The consumer subscribes again by itself while the producer is there.
     Disconnected {

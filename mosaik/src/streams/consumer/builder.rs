@@ -5,8 +5,8 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 use super::{Consumer, shared::Shared, worker};
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, StreamId},
-    streams::{Registry, events::Events, producer::Predicate, protocol::Fingerprint},
+    primitives::{Datum, PeerId, StreamId},
+    streams::{Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -18,6 +18,7 @@ pub struct ConsumerBuilder<T> {
     subscribe_if: Option<Predicate>,
     deadline: Option<Duration>,
     replay: bool,
+    begin: Option<(PeerId, Resume)>,
     datum: PhantomData<fn() -> T>,
 }
 
@@ -30,6 +31,7 @@ impl<T: Datum> ConsumerBuilder<T> {
             subscribe_if: None,
             deadline: None,
             replay: true,
+            begin: None,
             datum: PhantomData,
         }
     }
@@ -57,6 +59,12 @@ impl<T: Datum> ConsumerBuilder<T> {
         self
     }
 
+    /// Goes on where an earlier life of this consumer was, with one producer.
+    pub(crate) fn begin_at(mut self, producer: PeerId, epoch: u64, next: u64) -> Self {
+        self.begin = Some((producer, Resume { epoch, next }));
+        self
+    }
+
     /// The stream's identity. Default: the serde container name of `T`.
     pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
         self.stream = stream.into();
@@ -77,10 +85,10 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self { registry, stream, fingerprint, subscribe_if, deadline, replay, .. } = self;
+        let Self { registry, stream, fingerprint, subscribe_if, deadline, replay, begin, .. } = self;
         registry.consumer_opened(stream, fingerprint);
         let tasks = registry.node.tasks().clone();
-        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay));
+        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay, begin));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
         tasks.spawn("consumer", worker::run(shared.clone()));

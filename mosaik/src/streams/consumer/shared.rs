@@ -25,7 +25,7 @@ use crate::{
     streams::{
         Registry,
         conditions::{Conditions, Topology},
-        core::progress::Missed,
+        core::progress::{Missed, Resume},
         events::{Event, EventSender},
         inspect::{CandidateView, ConsumerView, Verdict},
         producer::Predicate,
@@ -45,6 +45,8 @@ pub(in crate::streams) struct Shared {
     has_deadline: AtomicBool,
     /// Whether what producers keep for late joiners is wanted.
     pub(super) replay: bool,
+    /// What an earlier life of this consumer had received, of one producer.
+    pub(super) begin: Option<(PeerId, Resume)>,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -71,6 +73,7 @@ impl Shared {
         subscribe_if: Option<Predicate>,
         deadline: Option<Duration>,
         replay: bool,
+        begin: Option<(PeerId, Resume)>,
     ) -> Self {
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
@@ -83,6 +86,7 @@ impl Shared {
             has_deadline: AtomicBool::new(deadline.is_some()),
             deadline: watch::Sender::new(deadline),
             replay,
+            begin,
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),

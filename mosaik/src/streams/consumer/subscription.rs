@@ -42,7 +42,9 @@ const STABLE: Duration = Duration::from_secs(5);
 const HOPELESS: Duration = Duration::from_mins(1);
 
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watch::Receiver<Wanted>) {
-    let mut task = Task { shared, channel, wanted, progress: Progress::default(), backoff: Backoff::default() };
+    let progress =
+        shared.begin.filter(|(peer, _)| *peer == channel.peer).map_or_else(Progress::default, |(_, at)| at.into());
+    let mut task = Task { shared, channel, wanted, progress, backoff: Backoff::default() };
     let cancel = task.shared.cancel.clone();
     // Links close inside, with a code; so the loop looks at the token itself, and only idling is cut off here.
     while !cancel.is_cancelled() {
@@ -201,7 +203,8 @@ impl Task {
         let producer = self.channel.peer;
         self.channel.clear_failure();
         self.channel.set_state(ChannelState::Connected);
-        self.shared.events.send(Event::Connected { producer, epoch, next });
+        let resumed = self.progress.resume().is_some_and(|resume| resume.epoch == epoch);
+        self.shared.events.send(Event::Connected { producer, epoch, next, resumed });
         let joined = self.progress.joined(epoch, next, replay.is_some());
         if let Some(from) = joined.restarted_from {
             self.shared.events.send(Event::Restarted { producer, from, to: epoch });

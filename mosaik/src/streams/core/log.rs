@@ -131,6 +131,13 @@ impl Log {
         }
     }
 
+    /// Counts from here on; the log is new.
+    #[allow(dead_code, reason = "simulations of the core do without")]
+    pub(crate) fn begin_at(&mut self, seq: u64) {
+        debug_assert!(self.head.seq == 0 && self.cursors.is_empty());
+        (self.head.seq, self.base.seq, self.reached) = (seq, seq, seq);
+    }
+
     /// The sequence number of the next item.
     pub(crate) fn head(&self) -> u64 {
         self.head.seq

@@ -111,6 +111,13 @@ pub(crate) struct Step {
     pub(crate) missed: Option<Missed>,
 }
 
+impl From<Resume> for Progress {
+    /// Of a consumer that has what an earlier life of it had received.
+    fn from(Resume { epoch, next }: Resume) -> Self {
+        Self { at: Some((epoch, next)), ..Self::default() }
+    }
+}
+
 /// See the module's text.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Progress {

@@ -53,6 +53,7 @@ impl<T: Datum> ProducerBuilder<T> {
             opens: None,
             replay_pace: REPLAY_PACE,
             undelivered: None,
+            begin: None,
         };
         Self { registry, config, retain: None, datum: PhantomData }
     }
@@ -161,6 +162,13 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
+    /// Goes on with a run that an earlier life of this producer has begun: its epoch and the number of the next item. What that
+    /// life has sent must be what this one would have sent.
+    pub(crate) fn begin_at(mut self, epoch: u64, next: u64) -> Self {
+        self.config.begin = Some((epoch, next));
+        self
+    }
+
     /// The fingerprint of the type's declared shape; subscribers with another one are refused.
     #[doc(hidden)]
     pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
@@ -180,7 +188,8 @@ impl<T: Datum> ProducerBuilder<T> {
                 retain.opens.map(|opens| -> Opens { Box::new(move |item| item.downcast_ref().is_some_and(&opens)) });
         }
         let (stream, fingerprint) = (config.stream, config.fingerprint);
-        let shared = Shared::new(config, registry.next_epoch(), registry.node.clone(), registry.discovery.clone());
+        let epoch = config.begin.map_or_else(|| registry.next_epoch(), |(epoch, _)| epoch);
+        let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });
         *shared.handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::downgrade(&handle);
         let datum_name = std::any::type_name::<T>(); // for error messages only

@@ -71,6 +71,8 @@ pub(super) struct Config {
     pub(super) replay_pace: ByteRate,
     /// Takes the encoded payload of an item that reached no one.
     pub(super) undelivered: Option<Undelivered>,
+    /// The epoch and the number of the next item, if an earlier life of the producer is continued.
+    pub(super) begin: Option<(u64, u64)>,
 }
 
 /// See the module's text.
@@ -173,8 +175,12 @@ impl Shared {
             switch: Switch::default(),
         };
         let online = config.online_when.met([]);
+        let mut log = Log::new(settings);
+        if let Some((_, next)) = config.begin {
+            log.begin_at(next);
+        }
         let state = State {
-            log: Log::new(settings),
+            log,
             admission: Admission::new(config.max_consumers, MAX_WAITING),
             bucket: config.egress.map(Bucket::new),
             retained: config.retention.map(|retention| Retained::new(retention, Switch::default())),
