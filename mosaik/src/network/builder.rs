@@ -157,7 +157,8 @@ impl NetworkBuilder {
             node.transport().abandon();
         })?;
         let streams = Streams::new(node.clone(), discovery.clone(), &mut acceptors);
-        let stores = Stores::new(node.clone(), discovery.clone(), streams.clone(), &mut acceptors);
+        let stores =
+            Stores::new(node.clone(), discovery.clone(), streams.clone(), self.data_dir.clone(), &mut acceptors);
         let bonds = BondRegistry::new(&node, &mut acceptors);
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);

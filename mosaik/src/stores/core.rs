@@ -52,6 +52,11 @@ pub(super) struct Cut {
 }
 
 impl Cut {
+    /// One whose state is what an earlier life had.
+    pub(super) fn restored(at: At) -> Self {
+        Self { at: Some(at), ..Self::default() }
+    }
+
     pub(super) fn at(&self) -> Option<At> {
         self.at
     }

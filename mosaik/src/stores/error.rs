@@ -19,6 +19,19 @@ pub enum StoreError {
     /// The delta is larger than a stream's item may be, or cannot be encoded. It was not applied.
     #[error("the delta cannot be sent: {0}")]
     Delta(String),
+    /// The store is to be kept on disk, and the network has no data directory
+    /// ([`NetworkBuilder::with_data_dir`](crate::NetworkBuilder::with_data_dir)).
+    #[error("the store is durable, and the network has no data directory to keep it in")]
+    NoDataDir,
+    /// The store's file cannot be used. After a failed write the store is closed, and whether the deltas that were on their way
+    /// are kept is not known.
+    #[error("the store's file {file}: {reason}")]
+    Disk {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The primary has started anew before its replica had that position: it will never be reached.
     #[error("position {wanted} was not reached before the primary started anew: the replica is at {at}")]
     Superseded {

@@ -3,11 +3,12 @@
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Registry,
-    core::{Cut, Verdict, Wanted},
+    Registry, StoreError,
+    core::{At, Cut, Verdict, Wanted},
+    disk::Disk,
     fetch::{FetchError, fetch},
     replica::{Published, ReplicaState, ReplicaStats, consumer},
     view::{Position, Versioned, View},
@@ -25,9 +26,12 @@ pub(super) type Predicate = Arc<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 const HELD: usize = 65_536;
 /// Deltas that are folded before they are published.
 const BATCH: usize = 1024;
+/// Between two writes of a durable replica's state.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Between attempts to get a snapshot: from the first to the second, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
+type Saving = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + Send>>;
 type Fetching<V> = Pin<Box<dyn Future<Output = Result<(V, u64), FetchError>> + Send>>;
 
 pub(super) struct Worker<V: View> {
@@ -45,6 +49,12 @@ pub(super) struct Worker<V: View> {
     failure: Option<String>,
     /// By this the registry knows the replica.
     number: u64,
+    disk: Option<Arc<Disk>>,
+    /// The write under way, and what it writes.
+    saving: Option<(Position, Saving)>,
+    /// What is on disk, and when the next state may be written.
+    saved: Position,
+    save_at: Instant,
 }
 
 impl<V: View> Drop for Worker<V> {
@@ -64,20 +74,29 @@ impl<V: View> Worker<V> {
         subscribe_if: Option<Predicate>,
         published: watch::Sender<Published<V>>,
         number: u64,
+        disk: Option<Arc<Disk>>,
+        kept: Option<(V, At)>,
     ) -> Self {
+        let saved = kept.as_ref().map_or_else(Position::default, |(_, at)| Position { epoch: at.epoch, seq: at.next });
+        let (state, cut) =
+            kept.map_or_else(|| (V::default(), Cut::default()), |(state, at)| (state, Cut::restored(at)));
         Self {
             registry,
             store,
             subscribe_if,
             published,
-            cut: Cut::default(),
-            state: V::default(),
+            cut,
+            state,
             held: VecDeque::new(),
             fetching: None,
             failures: 0,
             stats: ReplicaStats::default(),
             failure: None,
             number,
+            disk,
+            saving: None,
+            saved,
+            save_at: Instant::now(),
         }
     }
 
@@ -85,14 +104,17 @@ impl<V: View> Worker<V> {
     pub(super) async fn run(mut self) {
         let store = self.store;
         loop {
-            let builder = consumer::<V>(&self.registry, store, self.subscribe_if.as_ref());
+            let mut builder = consumer::<V>(&self.registry, store, self.subscribe_if.as_ref());
+            if let Some(At { primary, epoch, next }) = self.cut.at() {
+                builder = builder.begin_at(primary, epoch, next);
+            }
             let (mut deltas, mut events) = builder.build_watched();
             if !self.follow(&mut deltas, &mut events).await {
                 return;
             }
-            // Events were lost, so nothing is known for certain: all over again.
-            tracing::warn!(?store, "a replica was too busy to hear of everything; it begins again");
-            self.cut = Cut::default();
+            // Events were lost, so nothing is known for certain but what the state has.
+            tracing::warn!(?store, "a replica was too busy to hear of everything; it subscribes again");
+            self.cut = self.cut.at().map_or_else(Cut::default, Cut::restored);
             self.held.clear();
             self.fetching = None;
         }
@@ -109,9 +131,16 @@ impl<V: View> Worker<V> {
             {
                 self.fetching = Some((wanted, self.fetch(wanted)));
             }
+            let due = self.disk.is_some() && self.saving.is_none() && self.position() != self.saved;
             let fetched = async {
                 match &mut self.fetching {
                     Some((wanted, fetching)) => (*wanted, fetching.await),
+                    None => std::future::pending().await,
+                }
+            };
+            let saved = async {
+                match &mut self.saving {
+                    Some((position, saving)) => (*position, saving.await),
                     None => std::future::pending().await,
                 }
             };
@@ -123,6 +152,8 @@ impl<V: View> Worker<V> {
                     None => return false,
                 },
                 (wanted, result) = fetched => self.fetched(wanted, result),
+                (position, result) = saved => self.was_saved(position, result),
+                () = sleep_until(self.save_at), if due => self.save(),
                 delta = deltas.recv_from(), if self.held.len() < HELD => {
                     let Some((delta, origin)) = delta else { return false };
                     let mut next = Some((delta, origin));
@@ -210,6 +241,28 @@ impl<V: View> Worker<V> {
         }
     }
 
+    /// Begins to write the state.
+    fn save(&mut self) {
+        let (Some(disk), Some(at)) = (self.disk.clone(), self.cut.at()) else { return };
+        let (tasks, state, position) = (self.registry.node.tasks().clone(), self.state.clone(), self.position());
+        let write = move || disk.replace(Some(at.primary), position, &state);
+        let saving = async move { tasks.blocking(write).await.unwrap_or(Err(StoreError::Closed)) };
+        self.saving = Some((position, Box::pin(saving)));
+        self.save_at = Instant::now() + SAVE_EVERY;
+    }
+
+    fn was_saved(&mut self, position: Position, result: Result<usize, StoreError>) {
+        self.saving = None;
+        match result {
+            Ok(_) => self.saved = position,
+            Err(error) => tracing::error!(store = ?self.store, %error, "a replica was not written; tried again"),
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.cut.at().map_or_else(Position::default, |at| Position { epoch: at.epoch, seq: at.next })
+    }
+
     fn publish(&mut self) {
         let state = match self.cut.followed() {
             None => ReplicaState::Alone,
@@ -217,7 +270,7 @@ impl<V: View> Worker<V> {
             Some(primary) => ReplicaState::Catching { primary },
         };
         (self.stats.resumed, self.stats.primaries) = (self.cut.resumed, self.cut.primaries());
-        let position = self.cut.at().map_or_else(Position::default, |at| Position { epoch: at.epoch, seq: at.next });
+        let position = self.position();
         let known = self.published.borrow().value.position();
         let value = (known != position).then(|| Versioned::new(self.state.clone(), position));
         let stats = self.stats;

@@ -8,6 +8,7 @@
 //! says; and once deltas cease, n becomes all of them.
 
 mod core;
+mod disk;
 mod error;
 mod fetch;
 mod follow;
@@ -21,6 +22,7 @@ mod view;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -80,6 +82,8 @@ struct Registry {
     node: Node,
     discovery: Discovery,
     streams: Streams,
+    /// Where durable stores are kept.
+    data_dir: Option<PathBuf>,
     primaries: Mutex<BTreeMap<StoreId, Arc<Snapshots>>>,
     /// The replicas, in the order in which they were made.
     replicas: Mutex<BTreeMap<u64, inspect::Look>>,
@@ -89,12 +93,19 @@ struct Registry {
 
 impl Stores {
     /// Prepares the stores of a node and registers their protocol.
-    pub(crate) fn new(node: Node, discovery: Discovery, streams: Streams, acceptors: &mut Acceptors) -> Self {
+    pub(crate) fn new(
+        node: Node,
+        discovery: Discovery,
+        streams: Streams,
+        data_dir: Option<PathBuf>,
+        acceptors: &mut Acceptors,
+    ) -> Self {
         let cancel = node.cancel().child_token();
         let registry = Arc::new(Registry {
             node,
             discovery,
             streams,
+            data_dir,
             primaries: Mutex::default(),
             replicas: Mutex::default(),
             cancel,
@@ -132,6 +143,12 @@ impl Registry {
 
     fn replicas(&self) -> MutexGuard<'_, BTreeMap<u64, inspect::Look>> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of a durable store.
+    fn file(&self, store: StoreId, part: &str) -> Result<PathBuf, StoreError> {
+        let data_dir = self.data_dir.as_deref().ok_or(StoreError::NoDataDir)?;
+        Ok(disk::file(data_dir, store, part))
     }
 
     /// Lets a replica be looked at; gives its number.

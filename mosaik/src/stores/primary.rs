@@ -1,7 +1,8 @@
 //! The primary of a store: the one node that folds deltas first and sends them on. [`Primary`] is the handle.
 //!
 //! One worker owns the state. It sends each delta on the store's stream and folds it, in that order, and publishes the state
-//! after each batch; readers and snapshots use what is published and never wait for it.
+//! after each batch; readers and snapshots use what is published and never wait for it. Deltas of a durable store are on disk
+//! before that: no replica ever shows what its primary could lose.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -10,18 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry, StoreError,
+    disk::{Disk, Kept},
     protocol::{fingerprint, named_deltas},
     serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{StoreId, watch},
-    streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder, SendErrorKind},
+    primitives::{Datum, StoreId, watch},
+    streams::{Buffer, BuildError, ChannelInfo, MAX_ITEM, Producer, ProducerBuilder, SendErrorKind},
 };
 
 /// Deltas that may wait for the worker, and that it publishes at once.
 const COMMANDS: usize = 1024;
+/// A durable store puts its state in the place of its deltas when these have so many bytes, and at least as many as the state.
+const COMPACT: usize = 4 << 20;
 /// What is kept of the newest deltas for replicas that come back.
 const REPLAY: usize = 8 << 20;
 
@@ -35,6 +39,7 @@ pub struct PrimaryBuilder<V: View> {
     producer: ProducerBuilder<V::Delta>,
     accept_if: Option<Predicate>,
     initial: V,
+    durable: bool,
 }
 
 impl<V: View> PrimaryBuilder<V> {
@@ -43,7 +48,7 @@ impl<V: View> PrimaryBuilder<V> {
         let producer =
             registry.streams.producer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
         let producer = producer.online_when(|c| c.minimum_of(0)).with_replay(replay);
-        Self { registry, store, producer, accept_if: None, initial: V::default() }
+        Self { registry, store, producer, accept_if: None, initial: V::default(), durable: false }
     }
 
     /// Serves only replicas on peers for which this holds; as [`ProducerBuilder::accept_if`].
@@ -67,23 +72,52 @@ impl<V: View> PrimaryBuilder<V> {
         self
     }
 
-    /// The state to begin with. Default: `V::default()`.
+    /// Keeps the store in the data directory: a delta is on disk before [`apply`](Primary::apply) resolves and before a replica
+    /// gets it, and the next start goes on with the same run, so that replicas which lack nothing need no snapshot. Deltas
+    /// that wait are written together, with one sync. When they have 4 MiB, and as many bytes as the state, the state is
+    /// written in their place, for which deltas wait. Default: the state ends with the handle.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// The state to begin with, unless there is one on disk. Default: `V::default()`.
     pub fn with_state(mut self, state: V) -> Self {
         self.initial = state;
         self
     }
 
-    /// Starts the store and announces it.
+    /// Starts the store and announces it. Of a durable store it reads the file, which blocks.
     ///
     /// # Errors
-    /// When this node is the primary of that store already.
+    /// When this node is the primary of that store already. Of a durable one: when there is no data directory, or the file
+    /// cannot be read, is in use, or holds another view or version.
     pub fn build(self) -> Result<Primary<V>, StoreError> {
-        let Self { registry, store, producer, accept_if, initial } = self;
+        let Self { registry, store, mut producer, accept_if, initial, durable } = self;
+        if registry.primaries().contains_key(&store) {
+            return Err(StoreError::Exists { store });
+        }
+        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "primary")?)).transpose()?;
+        let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(Arc::new(disk)), kept));
+        let is_new = kept.is_none();
+        let (state, seq) = match kept {
+            None => (initial, 0),
+            Some(Kept { state, position, tail, .. }) => {
+                let begun = producer.begin_at(position.epoch, position.seq, &tail);
+                producer = begun.map_err(|kind| StoreError::Delta(kind.to_string()))?;
+                (state, position.seq + tail.len() as u64)
+            }
+        };
         let producer = producer.build().map_err(|error| match error {
             BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
         })?;
-        let position = Position { epoch: producer.epoch(), seq: 0 };
-        let published = watch::Sender::new(Versioned::new(initial.clone(), position));
+        let position = Position { epoch: producer.epoch(), seq };
+        // What is on disk is as good as what would be written now, unless there is nothing.
+        let kept = match &disk {
+            Some(disk) if is_new => disk.replace(None, position, &state)?,
+            _ => 0,
+        };
+        let published = watch::Sender::new(Versioned::new(state.clone(), position));
         let cancel = registry.cancel.child_token();
         let snapshots = Snapshots::new(store, &published, accept_if, cancel.clone());
         registry.add_primary(store, snapshots.clone());
@@ -92,8 +126,11 @@ impl<V: View> PrimaryBuilder<V> {
             registry: registry.clone(),
             store,
             producer: producer.clone(),
-            state: initial,
+            state,
             position,
+            disk,
+            kept,
+            grown: 0,
             published: published.clone(),
             snapshots,
             cancel: cancel.clone(),
@@ -132,13 +169,13 @@ impl<V: View> Drop for Inner<V> {
 }
 
 impl<V: View> Primary<V> {
-    /// Applies a delta: when it resolves, the delta is in the state that [`read`](Self::read) gives and on its way to every
-    /// replica; the position is the one right behind it. Waits while every replica that is connected is behind, as
+    /// Applies a delta: when it resolves, the delta is in the state that [`read`](Self::read) gives, on disk if the store is
+    /// [durable](PrimaryBuilder::durable), and on its way to every replica; the position is the one right behind it. Waits while every replica that is connected is behind, as
     /// [`OnLag::Disconnect`](crate::streams::OnLag::Disconnect) says. Deltas of one handle keep their order. When cancelled, the
     /// delta may be applied or not.
     ///
     /// # Errors
-    /// When the store is closed, or the delta cannot be sent.
+    /// When the store is closed, the delta cannot be sent, or it cannot be written; after the last the store is closed.
     pub async fn apply(&self, delta: V::Delta) -> Result<Position, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.inner.commands.send((delta, answer)).await.map_err(|_| StoreError::Closed)?;
@@ -186,6 +223,10 @@ struct Worker<V: View> {
     producer: Producer<V::Delta>,
     state: V,
     position: Position,
+    disk: Option<Arc<Disk>>,
+    /// Bytes of the state that was written last, and of the deltas since.
+    kept: usize,
+    grown: usize,
     published: watch::Sender<Versioned<V>>,
     snapshots: Arc<Snapshots>,
     cancel: CancellationToken,
@@ -203,6 +244,9 @@ impl<V: View> Worker<V> {
         let mut batch = Vec::new();
         while cancel.run_until_cancelled(commands.recv_many(&mut batch, COMMANDS)).await.is_some_and(|taken| taken > 0)
         {
+            if !self.write(&mut batch).await {
+                return;
+            }
             let mut answers = Vec::with_capacity(batch.len());
             for (delta, answer) in batch.drain(..) {
                 let Some(result) = cancel.run_until_cancelled(self.apply(delta)).await else { return };
@@ -213,7 +257,57 @@ impl<V: View> Worker<V> {
                 // Who asked may be gone.
                 let _ = answer.send(result);
             }
+            if !self.compact().await {
+                return;
+            }
             tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Makes a batch durable, if the store is; what cannot be sent is answered and taken out. False when it cannot be done:
+    /// all are answered then.
+    async fn write(&mut self, batch: &mut Vec<Command<V>>) -> bool {
+        let Some(disk) = self.disk.clone() else { return true };
+        let mut encoded = Vec::with_capacity(batch.len());
+        let mut good = Vec::with_capacity(batch.len());
+        for (delta, answer) in batch.drain(..) {
+            match encode(&delta) {
+                Ok(bytes) => {
+                    self.grown += bytes.len();
+                    encoded.push(bytes);
+                    good.push((delta, answer));
+                }
+                // Who asked may be gone; so below.
+                Err(reason) => _ = answer.send(Err(StoreError::Delta(reason))),
+            }
+        }
+        *batch = good;
+        let first = self.position.seq;
+        let written = self.registry.node.tasks().blocking(move || disk.append(first, &encoded)).await;
+        let error = match written {
+            Some(Ok(())) => return true,
+            Some(Err(error)) => error,
+            None => StoreError::Closed,
+        };
+        tracing::error!(store = ?self.store, %error, "a delta cannot be written; the store is closed");
+        batch.drain(..).for_each(|(_, answer)| _ = answer.send(Err(error.clone())));
+        false
+    }
+
+    /// Writes the state in the place of its deltas, if these have become many. False when it cannot be done.
+    async fn compact(&mut self) -> bool {
+        let Some(disk) = self.disk.clone().filter(|_| self.grown >= COMPACT.max(self.kept)) else { return true };
+        let state = self.published.borrow().clone();
+        let write = move || disk.replace(None, state.position(), &*state);
+        match self.registry.node.tasks().blocking(write).await.unwrap_or(Err(StoreError::Closed)) {
+            Ok(bytes) => {
+                (self.kept, self.grown) = (bytes, 0);
+                true
+            }
+            Err(error) => {
+                tracing::error!(store = ?self.store, %error, "the state cannot be written; the store is closed");
+                false
+            }
         }
     }
 
@@ -226,4 +320,13 @@ impl<V: View> Worker<V> {
         self.position.seq += 1;
         Ok(self.position)
     }
+}
+
+/// A delta as it is on disk, if it can also be sent.
+fn encode<D: Datum>(delta: &D) -> Result<Vec<u8>, String> {
+    let bytes = postcard::to_allocvec(delta).map_err(|error| error.to_string())?;
+    if bytes.len() > MAX_ITEM {
+        return Err(SendErrorKind::TooLarge { size: bytes.len() }.to_string());
+    }
+    Ok(bytes)
 }

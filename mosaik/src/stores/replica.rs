@@ -5,7 +5,10 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Registry, StoreError, follow, inspect,
+    Registry, StoreError,
+    core::At,
+    disk::{Disk, Kept},
+    follow, inspect,
     protocol::{fingerprint, named_deltas},
     view::{Position, Versioned, View},
 };
@@ -65,12 +68,13 @@ pub struct ReplicaBuilder<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
     subscribe_if: Option<follow::Predicate>,
+    durable: bool,
     view: PhantomData<fn() -> V>,
 }
 
 impl<V: View> ReplicaBuilder<V> {
     pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
-        Self { registry, store, subscribe_if: None, view: PhantomData }
+        Self { registry, store, subscribe_if: None, durable: false, view: PhantomData }
     }
 
     /// Follows only primaries for which this holds; as [`ConsumerBuilder::subscribe_if`]. Default: any.
@@ -79,11 +83,35 @@ impl<V: View> ReplicaBuilder<V> {
         self
     }
 
-    /// Starts to follow the store.
+    /// Keeps what the replica has in the data directory, written about once a second while it changes: after a restart that can
+    /// be read at once, also without a primary, and if the primary still has the deltas behind it no snapshot is needed.
+    /// Default: the state ends with the handle.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Starts to follow the store. Of a durable replica it reads the file, which blocks; one that cannot be used is told in
+    /// the log, and the replica begins without it, as all that it held can be had from the primary.
     pub fn build(self) -> StoreReplica<V> {
-        let Self { registry, store, subscribe_if, .. } = self;
+        let Self { registry, store, subscribe_if, durable, .. } = self;
         let cancel = registry.cancel.child_token();
-        let value = Versioned::new(V::default(), Position::default());
+        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "replica")?));
+        let (disk, kept) = match opened {
+            None => (None, None),
+            Some(Ok((disk, kept))) => (Some(Arc::new(disk)), kept),
+            Some(Err(error)) => {
+                tracing::error!(?store, %error, "a replica is not kept on disk");
+                (None, None)
+            }
+        };
+        let kept = kept.and_then(|Kept { primary, state, position: Position { epoch, seq }, .. }| {
+            Some((state, At { primary: primary?, epoch, next: seq }))
+        });
+        let value = kept.clone().map_or_else(
+            || Versioned::new(V::default(), Position::default()),
+            |(state, at)| Versioned::new(state, Position { epoch: at.epoch, seq: at.next }),
+        );
         let published = Published {
             value,
             state: ReplicaState::default(),
@@ -93,7 +121,7 @@ impl<V: View> ReplicaBuilder<V> {
         };
         let (sender, receiver) = watch::channel(published);
         let number = registry.add_replica(inspect::look(store, receiver.clone()));
-        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender, number);
+        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender, number, disk, kept);
         let until = cancel.clone();
         registry.node.tasks().spawn("replica", async move {
             until.run_until_cancelled(worker.run()).await;

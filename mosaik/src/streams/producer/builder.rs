@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 
 use super::{
     Handle, Producer, Shared,
-    shared::{Config, Opens},
+    encode::Scratch,
+    shared::{Begin, Config, Opens},
     worker,
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     streams::{
         Registry, Slot,
         conditions::Conditions,
-        error::BuildError,
+        error::{BuildError, SendErrorKind},
         limits::{Buffer, ByteRate, OnLag, REPLAY_PACE},
         protocol::Fingerprint,
         retain::Retain,
@@ -162,11 +163,17 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
-    /// Goes on with a run that an earlier life of this producer has begun: its epoch and the number of the next item. What that
-    /// life has sent must be what this one would have sent.
-    pub(crate) fn begin_at(mut self, epoch: u64, next: u64) -> Self {
-        self.config.begin = Some((epoch, next));
-        self
+    /// Goes on with a run that an earlier life of this producer has begun: its epoch, its last items, and the number of the
+    /// first of these. Nothing else may have been sent under these numbers.
+    pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T]) -> Result<Self, SendErrorKind> {
+        let mut scratch = Scratch::take();
+        let mut framed = Vec::with_capacity(items.len());
+        for item in items {
+            scratch.encode(item)?;
+            framed.push(scratch.framed().to_vec());
+        }
+        self.config.begin = Some(Begin { epoch, first, framed });
+        Ok(self)
     }
 
     /// The fingerprint of the type's declared shape; subscribers with another one are refused.
@@ -188,7 +195,7 @@ impl<T: Datum> ProducerBuilder<T> {
                 retain.opens.map(|opens| -> Opens { Box::new(move |item| item.downcast_ref().is_some_and(&opens)) });
         }
         let (stream, fingerprint) = (config.stream, config.fingerprint);
-        let epoch = config.begin.map_or_else(|| registry.next_epoch(), |(epoch, _)| epoch);
+        let epoch = config.begin.as_ref().map_or_else(|| registry.next_epoch(), |begin| begin.epoch);
         let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });
         *shared.handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::downgrade(&handle);

@@ -52,6 +52,13 @@ pub(super) type Key = Box<dyn Fn(&dyn Any) -> u128 + Send + Sync>;
 pub(super) type Opens = Box<dyn Fn(&dyn Any) -> bool + Send + Sync>;
 
 /// What a producer is built from.
+/// See [`begin_at`](super::ProducerBuilder::begin_at).
+pub(super) struct Begin {
+    pub(super) epoch: u64,
+    pub(super) first: u64,
+    pub(super) framed: Vec<Vec<u8>>,
+}
+
 pub(super) struct Config {
     pub(super) stream: StreamId,
     pub(super) fingerprint: Option<Fingerprint>,
@@ -71,8 +78,8 @@ pub(super) struct Config {
     pub(super) replay_pace: ByteRate,
     /// Takes the encoded payload of an item that reached no one.
     pub(super) undelivered: Option<Undelivered>,
-    /// The epoch and the number of the next item, if an earlier life of the producer is continued.
-    pub(super) begin: Option<(u64, u64)>,
+    /// What is continued of an earlier life of the producer.
+    pub(super) begin: Option<Begin>,
 }
 
 /// See the module's text.
@@ -166,7 +173,7 @@ pub(super) enum Next {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
+    pub(super) fn new(mut config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
         let settings = Settings {
             policy: config.on_lag,
             limit: config.buffer.into(),
@@ -176,8 +183,11 @@ impl Shared {
         };
         let online = config.online_when.met([]);
         let mut log = Log::new(settings);
-        if let Some((_, next)) = config.begin {
-            log.begin_at(next);
+        if let Some(begin) = config.begin.take() {
+            log.begin_at(begin.first);
+            for framed in &begin.framed {
+                if log.has_ring() { log.append(framed, 0) } else { log.skip() }
+            }
         }
         let state = State {
             log,
