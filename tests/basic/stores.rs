@@ -62,9 +62,11 @@ async fn apply(primary: &Primary<Chain>, value: u64) -> Position {
 struct Histories(BTreeMap<u64, Vec<Chain>>);
 
 impl Histories {
-    /// A new run begins.
+    /// A run begins, or goes on with all that was applied in it.
     fn begin(&mut self, primary: &Primary<Chain>) {
-        self.0.insert(primary.read().position().epoch, vec![Chain::default()]);
+        let (now, Position { epoch, seq }) = (primary.read(), primary.read().position());
+        let states = self.0.entry(epoch).or_insert_with(|| vec![Chain::default()]);
+        assert_eq!((states.len() as u64 - 1, states.last()), (seq, Some(&*now)), "something that was applied is lost");
     }
 
     fn applied(&mut self, epoch: u64, delta: Link) {
@@ -88,18 +90,32 @@ impl Histories {
     }
 }
 
-/// One seed: a primary and three replicas that are cut off, crash, restart and come late, while deltas are applied.
+/// One seed: a primary and three replicas that are cut off, crash, restart and come late, while deltas are applied. Those of
+/// every tenth seed are durable.
 async fn exactness(sim: Sim, seed: u64) -> (u64, u64) {
     let id = NetworkId::from("exactness");
+    let disk = seed.is_multiple_of(10).then(|| tempfile::tempdir().unwrap());
+    let restart = |node: &SimNode, which: usize| {
+        let builder = node.restart(id);
+        disk.iter().fold(builder, |builder, dir| builder.with_data_dir(dir.path().join(which.to_string())))
+    };
+    let follow = |network: &Network| {
+        let replica = network.stores().replica::<Chain>("chain");
+        if disk.is_some() { replica.durable().build() } else { replica.build() }
+    };
+    let lead = |network: &Network, replay: usize| {
+        let primary = network.stores().primary::<Chain>("chain").with_replay(Buffer::items(replay));
+        if disk.is_some() { primary.durable().build().unwrap() } else { primary.build().unwrap() }
+    };
     let mut rng = SmallRng::seed_from_u64(seed);
     let nodes = [sim.node("primary"), sim.node("a"), sim.node("b"), sim.node("c")];
-    let mut networks: Vec<Option<Network>> = vec![Some(start(&nodes[0], id).await), None, None, None];
+    let mut networks: Vec<Option<Network>> = vec![Some(restart(&nodes[0], 0).build().await.unwrap()), None, None, None];
     let mut replicas: Vec<Option<StoreReplica<Chain>>> = vec![None, None, None];
     // A node that starts while it is cut off must know whom to look for later.
     let bootstrap = networks[0].as_ref().unwrap().local().addr();
     let replay = [1, 5, 1000][rng.random_range(0..3)];
     let mut histories = Histories::default();
-    let mut primary = self::primary(networks[0].as_ref().unwrap(), replay);
+    let mut primary = lead(networks[0].as_ref().unwrap(), replay);
     histories.begin(&primary);
     let (mut snapshots, mut resumed) = (0, 0);
     for _ in 0..rng.random_range(20..60) {
@@ -114,11 +130,11 @@ async fn exactness(sim: Sim, seed: u64) -> (u64, u64) {
             }
             6 | 7 => {
                 if networks[which].is_none() {
-                    let restarted = nodes[which].restart(id).with_bootstrap(bootstrap.clone());
+                    let restarted = restart(&nodes[which], which).with_bootstrap(bootstrap.clone());
                     networks[which] = Some(restarted.build().await.unwrap());
                 }
                 let network = networks[which].as_ref().unwrap();
-                replicas[which - 1].get_or_insert_with(|| network.stores().replica::<Chain>("chain").build());
+                replicas[which - 1].get_or_insert_with(|| follow(network));
             }
             8 => {
                 if let Some(replica) = replicas[which - 1].take() {
@@ -126,18 +142,18 @@ async fn exactness(sim: Sim, seed: u64) -> (u64, u64) {
                     resumed += replica.stats().resumed;
                 }
                 if rng.random() && networks[which].is_some() {
-                    nodes[which].crash();
+                    crash(&nodes[which]).await;
                     networks[which] = None;
                 }
             }
             9 => sim.partition(&nodes[..1], &nodes[which..=which]),
             10 => sim.heal(),
             _ if rng.random_range(0..4) == 0 => {
-                nodes[0].crash();
+                crash(&nodes[0]).await;
                 drop(primary);
                 networks[0] = None;
-                networks[0] = Some(nodes[0].restart(id).build().await.unwrap());
-                primary = self::primary(networks[0].as_ref().unwrap(), replay);
+                networks[0] = Some(restart(&nodes[0], 0).build().await.unwrap());
+                primary = lead(networks[0].as_ref().unwrap(), replay);
                 histories.begin(&primary);
             }
             _ => {}
