@@ -47,6 +47,7 @@ pub mod builtin;
 pub mod diagnostics;
 pub mod discovery;
 pub mod groups;
+pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod prelude;

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 7] = [
     &["transport"],
     &["network"],
     &["discovery", "streams", "stores", "groups"],
-    &["diagnostics"],
+    &["diagnostics", "metrics"],
     &["node"],
     &["testing"],
 ];

@@ -18,7 +18,10 @@ use super::{
     storage::{Disk, InMemory, Storage, StorageError},
     worker::{self, Board, Queue, RETENTION, Replica, SESSIONS, Setup, WINDOW},
 };
-use crate::primitives::GroupId;
+use crate::primitives::{
+    GroupId,
+    figures::{self, Watch},
+};
 
 /// Configures a member of a group; made by [`Groups::with_key`](super::Groups::with_key).
 #[derive(Debug)]
@@ -154,11 +157,13 @@ impl<M: StateMachine> GroupBuilder<M> {
             board: board.clone(),
             compacts,
             log_limit: self.log_limit,
+            writes: Watch::new(figures::GROUP_WRITE, "group", M::NAME),
             cancel: cancel.clone(),
             shutdown,
         };
         worker::spawn(setup, replica.clone());
-        Group::new(Handle { registry: self.registry, replica, queue, board, bonds, cancel })
+        let executes = Watch::new(figures::GROUP_EXECUTE, "group", M::NAME);
+        Group::new(Handle { registry: self.registry, replica, queue, board, bonds, cancel, executes })
     }
 
     fn settings(&self, volatile: bool) -> Settings {

@@ -32,7 +32,7 @@ use super::{
     when::When,
     worker::{Answer, Ask, Board, Queue, Replica, Slot, Submission, slots},
 };
-use crate::primitives::{Datum, GroupId, PeerId};
+use crate::primitives::{Datum, GroupId, PeerId, figures::Watch};
 
 /// How long a call may take, unless a handle says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ pub(super) struct Handle<M> {
     pub board: Arc<Board>,
     pub bonds: Bonds,
     pub cancel: CancellationToken,
+    pub executes: Watch,
 }
 
 impl<M> Drop for Handle<M> {
@@ -121,12 +122,14 @@ impl<M: StateMachine> Group<M> {
     /// # Errors
     /// After the handle's timeout, and as [`CallError`] says; [`CallError::outcome`] says what became of the command.
     pub async fn execute(&self, command: M::Command, consistency: Consistency) -> Result<M::Output, CallError> {
+        let began = self.handle.executes.start();
         let body = encode_command(&command)?;
         drop(command);
         let (submission, answer) = self.submission(body, consistency == Consistency::Strong);
         let waiting = self.submit([submission])?;
         let result = self.answer(answer).await;
         waiting.over();
+        self.handle.executes.stop(began);
         decode(&result?.1)
     }
 

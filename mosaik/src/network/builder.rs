@@ -15,7 +15,8 @@ use crate::{
     diagnostics::Diagnostics,
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
     groups::{Groups, bonds::BondRegistry},
-    primitives::{NetworkId, Tag, Tags, fresh_bytes},
+    metrics::Sampler,
+    primitives::{NetworkId, Tag, Tags, figures, fresh_bytes},
     stores::Stores,
     streams::Streams,
     transport::{IrohConfig, IrohTransport, Transport},
@@ -29,6 +30,7 @@ pub struct NetworkBuilder {
     secret_key: Option<SecretKey>,
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
+    metrics: bool,
     relays: Vec<RelayUrl>,
     bootstrap: Vec<Result<Bootstrap, BootstrapError>>,
     tags: Tags,
@@ -66,6 +68,7 @@ impl NetworkBuilder {
             secret_key: None,
             listen: None,
             data_dir: None,
+            metrics: false,
             relays: Vec::new(),
             bootstrap: Vec::new(),
             tags: Tags::default(),
@@ -115,6 +118,13 @@ impl NetworkBuilder {
         self
     }
 
+    /// Publishes the [metrics](crate::metrics) of this node to the recorder of the crate `metrics` that the process has
+    /// installed; to be installed before the node is built. Default: nothing is published.
+    pub fn with_metrics(mut self) -> Self {
+        self.metrics = true;
+        self
+    }
+
     /// Limits and intervals of discovery.
     pub fn with_discovery(mut self, config: impl Into<discovery::Config>) -> Self {
         self.discovery = config.into();
@@ -142,6 +152,9 @@ impl NetworkBuilder {
                 (bind(secret.clone(), self.listen, self.relays).await?, secret)
             }
         };
+        if self.metrics {
+            figures::want();
+        }
         let node = Node::new(self.network_id, transport);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {
@@ -163,6 +176,11 @@ impl NetworkBuilder {
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
+        if self.metrics {
+            let (node, discovery, streams) = (node.clone(), discovery.clone(), streams.clone());
+            let sampler = Sampler { node, discovery, streams, groups: groups.clone(), stores: stores.clone() };
+            sampler.node.tasks().clone().spawn("metrics", sampler.run());
+        }
         node.tasks().spawn("accept", router::accept_loop(node.clone()));
         Ok(Network::from_inner(Inner { node, discovery, streams, stores, groups, diagnostics }))
     }

@@ -145,10 +145,19 @@ fn shared_flags(network: String) -> Vec<Arg> {
             .action(ArgAction::Append)
             .value_delimiter(',')
             .value_parser(Tag::from_str),
+        flag("metrics", "IP:PORT", "Serve metrics for Prometheus at http://IP:PORT/metrics [default: none are]")
+            .value_parser(parse_metrics),
         flag("log", "FILTER", "What to log on stderr: a level, or directives such as mosaik=debug")
             .default_value("warn")
             .value_parser(parse_filter),
     ]
+}
+
+fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
+    if cfg!(not(feature = "prometheus")) {
+        return Err(String::from("this program was built without the feature `prometheus` of mosaik"));
+    }
+    text.parse().map_err(|_| String::from("an IP address and a port, such as 127.0.0.1:9000"))
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
@@ -204,6 +213,7 @@ pub(super) struct NodeFlags {
     pub(super) listen: Option<SocketAddr>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
+    pub(super) metrics: Option<SocketAddr>,
     pub(super) log: String,
 }
 
@@ -223,6 +233,7 @@ impl NodeFlags {
             listen: one(matches, "listen"),
             data_dir: one(matches, "data-dir"),
             tags: all(matches, "tag"),
+            metrics: one(matches, "metrics"),
             log: one(matches, "log").unwrap_or_default(),
         }
     }
@@ -245,6 +256,9 @@ impl NodeFlags {
         }
         if let Some(data_dir) = self.data_dir {
             builder = builder.with_data_dir(data_dir);
+        }
+        if self.metrics.is_some() {
+            builder = builder.with_metrics();
         }
         Ok(builder)
     }

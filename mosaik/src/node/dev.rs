@@ -11,7 +11,7 @@ use super::{
     cli::NodeFlags,
     graph::{Graph, RoleEntry},
     log::Gate,
-    peers,
+    metrics, peers,
     process::{self, Failure, say},
     role::Setup,
     run::dialable,
@@ -50,6 +50,7 @@ async fn start_all(
     network: NetworkId,
     running: &mut Vec<Running>,
 ) -> Result<(), Failure> {
+    let mut metrics = Some(metrics::serve(NodeFlags::read(matches).metrics)?);
     for entry in graph.roles {
         let role = &entry.role;
         let mut flags = NodeFlags::read(matches);
@@ -58,6 +59,9 @@ async fn start_all(
         let tags = role.tags.iter().map(|declared| declared.tag);
         let network = flags.builder(network, tags)?.build().await?;
         say(format_args!("[{}] listening {}", role.name, dialable(&network, None)));
+        if let Some(metrics) = metrics.take() {
+            metrics.tell(network.node().tasks());
+        }
         let events = peers::tell(network.discovery().events(), format!("[{}] ", role.name));
         network.node().tasks().spawn("peer lines", events);
         let values = ArgValues::collect(role, &format!("{}.", role.name), matches);

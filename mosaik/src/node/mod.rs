@@ -14,6 +14,7 @@ mod graph;
 mod log;
 mod machine;
 mod members;
+mod metrics;
 #[cfg(feature = "cli")]
 mod operator;
 mod outcome;

@@ -10,7 +10,7 @@ use super::{
     cli::NodeFlags,
     graph::RoleEntry,
     log::Gate,
-    peers,
+    metrics, peers,
     process::{Failure, say},
     role::Setup,
 };
@@ -56,9 +56,11 @@ pub(super) async fn start(
 ) -> Result<Network, Failure> {
     let gate = Gate::install(&flags.log)?;
     let listen = flags.listen;
+    let metrics = metrics::serve(flags.metrics)?;
     let network = flags.builder(network, tags)?.build().await?;
     let events = network.discovery().events();
     say(format_args!("listening {}", dialable(&network, listen)));
+    metrics.tell(network.node().tasks());
     gate.open();
     network.node().tasks().spawn("peer lines", peers::tell(events, String::new()));
     Ok(network)

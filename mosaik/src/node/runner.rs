@@ -18,7 +18,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{network::Network, primitives::watch};
+use crate::{
+    network::Network,
+    primitives::{
+        figures::{self, Watch},
+        watch,
+    },
+};
 
 use super::{
     outcome::{Call, Done, Outcome},
@@ -41,7 +47,7 @@ pub fn spawn<R: Handlers>(network: &Network, role: R) -> RoleHandle {
     let counters = Arc::new(Counters::default());
     let (end, ended) = watch::channel(None);
     let handle = RoleHandle { role: R::ROLE.name, cancel: cancel.clone(), counters: counters.clone(), ended };
-    let runner = Runner { role, table: Table::new(), cancel, counters };
+    let runner = Runner { role, table: Table::new(), cancel, counters, watches: Vec::new() };
     let span = tracing::debug_span!("role", role = R::ROLE.name);
     let task = async move {
         let result = runner.run().await;
@@ -159,11 +165,15 @@ struct Runner<R> {
     table: Table<R>,
     cancel: CancellationToken,
     counters: Arc<Counters>,
+    /// Of each source of the table.
+    watches: Vec<Watch>,
 }
 
 impl<R: Handlers> Runner<R> {
     async fn run(mut self) -> Result<(), RoleError> {
         R::handlers(&mut self.table);
+        let watch = |name| Watch::with(figures::ROLE_HANDLER, [("role", R::ROLE.name), ("handler", name)]);
+        self.watches = self.table.sources.iter().map(|source| watch(source.name())).collect();
         tracing::debug!(handlers = ?self.table, "role begins");
         self.table.begin(&mut self.role);
         for start in std::mem::take(&mut self.table.starts) {
@@ -203,7 +213,9 @@ impl<R: Handlers> Runner<R> {
 
     async fn handle(&mut self, index: usize) {
         let source = &mut self.table.sources[index];
+        let began = self.watches[index].start();
         let result = contain(|| source.call(&mut self.role), grace(&self.cancel)).await;
+        self.watches[index].stop(began);
         let (name, origin) = (source.name(), || source.origin());
         self.counters.count(&result);
         report(R::ROLE.name, name, origin, &result);
@@ -246,9 +258,11 @@ fn report(role: &'static str, handler: &'static str, source: impl FnOnce() -> St
     match result {
         Contained::Ended(Ok(_)) => {}
         Contained::Ended(Err(error)) => {
+            metrics::counter!(figures::ROLE_ERRORS, "role" => role, "handler" => handler).increment(1);
             tracing::error!(role, handler, source = source(), error, "handler failed; the role goes on");
         }
         Contained::Panicked(message) => {
+            metrics::counter!(figures::ROLE_PANICS, "role" => role, "handler" => handler).increment(1);
             tracing::error!(role, handler, source = source(), panic = message, "handler panicked; the role goes on");
         }
         Contained::Abandoned => {

@@ -5,6 +5,7 @@
 pub(crate) mod const_hash;
 mod datum;
 mod entropy;
+pub(crate) mod figures;
 mod id;
 pub(crate) mod names;
 mod peer;

@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{StoreId, watch},
+    primitives::{
+        StoreId,
+        figures::{self, Watch},
+        watch,
+    },
     streams::{Consumer, Event, Events, Origin},
 };
 
@@ -49,6 +53,8 @@ pub(super) struct Worker<V: View> {
     failure: Option<String>,
     /// By this the registry knows the replica.
     number: u64,
+    /// How long snapshots take.
+    watch: Watch,
     disk: Option<Arc<Disk>>,
     /// The write under way, and what it writes.
     saving: Option<(Position, Saving)>,
@@ -93,6 +99,7 @@ impl<V: View> Worker<V> {
             stats: ReplicaStats::default(),
             failure: None,
             number,
+            watch: Watch::new(figures::STORE_SNAPSHOT, "store", figures::label(store.as_bytes(), store)),
             disk,
             saving: None,
             saved,
@@ -207,14 +214,17 @@ impl<V: View> Worker<V> {
 
     /// Gets a snapshot, after a pause if the last attempts failed.
     fn fetch(&self, wanted: Wanted) -> Fetching<V> {
-        let (registry, store) = (self.registry.clone(), self.store);
+        let (registry, store, watch) = (self.registry.clone(), self.store, self.watch.clone());
         let pause = match self.failures {
             0 => Duration::ZERO,
             failures => (PAUSES.0 * 2u32.pow((failures - 1).min(8))).min(PAUSES.1),
         };
         Box::pin(async move {
             sleep(pause).await;
-            fetch::<V>(&registry, store, wanted).await
+            let began = watch.start();
+            let fetched = fetch::<V>(&registry, store, wanted).await;
+            watch.stop(began.filter(|_| fetched.is_ok()));
+            fetched
         })
     }
 

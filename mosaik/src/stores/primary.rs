@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, StoreId, watch},
+    primitives::{
+        Datum, StoreId,
+        figures::{self, Watch},
+        watch,
+    },
     streams::{Buffer, BuildError, ChannelInfo, MAX_ITEM, Producer, ProducerBuilder, SendErrorKind},
 };
 
@@ -129,6 +133,7 @@ impl<V: View> PrimaryBuilder<V> {
             state,
             position,
             disk,
+            writes: Watch::new(figures::STORE_WRITE, "store", figures::label(store.as_bytes(), store)),
             kept,
             grown: 0,
             published: published.clone(),
@@ -224,6 +229,8 @@ struct Worker<V: View> {
     state: V,
     position: Position,
     disk: Option<Arc<Disk>>,
+    /// How long writing takes.
+    writes: Watch,
     /// Bytes of the state that was written last, and of the deltas since.
     kept: usize,
     grown: usize,
@@ -282,8 +289,9 @@ impl<V: View> Worker<V> {
             }
         }
         *batch = good;
-        let first = self.position.seq;
+        let (first, began) = (self.position.seq, self.writes.start());
         let written = self.registry.node.tasks().blocking(move || disk.append(first, &encoded)).await;
+        self.writes.stop(began);
         let error = match written {
             Some(Ok(())) => return true,
             Some(Err(error)) => error,

@@ -2,7 +2,8 @@
 //! and why subscriptions ended. Read-only, sampled, off the path of items.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -144,6 +145,31 @@ impl Streams {
         let mut consumers: Vec<_> = consumers.iter().map(|shared| shared.inspect(&catalog)).collect();
         consumers.sort_by_key(|consumer| consumer.stream);
         (producers, consumers)
+    }
+}
+
+/// What metrics say of all producers, or all consumers, of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) stats: Stats,
+    /// Subscriptions that are live.
+    pub(crate) channels: usize,
+    pub(crate) online: bool,
+    /// Producers that are late.
+    pub(crate) late: usize,
+}
+
+impl Streams {
+    /// Counts of the producers and of the consumers. Asks no predicates.
+    pub(crate) fn counts(&self) -> (BTreeMap<StreamId, Counts>, BTreeMap<StreamId, Counts>) {
+        let registry: &Registry = &self.0;
+        let producers: Vec<_> = registry.producers().iter().map(|(id, slot)| (*id, slot.shared.clone())).collect();
+        let producer = |(id, shared): (StreamId, Arc<super::producer::Shared>)| (id, shared.counts());
+        let mut consumers: BTreeMap<StreamId, Counts> = BTreeMap::new();
+        for shared in registry.open_consumers() {
+            shared.count(consumers.entry(shared.stream).or_default());
+        }
+        (producers.into_iter().map(producer).collect(), consumers)
     }
 }
 

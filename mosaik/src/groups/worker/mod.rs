@@ -20,6 +20,7 @@ mod reads;
 mod wire;
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -54,7 +55,7 @@ use super::{
     status::peer_of,
     storage::{InMemory, Storage, StorageError},
 };
-use crate::network::Node;
+use crate::{network::Node, primitives::figures::Watch};
 
 /// Events of bonds taken in one round.
 const EVENTS: usize = 256;
@@ -82,6 +83,8 @@ pub(super) struct Setup {
     pub compacts: bool,
     /// Bytes of log after which a snapshot is taken.
     pub log_limit: u64,
+    /// How long writes take.
+    pub writes: Watch,
     /// Ends the worker at once, as a crash does.
     pub cancel: CancellationToken,
     /// Asks it to end in an orderly way.
@@ -130,6 +133,9 @@ struct Worker {
     wipe_on_end: bool,
     stop: Option<StopReason>,
     compaction: output::Compaction,
+    /// How long writes take, and when those under way were given to storage.
+    writes: Watch,
+    written: VecDeque<(Token, Instant)>,
     /// The last batch given to storage, and the last that is durable.
     submitted: Token,
     durable: Token,
@@ -239,6 +245,8 @@ impl Worker {
             leap: FIRST_LEAP,
             wipe_on_end: false,
             stop: None,
+            writes: setup.writes,
+            written: VecDeque::new(),
             submitted: 0,
             durable: 0,
             next_look: now,
@@ -532,6 +540,9 @@ impl Worker {
         match done {
             Ok(token) => {
                 self.durable = token;
+                while let Some((_, at)) = self.written.pop_front_if(|(written, _)| *written <= token) {
+                    self.writes.stop(Some(at));
+                }
                 self.step(Input::Persisted { token });
             }
             Err(error) => {
@@ -620,6 +631,7 @@ impl Worker {
         self.ticked = 0;
         self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
         (self.submitted, self.durable) = (0, 0);
+        self.written.clear();
         self.lanes.jobs.push((self.life, Job::Reset));
         self.desk.clear();
         self.reads.restart();

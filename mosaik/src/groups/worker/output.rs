@@ -65,6 +65,7 @@ impl Worker {
         match output {
             Output::Persist { token, writes } => {
                 self.submitted = token;
+                self.written.extend(self.writes.start().map(|now| (token, now)));
                 self.storage.submit(token, writes);
             }
             Output::Send(envelope) => self.bonds.send(envelope),

@@ -27,7 +27,7 @@ use crate::{
         conditions::{Conditions, Topology},
         core::progress::{Missed, Resume},
         events::{Event, EventSender},
-        inspect::{CandidateView, ConsumerView, Verdict},
+        inspect::{CandidateView, ConsumerView, Counts, Verdict},
         producer::Predicate,
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
@@ -36,7 +36,7 @@ use crate::{
 
 pub(in crate::streams) struct Shared {
     pub(super) registry: Arc<Registry>,
-    pub(super) stream: StreamId,
+    pub(in crate::streams) stream: StreamId,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) subscribe_if: Option<Predicate>,
     /// How long a producer may be silent before it is late.
@@ -201,6 +201,17 @@ impl Shared {
     pub(super) fn channels(&self) -> Vec<ChannelInfo> {
         let rtt = |peer| self.registry.node.rtt(peer);
         self.lock().by_peer.values().map(|channel| channel.info(rtt(channel.peer))).collect()
+    }
+
+    /// Adds the counts of this consumer to those of others of the stream.
+    pub(in crate::streams) fn count(&self, counts: &mut Counts) {
+        let stats = self.stats();
+        add(&mut counts.stats, &stats);
+        counts.stats.queue.items += stats.queue.items;
+        counts.stats.queue.bytes += stats.queue.bytes;
+        let channels = self.channels();
+        counts.channels += channels.iter().filter(|channel| channel.is_connected()).count();
+        counts.late += channels.iter().filter(|channel| channel.is_late()).count();
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -32,7 +32,7 @@ use crate::{
             progress::{GapReason, Resume},
             retain::{Label, Replay, Retained, Retention},
         },
-        inspect::{Endings, ProducerView, SubscriberView, Verdict},
+        inspect::{Counts, Endings, ProducerView, SubscriberView, Verdict},
         limits::{Buffer, ByteRate, MAX_WAITING, OnLag},
         protocol::Fingerprint,
         stats::{ChannelInfo, ChannelState, Stats},
@@ -305,6 +305,11 @@ impl Shared {
     /// A peer was refused before it had a subscription.
     pub(super) fn refused(&self, peer: PeerId, code: CloseCode) {
         self.state().endings.note(peer, code);
+    }
+
+    pub(in crate::streams) fn counts(&self) -> Counts {
+        let (stats, state) = (self.stats(), self.state());
+        Counts { stats, channels: state.served().count(), online: state.online, late: 0 }
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -1,0 +1,148 @@
+//! The metrics that a node publishes: the table of all of them, and who measures times.
+//!
+//! Counts are kept by the subsystems anyway; `metrics` at the top reads them once a second and hands them to the recorder of
+//! the crate `metrics`. Only times are recorded where they are measured, and only once somebody has asked for metrics.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use metrics::Histogram;
+use tokio::time::Instant;
+
+/// Whether some network of this process publishes metrics.
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// What kind of metric it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows while the node runs.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Times in seconds, counted in buckets.
+    Histogram,
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($id:ident = $name:literal, $kind:ident, [$($label:literal),*], $help:literal;)*) => {
+        $(pub(crate) const $id: &str = $name;)*
+
+        /// All metrics, in the order of the book.
+        pub const METRICS: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help },)*
+        ];
+    };
+}
+
+table! {
+    PEERS = "mosaik_peers", Gauge, ["node"], "Peers in the catalog, this node not counted";
+    SUSPECTS = "mosaik_suspect_peers", Gauge, ["node"], "Peers whose connection was lost and that are being looked for";
+    CONNECTIONS = "mosaik_connections", Gauge, ["node"], "Live connections to peers";
+    SENT_ITEMS = "mosaik_stream_sent_items_total", Counter, ["node", "stream"], "Items that were sent";
+    SENT_BYTES = "mosaik_stream_sent_bytes_total", Counter, ["node", "stream"], "Their bytes, once for all subscribers";
+    UNDELIVERED = "mosaik_stream_undelivered_items_total", Counter, ["node", "stream"], "Items that reached no one";
+    ONLINE = "mosaik_stream_online", Gauge, ["node", "stream"], "Whether the producer's online condition holds";
+    SUBSCRIBERS = "mosaik_stream_subscribers", Gauge, ["node", "stream"], "Consumers that the producer serves";
+    QUEUED = "mosaik_stream_queued_items", Gauge, ["node", "stream"], "Items that wait for the subscriber furthest behind";
+    RECEIVED_ITEMS = "mosaik_stream_received_items_total", Counter, ["node", "stream"], "Items handed to the program";
+    RECEIVED_BYTES = "mosaik_stream_received_bytes_total", Counter, ["node", "stream"], "Their bytes";
+    GAPS = "mosaik_stream_gaps_total", Counter, ["node", "stream"], "How often items were missed";
+    MISSED = "mosaik_stream_missed_items_total", Counter, ["node", "stream"], "Items that were missed";
+    PRODUCERS = "mosaik_stream_producers", Gauge, ["node", "stream"], "Producers that the consumers are subscribed to";
+    LATE = "mosaik_stream_late_producers", Gauge, ["node", "stream"], "Producers silent for longer than the deadline";
+    UNREAD = "mosaik_stream_unread_items", Gauge, ["node", "stream"], "Items that wait to be read by the program";
+    GROUP_ONLINE = "mosaik_group_online", Gauge, ["node", "group"], "Whether the member serves calls";
+    GROUP_QUORUM = "mosaik_group_has_quorum", Gauge, ["node", "group"], "Whether a majority of the voters is reachable";
+    GROUP_LEADER = "mosaik_group_is_leader", Gauge, ["node", "group"], "Whether the member leads";
+    GROUP_TERM = "mosaik_group_term", Gauge, ["node", "group"], "The member's term; each election begins one";
+    GROUP_COMMITTED = "mosaik_group_committed", Gauge, ["node", "group"], "The last index committed and applied here";
+    GROUP_LOG = "mosaik_group_log_position", Gauge, ["node", "group"], "The end of the member's log";
+    GROUP_MEMBERS = "mosaik_group_members", Gauge, ["node", "group"], "Members by the group's configuration";
+    GROUP_BONDS = "mosaik_group_bonds", Gauge, ["node", "group"], "Members that this one has a link to";
+    GROUP_DROPPED = "mosaik_group_dropped_messages_total", Counter, ["node", "group"],
+        "Messages dropped for want of a link or of room";
+    GROUP_EXECUTE = "mosaik_group_execute_seconds", Histogram, ["group"],
+        "From the call of `execute` to its result, at the caller";
+    GROUP_WRITE = "mosaik_group_write_seconds", Histogram, ["group"],
+        "From handing a batch to storage until that and all before it are durable";
+    STORE_PRIMARIES = "mosaik_store_primaries", Gauge, ["node", "store"], "Whether this node is the store's primary";
+    STORE_POSITION = "mosaik_store_position", Gauge, ["node", "store"],
+        "Deltas of the run that the primary, or the replica furthest behind, has";
+    STORE_SERVED = "mosaik_store_served_snapshots_total", Counter, ["node", "store"], "Snapshots served to replicas";
+    STORE_SYNCED = "mosaik_store_synced_replicas", Gauge, ["node", "store"], "Replicas that have everything";
+    STORE_REPLICAS = "mosaik_store_replicas", Gauge, ["node", "store"], "Replicas on this node";
+    STORE_FOLDED = "mosaik_store_folded_deltas_total", Counter, ["node", "store"], "Deltas folded by replicas";
+    STORE_TAKEN = "mosaik_store_taken_snapshots_total", Counter, ["node", "store"], "Snapshots taken by replicas";
+    STORE_RESUMED = "mosaik_store_resumed_total", Counter, ["node", "store"],
+        "Connections made again after which a replica went on without a snapshot";
+    STORE_SNAPSHOT = "mosaik_store_snapshot_seconds", Histogram, ["store"], "How long a replica took to get a snapshot";
+    STORE_WRITE = "mosaik_store_write_seconds", Histogram, ["store"], "How long a durable primary took to write a batch";
+    ROLE_HANDLER = "mosaik_role_handler_seconds", Histogram, ["role", "handler"], "How long handlers took";
+    ROLE_ERRORS = "mosaik_role_handler_errors_total", Counter, ["role", "handler"], "Handlers that returned an error";
+    ROLE_PANICS = "mosaik_role_handler_panics_total", Counter, ["role", "handler"], "Handlers that panicked";
+}
+
+/// From now on times are measured.
+pub(crate) fn want() {
+    WANTED.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn wanted() -> bool {
+    WANTED.load(Ordering::Relaxed)
+}
+
+/// Measures times, once somebody wants them.
+#[derive(Clone)]
+pub(crate) struct Watch(Histogram);
+
+impl Watch {
+    /// Of a metric with one label.
+    pub(crate) fn new(metric: &'static str, label: &'static str, value: impl Into<metrics::SharedString>) -> Self {
+        Self(metrics::histogram!(metric, label => value))
+    }
+
+    /// Of a metric with two labels.
+    pub(crate) fn with(metric: &'static str, labels: [(&'static str, &'static str); 2]) -> Self {
+        Self(metrics::histogram!(metric, &labels))
+    }
+
+    /// Begins to measure.
+    #[allow(clippy::unused_self, reason = "it is the watch that is started")]
+    pub(crate) fn start(&self) -> Option<Instant> {
+        wanted().then(Instant::now)
+    }
+
+    /// Records the time since.
+    pub(crate) fn stop(&self, since: Option<Instant>) {
+        if let Some(since) = since {
+            self.0.record(since.elapsed());
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+/// A name of a metric's label: what an id was made from, or its first digits.
+pub(crate) fn label(id: &[u8; 32], short: impl fmt::Debug) -> String {
+    super::names::of(id).unwrap_or_else(|| format!("{short:?}"))
+}
