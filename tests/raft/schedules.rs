@@ -97,6 +97,33 @@ pub fn read_at_deposed_leader(mutant: Planted) {
     lab.flow(&[0, 1, 2]); // and when it learns the truth, the read fails or is answered by it
 }
 
+/// What a leader said in an earlier term of its own, and others refuse now, proves nothing for a read of this term.
+pub fn read_proven_by_an_old_round(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.pass(5_000, &[0, 1, 2]);
+    lab.now += 100_000;
+    lab.tick(0);
+    let late: Vec<Envelope> = lab.mail.iter().filter(|mail| within(mail, &[0, 1])).cloned().collect();
+    assert!(!late.is_empty(), "a heartbeat is on its way");
+    lab.drop_mail();
+    assert!(lab.stand(2, &[1, 2]));
+    lab.pass(100, &[0, 1, 2]);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.pass(100, &[0, 1, 2]);
+    lab.drop_mail();
+    lab.mail.extend(late);
+    lab.flow(&[0, 1]);
+    lab.drop_mail();
+    assert!(lab.stand(1, &[1, 2]));
+    lab.write(1, 1, 1, 7);
+    lab.flow(&[1, 2]);
+    assert!(lab.leads(0) && lab.acked > lab.commit(0));
+    let read = lab.read(0);
+    lab.flow(&[0]);
+    assert_eq!(lab.reads[&read].1, None);
+    lab.flow(&[0, 1, 2]);
+}
+
 /// A new leader does not know what is committed before it commits something itself.
 pub fn read_at_unready_leader(mutant: Planted) {
     let mut lab = three(mutant);
@@ -430,6 +457,7 @@ pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::OldTermCommit, figure_8),
     (Mutant::NoUpToDateCheck, stale_candidate),
     (Mutant::ReadWithoutQuorum, read_at_deposed_leader),
+    (Mutant::OldRoundCounted, read_proven_by_an_old_round),
     (Mutant::ReadBeforeOwnTermCommit, read_at_unready_leader),
     (Mutant::AckBeyondVerified, stale_tail),
     (Mutant::AckByIndexOnly, same_index_other_entry),

@@ -141,6 +141,8 @@ impl Raft {
     /// Accepts the sender as leader of its term. False if the term is over; the sender is told.
     fn follow(&mut self, leader: Member, term: Term, round: u64) -> bool {
         if term < self.hard.term {
+            // The round is one of that term. By now the sender may lead a later one, in which it would prove a read.
+            let round = if self.settings.switch.is(Mutant::OldRoundCounted) { round } else { 0 };
             let reply = Message::AppendReply { matched: 0, asked: None, conflict: None, round };
             self.outbox.send(leader, reply);
             return false;

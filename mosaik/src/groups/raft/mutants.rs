@@ -12,6 +12,7 @@ pub enum Mutant {
     NoUpToDateCheck,
     ReadWithoutQuorum,
     ReadBeforeOwnTermCommit,
+    OldRoundCounted,
     AckBeyondVerified,
     AckByIndexOnly,
     JointLeftEarly,
