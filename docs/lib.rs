@@ -33,6 +33,7 @@ pages! {
     command_line "src/command-line.md"
     configuration "src/configuration.md"
     comparison "src/comparison.md"
+    metrics "src/metrics.md"
     protocols "src/protocols.md"
     benchmarks "src/benchmarks.md"
     groups "src/groups/groups.md"

@@ -17,6 +17,7 @@ mod late;
 mod layering;
 mod ledger;
 mod machines;
+mod metrics;
 mod operator;
 mod processes;
 mod sim;
