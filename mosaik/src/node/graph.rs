@@ -1,4 +1,4 @@
-//! An app's data flow as constant data: which roles there are, and which streams and groups connect them. The compiler
+//! An app's data flow as constant data: which roles there are, and which streams, groups and stores connect them. The compiler
 //! checks it; `graph`, `roles` and `check` print it; the generated main starts roles from it.
 
 use std::fmt;
@@ -9,14 +9,15 @@ use super::{
     app::App,
     decl::{
         ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, StreamDecl, groups_conflict, same_text,
-        streams_conflict,
+        stores_conflict, streams_conflict,
     },
     machine::MachineDecl,
     role::{Handlers, RoleError, Setup},
     runner::{RoleHandle, spawn},
+    store::StoreDecl,
 };
 
-/// An app's roles and, through their fields, its streams and groups.
+/// An app's roles and, through their fields, its streams, groups and stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Graph {
     /// The app's name.
@@ -81,6 +82,17 @@ pub struct GroupUse {
     pub members: Vec<&'static str>,
 }
 
+/// A store of an app, with the names of the roles at its ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreUse {
+    /// The declaration.
+    pub store: StoreDecl,
+    /// The roles that change it, in the app's order. It should be one.
+    pub primaries: Vec<&'static str>,
+    /// The roles that follow it, in the app's order.
+    pub replicas: Vec<&'static str>,
+}
+
 /// Something in an app that is probably not meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -98,6 +110,27 @@ pub enum Warning {
         stream: &'static str,
         /// Who sends.
         producers: Vec<&'static str>,
+    },
+    /// Roles follow a store that no role changes.
+    NoPrimary {
+        /// The store's name.
+        store: &'static str,
+        /// Who follows.
+        replicas: Vec<&'static str>,
+    },
+    /// A role changes a store that no role follows.
+    NoReplica {
+        /// The store's name.
+        store: &'static str,
+        /// Who changes it.
+        primaries: Vec<&'static str>,
+    },
+    /// Several roles change one store, which has one primary at a time.
+    Primaries {
+        /// The store's name.
+        store: &'static str,
+        /// Who changes it.
+        primaries: Vec<&'static str>,
     },
     /// The default of a flag is not a value of its field.
     Default {
@@ -127,6 +160,18 @@ impl fmt::Display for Warning {
             Self::NoConsumer { stream, producers } => {
                 write!(f, "stream \"{stream}\" is produced by {} and consumed by nobody", producers.join(", "))
             }
+            Self::NoPrimary { store, replicas } => {
+                write!(f, "store \"{store}\" is followed by {} and changed by nobody", replicas.join(", "))
+            }
+            Self::NoReplica { store, primaries } => {
+                write!(f, "store \"{store}\" is changed by {} and followed by nobody", primaries.join(", "))
+            }
+            Self::Primaries { store, primaries } => write!(
+                f,
+                "store \"{store}\" is changed by {}: it has one primary, replicas follow one of two that run at the same \
+                 time",
+                primaries.join(" and ")
+            ),
             Self::Default { role, flag, error } => {
                 write!(f, "the default of --{flag} of the role {role} is not a value of its field: {error}")
             }
@@ -193,6 +238,29 @@ impl Graph {
         groups
     }
 
+    /// Every store that a role has an end of, in the order in which the roles name them.
+    #[must_use]
+    pub fn stores(&self) -> Vec<StoreUse> {
+        let mut stores: Vec<StoreUse> = Vec::new();
+        for role in self.roles() {
+            for (direction, store) in role.endpoints.iter().filter_map(EndpointDecl::store) {
+                let known = stores.iter().position(|known| known.store.id == store.id);
+                let index = known.unwrap_or_else(|| {
+                    stores.push(StoreUse { store: *store, primaries: Vec::new(), replicas: Vec::new() });
+                    stores.len() - 1
+                });
+                let ends = match direction {
+                    Direction::Produces => &mut stores[index].primaries,
+                    Direction::Consumes => &mut stores[index].replicas,
+                };
+                if !ends.contains(&role.name) {
+                    ends.push(role.name);
+                }
+            }
+        }
+        stores
+    }
+
     /// What is probably not meant; nothing in a sound app.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
@@ -205,10 +273,11 @@ impl Graph {
                 warnings.push(Warning::NoConsumer { stream: stream.name, producers: producers.clone() });
             }
         }
+        warnings.extend(self.stores().into_iter().filter_map(store_warnings));
         for StreamUse { stream, .. } in &streams {
             let differs = |end: &EndpointDecl| match end.link {
                 Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != stream.id,
-                Link::Group(_) => false,
+                Link::Group(_) | Link::Store { .. } => false,
             };
             if self.roles().flat_map(|role| role.endpoints).any(differs) {
                 warnings.push(Warning::SerdeName { stream: stream.name, ty: stream.ty });
@@ -227,11 +296,21 @@ impl Graph {
     }
 }
 
+fn store_warnings(used: StoreUse) -> Option<Warning> {
+    let StoreUse { store, primaries, replicas } = used;
+    match (primaries.len(), replicas.len()) {
+        (0, _) => Some(Warning::NoPrimary { store: store.name, replicas }),
+        (1, 0) => Some(Warning::NoReplica { store: store.name, primaries }),
+        (1, _) => None,
+        _ => Some(Warning::Primaries { store: store.name, primaries }),
+    }
+}
+
 /// Checks one role of an app against those before it. Called in a constant, so that a violation is a compile error.
 ///
 /// # Panics
-/// When an earlier role has the same name, a stream of the same name has another shape, or a group of the same name another
-/// machine.
+/// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
+/// machine, or a store of the same name another state.
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
@@ -242,24 +321,42 @@ pub const fn check_role<A: App>(index: usize) {
             "two roles of this app have the same name: give one of them another, `#[mosaik::node(name = \"..\")]`"
         );
         assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, false),
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Stream),
             "two streams of this app have the same name and different shapes: rename one, `#[mosaik::stream(name = \"..\")]`"
         );
         assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, true),
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Group),
             "two groups of this app have the same name and different machines: rename one, `#[mosaik::group(name = \"..\")]`"
+        );
+        assert!(
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Store),
+            "two stores of this app have the same name and different states, deltas or versions: rename one, \
+             `#[mosaik::store(name = \"..\")]`"
         );
         earlier += 1;
     }
 }
 
-const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], groups: bool) -> bool {
+/// What two declarations may disagree about.
+#[derive(Clone, Copy)]
+enum Kind {
+    Stream,
+    Group,
+    Store,
+}
+
+const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> bool {
     let mut i = 0;
     while i < a.len() {
         let mut j = 0;
         while j < b.len() {
             let (a, b) = (&a[i], &b[j]);
-            if if groups { groups_conflict(a, b) } else { streams_conflict(a, b) } {
+            let conflict = match kind {
+                Kind::Stream => streams_conflict(a, b),
+                Kind::Group => groups_conflict(a, b),
+                Kind::Store => stores_conflict(a, b),
+            };
+            if conflict {
                 return true;
             }
             j += 1;

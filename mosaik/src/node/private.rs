@@ -6,6 +6,7 @@ pub use serde;
 use crate::{
     network::Network,
     primitives::Datum,
+    stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
 
@@ -22,6 +23,7 @@ pub use super::{
 use super::{
     outcome::{Emits, Handled},
     role::{Consumes, Produces, StreamType},
+    store::StoreType,
 };
 
 /// The builder of a declared stream's producer.
@@ -33,6 +35,16 @@ pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
 /// The builder of a declared stream's consumer.
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+}
+
+/// The builder of a declared store's primary.
+pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
+    net.stores().primary(V::STORE.id)
+}
+
+/// The builder of a declared store's replica.
+pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
+    net.stores().replica(V::STORE.id)
 }
 
 /// The machine that a member begins with, when none is given.
