@@ -127,6 +127,8 @@ pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `#[on(field)] fn f(&mut self, item: T)` or `(&mut self, item: T, from: PeerId)`: for every item that arrives on a
 ///   consumer field.
+/// * `#[on(field)] fn f(&mut self, state: Versioned<V>)`: with the newest state whenever that of a field of type
+///   `StoreReplica<V>` has changed; what changes meanwhile is one call.
 /// * `#[every("500ms")] fn f(&mut self)`: once per period, first after one period; runs that are missed are skipped.
 /// * `#[every("1s", emit = field)] fn f(&self) -> T`: what is returned goes out on a producer field; `Option<T>`,
 ///   `Result<T, E>` and `Result<Option<T>, E>` work too. An item for which there is no room, or nobody, is dropped and

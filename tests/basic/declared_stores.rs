@@ -10,7 +10,7 @@ use mosaik::{
     network::Network,
     node::{ArgValues, Direction, Handlers, Link, Role, RoleError, RoleHandle, Setup, StoreType, Warning, spawn},
     prelude::*,
-    stores::StoreError,
+    stores::{Position, StoreError},
     testing::{Sim, eventually},
 };
 
@@ -79,13 +79,22 @@ pub struct Desk {
     prices: Follows,
     #[mosaik(default)]
     seen: Seen,
+    #[mosaik(default)]
+    positions: Vec<Position>,
 }
 
 #[mosaik::handlers]
 impl Desk {
-    #[every("50ms")]
-    fn look(&mut self) {
-        *self.seen.lock().expect("no panic") = Some(self.prices.read());
+    #[on(prices)]
+    fn look(&mut self, prices: Versioned<Prices>) {
+        assert!(prices.position() <= self.prices.read().position());
+        self.positions.push(prices.position());
+        *self.seen.lock().expect("no panic") = Some(prices);
+    }
+
+    #[stop]
+    fn never_twice(&mut self) {
+        assert!(self.positions.is_sorted_by(|before, after| before < after), "{:?}", self.positions);
     }
 }
 
@@ -116,9 +125,12 @@ fn a_role_that_comes_late_sees_the_whole_state() {
         assert_eq!(prices.quotes, prices.position().seq, "nothing is lost or folded twice");
         assert_eq!(prices.of("S7"), Some(97), "what was folded before it came");
         assert_eq!(prices.of("live"), Some(prices.quotes - 100));
+        let calls = desk.status().handled;
+        assert!(calls >= 2 && calls <= 1 + prices.position().seq, "{calls} calls: each for a state of its own");
         for (role, net) in [(desk, late), (running, market)] {
             role.stop().await.expect("stops");
             net.shutdown().await;
+            assert_eq!((role.status().panics, role.status().errors), (0, 0));
         }
     });
 }

@@ -1,4 +1,4 @@
-//! A store is not a stream: no handler is called for it, and none emits to it.
+//! Handlers of a store: a replica gives its state, a primary nothing; no field of a store takes what is emitted.
 
 use mosaik::prelude::*;
 
@@ -15,15 +15,23 @@ impl Prices {
 #[mosaik::node]
 struct Desk {
     prices: StoreReplica<Prices>,
+    again: StoreReplica<Prices>,
     quotes: Primary<Prices>,
 }
 
 #[mosaik::handlers]
 impl Desk {
     #[on(prices)]
-    fn look(&mut self, prices: u64) {
-        let _ = prices;
-    }
+    fn of_another_type(&mut self, _state: Prices) {}
+
+    #[on(again)]
+    fn from_nobody(&mut self, _state: Versioned<Prices>, _from: PeerId) {}
+
+    #[on(prices.gap)]
+    fn without_gaps(&mut self, _gap: Gap) {}
+
+    #[on(quotes)]
+    fn of_the_primary(&mut self, _state: Versioned<Prices>) {}
 
     #[every("1s", emit = quotes)]
     fn quote(&mut self) -> u64 {

@@ -10,6 +10,7 @@ mod args;
 mod cli;
 mod decl;
 mod dev;
+mod feed;
 mod graph;
 mod log;
 mod machine;
@@ -34,6 +35,9 @@ mod table;
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
 pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use feed::Feeds;
+#[doc(hidden)]
+pub use feed::{Fed, Waits};
 pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse, Warning};
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
 pub use outcome::{Emits, Handled};

@@ -21,6 +21,7 @@ pub use super::{
     snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
 };
 use super::{
+    feed::Feeds,
     outcome::{Emits, Handled},
     role::{Consumes, Produces, StreamType},
     store::StoreType,
@@ -52,7 +53,12 @@ pub fn initial<M: Default>() -> M {
     M::default()
 }
 
-/// The field that `#[on(..)]` names.
+/// The field that `#[on(field)]` names.
+pub fn feeding<T, O>(field: &mut impl Feeds<T, O>) -> &mut dyn Feeds<T, O> {
+    field
+}
+
+/// The field that `#[on(field.gap)]` or `#[on(field.late)]` names.
 pub fn consuming<T: Datum>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
     field.consumer()
 }

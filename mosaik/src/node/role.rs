@@ -104,9 +104,9 @@ impl<T: StreamType> Endpoint for Consumer<T> {
     }
 }
 
-/// A field that `#[on(..)]` can name.
+/// A field that `#[on(field.gap)]` and `#[on(field.late)]` can name.
 #[diagnostic::on_unimplemented(
-    message = "`#[on(..)]` needs a field that receives items, but this one is a `{Self}`",
+    message = "gaps and lateness are those of a stream, but this field is a `{Self}`",
     label = "not a `Consumer<T>`",
     note = "to receive the items of a stream, give the role a field of type `Consumer<T>`"
 )]
