@@ -31,6 +31,7 @@ mod runner;
 mod snapshots;
 mod store;
 mod table;
+mod warnings;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
@@ -38,7 +39,7 @@ pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema,
 pub use feed::Feeds;
 #[doc(hidden)]
 pub use feed::{Fed, Waits};
-pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse, Warning};
+pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse};
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
@@ -49,3 +50,4 @@ pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError,
 pub use runner::{RoleHandle, RoleStatus, spawn};
 pub use store::{StoreDecl, StoreType};
 pub use table::Table;
+pub use warnings::Warning;
