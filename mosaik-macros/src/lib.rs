@@ -71,15 +71,16 @@ pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#errors #expansion).into()
 }
 
-/// Declares a role: a struct whose fields are the streams that it produces and consumes, its flags and its state.
+/// Declares a role: a struct whose fields are the streams that it produces and consumes, its groups and stores, its flags
+/// and its state.
 ///
 /// * `name = "sensor"`: the role's name on the command line and in the graph; by default the type's identifier in
 ///   kebab case.
 /// * `tags = ["sensor", EU]`: tags that a node with this role announces; literals or `&'static str` constants.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
 ///
-/// The direction of an endpoint is that of its type, `Producer<T>` or `Consumer<T>`; aliases work. Any other field says
-/// where its value comes from:
+/// What an endpoint is says its type: `Producer<T>`, `Consumer<T>`, `Replica<M>`, `Primary<V>` or `StoreReplica<V>`;
+/// aliases work. Any other field says where its value comes from:
 ///
 /// * `#[mosaik(arg)]`: a required flag, `--min-celsius` for `min_celsius`, of any `FromStr` type; its doc comment is
 ///   the flag's help. `Option<T>` may be absent, `Vec<T>` may be repeated, `bool` is a switch.
@@ -126,6 +127,8 @@ pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// * `#[on(field)] fn f(&mut self, item: T)` or `(&mut self, item: T, from: PeerId)`: for every item that arrives on a
 ///   consumer field.
+/// * `#[on(field)] fn f(&mut self, state: Versioned<V>)`: with the newest state whenever that of a field of type
+///   `StoreReplica<V>` has changed; what changes meanwhile is one call.
 /// * `#[every("500ms")] fn f(&mut self)`: once per period, first after one period; runs that are missed are skipped.
 /// * `#[every("1s", emit = field)] fn f(&self) -> T`: what is returned goes out on a producer field; `Option<T>`,
 ///   `Result<T, E>` and `Result<Option<T>, E>` work too. An item for which there is no room, or nobody, is dropped and
@@ -339,6 +342,63 @@ pub fn derive_state_machine(item: TokenStream) -> TokenStream {
     let errors = diag.finish();
     let expansion = derived.filter(|each| each.generics.params.is_empty()).map(|each| expand::derived(&each));
     quote!(#errors #expansion).into()
+}
+
+/// Declares a store: a state that one node changes by deltas and any number of nodes follow. Goes on the inherent impl of the
+/// state, which has a method `fn fold(&mut self, delta: Delta)`.
+///
+/// * `name = "prices"`: the store's name in the network; by default the type's identifier.
+/// * `version = 1`: a primary and replicas of different versions refuse each other, so raise it when the state's fields
+///   change or `fold` does something else; by default 0. A delta of another type is noticed without it.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// The state is `Clone`, `Default`, `Serialize` and `Deserialize`, the delta `Clone` and serde. The attribute implements
+/// `View` in terms of `fold` and adds `T::primary(&net)` and `T::replica(&net)`, which return the runtime's builders. In a
+/// role, a field of type `Primary<T>` or `StoreReplica<T>` is an end of the store.
+///
+/// A `fold` that reads the clock, randomness or the environment, or walks over a `HashMap`, is an error: nodes would not
+/// agree. `#[mosaik(nondeterministic = "why it does no harm")]` on the function excuses it.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use mosaik::prelude::*;
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// pub struct Quote {
+///     pub symbol: String,
+///     pub cents: u64,
+/// }
+///
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// pub struct Prices(BTreeMap<String, u64>);
+///
+/// #[mosaik::store(name = "prices", version = 1)]
+/// impl Prices {
+///     fn fold(&mut self, quote: Quote) {
+///         self.0.insert(quote.symbol, quote.cents);
+///     }
+/// }
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let net = Network::new("market").await?;
+/// let prices = Prices::primary(&net).build()?;
+/// prices.apply(Quote { symbol: "ABC".into(), cents: 1999 }).await?;
+/// assert_eq!(prices.read().0["ABC"], 1999);
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_attribute]
+pub fn store(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let mut store = parse::store(attribute.into(), item.clone(), &diag);
+    if let Some(store) = &mut store {
+        check::store(store, &diag);
+    }
+    let errors = diag.finish();
+    let generated = store.filter(|each| each.generics.params.is_empty()).map(|each| expand::store(&each));
+    let item = tokens::without_helpers(item, &|name| tokens::FIELD_HELPERS.contains(&name));
+    quote!(#errors #item #generated).into()
 }
 
 /// Declares an app: its name and its roles, on a unit struct. `main()` is then its whole command line, and

@@ -13,6 +13,6 @@ pub use crate::{
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
     node::Replica,
-    stores::{Primary, StoreReplica, View},
+    stores::{Primary, ReplicaState, StoreReplica, Versioned, View},
     streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Producer, Retain},
 };

@@ -7,6 +7,7 @@ mod api;
 mod branches;
 mod chaos;
 mod declarative;
+mod declared_stores;
 mod diagnostics;
 mod discovery;
 mod explain;

@@ -1,5 +1,5 @@
-//! What a command must not do: look at the clock, at randomness, or at the environment. Found by the words that such
-//! code is made of, in the command and in what it calls of the same impl; what other functions hide, nobody sees here.
+//! What a command and a `fold` must not do: look at the clock, at randomness, or at the environment. Found by the words that
+//! such code is made of, there and in what is called of the same impl; what other functions hide, nobody sees here.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,16 @@ use quote::ToTokens;
 
 use crate::{
     diag::Diag,
-    model::{Helper, Method},
+    model::{Fold, Helper, Method},
 };
 
-/// The world that a command must not look at.
+/// The world that a command must not look at, and the order that nothing has twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum World {
     Clock,
     Randomness,
     Environment,
+    Order,
 }
 
 /// `Type::function` whatever path leads to it.
@@ -58,19 +59,37 @@ const WORDS: &[(&str, World)] = &[
     ("from_os_rng", World::Randomness),
     ("getrandom", World::Randomness),
     ("fastrand", World::Randomness),
+    ("HashMap", World::Order),
+    ("HashSet", World::Order),
 ];
 
 /// Looks at a command and, through them, at the functions of the same impl that it calls; at each of those once.
 pub(super) fn command(method: &Method, helpers: &[Helper], looked_at: &mut BTreeSet<String>, diag: &Diag) {
-    let name = &method.signature.ident;
-    look(&method.body, name, diag);
-    let mut calls = called(&method.body);
+    let judged = Judged::Command(&method.signature.ident);
+    reach(judged, &method.body, helpers, looked_at, diag);
+}
+
+/// Looks at a `fold` and at the functions of the same impl that it calls.
+pub(super) fn fold(fold: &Fold, helpers: &[Helper], diag: &Diag) {
+    reach(Judged::Fold, &fold.body, helpers, &mut BTreeSet::new(), diag);
+}
+
+/// On whose behalf a body is looked at.
+#[derive(Clone, Copy)]
+enum Judged<'a> {
+    Command(&'a Ident),
+    Fold,
+}
+
+fn reach(judged: Judged<'_>, body: &TokenStream, helpers: &[Helper], looked_at: &mut BTreeSet<String>, diag: &Diag) {
+    look(body, judged, diag);
+    let mut calls = called(body);
     while let Some(call) = calls.pop() {
         let helper = helpers.iter().find(|helper| helper.ident == call && !helper.excused);
         if let Some(helper) = helper
             && looked_at.insert(call)
         {
-            look(&helper.body, name, diag);
+            look(&helper.body, judged, diag);
             calls.extend(called(&helper.body));
         }
     }
@@ -95,33 +114,57 @@ fn called(body: &TokenStream) -> Vec<String> {
     calls
 }
 
-fn look(body: &TokenStream, command: &Ident, diag: &Diag) {
+fn look(body: &TokenStream, judged: Judged<'_>, diag: &Diag) {
     for Found { tokens, world } in find(body) {
         let what = crate::tokens::canonical(tokens.clone());
-        let (does, instead) = match world {
-            World::Clock => (
-                "reads the clock",
-                "take the time as an argument, or the agreed one: `ctx: &ApplyContext` as a parameter, `ctx.time()` in \
-                 the body",
-            ),
-            World::Randomness => (
-                "is random",
-                "take the value as an argument, or seed a generator with the agreed `ctx.seed()`: `ctx: &ApplyContext` as a \
-                 parameter",
-            ),
-            World::Environment => {
-                ("looks at the environment of one process", "read it before the call and pass it as an argument")
-            }
-        };
-        diag.error(
-            tokens,
-            format!(
-                "a command does the same at every member and in every replay, but `{what}` {does}: {instead}; if it cannot \
-                 change the machine or what `{command}` returns, say so on the command: `#[mosaik(nondeterministic = \
-                 \"..\")]`"
-            ),
-        );
+        match judged {
+            Judged::Command(_) if world == World::Order => {}
+            Judged::Command(name) => diag.error(tokens, in_command(name, &what, world)),
+            Judged::Fold => diag.error(tokens, in_fold(&what, world)),
+        }
     }
+}
+
+const fn does(world: World) -> &'static str {
+    match world {
+        World::Clock => "reads the clock",
+        World::Randomness => "is random",
+        World::Environment => "looks at the environment of one process",
+        World::Order => "has another order on every node",
+    }
+}
+
+fn in_command(name: &Ident, what: &str, world: World) -> String {
+    let instead = match world {
+        World::Clock => {
+            "take the time as an argument, or the agreed one: `ctx: &ApplyContext` as a parameter, `ctx.time()` in the body"
+        }
+        World::Randomness => {
+            "take the value as an argument, or seed a generator with the agreed `ctx.seed()`: `ctx: &ApplyContext` as a \
+             parameter"
+        }
+        World::Environment | World::Order => "read it before the call and pass it as an argument",
+    };
+    format!(
+        "a command does the same at every member and in every replay, but `{what}` {}: {instead}; if it cannot change the \
+         machine or what `{name}` returns, say so on the command: `#[mosaik(nondeterministic = \"..\")]`",
+        does(world)
+    )
+}
+
+fn in_fold(what: &str, world: World) -> String {
+    let instead = match world {
+        World::Clock => "put the time into the delta",
+        World::Randomness => "put the value into the delta",
+        World::Environment => "put what it says into the delta",
+        World::Order if what.contains("HashSet") => "use a `BTreeSet`",
+        World::Order => "use a `BTreeMap`",
+    };
+    format!(
+        "`fold` makes the same state of the same deltas on every node, but `{what}` {}: {instead}; if it cannot change the \
+         state, say so where it stands: `#[mosaik(nondeterministic = \"..\")]` on the function",
+        does(world)
+    )
 }
 
 struct Found {

@@ -21,13 +21,15 @@ const RESERVED: &[(&str, &str)] = &[
     ("try_into", "every type has a method of that name"),
 ];
 
+const VERSION: &str = "`version` is a number from 0 to 4294967295: members of different versions refuse each other";
+
 pub(crate) fn machine(machine: &mut Machine, diag: &Diag) {
     super::no_generics(
         &machine.generics,
         "a machine is one concrete type: its commands are stored and sent, so they cannot have parameters",
         diag,
     );
-    version(&mut machine.version, diag);
+    version(&mut machine.version, VERSION, diag);
     let (mut taken, mut looked_at) = (BTreeMap::new(), BTreeSet::new());
     machine.methods.retain_mut(|method| {
         let before = diag.count();
@@ -52,12 +54,12 @@ pub(crate) fn machine(machine: &mut Machine, diag: &Diag) {
 
 pub(crate) fn derived(derived: &mut Derived, diag: &Diag) {
     super::no_generics(&derived.generics, "a machine is one concrete type", diag);
-    version(&mut derived.version, diag);
+    version(&mut derived.version, VERSION, diag);
     derived.broken = diag.count() > 0;
 }
 
 /// Takes a wrong version out, so that the compiler does not report it as well.
-fn version(given: &mut Option<Expr>, diag: &Diag) {
+pub(super) fn version(given: &mut Option<Expr>, usage: &str, diag: &Diag) {
     let Some(version) = given else { return };
     let valid = match version {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse::<u32>().is_ok(),
@@ -65,10 +67,7 @@ fn version(given: &mut Option<Expr>, diag: &Diag) {
         _ => true,
     };
     if !valid {
-        diag.error(
-            version,
-            "`version` is a number from 0 to 4294967295: members of different versions refuse each other",
-        );
+        diag.error(version, usage);
         *given = None;
     }
 }

@@ -8,6 +8,7 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod store;
 mod stream;
 
 pub(crate) use app::app;
@@ -16,6 +17,7 @@ pub(crate) use handlers::handlers;
 pub(crate) use machine::{derived, machine};
 pub(crate) use main::main;
 pub(crate) use node::node;
+pub(crate) use store::store;
 pub(crate) use stream::stream;
 
 use syn::{Expr, ExprLit, Generics, Lit, LitStr};

@@ -37,7 +37,11 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
             let unused = (params.len() == 1).then(|| quote!(_));
             let bound = params.iter().map(|param| quote!(#param)).chain(unused);
             let moved = super::at(runtime, field.span());
-            let reach = quote_spanned!(field.span()=> #moved::__private::consuming(&mut role.#field));
+            let reaching = match of {
+                Of::Items => quote_spanned!(field.span()=> feeding),
+                _ => quote_spanned!(field.span()=> consuming),
+            };
+            let reach = quote_spanned!(field.span()=> #moved::__private::#reaching(&mut role.#field));
             let (table, after) = match of {
                 Of::Items => (quote!(on), None),
                 Of::Gaps => (quote!(on_gap), None),

@@ -10,6 +10,7 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod store;
 mod stream;
 
 pub(crate) use app::app;
@@ -19,6 +20,7 @@ pub(crate) use handlers::handlers;
 pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
+pub(crate) use store::store;
 pub(crate) use stream::{stream, with_serde};
 
 use proc_macro2::{Span, TokenStream};

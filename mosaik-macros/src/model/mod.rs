@@ -1,5 +1,5 @@
 //! What was declared, as plain data: `parse` fills it, `check` judges it, `expand` prints it. Holds no rule and emits
-//! no token. A later kind of declaration (a store) is one more file here and in its neighbours.
+//! no token. A later kind of declaration is one more file here and in its neighbours.
 
 mod app;
 mod group;
@@ -9,6 +9,7 @@ mod main;
 mod node;
 mod period;
 mod size;
+mod store;
 mod stream;
 
 pub(crate) use app::App;
@@ -19,6 +20,7 @@ pub(crate) use main::Main;
 pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};
 pub(crate) use period::parse as parse_period;
 pub(crate) use size::parse as parse_size;
+pub(crate) use store::{Fold, Store};
 pub(crate) use stream::{Retain, Stream};
 
 use proc_macro2::{Span, TokenStream};

@@ -137,13 +137,23 @@ pub(crate) const DERIVED: Attribute = Attribute {
     ],
 };
 
+/// On the impl of a state.
+pub(crate) const STORE: Attribute = Attribute {
+    name: "#[mosaik::store]",
+    first: None,
+    keys: &[key("name", Kind::Text), key("version", Kind::Expr), key("crate", Kind::Path)],
+};
+
 pub(crate) const COMMAND: Attribute = Attribute { name: "#[command]", first: None, keys: &[] };
 
 pub(crate) const QUERY: Attribute = Attribute { name: "#[query]", first: None, keys: &[] };
 
-/// On a command, or on a field of a machine.
-pub(crate) const EXCUSE: Attribute =
-    Attribute { name: "#[mosaik(..)] in a machine", first: None, keys: &[key("nondeterministic", Kind::Text)] };
+/// On a command, on a field of a machine, or on a function of a store.
+pub(crate) const EXCUSE: Attribute = Attribute {
+    name: "#[mosaik(..)] in a machine or a store",
+    first: None,
+    keys: &[key("nondeterministic", Kind::Text)],
+};
 
 pub(crate) const APP: Attribute = Attribute {
     name: "#[mosaik::app]",
@@ -170,6 +180,7 @@ pub(crate) const ALL: &[&Attribute] = &[
     &GROUP,
     &STATE_MACHINE,
     &DERIVED,
+    &STORE,
     &COMMAND,
     &QUERY,
     &EXCUSE,

@@ -56,7 +56,7 @@ pub(crate) fn machine(attribute: TokenStream, item: TokenStream, diag: &Diag) ->
     })
 }
 
-fn last_word(ty: &Type) -> Option<Ident> {
+pub(super) fn last_word(ty: &Type) -> Option<Ident> {
     match ty {
         Type::Path(path) if path.qself.is_none() => path.path.segments.last().map(|last| last.ident.clone()),
         _ => None,

@@ -11,6 +11,7 @@ mod machine;
 mod main;
 mod node;
 mod retain;
+mod store;
 mod stream;
 
 pub(crate) use app::app;
@@ -20,6 +21,7 @@ pub(crate) use handlers::{handlers, misspelt_helpers};
 pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
+pub(crate) use store::store;
 pub(crate) use stream::stream;
 
 use proc_macro2::TokenStream;

@@ -56,10 +56,10 @@ pub(super) fn command(graph: &Graph) -> Command {
         .subcommand(dev)
         .subcommand(
             Command::new("graph")
-                .about("Print which roles produce and consume which streams and replicate which groups")
+                .about("Print which roles produce and consume which streams, replicate which groups and change and follow which stores")
                 .arg(format),
         )
-        .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups and flags"))
+        .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups, stores and flags"))
         .subcommand(
             Command::new("check")
                 .about("Look for streams that nobody produces or consumes, and for names that disagree"),

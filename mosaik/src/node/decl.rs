@@ -1,10 +1,10 @@
-//! Declarations as constant data: what a stream, a role and its fields are (`machine` has groups). Written by the
+//! Declarations as constant data: what a stream, a role and its fields are (`machine` has groups, `store` has stores). Written by the
 //! attributes, read by the graph, the command line and the runner. Holds no behaviour beyond checks that the compiler
 //! evaluates.
 
 use std::fmt;
 
-use super::machine::MachineDecl;
+use super::{machine::MachineDecl, store::StoreDecl};
 use crate::primitives::{StreamId, Tag, const_hash};
 
 /// A declared stream.
@@ -157,6 +157,13 @@ pub enum Link {
     },
     /// A member of a group.
     Group(MachineDecl),
+    /// An end of a store.
+    Store {
+        /// Which way deltas go: a primary produces them, a replica consumes them.
+        direction: Direction,
+        /// The store.
+        store: StoreDecl,
+    },
 }
 
 impl EndpointDecl {
@@ -165,7 +172,7 @@ impl EndpointDecl {
     pub const fn stream(&self) -> Option<(Direction, &StreamDecl)> {
         match &self.link {
             Link::Stream { direction, stream, .. } => Some((*direction, stream)),
-            Link::Group(_) => None,
+            Link::Group(_) | Link::Store { .. } => None,
         }
     }
 
@@ -173,8 +180,17 @@ impl EndpointDecl {
     #[must_use]
     pub const fn machine(&self) -> Option<&MachineDecl> {
         match &self.link {
-            Link::Stream { .. } => None,
+            Link::Stream { .. } | Link::Store { .. } => None,
             Link::Group(machine) => Some(machine),
+        }
+    }
+
+    /// The store that it is an end of, with the way that deltas go.
+    #[must_use]
+    pub const fn store(&self) -> Option<(Direction, &StoreDecl)> {
+        match &self.link {
+            Link::Store { direction, store } => Some((*direction, store)),
+            Link::Stream { .. } | Link::Group(_) => None,
         }
     }
 }
@@ -222,7 +238,7 @@ pub struct RoleDecl {
     pub tags: &'static [TagDecl],
     /// Its flags.
     pub args: &'static [ArgDecl],
-    /// Its ends of streams and its members of groups.
+    /// Its ends of streams and stores and its members of groups.
     pub endpoints: &'static [EndpointDecl],
 }
 
@@ -260,6 +276,14 @@ pub(super) const fn groups_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool 
     };
     same_text(a.group.name, b.group.name)
         && !(same_schema && a.version == b.version && same_text(a.group.ty, b.group.ty))
+}
+
+/// Whether two declarations give one store's name two views.
+pub(super) const fn stores_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
+    match (a.store(), b.store()) {
+        (Some((_, a)), Some((_, b))) => a.conflicts(b),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! An app's data flow as constant data: which roles there are, and which streams and groups connect them. The compiler
+//! An app's data flow as constant data: which roles there are, and which streams, groups and stores connect them. The compiler
 //! checks it; `graph`, `roles` and `check` print it; the generated main starts roles from it.
 
 use std::fmt;
@@ -8,15 +8,15 @@ use futures::future::BoxFuture;
 use super::{
     app::App,
     decl::{
-        ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, StreamDecl, groups_conflict, same_text,
-        streams_conflict,
+        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, same_text, stores_conflict, streams_conflict,
     },
     machine::MachineDecl,
     role::{Handlers, RoleError, Setup},
     runner::{RoleHandle, spawn},
+    store::StoreDecl,
 };
 
-/// An app's roles and, through their fields, its streams and groups.
+/// An app's roles and, through their fields, its streams, groups and stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Graph {
     /// The app's name.
@@ -81,62 +81,15 @@ pub struct GroupUse {
     pub members: Vec<&'static str>,
 }
 
-/// Something in an app that is probably not meant.
+/// A store of an app, with the names of the roles at its ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Warning {
-    /// Roles wait for a stream that no role sends.
-    NoProducer {
-        /// The stream's name.
-        stream: &'static str,
-        /// Who waits.
-        consumers: Vec<&'static str>,
-    },
-    /// Roles send a stream that no role receives.
-    NoConsumer {
-        /// The stream's name.
-        stream: &'static str,
-        /// Who sends.
-        producers: Vec<&'static str>,
-    },
-    /// The default of a flag is not a value of its field.
-    Default {
-        /// The role's name.
-        role: &'static str,
-        /// The flag without its dashes.
-        flag: &'static str,
-        /// What the type's parser said.
-        error: String,
-    },
-    /// A type's serde container name is not its stream's name, so `produce::<T>()` means another stream than
-    /// `T::producer`.
-    SerdeName {
-        /// The stream's name.
-        stream: &'static str,
-        /// The Rust type.
-        ty: &'static str,
-    },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoProducer { stream, consumers } => {
-                write!(f, "stream \"{stream}\" is consumed by {} and produced by nobody", consumers.join(", "))
-            }
-            Self::NoConsumer { stream, producers } => {
-                write!(f, "stream \"{stream}\" is produced by {} and consumed by nobody", producers.join(", "))
-            }
-            Self::Default { role, flag, error } => {
-                write!(f, "the default of --{flag} of the role {role} is not a value of its field: {error}")
-            }
-            Self::SerdeName { stream, ty } => write!(
-                f,
-                "the serde name of `{ty}` is not \"{stream}\": `produce::<{ty}>()` and `{ty}::producer(..)` are two \
-                 streams; put #[serde(rename = \"{stream}\")] on it"
-            ),
-        }
-    }
+pub struct StoreUse {
+    /// The declaration.
+    pub store: StoreDecl,
+    /// The roles that change it, in the app's order. It should be one.
+    pub primaries: Vec<&'static str>,
+    /// The roles that follow it, in the app's order.
+    pub replicas: Vec<&'static str>,
 }
 
 impl Graph {
@@ -193,45 +146,35 @@ impl Graph {
         groups
     }
 
-    /// What is probably not meant; nothing in a sound app.
+    /// Every store that a role has an end of, in the order in which the roles name them.
     #[must_use]
-    pub fn warnings(&self) -> Vec<Warning> {
-        let streams = self.streams();
-        let mut warnings: Vec<Warning> = Vec::new();
-        for StreamUse { stream, producers, consumers } in &streams {
-            if producers.is_empty() {
-                warnings.push(Warning::NoProducer { stream: stream.name, consumers: consumers.clone() });
-            } else if consumers.is_empty() {
-                warnings.push(Warning::NoConsumer { stream: stream.name, producers: producers.clone() });
-            }
-        }
-        for StreamUse { stream, .. } in &streams {
-            let differs = |end: &EndpointDecl| match end.link {
-                Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != stream.id,
-                Link::Group(_) => false,
-            };
-            if self.roles().flat_map(|role| role.endpoints).any(differs) {
-                warnings.push(Warning::SerdeName { stream: stream.name, ty: stream.ty });
-            }
-        }
+    pub fn stores(&self) -> Vec<StoreUse> {
+        let mut stores: Vec<StoreUse> = Vec::new();
         for role in self.roles() {
-            for ArgDecl { flag, occurs, check, .. } in role.args {
-                if let Occurs::Default(text) = occurs
-                    && let Err(error) = check(text)
-                {
-                    warnings.push(Warning::Default { role: role.name, flag, error });
+            for (direction, store) in role.endpoints.iter().filter_map(EndpointDecl::store) {
+                let known = stores.iter().position(|known| known.store.id == store.id);
+                let index = known.unwrap_or_else(|| {
+                    stores.push(StoreUse { store: *store, primaries: Vec::new(), replicas: Vec::new() });
+                    stores.len() - 1
+                });
+                let ends = match direction {
+                    Direction::Produces => &mut stores[index].primaries,
+                    Direction::Consumes => &mut stores[index].replicas,
+                };
+                if !ends.contains(&role.name) {
+                    ends.push(role.name);
                 }
             }
         }
-        warnings
+        stores
     }
 }
 
 /// Checks one role of an app against those before it. Called in a constant, so that a violation is a compile error.
 ///
 /// # Panics
-/// When an earlier role has the same name, a stream of the same name has another shape, or a group of the same name another
-/// machine.
+/// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
+/// machine, or a store of the same name another state.
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
@@ -242,24 +185,42 @@ pub const fn check_role<A: App>(index: usize) {
             "two roles of this app have the same name: give one of them another, `#[mosaik::node(name = \"..\")]`"
         );
         assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, false),
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Stream),
             "two streams of this app have the same name and different shapes: rename one, `#[mosaik::stream(name = \"..\")]`"
         );
         assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, true),
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Group),
             "two groups of this app have the same name and different machines: rename one, `#[mosaik::group(name = \"..\")]`"
+        );
+        assert!(
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Store),
+            "two stores of this app have the same name and different states, deltas or versions: rename one, \
+             `#[mosaik::store(name = \"..\")]`"
         );
         earlier += 1;
     }
 }
 
-const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], groups: bool) -> bool {
+/// What two declarations may disagree about.
+#[derive(Clone, Copy)]
+enum Kind {
+    Stream,
+    Group,
+    Store,
+}
+
+const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> bool {
     let mut i = 0;
     while i < a.len() {
         let mut j = 0;
         while j < b.len() {
             let (a, b) = (&a[i], &b[j]);
-            if if groups { groups_conflict(a, b) } else { streams_conflict(a, b) } {
+            let conflict = match kind {
+                Kind::Stream => streams_conflict(a, b),
+                Kind::Group => groups_conflict(a, b),
+                Kind::Store => stores_conflict(a, b),
+            };
+            if conflict {
                 return true;
             }
             j += 1;

@@ -2,7 +2,7 @@
 //!
 //! [`decl`](self) types are the declarations as constant data, [`Role`] and [`Handlers`] are what the attributes
 //! implement, [`spawn`] runs a role on a node, [`Graph`] is an app's data flow, and [`main`] its command line. This room
-//! is the top of the house: it uses the public surface of networks, discovery, streams and groups, and nobody below knows
+//! is the top of the house: it uses the public surface of networks, discovery, streams, stores and groups, and nobody below knows
 //! it.
 
 mod app;
@@ -10,6 +10,7 @@ mod args;
 mod cli;
 mod decl;
 mod dev;
+mod feed;
 mod graph;
 mod log;
 mod machine;
@@ -29,12 +30,17 @@ mod role;
 mod run;
 mod runner;
 mod snapshots;
+mod store;
 mod table;
+mod warnings;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
 pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
-pub use graph::{Graph, GroupUse, RoleEntry, StreamUse, Warning};
+pub use feed::Feeds;
+#[doc(hidden)]
+pub use feed::{Fed, Waits};
+pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse};
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
@@ -43,4 +49,6 @@ pub use replica::GroupHandle;
 pub use replica::{MachineClient, QueryCall, Replica};
 pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError, Setup, StreamType};
 pub use runner::{RoleHandle, RoleStatus, spawn};
+pub use store::{StoreDecl, StoreType};
 pub use table::Table;
+pub use warnings::Warning;

@@ -6,6 +6,7 @@ pub use serde;
 use crate::{
     network::Network,
     primitives::Datum,
+    stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
 
@@ -20,8 +21,10 @@ pub use super::{
     snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
 };
 use super::{
+    feed::Feeds,
     outcome::{Emits, Handled},
     role::{Consumes, Produces, StreamType},
+    store::StoreType,
 };
 
 /// The builder of a declared stream's producer.
@@ -35,12 +38,27 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
 }
 
+/// The builder of a declared store's primary.
+pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
+    net.stores().primary(V::STORE.id)
+}
+
+/// The builder of a declared store's replica.
+pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
+    net.stores().replica(V::STORE.id)
+}
+
 /// The machine that a member begins with, when none is given.
 pub fn initial<M: Default>() -> M {
     M::default()
 }
 
-/// The field that `#[on(..)]` names.
+/// The field that `#[on(field)]` names.
+pub fn feeding<T, O>(field: &mut impl Feeds<T, O>) -> &mut dyn Feeds<T, O> {
+    field
+}
+
+/// The field that `#[on(field.gap)]` or `#[on(field.late)]` names.
 pub fn consuming<T: Datum>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
     field.consumer()
 }

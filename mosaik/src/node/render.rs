@@ -6,6 +6,7 @@ use super::{
     decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl},
     graph::Graph,
     machine::{KeyDecl, MachineDecl},
+    store::StoreDecl,
 };
 use crate::primitives::NetworkId;
 
@@ -15,7 +16,7 @@ pub(super) fn summary(doc: &str) -> String {
 }
 
 impl Graph {
-    /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups.
+    /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups, hexagons stores.
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
@@ -29,10 +30,14 @@ impl Graph {
                 line(&mut out, &format!("    r{role} <--> g{index}"));
             }
         }
+        for (index, used) in self.stores().iter().enumerate() {
+            line(&mut out, &format!("    k{index}{{{{\"{}\"}}}}", used.store.name.replace('"', "#quot;")));
+            self.ends(&mut out, (&used.primaries, &used.replicas), &format!("k{index}"), "-->", "");
+        }
         out
     }
 
-    /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups.
+    /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups, hexagons stores.
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut out = format!("digraph {} {{\n    rankdir=LR;\n", quoted(self.app));
@@ -47,6 +52,10 @@ impl Graph {
                 line(&mut out, &format!("    r{role} -> g{index} [dir=both];"));
             }
         }
+        for (index, used) in self.stores().iter().enumerate() {
+            line(&mut out, &format!("    k{index} [shape=hexagon, label={}];", quoted(used.store.name)));
+            self.ends(&mut out, (&used.primaries, &used.replicas), &format!("k{index}"), "->", ";");
+        }
         out.push_str("}\n");
         out
     }
@@ -59,19 +68,31 @@ impl Graph {
     fn edges(&self, out: &mut String, node: impl Fn(usize, &str) -> String, arrow: &str, end: &str) {
         for (index, stream) in self.streams().iter().enumerate() {
             line(out, &node(index, stream.stream.name));
-            for (role, decl) in self.roles().enumerate() {
-                if stream.producers.contains(&decl.name) {
-                    line(out, &format!("    r{role} {arrow} s{index}{end}"));
-                }
-                if stream.consumers.contains(&decl.name) {
-                    line(out, &format!("    s{index} {arrow} r{role}{end}"));
-                }
+            self.ends(out, (&stream.producers, &stream.consumers), &format!("s{index}"), arrow, end);
+        }
+    }
+
+    /// The arrows from the first of two lists of roles to a node and from it to the second.
+    fn ends(
+        &self,
+        out: &mut String,
+        (from, to): (&[&'static str], &[&'static str]),
+        node: &str,
+        arrow: &str,
+        end: &str,
+    ) {
+        for (role, decl) in self.roles().enumerate() {
+            if from.contains(&decl.name) {
+                line(out, &format!("    r{role} {arrow} {node}{end}"));
+            }
+            if to.contains(&decl.name) {
+                line(out, &format!("    {node} {arrow} r{role}{end}"));
             }
         }
     }
 
     /// Everything that is declared, as one JSON object with the keys `app`, `doc`, `version`, `network`, `roles`,
-    /// `streams`, `groups` and `warnings`. Identifiers and fingerprints are 64 hex digits.
+    /// `streams`, `groups`, `stores` and `warnings`. Identifiers and fingerprints are 64 hex digits.
     #[must_use]
     pub fn to_json(&self) -> String {
         let roles = self.roles().map(role_json);
@@ -95,13 +116,17 @@ impl Graph {
             ("roles", array(roles)),
             ("streams", array(streams)),
             ("groups", array(self.groups().iter().map(|each| group_json(&each.machine, &each.members)))),
+            (
+                "stores",
+                array(self.stores().iter().map(|each| store_json(&each.store, &each.primaries, &each.replicas))),
+            ),
             ("warnings", array(self.warnings().iter().map(|warning| string(&warning.to_string())))),
         ]);
         json.push('\n');
         json
     }
 
-    /// The roles with their tags, flags, streams and groups, for people.
+    /// The roles with their tags, flags, streams, groups and stores, for people.
     #[must_use]
     pub fn to_listing(&self) -> String {
         let mut out = String::new();
@@ -121,6 +146,9 @@ impl Graph {
             for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
                 line(&mut out, &format!("    member of {}", described(machine)));
             }
+            for (direction, store) in role.endpoints.iter().filter_map(EndpointDecl::store) {
+                line(&mut out, &format!("    {:<9} {} ({})", part(direction), store.name, store.ty));
+            }
             for arg in role.args {
                 line(&mut out, format!("    --{:<7} {}", arg.flag, summary(arg.doc)).trim_end());
             }
@@ -133,6 +161,14 @@ const fn verb(direction: Direction) -> &'static str {
     match direction {
         Direction::Produces => "produces",
         Direction::Consumes => "consumes",
+    }
+}
+
+/// What a role does with a store.
+const fn part(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Produces => "changes",
+        Direction::Consumes => "follows",
     }
 }
 
@@ -169,6 +205,20 @@ fn group_json(machine: &MachineDecl, members: &[&'static str]) -> String {
     ])
 }
 
+fn store_json(store: &StoreDecl, primaries: &[&'static str], replicas: &[&'static str]) -> String {
+    object([
+        ("name", string(store.name)),
+        ("id", string(&store.id.to_string())),
+        ("type", string(store.ty)),
+        ("doc", string(store.doc)),
+        ("delta", string(store.delta)),
+        ("version", store.version.to_string()),
+        ("schema", string(&store.schema.to_string())),
+        ("primaries", array(primaries.iter().map(|name| string(name)))),
+        ("replicas", array(replicas.iter().map(|name| string(name)))),
+    ])
+}
+
 fn role_json(role: &RoleDecl) -> String {
     let endpoints = role.endpoints.iter().map(|endpoint| match &endpoint.link {
         Link::Stream { direction, stream, .. } => object([
@@ -180,6 +230,11 @@ fn role_json(role: &RoleDecl) -> String {
             ("field", string(endpoint.field)),
             ("direction", string("replicates")),
             ("group", string(machine.group.name)),
+        ]),
+        Link::Store { direction, store } => object([
+            ("field", string(endpoint.field)),
+            ("direction", string(part(*direction))),
+            ("store", string(store.name)),
         ]),
     });
     let args = role.args.iter().map(|arg| {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use crate::{
     network::Network,
     primitives::{Datum, StreamId},
+    stores::StoreError,
     streams::{Consumer, Producer, ProducerBuilder},
 };
 
@@ -65,11 +66,11 @@ pub trait Handlers: Role {
 /// A field of a role that is being opened.
 pub type Opening<'a, T> = BoxFuture<'a, Result<T, RoleError>>;
 
-/// A type that connects a role with other nodes when it is the type of one of its fields: [`Producer`], [`Consumer`] or
-/// [`Replica`](super::Replica).
+/// A type that connects a role with other nodes when it is the type of one of its fields: [`Producer`], [`Consumer`],
+/// [`Replica`](super::Replica), [`Primary`](crate::stores::Primary) or [`StoreReplica`](crate::stores::StoreReplica).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint",
-    label = "neither a `Producer<T>` nor a `Consumer<T>` nor a `Replica<M>`",
+    label = "neither a `Producer<T>` nor a `Consumer<T>` nor a `Replica<M>` nor a `Primary<V>` nor a `StoreReplica<V>`",
     note = "a field that is not an endpoint says where its value comes from: `#[mosaik(arg)]` for a flag, \
             `#[mosaik(default)]` for its type's default"
 )]
@@ -103,9 +104,9 @@ impl<T: StreamType> Endpoint for Consumer<T> {
     }
 }
 
-/// A field that `#[on(..)]` can name.
+/// A field that `#[on(field.gap)]` and `#[on(field.late)]` can name.
 #[diagnostic::on_unimplemented(
-    message = "`#[on(..)]` needs a field that receives items, but this one is a `{Self}`",
+    message = "gaps and lateness are those of a stream, but this field is a `{Self}`",
     label = "not a `Consumer<T>`",
     note = "to receive the items of a stream, give the role a field of type `Consumer<T>`"
 )]
@@ -195,6 +196,16 @@ pub enum RoleError {
         group: &'static str,
         /// Why.
         error: String,
+    },
+    /// A field could not be opened on its store.
+    #[error("cannot open the field `{field}` on the store \"{store}\": {error}")]
+    Store {
+        /// The field.
+        field: &'static str,
+        /// The store's name.
+        store: &'static str,
+        /// Why.
+        error: StoreError,
     },
     /// The key of a group is not there.
     #[error(transparent)]

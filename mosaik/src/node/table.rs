@@ -13,15 +13,20 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::{
     primitives::{Datum, PeerId},
-    streams::{Consumer, Event, Events, Gap, Origin},
+    streams::{Consumer, Event, Events, Gap},
 };
 
-use super::outcome::Call;
+use super::{
+    feed::{Fed, FedBy, Feeds, Waits},
+    outcome::Call,
+};
 
 /// A handler that is called with the role alone.
 type Plain<R> = for<'a> fn(&'a mut R) -> Call<'a>;
-/// A handler of items.
-type OnItem<R, T> = for<'a> fn(&'a mut R, T, PeerId) -> Call<'a>;
+/// A handler of what a field gives it.
+type OnItem<R, T, O = PeerId> = for<'a> fn(&'a mut R, T, O) -> Call<'a>;
+/// How to get at the field of a role that feeds a handler.
+type ReachFeed<R, T, O> = for<'a> fn(&'a mut R) -> &'a mut dyn Feeds<T, O>;
 /// How to get at the consumer field of a role.
 type Reach<R, T> = fn(&mut R) -> &mut Consumer<T>;
 
@@ -59,10 +64,17 @@ impl<R: 'static> Table<R> {
         Self { starts: Vec::new(), stops: Vec::new(), sources: Vec::new(), turn: 0 }
     }
 
-    /// A handler of the items that arrive on a consumer field.
+    /// A handler of the items that arrive on a consumer field, or of the states that a replica of a store shows.
     #[doc(hidden)]
-    pub fn on<T: Datum>(&mut self, name: &'static str, field: &'static str, reach: Reach<R, T>, call: OnItem<R, T>) {
-        self.sources.push(Box::new(Items { name, field, reach, call, next: None, current: None }));
+    pub fn on<T: Send + 'static, O: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: ReachFeed<R, T, O>,
+        call: OnItem<R, T, O>,
+    ) {
+        let waits = Waits::default();
+        self.sources.push(Box::new(Items { name, field, reach, call, waits, next: None, current: None }));
     }
 
     /// A handler of what a consumer field has missed.
@@ -143,37 +155,35 @@ impl<R: 'static> Table<R> {
     }
 }
 
-struct Items<R, T: Datum> {
+struct Items<R, T, O> {
     name: &'static str,
     field: &'static str,
-    reach: Reach<R, T>,
-    call: OnItem<R, T>,
-    next: Option<(T, Origin)>,
-    /// Where the item that is being handled comes from.
-    current: Option<Origin>,
+    reach: ReachFeed<R, T, O>,
+    call: OnItem<R, T, O>,
+    waits: Waits,
+    next: Option<Fed<T, O>>,
+    /// Where what is being handled comes from.
+    current: Option<FedBy>,
 }
 
-impl<R, T: Datum> Source<R> for Items<R, T> {
+impl<R, T: Send, O: Send> Source<R> for Items<R, T, O> {
     fn name(&self) -> &'static str {
         self.name
     }
 
     fn origin(&self) -> String {
-        match self.current {
-            Some(Origin { producer, seq, .. }) => format!("item {seq} of {} from {producer:?}", self.field),
-            None => self.field.to_owned(),
-        }
+        self.current.map_or_else(|| self.field.to_owned(), |source| source.describe(self.field))
     }
 
     fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
-        self.next = ready!((self.reach)(role).poll_recv_from(cx));
+        self.next = ready!((self.reach)(role).poll_feed(&mut self.waits, cx));
         Poll::Ready(self.next.is_some())
     }
 
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
-        let (item, origin) = self.next.take()?;
-        self.current = Some(origin);
-        Some((self.call)(role, item, origin.producer))
+        let Fed { item, from, source } = self.next.take()?;
+        self.current = Some(source);
+        Some((self.call)(role, item, from))
     }
 }
 

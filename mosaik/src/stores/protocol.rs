@@ -60,6 +60,9 @@ pub(super) fn named_deltas(store: StoreId) -> StreamId {
 pub(super) fn fingerprint<V: super::View>() -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("mosaik store view 1");
     hasher.update(&V::VERSION.to_le_bytes());
+    if let Some(schema) = V::SCHEMA {
+        hasher.update(&schema);
+    }
     hasher.update(V::NAME.as_bytes());
     *hasher.finalize().as_bytes()
 }

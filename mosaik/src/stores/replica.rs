@@ -252,6 +252,16 @@ impl<V: View> WhenReplica<V> {
             () => Ok(()),
         }
     }
+
+    /// Resolves when the replica shows another state than that of this position, at once if it does so already.
+    ///
+    /// # Errors
+    /// When the network is shut down, or the view has panicked.
+    pub async fn changed_since(mut self, position: Position) -> Result<(), StoreError> {
+        let changed = |now: &Published<V>| now.closed || now.value.position() != position;
+        let now = self.published.wait_for(changed).await.map_err(|_| StoreError::Closed)?;
+        if now.value.position() == position { Err(StoreError::Closed) } else { Ok(()) }
+    }
 }
 
 impl<V: View> fmt::Debug for WhenReplica<V> {

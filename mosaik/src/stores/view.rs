@@ -29,6 +29,13 @@ use crate::primitives::Datum;
 ///     }
 /// }
 /// ```
+///
+/// [`#[mosaik::store]`](macro@crate::store) implements it in terms of an inherent method `fold`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not the state of a store",
+    label = "nothing is folded into it",
+    note = "put `#[mosaik::store]` on its inherent impl, which has `fn fold(&mut self, delta: Delta)`, or implement `View`"
+)]
 pub trait View: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// What changes the state.
     type Delta: Datum + Clone;
@@ -36,6 +43,8 @@ pub trait View: Clone + Default + Serialize + DeserializeOwned + Send + Sync + '
     const NAME: &'static str;
     /// The version of the state, its deltas and what folding does. Both ends must agree.
     const VERSION: u32 = 0;
+    /// The fingerprint of the delta's type, if there is one. Both ends must agree.
+    const SCHEMA: Option<[u8; 32]> = None;
 
     /// Changes the state. A panic ends the store on this node.
     fn fold(&mut self, delta: Self::Delta);

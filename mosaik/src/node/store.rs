@@ -1,0 +1,82 @@
+//! Declared stores: their declaration as constant data, the trait that the attribute implements, and the ends of a store as
+//! fields of a role.
+
+use std::future::ready;
+
+use super::{
+    decl::{Direction, Link, Schema, same_text},
+    private,
+    role::{Endpoint, Opening, RoleError, Setup},
+};
+use crate::{
+    primitives::StoreId,
+    stores::{Primary, StoreReplica, View},
+};
+
+/// A declared store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreDecl {
+    /// Its name in the network.
+    pub name: &'static str,
+    /// The identifier derived from the name.
+    pub id: StoreId,
+    /// The identifier of the state's Rust type.
+    pub ty: &'static str,
+    /// The doc comment of the declaration.
+    pub doc: &'static str,
+    /// The type of a delta in canonical text.
+    pub delta: &'static str,
+    /// The fingerprint of that text.
+    pub schema: Schema,
+    /// The version that was declared.
+    pub version: u32,
+}
+
+impl StoreDecl {
+    /// A store of this name, Rust type, doc comment, type of deltas and version.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        ty: &'static str,
+        doc: &'static str,
+        delta: &'static str,
+        version: u32,
+    ) -> Self {
+        Self { name, id: StoreId::from_name(name), ty, doc, delta, schema: Schema::of(delta), version }
+    }
+
+    /// Whether two declarations give one name two meanings.
+    pub(super) const fn conflicts(&self, other: &Self) -> bool {
+        same_text(self.name, other.name)
+            && !(self.version == other.version && same_text(self.delta, other.delta) && same_text(self.ty, other.ty))
+    }
+}
+
+/// A state with a declared store; implemented by `#[mosaik::store]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a declared store",
+    label = "not declared with `#[mosaik::store]`",
+    note = "put `#[mosaik::store]` on the inherent impl of the state, which has `fn fold(&mut self, delta: Delta)`"
+)]
+pub trait StoreType: View {
+    /// The declaration.
+    const STORE: StoreDecl;
+}
+
+impl<V: StoreType> Endpoint for Primary<V> {
+    const LINK: Link = Link::Store { direction: Direction::Produces, store: V::STORE };
+
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let primary = private::primary::<V>(setup.network).build();
+        let failed = |error| RoleError::Store { field, store: V::STORE.name, error };
+        Box::pin(ready(primary.map_err(failed)))
+    }
+}
+
+impl<V: StoreType> Endpoint for StoreReplica<V> {
+    const LINK: Link = Link::Store { direction: Direction::Consumes, store: V::STORE };
+
+    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        Box::pin(ready(Ok(private::replica::<V>(setup.network).build())))
+    }
+}
