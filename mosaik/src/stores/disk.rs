@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
+    protocol::fingerprint,
     view::{Position, View},
 };
 use crate::primitives::{PeerId, StoreId};
@@ -31,6 +32,8 @@ struct Head {
     format: u32,
     view: String,
     version: u32,
+    /// Of name, version and the schema of the deltas.
+    fingerprint: [u8; 32],
     /// Whose history it is, at a replica.
     primary: Option<PeerId>,
     /// Where the state is in its history.
@@ -71,10 +74,10 @@ impl Disk {
             if let Some(dir) = file.parent() {
                 std::fs::create_dir_all(dir)?;
             }
-            Ok(Database::create(&file).map_err(|error| match error {
+            Database::create(&file).map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => "another process, or another handle here, has it open".into(),
-                error => Box::<dyn std::error::Error>::from(error),
-            })?)
+                error => error.into(),
+            })
         };
         let database = disk().map_err(|error| failed(&file, &error))?;
         let disk = Self { database, file };
@@ -94,10 +97,13 @@ impl Disk {
         if format != FORMAT {
             return Err(format!("its format is {format}, this build reads {FORMAT}").into());
         }
-        let Head { view, version, primary, position, .. } = postcard::from_bytes(head.value())?;
+        let Head { view, version, fingerprint: declared, primary, position, .. } = postcard::from_bytes(head.value())?;
         if (view.as_str(), version) != (V::NAME, V::VERSION) {
             let (name, ours) = (V::NAME, V::VERSION);
             return Err(format!("it holds a {view} (version {version}), not a {name} (version {ours})").into());
+        }
+        if declared != fingerprint::<V>() {
+            return Err(format!("the deltas of its {view} (version {version}) are declared differently").into());
         }
         let mut state: V = postcard::from_bytes(table.get(1)?.ok_or("its state is missing")?.value())?;
         let mut tail = Vec::new();
@@ -138,7 +144,8 @@ impl Disk {
     ) -> Result<usize, StoreError> {
         let replace = || -> Result<usize, Box<dyn std::error::Error>> {
             let (view, version) = (V::NAME.to_owned(), V::VERSION);
-            let head = postcard::to_allocvec(&Head { format: FORMAT, view, version, primary, position })?;
+            let head = Head { format: FORMAT, view, version, fingerprint: fingerprint::<V>(), primary, position };
+            let head = postcard::to_allocvec(&head)?;
             let state = postcard::to_allocvec(state)?;
             let writing = self.database.begin_write()?;
             writing.delete_table(DELTAS)?;

@@ -540,8 +540,9 @@ impl Worker {
         match done {
             Ok(token) => {
                 self.durable = token;
-                while let Some((_, at)) = self.written.pop_front_if(|(written, _)| *written <= token) {
+                while let Some((_, at)) = self.written.front().copied().filter(|(written, _)| *written <= token) {
                     self.writes.stop(Some(at));
+                    self.written.pop_front();
                 }
                 self.step(Input::Persisted { token });
             }

@@ -170,7 +170,7 @@ impl<T: Datum> ProducerBuilder<T> {
         let mut framed = Vec::with_capacity(items.len());
         for item in items {
             scratch.encode(item)?;
-            framed.push(scratch.framed().to_vec());
+            framed.push(scratch.framed().clone());
         }
         self.config.begin = Some(Begin { epoch, first, framed });
         Ok(self)
