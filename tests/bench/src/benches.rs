@@ -29,6 +29,8 @@ pub enum Bench {
     Replay,
     /// One to one at 1 KiB, without and with a client that asks for diagnostics once a second.
     Polled,
+    /// One to one at 1 KiB, without and with metrics for Prometheus.
+    Metrics,
     /// Replicated state machines of 3 and 5 members.
     Groups,
 }
@@ -102,6 +104,7 @@ pub fn plans(bench: Bench, effort: &Effort) -> Vec<Plan> {
             .collect(),
         Bench::Groups => groups(seconds / 2.0, &effort.only),
         Bench::Polled => vec![polled(seconds)],
+        Bench::Metrics => vec![metrics(seconds)],
         Bench::Replay => vec![replay(seconds)],
         Bench::Subscribe => vec![Plan {
             name: format!("two ready nodes subscribe, {} times per run", effort.tries),
@@ -149,6 +152,22 @@ fn polled(seconds: f64) -> Plan {
             rate("polled", "k items/s, asked"),
             Shown { figure: "ratio", unit: "asked / not asked", digits: 3, scale: 1.0 },
             Shown { figure: "answers", unit: "answers", digits: 0, scale: 1.0 },
+            MEMORY,
+        ],
+        contenders: vec![Who::Ours],
+    }
+}
+
+/// A stream without and with metrics, five times per run.
+fn metrics(seconds: f64) -> Plan {
+    let rate = |figure, unit| Shown { figure, unit, digits: 0, scale: 1e3 };
+    Plan {
+        name: "stream 1:1, 1 KiB, with metrics scraped once a second".to_owned(),
+        work: Work::Metrics(PolledWork { size: 1 << 10, seconds, turns: 5 }),
+        shown: vec![
+            rate("without", "k items/s, without metrics"),
+            rate("with", "k items/s, with metrics"),
+            Shown { figure: "ratio", unit: "with / without", digits: 3, scale: 1.0 },
             MEMORY,
         ],
         contenders: vec![Who::Ours],

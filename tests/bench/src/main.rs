@@ -124,6 +124,7 @@ async fn compare(args: Args) -> Result<()> {
         Bench::Subscribe,
         Bench::Replay,
         Bench::Polled,
+        Bench::Metrics,
         Bench::Groups,
     ];
     let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };

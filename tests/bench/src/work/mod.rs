@@ -3,6 +3,7 @@
 mod group;
 mod latency;
 mod memory;
+mod metrics;
 mod polled;
 mod replay;
 mod stream;
@@ -45,6 +46,8 @@ pub enum Work {
     Replay(ReplayWork),
     /// A stream at full speed, without and with a client that asks for its diagnostics.
     Polled(PolledWork),
+    /// A stream at full speed, without and with metrics that are scraped.
+    Metrics(PolledWork),
     /// Pairs of ready nodes, one after the other: from `produce` and `consume` to the first item.
     Subscribe { tries: usize, limit: f64 },
 }
@@ -71,7 +74,7 @@ pub struct PolledWork {
     pub size: usize,
     /// How long each window lasts.
     pub seconds: f64,
-    /// How often without and with the client.
+    /// How often without and with the client, or metrics.
     pub turns: usize,
 }
 
@@ -100,6 +103,7 @@ pub enum Kind {
 pub async fn run(who: Who, work: &Work) -> Result<Figures> {
     match (who, work) {
         (Who::Ours, Work::Polled(work)) => polled::run(work).await,
+        (Who::Ours, Work::Metrics(work)) => metrics::run(work).await,
         (Who::Ours, Work::Replay(work)) => replay::run(work).await,
         (Who::Ours, work) => framework::<Ours>(work).await,
         (Who::Peer, work) => framework::<Peer>(work).await,
@@ -117,7 +121,7 @@ async fn framework<F: Contender + Framework + Replicated>(work: &Work) -> Result
         Work::Topology { nodes } => topology::run::<F>(*nodes).await,
         Work::Group(work) => group::run::<F>(work).await,
         Work::LateJoiner { commands } => group::late_joiner::<F>(*commands).await,
-        Work::Replay(_) | Work::Polled(_) => bail!("only mosaik has {work:?}"),
+        Work::Replay(_) | Work::Polled(_) | Work::Metrics(_) => bail!("only mosaik has {work:?}"),
         Work::Subscribe { tries, limit } => subscribe::run::<F>(*tries, *limit).await,
     }
 }

@@ -106,7 +106,8 @@ async fn poll(client: &Client, nodes: &[EndpointAddr], until: Instant, answers: 
             session.peers().await?;
             session.streams().await?;
             session.groups().await?;
-            *answers += 4.0;
+            session.stores().await?;
+            *answers += 5.0;
         }
     }
 }
