@@ -21,6 +21,7 @@ mod machines;
 mod metrics;
 mod operator;
 mod processes;
+mod reach;
 mod sim;
 mod stores;
 mod streams;

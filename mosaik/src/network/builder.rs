@@ -3,6 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use iroh::{RelayUrl, SecretKey};
+#[cfg(feature = "mdns")]
+use tokio::sync::mpsc;
 
 use super::{
     handle::{Inner, Network},
@@ -19,7 +21,7 @@ use crate::{
     primitives::{NetworkId, Tag, Tags, figures, fresh_bytes},
     stores::Stores,
     streams::Streams,
-    transport::{IrohConfig, IrohTransport, Transport},
+    transport::{IrohConfig, IrohTransport, Lookups, Transport},
 };
 
 /// Configures a node; made by [`Network::builder`].
@@ -31,6 +33,12 @@ pub struct NetworkBuilder {
     listen: Option<SocketAddr>,
     data_dir: Option<PathBuf>,
     metrics: bool,
+    #[cfg(feature = "mdns")]
+    mdns: bool,
+    #[cfg(feature = "pkarr")]
+    pkarr: Vec<RelayUrl>,
+    #[cfg(feature = "pkarr")]
+    dns: Vec<String>,
     relays: Vec<RelayUrl>,
     bootstrap: Vec<Result<Bootstrap, BootstrapError>>,
     tags: Tags,
@@ -69,6 +77,12 @@ impl NetworkBuilder {
             listen: None,
             data_dir: None,
             metrics: false,
+            #[cfg(feature = "mdns")]
+            mdns: false,
+            #[cfg(feature = "pkarr")]
+            pkarr: Vec::new(),
+            #[cfg(feature = "pkarr")]
+            dns: Vec::new(),
             relays: Vec::new(),
             bootstrap: Vec::new(),
             tags: Tags::default(),
@@ -98,6 +112,33 @@ impl NetworkBuilder {
     /// Relay servers through which peers that cannot reach each other directly connect. Default: none.
     pub fn with_relays(mut self, relays: impl IntoIterator<Item = RelayUrl>) -> Self {
         self.relays.extend(relays);
+        self
+    }
+
+    /// Finds nodes of the same network on the local network by multicast DNS (RFC 6762), without any bootstrap peer, and is
+    /// found by them; a bootstrap peer of which only the id is given is looked up there, too. Where there is no multicast,
+    /// nobody is found that way, a warning is logged, and everything else works. The id of the node, its addresses and a digest of the
+    /// network's id are told to everybody on the local network. Default: off.
+    #[cfg(feature = "mdns")]
+    pub fn with_mdns(mut self) -> Self {
+        self.mdns = true;
+        self
+    }
+
+    /// Publishes this node's addresses, signed, to a [pkarr](https://pkarr.org) relay, and looks up there peers of which only the
+    /// id is known, such as a bootstrap peer given by its id. Repeatable. Whoever knows the id can read the addresses there. A
+    /// relay that does not answer is tried again in the background, and delays nothing else. Default: none is contacted.
+    #[cfg(feature = "pkarr")]
+    pub fn with_pkarr(mut self, relay: RelayUrl) -> Self {
+        self.pkarr.push(relay);
+        self
+    }
+
+    /// Looks up peers of which only the id is known in DNS, as TXT records of `_iroh.<id in z-base-32>.<origin>`, which a DNS
+    /// server in front of a pkarr relay serves. Repeatable. Default: no name server is asked.
+    #[cfg(feature = "pkarr")]
+    pub fn with_dns(mut self, origin: impl Into<String>) -> Self {
+        self.dns.push(origin.into());
         self
     }
 
@@ -144,12 +185,22 @@ impl NetworkBuilder {
     /// When the socket cannot be bound, the data directory cannot be used, a bootstrap peer is named wrongly, or there are
     /// more tags than an entry holds.
     pub async fn build(self) -> Result<Network, BuildError> {
+        #[cfg(feature = "mdns")]
+        let (found, mut finds) = mpsc::channel(FOUND);
+        let lookups = Lookups {
+            #[cfg(feature = "mdns")]
+            mdns: self.mdns.then(|| (service_name(self.network_id), found)),
+            #[cfg(feature = "pkarr")]
+            pkarr: self.pkarr,
+            #[cfg(feature = "pkarr")]
+            dns: self.dns,
+        };
         let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
         let (transport, secret) = match self.transport {
             Some(given) => given,
             None => {
                 let secret = secret_key(self.secret_key, self.data_dir.as_deref())?;
-                (bind(secret.clone(), self.listen, self.relays).await?, secret)
+                (bind(secret.clone(), self.listen, self.relays, lookups).await?, secret)
             }
         };
         if self.metrics {
@@ -176,6 +227,17 @@ impl NetworkBuilder {
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
+        #[cfg(feature = "mdns")]
+        if self.mdns {
+            let discovery = discovery.clone();
+            node.tasks().spawn("found", async move {
+                while let Some(peer) = finds.recv().await {
+                    if discovery.catalog().get(crate::primitives::PeerId::from(peer.id)).is_none() {
+                        discovery.dial(peer);
+                    }
+                }
+            });
+        }
         if self.metrics {
             let (node, discovery, streams) = (node.clone(), discovery.clone(), streams.clone());
             let sampler = Sampler { node, discovery, streams, groups: groups.clone(), stores: stores.clone() };
@@ -186,11 +248,22 @@ impl NetworkBuilder {
     }
 }
 
+/// Peers found by multicast DNS that wait to be dialled.
+#[cfg(feature = "mdns")]
+const FOUND: usize = 64;
+
+/// The service of a network in multicast DNS: at most 15 characters (RFC 6335, section 5.1), so a digest. Nodes of other
+/// networks are then not even seen; two networks with the same digest refuse each other as always.
+#[cfg(feature = "mdns")]
+fn service_name(network: NetworkId) -> String {
+    format!("mosaik-{}", &network.to_string()[..8])
+}
+
 /// A node of that network that announces nothing and serves nobody: for somebody who only wants to ask. Ends with
 /// [`Node::abandon`].
 pub(crate) async fn bare(network: NetworkId) -> Result<Node, BuildError> {
     let secret = SecretKey::from_bytes(&fresh_bytes());
-    Ok(Node::new(network, bind(secret, None, Vec::new()).await?))
+    Ok(Node::new(network, bind(secret, None, Vec::new(), Lookups::default()).await?))
 }
 
 fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {
@@ -205,11 +278,13 @@ async fn bind(
     secret_key: SecretKey,
     listen: Option<SocketAddr>,
     relays: Vec<RelayUrl>,
+    lookups: Lookups,
 ) -> Result<Transport, BuildError> {
     let alpns = Family::ALL.iter().map(|family| family.alpn().as_bytes().to_vec()).collect();
-    let transport = IrohTransport::bind(IrohConfig { secret_key, listen, relays, alpns }).await.map_err(|error| {
-        let listen = listen.map_or_else(|| "all interfaces".to_owned(), |addr| addr.to_string());
-        BuildError::Bind { listen, error }
-    })?;
+    let transport =
+        IrohTransport::bind(IrohConfig { secret_key, listen, relays, alpns, lookups }).await.map_err(|error| {
+            let listen = listen.map_or_else(|| "all interfaces".to_owned(), |addr| addr.to_string());
+            BuildError::Bind { listen, error }
+        })?;
     Ok(Transport::Iroh(transport))
 }

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     CONNECT_TIMEOUT, Code, ConnectError, ConnectionLost, IDLE_TIMEOUT, KEEP_ALIVE, MAX_STREAMS, ReadError, Tasks,
-    WriteError,
+    WriteError, lookup::Lookups,
 };
 use crate::primitives::{PeerId, fresh_bytes};
 
@@ -53,6 +53,7 @@ pub(crate) struct IrohConfig {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) relays: Vec<RelayUrl>,
     pub(crate) alpns: Vec<Vec<u8>>,
+    pub(crate) lookups: Lookups,
 }
 
 /// A bound endpoint. Cheap to clone.
@@ -88,9 +89,11 @@ impl IrohTransport {
         if let Some(listen) = config.listen {
             builder = builder.clear_ip_transports().bind_addr(listen).map_err(|error| error.to_string())?;
         }
+        builder = config.lookups.of_builder(builder);
         let endpoint = builder.bind().await.map_err(|error| format!("{error:#}"))?;
         let tasks = Tasks::with_threads();
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
+        config.lookups.begin(&endpoint, &tasks).await;
         tasks.spawn("transport-accept", accept_loop(endpoint.clone(), sender));
         Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)) })
     }

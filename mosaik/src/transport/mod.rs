@@ -5,6 +5,7 @@
 //! or protocols; it moves bytes between two keys.
 
 mod iroh;
+mod lookup;
 #[cfg(feature = "testing")]
 pub(crate) mod sim;
 mod tasks;
@@ -17,6 +18,7 @@ use ::iroh::EndpointAddr;
 use bytes::Bytes;
 
 pub(crate) use self::iroh::{IrohConfig, IrohTransport};
+pub(crate) use self::lookup::Lookups;
 pub use self::tasks::TaskProbe;
 pub(crate) use self::tasks::Tasks;
 use crate::primitives::PeerId;

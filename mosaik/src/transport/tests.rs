@@ -25,7 +25,13 @@ impl Backend {
             Self::Iroh => {
                 let secret_key = ::iroh::SecretKey::from_bytes(blake3::hash(name.as_bytes()).as_bytes());
                 let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-                let config = IrohConfig { secret_key, listen, relays: vec![], alpns: vec![ALPN.to_vec()] };
+                let config = IrohConfig {
+                    secret_key,
+                    listen,
+                    relays: vec![],
+                    alpns: vec![ALPN.to_vec()],
+                    lookups: Lookups::default(),
+                };
                 Transport::Iroh(IrohTransport::bind(config).await.expect("binds"))
             }
             Self::Sim(net) => Transport::Sim(sim::SimTransport::start(net, net.node(name), None, vec![ALPN.to_vec()])),

@@ -1,0 +1,88 @@
+//! Where the QUIC backend looks for the addresses of a peer of which only the id is known, beside what it is told: multicast DNS
+//! (feature `mdns`), a pkarr relay and DNS (feature `pkarr`). Nothing of it is used unless asked for, and a node starts and
+//! works when it does not answer.
+
+use iroh::Endpoint;
+#[cfg(feature = "mdns")]
+use iroh::EndpointAddr;
+#[cfg(feature = "pkarr")]
+use iroh::RelayUrl;
+use iroh::endpoint::Builder;
+
+use super::Tasks;
+
+/// What to use.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    /// Under which name to be found on the local network, and who is told of the peers that are.
+    #[cfg(feature = "mdns")]
+    pub(crate) mdns: Option<(String, tokio::sync::mpsc::Sender<EndpointAddr>)>,
+    /// Pkarr relays to publish to and to ask.
+    #[cfg(feature = "pkarr")]
+    pub(crate) pkarr: Vec<RelayUrl>,
+    /// Domains below which ids are looked up in DNS.
+    #[cfg(feature = "pkarr")]
+    pub(crate) dns: Vec<String>,
+}
+
+impl Lookups {
+    /// What is configured before the endpoint is bound.
+    #[cfg(not(feature = "pkarr"))]
+    #[expect(clippy::unused_self, reason = "there is something with the feature")]
+    pub(super) fn of_builder(&self, builder: Builder) -> Builder {
+        builder
+    }
+
+    /// What is configured before the endpoint is bound.
+    #[cfg(feature = "pkarr")]
+    pub(super) fn of_builder(&self, mut builder: Builder) -> Builder {
+        use iroh::address_lookup::{AddrFilter, DnsAddressLookup, PkarrPublisher, PkarrResolver};
+
+        for relay in &self.pkarr {
+            let publisher = PkarrPublisher::builder((**relay).clone()).addr_filter(AddrFilter::unfiltered());
+            builder = builder.address_lookup(publisher).address_lookup(PkarrResolver::builder((**relay).clone()));
+        }
+        for origin in &self.dns {
+            builder = builder.address_lookup(DnsAddressLookup::builder(origin.clone()));
+        }
+        builder
+    }
+
+    /// What begins with the endpoint.
+    #[cfg(not(feature = "mdns"))]
+    #[expect(clippy::unused_async, reason = "there is something to wait for with the feature")]
+    pub(super) async fn begin(self, _endpoint: &Endpoint, _tasks: &Tasks) {}
+
+    /// What begins with the endpoint.
+    #[cfg(feature = "mdns")]
+    pub(super) async fn begin(self, endpoint: &Endpoint, tasks: &Tasks) {
+        use futures::StreamExt;
+        use iroh_mdns_address_lookup::{DiscoveryEvent, MdnsAddressLookup};
+
+        let Some((service, found)) = self.mdns else { return };
+        let begun = MdnsAddressLookup::builder().service_name(service).build(endpoint.id());
+        let mdns = match (begun, endpoint.address_lookup()) {
+            (Ok(mdns), Ok(lookups)) => {
+                lookups.add(mdns.clone());
+                mdns
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "no multicast DNS here; going on without");
+                return;
+            }
+            (_, Err(error)) => {
+                tracing::debug!(%error, "the endpoint has ended");
+                return;
+            }
+        };
+        let mut events = mdns.subscribe().await;
+        tasks.spawn("mdns", async move {
+            while let Some(event) = events.next().await {
+                if let DiscoveryEvent::Discovered { endpoint_info, .. } = event {
+                    // One that finds no room announces itself again.
+                    let _ = found.try_send(endpoint_info.into_endpoint_addr());
+                }
+            }
+        });
+    }
+}
