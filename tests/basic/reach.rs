@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::streams::soon;
+use crate::{processes::Process, streams::soon};
 
 /// A relay on loopback, without TLS.
 async fn relay() -> (Server, RelayUrl) {
@@ -68,11 +68,9 @@ async fn nodes_meet_through_a_relay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_gone_holds_nothing_up() {
     let id = NetworkId::random();
-    let began = Instant::now();
     let builder = || Network::builder(id).with_listen(here()).with_relays([nowhere()]);
-    let first = builder().build().await.unwrap();
-    let second = builder().with_bootstrap(first.local().addr()).build().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let first = soon("start", Box::pin(builder().build())).await.unwrap();
+    let second = soon("start", Box::pin(builder().with_bootstrap(first.local().addr()).build())).await.unwrap();
     flows(&first, &second).await;
 }
 
@@ -86,6 +84,19 @@ async fn multicast_dns_is_harmless() {
     flows(&first, &second).await;
     first.shutdown().await;
     second.shutdown().await;
+}
+
+/// Two processes with nothing but multicast between them.
+#[test]
+#[ignore = "needs a machine with multicast: cargo test --test basic nodes_of_the_local_network -- --ignored"]
+fn nodes_of_the_local_network_find_each_other() {
+    let weather = |args: &[&str]| {
+        let args = [&["run"], args, &["--mdns", "--network", "multicast"]].concat();
+        Process::start(env!("CARGO_BIN_EXE_weather"), &args, &[])
+    };
+    let mut display = weather(&["display"]);
+    let _sensor = weather(&["sensor", "--id", "3"]);
+    display.stdout.wait(std::time::Instant::now() + Duration::from_mins(1), "reading", |line| line.ends_with(" C"));
 }
 
 /// A pkarr relay as its protocol has it: what was put under a key is got from there. A stand-in, which checks nothing.
@@ -147,9 +158,10 @@ async fn a_peer_is_found_by_its_id_at_a_pkarr_relay() {
     let second = builder(id).with_bootstrap(first.local().id()).build().await.unwrap();
     flows(&first, &second).await;
     // Found, but of another network.
-    let stranger = builder(other).with_bootstrap(first.local().id()).build().await.unwrap();
-    flows(&second, &first).await;
-    assert!(stranger.discovery().catalog().get(first.local().id()).is_none());
+    let stranger = builder(other).build().await.unwrap();
+    let at = EndpointAddr::new(first.local().id().into());
+    let refused = soon("refused", stranger.discovery().sync_with(at)).await.unwrap_err();
+    assert!(refused.to_string().contains("network"), "{refused}");
 }
 
 /// A relay or name server that is not there holds nothing up.
@@ -157,7 +169,7 @@ async fn a_peer_is_found_by_its_id_at_a_pkarr_relay() {
 async fn a_pkarr_relay_that_is_gone_holds_nothing_up() {
     let id = NetworkId::random();
     let builder = || Network::builder(id).with_listen(here()).with_pkarr(nowhere()).with_dns("nowhere.invalid");
-    let first = builder().build().await.unwrap();
-    let second = builder().with_bootstrap(first.local().addr()).build().await.unwrap();
+    let first = soon("start", Box::pin(builder().build())).await.unwrap();
+    let second = soon("start", Box::pin(builder().with_bootstrap(first.local().addr()).build())).await.unwrap();
     flows(&first, &second).await;
 }

@@ -129,6 +129,10 @@ fn dev_flags() -> Vec<Arg> {
 
 fn shared_flags(network: String) -> Vec<Arg> {
     vec![
+        #[cfg(feature = "mdns")]
+        with_env(Arg::new("mdns").long("mdns"), "mdns")
+            .action(ArgAction::SetTrue)
+            .help("Find nodes of the network on the local network by multicast DNS, and be found"),
         flag("network", "NAME", network).value_parser(NetworkId::from_str),
         flag(
             "bootstrap",
@@ -213,6 +217,8 @@ pub(super) struct NodeFlags {
     pub(super) listen: Option<SocketAddr>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
+    #[cfg(feature = "mdns")]
+    mdns: bool,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) log: String,
 }
@@ -233,6 +239,8 @@ impl NodeFlags {
             listen: one(matches, "listen"),
             data_dir: one(matches, "data-dir"),
             tags: all(matches, "tag"),
+            #[cfg(feature = "mdns")]
+            mdns: matches.try_get_one("mdns").ok().flatten().copied().unwrap_or_default(),
             metrics: one(matches, "metrics"),
             log: one(matches, "log").unwrap_or_default(),
         }
@@ -256,6 +264,10 @@ impl NodeFlags {
         }
         if let Some(data_dir) = self.data_dir {
             builder = builder.with_data_dir(data_dir);
+        }
+        #[cfg(feature = "mdns")]
+        if self.mdns {
+            builder = builder.with_mdns();
         }
         if self.metrics.is_some() {
             builder = builder.with_metrics();

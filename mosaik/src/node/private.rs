@@ -5,7 +5,7 @@ pub use serde;
 
 use crate::{
     network::Network,
-    primitives::Datum,
+    primitives::{Datum, StoreId},
     stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
@@ -38,14 +38,17 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
 }
 
-/// The builder of a declared store's primary.
+/// The builder of a declared store's primary: durable where there is a data directory, as the members of groups are.
 pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
-    net.stores().primary(V::STORE.id)
+    // From the name, so that reports have it; it is the declared id.
+    let primary = net.stores().primary(StoreId::from(V::STORE.name));
+    if net.stores().has_data_dir() { primary.durable() } else { primary }
 }
 
-/// The builder of a declared store's replica.
+/// The builder of a declared store's replica: durable where there is a data directory.
 pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
-    net.stores().replica(V::STORE.id)
+    let replica = net.stores().replica(StoreId::from(V::STORE.name));
+    if net.stores().has_data_dir() { replica.durable() } else { replica }
 }
 
 /// The machine that a member begins with, when none is given.

@@ -130,6 +130,11 @@ impl Stores {
         ReplicaBuilder::new(self.0.clone(), store.into())
     }
 
+    /// Whether there is a place to keep a store in.
+    pub(crate) fn has_data_dir(&self) -> bool {
+        self.0.data_dir.is_some()
+    }
+
     /// Ends everything. Handles fail from then on; what was read last can still be read.
     pub(crate) fn shutdown(&self) {
         self.0.cancel.cancel();

@@ -2,6 +2,9 @@
 //! (feature `mdns`), a pkarr relay and DNS (feature `pkarr`). Nothing of it is used unless asked for, and a node starts and
 //! works when it does not answer.
 
+#[cfg(feature = "mdns")]
+use std::{collections::BTreeMap, time::Duration};
+
 use iroh::Endpoint;
 #[cfg(feature = "mdns")]
 use iroh::EndpointAddr;
@@ -10,6 +13,13 @@ use iroh::RelayUrl;
 use iroh::endpoint::Builder;
 
 use super::Tasks;
+
+/// Peers of the local network that are remembered.
+#[cfg(feature = "mdns")]
+const MAX_FOUND: usize = 1024;
+/// An announcement is told once, and who hears of it may not reach the peer then: so it is told again.
+#[cfg(feature = "mdns")]
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// What to use.
 #[derive(Debug, Default)]
@@ -77,10 +87,29 @@ impl Lookups {
         };
         let mut events = mdns.subscribe().await;
         tasks.spawn("mdns", async move {
-            while let Some(event) = events.next().await {
-                if let DiscoveryEvent::Discovered { endpoint_info, .. } = event {
-                    // One that finds no room announces itself again.
-                    let _ = found.try_send(endpoint_info.into_endpoint_addr());
+            let mut here = BTreeMap::new();
+            let mut again = tokio::time::interval(AGAIN);
+            loop {
+                tokio::select! {
+                    biased;
+                    event = events.next() => match event {
+                        Some(DiscoveryEvent::Discovered { endpoint_info, .. }) if here.len() < MAX_FOUND => {
+                            let addr = endpoint_info.into_endpoint_addr();
+                            // One that finds no room is told of again below.
+                            let _ = found.try_send(addr.clone());
+                            here.insert(addr.id, addr);
+                        }
+                        Some(DiscoveryEvent::Expired { endpoint_id }) => _ = here.remove(&endpoint_id),
+                        Some(_) => {}
+                        None => return,
+                    },
+                    _ = again.tick() => {
+                        for addr in here.values() {
+                            if found.send(addr.clone()).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
                 }
             }
         });
