@@ -8,8 +8,20 @@ use crate::{
 };
 
 /// Flags that every generated main has; a role's own flag of that name could not be told apart.
-const RESERVED: &[&str] =
-    &["network", "secret", "bootstrap", "listen", "data-dir", "tag", "log", "metrics", "for", "help", "version"];
+const RESERVED: &[&str] = &[
+    "network",
+    "secret",
+    "bootstrap",
+    "listen",
+    "data-dir",
+    "tag",
+    "log",
+    "mdns",
+    "metrics",
+    "for",
+    "help",
+    "version",
+];
 
 pub(crate) fn node(node: &Node, diag: &Diag) {
     super::no_generics(

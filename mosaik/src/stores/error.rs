@@ -20,7 +20,7 @@ pub enum StoreError {
     #[error("the delta cannot be sent: {0}")]
     Delta(String),
     /// The store is to be kept on disk, and the network has no data directory
-    /// ([`NetworkBuilder::with_data_dir`](crate::NetworkBuilder::with_data_dir)).
+    /// ([`NetworkBuilder::with_data_dir`](crate::network::NetworkBuilder::with_data_dir)).
     #[error("the store is durable, and the network has no data directory to keep it in")]
     NoDataDir,
     /// The store's file cannot be used. After a failed write the store is closed, and whether the deltas that were on their way
