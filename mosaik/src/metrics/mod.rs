@@ -4,7 +4,7 @@
 //! has asked it to: counts are read once a second from where they are kept anyway, so streams pay nothing for them; times are
 //! recorded as they are measured. Without that nothing is done.
 //!
-//! Any recorder will do; it must be installed before the network is built. With the feature `prometheus`, [`serve`] installs
+//! Any recorder will do; it must be installed before the network is built. With the feature `prometheus`, `serve` installs
 //! one and serves what it has over HTTP, and so does the flag `--metrics` of a generated main.
 
 #[cfg(feature = "prometheus")]
