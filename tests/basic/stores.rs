@@ -493,6 +493,19 @@ fn a_durable_store_does_not_grow_with_its_history() {
         let na = start_in(&a, id, dir.path()).await;
         let primary = na.stores().primary::<Blob>("blob").durable().build().unwrap();
         assert_eq!((primary.read().position(), primary.read().count), (position, 40));
+        // Nor with short lives, in none of which there is much.
+        let mut last = (na, primary);
+        for value in 0..30 {
+            soon("apply", last.1.apply(vec![value; 1 << 20])).await.unwrap();
+            crash(&a).await;
+            drop(last);
+            let na = start_in(&a, id, dir.path()).await;
+            let primary = na.stores().primary::<Blob>("blob").durable().build().unwrap();
+            last = (na, primary);
+        }
+        assert_eq!(last.1.read().count, 70);
+        let file = std::fs::read_dir(dir.path().join("stores")).unwrap().next().unwrap().unwrap();
+        assert!(file.metadata().unwrap().len() < 24 << 20, "{} bytes", file.metadata().unwrap().len());
     });
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Kept<V: View> {
     /// Before `tail`.
     pub(super) position: Position,
     pub(super) tail: Vec<V::Delta>,
+    /// Bytes of the state, without `tail`, and of `tail`.
+    pub(super) bytes: (usize, usize),
 }
 
 /// The file of a store.
@@ -105,19 +107,21 @@ impl Disk {
         if declared != fingerprint::<V>() {
             return Err(format!("the deltas of its {view} (version {version}) are declared differently").into());
         }
-        let mut state: V = postcard::from_bytes(table.get(1)?.ok_or("its state is missing")?.value())?;
-        let mut tail = Vec::new();
+        let record = table.get(1)?.ok_or("its state is missing")?;
+        let mut state: V = postcard::from_bytes(record.value())?;
+        let (mut tail, mut bytes) = (Vec::new(), (record.value().len(), 0));
         for (seq, row) in (position.seq..).zip(reading.open_table(DELTAS)?.iter()?) {
             let (number, delta) = row?;
             if number.value() != seq {
                 return Err(format!("delta {seq} is missing before {}", number.value()).into());
             }
+            bytes.1 += delta.value().len();
             let delta: V::Delta = postcard::from_bytes(delta.value())?;
             catch_unwind(AssertUnwindSafe(|| state.fold(delta.clone())))
                 .map_err(|_| format!("the view has panicked at delta {seq}"))?;
             tail.push(delta);
         }
-        Ok(Some(Kept { primary, state, position, tail }))
+        Ok(Some(Kept { primary, state, position, tail, bytes }))
     }
 
     /// Appends encoded deltas from that number on; durable when it returns.

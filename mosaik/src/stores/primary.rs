@@ -104,12 +104,12 @@ impl<V: View> PrimaryBuilder<V> {
         let opened = durable.then(|| Disk::open::<V>(registry.file(store, "primary")?)).transpose()?;
         let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(Arc::new(disk)), kept));
         let is_new = kept.is_none();
-        let (state, seq) = match kept {
-            None => (initial, 0),
-            Some(Kept { state, position, tail, .. }) => {
+        let (state, seq, (mut kept, grown)) = match kept {
+            None => (initial, 0, (0, 0)),
+            Some(Kept { state, position, tail, bytes, .. }) => {
                 let begun = producer.begin_at(position.epoch, position.seq, &tail);
                 producer = begun.map_err(|kind| StoreError::Delta(kind.to_string()))?;
-                (state, position.seq + tail.len() as u64)
+                (state, position.seq + tail.len() as u64, bytes)
             }
         };
         let producer = producer.build().map_err(|error| match error {
@@ -117,10 +117,9 @@ impl<V: View> PrimaryBuilder<V> {
         })?;
         let position = Position { epoch: producer.epoch(), seq };
         // What is on disk is as good as what would be written now, unless there is nothing.
-        let kept = match &disk {
-            Some(disk) if is_new => disk.replace(None, position, &state)?,
-            _ => 0,
-        };
+        if let Some(disk) = disk.as_ref().filter(|_| is_new) {
+            kept = disk.replace(None, position, &state)?;
+        }
         let published = watch::Sender::new(Versioned::new(state.clone(), position));
         let cancel = registry.cancel.child_token();
         let snapshots = Snapshots::new(store, &published, accept_if, cancel.clone());
@@ -135,7 +134,7 @@ impl<V: View> PrimaryBuilder<V> {
             disk,
             writes: Watch::new(figures::STORE_WRITE, "store", figures::label(store.as_bytes(), store)),
             kept,
-            grown: 0,
+            grown,
             published: published.clone(),
             snapshots,
             cancel: cancel.clone(),
