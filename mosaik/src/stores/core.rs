@@ -129,6 +129,10 @@ impl Cut {
                 }
                 if seq == at.next {
                     at.next += 1;
+                    let next = at.next;
+                    // What was lacking may still have come. A snapshot that is older than the state must not replace it.
+                    self.lacks.take_if(|to| *to <= next);
+                    self.wanted.take_if(|it| (it.primary, it.epoch) == (primary, epoch) && it.at_least <= next);
                     return Verdict::Fold;
                 }
                 self.lack(primary, epoch, seq);
@@ -273,6 +277,11 @@ mod tests {
         cut.disconnected(a);
         cut.connected(a, 7, 6, false);
         assert!(cut.is_synced() && cut.resumed == 1, "nothing is lacking");
+        // What was on its way all the time makes a snapshot needless, and one that comes late is of no use.
+        cut.disconnected(a);
+        cut.connected(a, 7, 8, false);
+        assert_eq!([cut.delta(a, 7, 6), cut.delta(a, 7, 7), cut.delta(a, 7, 8)], [Verdict::Fold; 3]);
+        assert!(cut.is_synced() && !cut.snapshot(a, 7, 8), "the state is at 9");
     }
 
     /// Deltas and snapshots in any order that streams allow: the state is always a prefix of one run, and all of it when
