@@ -128,6 +128,11 @@ fn a_session_of_an_operator() {
     let shown = text(&asked.run(&["groups"]));
     assert!(shown.contains("ledger (") && shown.contains("leader"), "{shown}");
 
+    // Each command gives its places back when it ends: one after the other, many are answered.
+    for _ in 0..40 {
+        assert_eq!(asked.json(&["node"])["id"], at.id.as_str());
+    }
+
     stores(&asked, &at.address);
 
     let pong = asked.run(&["ping", &banks[0].1.id, "--count", "3", "--interval", "10ms"]);

@@ -102,6 +102,11 @@ impl Survey {
         Self { client, bootstrap: bootstrap.into_iter().collect() }
     }
 
+    /// Ends its client; see [`Client::close`].
+    pub async fn close(&self) {
+        self.client.close().await;
+    }
+
     /// The bootstrap peer and the peers that it knows, in the order of their ids.
     ///
     /// # Errors

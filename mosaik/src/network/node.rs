@@ -57,6 +57,13 @@ impl Node {
         self.set_acceptors(Acceptors::default());
     }
 
+    /// As [`abandon`](Self::abandon), but peers learn of it at once, for which it waits a moment.
+    pub(crate) async fn close(&self) {
+        self.pool().close(CloseCode::ShuttingDown);
+        self.transport().close().await;
+        self.abandon();
+    }
+
     pub(super) fn new(network_id: NetworkId, transport: Transport) -> Self {
         Self(Arc::new(Inner {
             network_id,

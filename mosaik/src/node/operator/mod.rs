@@ -96,10 +96,22 @@ async fn ask(name: &str, matches: &ArgMatches, found: &AtomicBool, ending: Cance
     let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
     let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
     let survey = Survey::new(Client::new(network).await?, bootstrap);
+    let asked = again_and_again(name, matches, &survey, found, ending).await;
+    survey.close().await;
+    asked
+}
+
+async fn again_and_again(
+    name: &str,
+    matches: &ArgMatches,
+    survey: &Survey,
+    found: &AtomicBool,
+    ending: CancellationToken,
+) -> Result<(), Failure> {
     let json = matches.get_flag("json");
     let every = matches.try_get_one::<Duration>("watch").ok().flatten().copied();
     loop {
-        let answering = once(name, matches, &survey, json);
+        let answering = once(name, matches, survey, json);
         let answered = tokio::select! {
             biased;
             () = ending.cancelled() => return Ok(()),
