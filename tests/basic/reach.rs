@@ -8,7 +8,7 @@ use std::{
 };
 
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
-use mosaik::{EndpointAddr, Network, NetworkId, RelayUrl, streams::Producer};
+use mosaik::{EndpointAddr, Network, NetworkId, RelayUrl, discovery, network::NetworkBuilder, streams::Producer};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
@@ -16,10 +16,10 @@ use tokio::{
 
 use crate::{processes::Process, streams::soon};
 
-/// A relay on loopback, without TLS.
-async fn relay() -> (Server, RelayUrl) {
+/// A relay on loopback, without TLS; at any port if that is 0.
+async fn relay(port: u16) -> (Server, RelayUrl) {
     let mut config = ServerConfig::default();
-    config.relay = Some(RelayConfig::new((Ipv4Addr::LOCALHOST, 0)));
+    config.relay = Some(RelayConfig::new((Ipv4Addr::LOCALHOST, port)));
     let server = Server::spawn(config).await.unwrap();
     let url = format!("http://{}", server.http_addr().unwrap()).parse().unwrap();
     (server, url)
@@ -34,6 +34,12 @@ fn nowhere() -> RelayUrl {
     "http://127.0.0.1:9".parse().unwrap()
 }
 
+/// A node that finds no other only because it runs in the same process.
+fn apart(id: NetworkId) -> NetworkBuilder {
+    let discovery = discovery::Config::builder().with_rendezvous(false);
+    Network::builder(id).with_listen(here()).with_discovery(discovery)
+}
+
 /// An item goes from one to the other.
 async fn flows(from: &Network, to: &Network) {
     let producer: Producer<u64> = from.streams().produce();
@@ -46,9 +52,9 @@ async fn flows(from: &Network, to: &Network) {
 /// Nothing but a relay is known of the bootstrap peer.
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_meet_through_a_relay() {
-    let (server, url) = relay().await;
+    let (server, url) = relay(0).await;
     let id = NetworkId::random();
-    let builder = || Network::builder(id).with_listen(here()).with_relays([url.clone()]);
+    let builder = || apart(id).with_relays([url.clone()]);
     let first = builder().build().await.unwrap();
     let at = EndpointAddr::new(first.local().id().into()).with_relay_url(url.clone());
     let second = builder().with_bootstrap(at).build().await.unwrap();
@@ -68,17 +74,45 @@ async fn nodes_meet_through_a_relay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_gone_holds_nothing_up() {
     let id = NetworkId::random();
-    let builder = || Network::builder(id).with_listen(here()).with_relays([nowhere()]);
+    let builder = || apart(id).with_relays([nowhere()]);
     let first = soon("start", Box::pin(builder().build())).await.unwrap();
     let second = soon("start", Box::pin(builder().with_bootstrap(first.local().addr()).build())).await.unwrap();
     flows(&first, &second).await;
+}
+
+/// Peers that have met go on without their relay, and can be reached through it again when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_may_go_and_come_back() {
+    let (server, url) = relay(0).await;
+    let port = server.http_addr().unwrap().port();
+    let id = NetworkId::random();
+    let builder = || apart(id).with_relays([url.clone()]);
+    let first = builder().build().await.unwrap();
+    let at = EndpointAddr::new(first.local().id().into()).with_relay_url(url.clone());
+    let second = builder().with_bootstrap(at.clone()).build().await.unwrap();
+    let producer: Producer<u64> = first.streams().produce();
+    let mut consumer = second.streams().consume::<u64>();
+    soon("subscribed", producer.when().subscribed()).await;
+    server.shutdown().await.unwrap();
+    for item in 0..100 {
+        producer.send(item).await.unwrap();
+        assert_eq!(soon("item", consumer.recv()).await, Some(item));
+    }
+
+    let third = builder().with_bootstrap(at).build().await.unwrap();
+    let (server, _) = relay(port).await;
+    let mut late = third.streams().consume::<u64>();
+    soon("subscribed", producer.when().subscribed().minimum_of(2)).await;
+    producer.send(7).await.unwrap();
+    assert_eq!(soon("item", late.recv()).await, Some(7));
+    server.shutdown().await.unwrap();
 }
 
 /// With multicast or without: a node starts, and an ordinary bootstrap peer is reached.
 #[tokio::test(flavor = "multi_thread")]
 async fn multicast_dns_is_harmless() {
     let id = NetworkId::random();
-    let builder = || Network::builder(id).with_listen(here()).with_mdns();
+    let builder = || apart(id).with_mdns();
     let first = builder().build().await.unwrap();
     let second = builder().with_bootstrap(first.local().addr()).build().await.unwrap();
     flows(&first, &second).await;
@@ -153,7 +187,7 @@ async fn pkarr() -> RelayUrl {
 async fn a_peer_is_found_by_its_id_at_a_pkarr_relay() {
     let url = pkarr().await;
     let (id, other) = (NetworkId::random(), NetworkId::random());
-    let builder = |id| Network::builder(id).with_listen(here()).with_pkarr(url.clone());
+    let builder = |id| apart(id).with_pkarr(url.clone());
     let first = builder(id).build().await.unwrap();
     let second = builder(id).with_bootstrap(first.local().id()).build().await.unwrap();
     flows(&first, &second).await;
@@ -168,7 +202,7 @@ async fn a_peer_is_found_by_its_id_at_a_pkarr_relay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pkarr_relay_that_is_gone_holds_nothing_up() {
     let id = NetworkId::random();
-    let builder = || Network::builder(id).with_listen(here()).with_pkarr(nowhere()).with_dns("nowhere.invalid");
+    let builder = || apart(id).with_pkarr(nowhere()).with_dns("nowhere.invalid");
     let first = soon("start", Box::pin(builder().build())).await.unwrap();
     let second = soon("start", Box::pin(builder().with_bootstrap(first.local().addr()).build())).await.unwrap();
     flows(&first, &second).await;

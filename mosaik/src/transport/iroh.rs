@@ -79,12 +79,15 @@ pub(crate) struct IrohRecvStream(endpoint::RecvStream);
 impl IrohTransport {
     /// Binds the socket and starts accepting. Never waits for a relay or for anything else on the network.
     pub(crate) async fn bind(config: IrohConfig) -> Result<Self, String> {
+        // The nearest relay is found by probing them; without one a node is not reachable through any.
+        let mut net_report = NetReportConfig::minimal();
+        net_report.https_probes = !config.relays.is_empty();
         let relay_mode = if config.relays.is_empty() { RelayMode::Disabled } else { RelayMode::custom(config.relays) };
         let mut builder = Endpoint::builder(presets::Minimal)
             .secret_key(config.secret_key)
             .alpns(config.alpns)
             .relay_mode(relay_mode)
-            .net_report_config(NetReportConfig::minimal())
+            .net_report_config(net_report)
             .transport_config(transport_config()?);
         if let Some(listen) = config.listen {
             builder = builder.clear_ip_transports().bind_addr(listen).map_err(|error| error.to_string())?;

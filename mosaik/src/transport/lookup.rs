@@ -115,3 +115,71 @@ impl Lookups {
         });
     }
 }
+
+#[cfg(all(test, feature = "pkarr"))]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+        time::Duration,
+    };
+
+    use iroh::{
+        Endpoint,
+        dns::{BoxIter, DnsError, DnsResolver, Resolver, TxtRecordData},
+        endpoint::presets,
+    };
+
+    use super::Lookups;
+
+    /// A name server that knows where one peer is.
+    #[derive(Debug, Clone)]
+    struct Names {
+        name: String,
+        at: SocketAddr,
+    }
+
+    type Answer<T> = futures::future::BoxFuture<'static, Result<BoxIter<T>, DnsError>>;
+
+    fn answer<T: Send + 'static>(records: Vec<T>) -> Answer<T> {
+        Box::pin(std::future::ready(Ok(Box::new(records.into_iter()) as BoxIter<T>)))
+    }
+
+    impl Resolver for Names {
+        fn lookup_ipv4(&self, _: String) -> Answer<Ipv4Addr> {
+            answer(Vec::new())
+        }
+
+        fn lookup_ipv6(&self, _: String) -> Answer<Ipv6Addr> {
+            answer(Vec::new())
+        }
+
+        fn lookup_txt(&self, host: String) -> Answer<TxtRecordData> {
+            let known = host.trim_end_matches('.') == self.name;
+            let records = known.then(|| TxtRecordData::from(vec![format!("addr={}", self.at)]));
+            answer(records.into_iter().collect())
+        }
+
+        fn clear_cache(&self) {}
+
+        fn reset(&self) -> Box<dyn Resolver> {
+            Box::new(self.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_is_looked_up_below_the_origin() {
+        let alpn = b"test".to_vec();
+        let listen: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+        let builder = || Endpoint::builder(presets::Minimal).bind_addr(listen).unwrap();
+        let server = builder().alpns(vec![alpn.clone()]).bind().await.unwrap();
+        let name = format!("_iroh.{}.peers.example", server.id().to_z32());
+        let names = Names { name, at: server.bound_sockets()[0] };
+        let lookups = Lookups { dns: vec!["peers.example".to_owned()], ..Lookups::default() };
+        let client = lookups.of_builder(builder().dns_resolver(DnsResolver::custom(names)));
+        let client = client.bind().await.unwrap();
+        let accepting = async { server.accept().await.unwrap().await.unwrap() };
+        let both = async { tokio::join!(client.connect(server.id(), &alpn), accepting) };
+        let (connected, _accepted) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+        connected.unwrap();
+    }
+}
