@@ -555,3 +555,59 @@ fn a_file_that_cannot_be_used_is_told() {
         );
     });
 }
+
+/// Counts, and cannot be written down once it has counted to two.
+#[derive(Clone, Default, Deserialize)]
+struct Stubborn {
+    count: u64,
+}
+
+impl Serialize for Stubborn {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.count >= 2 {
+            return Err(serde::ser::Error::custom("enough"));
+        }
+        (self.count,).serialize(serializer)
+    }
+}
+
+impl View for Stubborn {
+    type Delta = Vec<u8>;
+    const NAME: &'static str = "stubborn";
+
+    fn fold(&mut self, _: Vec<u8>) {
+        self.count += 1;
+    }
+}
+
+/// The handle may live on: what counts is that nobody writes any more.
+#[test]
+fn a_primary_that_cannot_write_lets_its_replicas_know() {
+    let dir = tempfile::tempdir().unwrap();
+    Sim::run(40, |sim| async move {
+        let id = NetworkId::from("failing");
+        let (a, b) = (sim.node("a"), sim.node("b"));
+        let (na, nb) = (start_in(&a, id, dir.path()).await, start(&b, id).await);
+        let durable = || na.stores().primary::<Stubborn>("stubborn").durable().build();
+        let primary = durable().unwrap();
+        let replica = nb.stores().replica::<Stubborn>("stubborn").build();
+        soon("followed", replica.when().synced()).await.unwrap();
+        // The second one makes the state take the place of its deltas.
+        let mut applied = primary.read().position();
+        for _ in 0..2 {
+            applied = soon("applied", primary.apply(vec![1; 3 << 20])).await.unwrap();
+        }
+        soon("followed", replica.when().reaches(applied)).await.unwrap();
+        soon("alone", async {
+            while replica.state() != ReplicaState::Alone {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        assert_eq!(soon("refused", primary.apply(Vec::new())).await.unwrap_err(), StoreError::Closed);
+        assert_eq!(replica.read().count, 2, "what it has can be read");
+        // Nothing that was applied is lost, and there is room for another primary.
+        let again = durable().unwrap();
+        assert_eq!((again.read().count, again.read().position()), (2, applied));
+    });
+}

@@ -239,7 +239,9 @@ struct Worker<V: View> {
 }
 
 impl<V: View> Drop for Worker<V> {
+    /// Whatever ended it: a replica whose primary has failed must not take itself for synced.
     fn drop(&mut self) {
+        self.producer.close();
         self.registry.remove_primary(self.store, &self.snapshots);
     }
 }

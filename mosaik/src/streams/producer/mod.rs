@@ -78,10 +78,16 @@ pub(crate) struct Handle {
     registry: Arc<Registry>,
 }
 
-impl Drop for Handle {
-    fn drop(&mut self) {
+impl Handle {
+    fn close(&self) {
         self.shared.close(CloseCode::Normal);
         self.registry.producer_closed(&self.shared);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -148,6 +154,11 @@ impl<T: Datum> Producer<T> {
     #[must_use]
     pub fn stream_id(&self) -> StreamId {
         self.shared().config.stream
+    }
+
+    /// Ends the stream for all handles, as dropping the last of them does.
+    pub(crate) fn close(&self) {
+        self.handle.close();
     }
 
     /// The number of this run of the stream: a later one has a greater one.
