@@ -158,7 +158,6 @@ impl Raft {
         }
         self.role = Role::Follower;
         self.leader_heard = self.now.mono;
-        self.round = self.round.max(round);
         self.reset_election();
         true
     }

@@ -31,7 +31,7 @@ impl Raft {
             return;
         }
         let last = previous.index + entries.len() as u64;
-        let tells_only = entries.is_empty() && round == 0;
+        let (tells_only, has_entries) = (entries.is_empty() && round == 0, !entries.is_empty());
         if let Err(halt) = self.take(entries) {
             return self.halt(halt);
         }
@@ -44,7 +44,9 @@ impl Raft {
         if self.odd(Quirk::ForgottenVerification) {
             self.verified = self.commit;
         }
-        if self.odd(Quirk::DelayedAck) || (tells_only && self.verified.min(self.log.durable()) == self.acked) {
+        // Entries that are being written are answered once they are durable, unless a round waits to be answered now.
+        let later = has_entries && round <= self.round && self.verified > self.log.durable();
+        if self.odd(Quirk::DelayedAck) || later || (tells_only && self.verified.min(self.log.durable()) == self.acked) {
             return;
         }
         self.ack(from, Some(previous.index), round);
@@ -99,7 +101,7 @@ impl Raft {
         if self.settings.switch.is(Mutant::AckBeforeDurable) {
             matched = self.verified;
         }
-        self.acked = matched;
+        (self.acked, self.round) = (matched, self.round.max(round));
         self.outbox.send(leader, Message::AppendReply { matched, asked, conflict: None, round });
     }
 

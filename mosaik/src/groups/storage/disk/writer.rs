@@ -33,6 +33,8 @@ struct State {
     waiting: VecDeque<(Token, Vec<Write>)>,
     /// Their sizes, summed.
     bytes: usize,
+    /// The thread sleeps until so many bytes wait. To wake it costs more than to submit.
+    wanted: Option<usize>,
     submitted: Token,
     durable: Token,
     given: Token,
@@ -72,8 +74,12 @@ impl Shared {
         if state.error.is_none() {
             state.bytes += size(&writes);
             state.waiting.push_back((token, writes));
+            let enough = state.bytes;
+            let wake = state.wanted.take_if(|wanted| *wanted <= enough).is_some();
             drop(state);
-            self.work.notify_one();
+            if wake {
+                self.work.notify_one();
+            }
         }
     }
 
@@ -119,6 +125,7 @@ impl Shared {
             if state.closing || state.error.is_some() {
                 return None;
             }
+            state.wanted = Some(0);
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state = self.gather(state, gather);
@@ -148,8 +155,10 @@ impl Shared {
             if left.is_zero() {
                 break;
             }
+            state.wanted = Some(gather.before);
             state = self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.wanted = None;
         if state.bytes == first && first < gather.before {
             gather.alone = ALONE;
         }
