@@ -24,6 +24,7 @@ struct Task {
 /// What all runs have in common.
 #[derive(Clone, Debug)]
 pub struct Common {
+    /// The peer's home relay; empty without the peer.
     pub relay: String,
     /// Transport settings of plain iroh (see `quic`).
     pub quic: String,

@@ -10,15 +10,15 @@ mod contender;
 mod disk;
 mod item;
 mod quic;
+mod relay;
 mod table;
 mod tune;
 mod work;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tokio::{net::TcpStream, time::timeout};
 
 use benches::{Bench, Effort};
 use child::Common;
@@ -31,7 +31,7 @@ struct Args {
     command: Option<Command>,
     /// Benches to run; all of them if none is named.
     benches: Vec<Bench>,
-    /// Leave the peer out; then no relay is needed.
+    /// Leave the peer out.
     #[arg(long)]
     without_peer: bool,
     /// Leave the framework itself out.
@@ -61,9 +61,6 @@ struct Options {
     /// A run that takes longer is tried again, in seconds.
     #[arg(long, default_value_t = 30)]
     timeout: u64,
-    /// The peer's home relay: its nodes are not built before they have reached one.
-    #[arg(long, default_value = "http://127.0.0.1:3340")]
-    relay: String,
     /// Transport settings of plain iroh, `name=value` separated by commas (see src/quic.rs), or `stock`.
     #[arg(long, default_value = "")]
     quic: String,
@@ -107,8 +104,6 @@ async fn compare(args: Args) -> Result<()> {
     let mut without = Vec::new();
     if args.without_peer {
         without.push(Who::Peer);
-    } else {
-        require_relay(&args.options.relay).await?;
     }
     if args.without_ours {
         without.push(Who::Ours);
@@ -128,7 +123,9 @@ async fn compare(args: Args) -> Result<()> {
         Bench::Groups,
     ];
     let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };
-    let (effort, common) = (args.options.effort(), args.options.common());
+    let relay = if args.without_peer { None } else { Some(relay::start().await?) };
+    let (effort, mut common) = (args.options.effort(), args.options.common());
+    common.relay = relay.as_ref().map_or_else(String::new, relay::url);
     let mut sections = Vec::new();
     for plan in benches.into_iter().flat_map(|bench| benches::plans(bench, &effort)) {
         sections.push(benches::run(plan, effort.runs, &common, &without).await?);
@@ -145,26 +142,12 @@ async fn compare(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The peer would wait for ever without one.
-async fn require_relay(relay: &str) -> Result<()> {
-    let host = relay.trim_start_matches("http://").trim_end_matches('/');
-    let answer = timeout(Duration::from_secs(2), TcpStream::connect(host)).await;
-    answer.ok().and_then(Result::ok).map(drop).with_context(|| {
-        format!(
-            "no relay answers at {relay}, and the peer starts no node without one. Run one beside this program:\n\
-             \x20   cargo install iroh-relay --locked --features server\n\
-             \x20   iroh-relay --dev\n\
-             or leave the peer out with --without-peer"
-        )
-    })
-}
-
 impl Options {
     fn effort(&self) -> Effort {
         Effort { runs: self.runs, seconds: self.seconds, tries: self.tries, only: self.only.clone() }
     }
 
     fn common(&self) -> Common {
-        Common { relay: self.relay.clone(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
+        Common { relay: String::new(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
     }
 }
