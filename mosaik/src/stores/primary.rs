@@ -239,9 +239,12 @@ struct Worker<V: View> {
 }
 
 impl<V: View> Drop for Worker<V> {
-    /// Whatever ended it: a replica whose primary has failed must not take itself for synced.
+    /// A replica whose primary has failed must not take itself for synced. What is shut down, on the other hand, hands over what
+    /// is queued first.
     fn drop(&mut self) {
-        self.producer.close();
+        if !self.cancel.is_cancelled() {
+            self.producer.close();
+        }
         self.registry.remove_primary(self.store, &self.snapshots);
     }
 }
