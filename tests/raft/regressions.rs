@@ -437,3 +437,30 @@ fn only_who_has_caught_up_is_promoted() {
     lab.pass(500, &all);
     assert!(lab.raft(0).log().membership().is_voter(&three));
 }
+
+/// Entries are answered once, when they are durable; a round is answered at once, for a read or the leader's quorum may hang on it.
+#[test]
+fn entries_are_answered_when_durable_and_rounds_at_once() {
+    let mut lab = three();
+    let (leader, slow) = (lab.member(0), lab.member(1));
+    let answers = |lab: &mut Lab| -> Vec<u64> {
+        lab.flow_if(|mail| mail.to == slow);
+        let told = std::mem::take(&mut lab.mail).into_iter().filter(|mail| (mail.from, mail.to) == (slow, leader));
+        told.map(|mail| match mail.body {
+            Message::AppendReply { matched, .. } => matched,
+            other => panic!("{other:?}"),
+        })
+        .collect()
+    };
+    lab.nodes[1].stuck = true;
+    let before = lab.last(0);
+    lab.write(0, 1, 1, 7);
+    assert_eq!(answers(&mut lab), Vec::<u64>::new());
+    lab.now += 100_000;
+    lab.tick(0);
+    assert_eq!(answers(&mut lab), [before], "a heartbeat");
+    lab.nodes[1].stuck = false;
+    lab.sync(1);
+    lab.tick(1);
+    assert_eq!(answers(&mut lab), [before + 1]);
+}

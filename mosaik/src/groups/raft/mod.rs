@@ -100,7 +100,7 @@ pub struct Raft {
     election_at: u64,
     /// Known to be equal to the log of this term's leader up to here.
     verified: Index,
-    /// The last round of the leader that was answered.
+    /// The last round of the leader that was answered with `acked`.
     round: u64,
     /// The last `matched` said to the leader.
     acked: Index,

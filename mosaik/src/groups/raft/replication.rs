@@ -31,7 +31,7 @@ impl Raft {
             return;
         }
         let last = previous.index + entries.len() as u64;
-        let (tells_only, has_entries) = (entries.is_empty() && round == 0, !entries.is_empty());
+        let is_empty = entries.is_empty();
         if let Err(halt) = self.take(entries) {
             return self.halt(halt);
         }
@@ -44,9 +44,11 @@ impl Raft {
         if self.odd(Quirk::ForgottenVerification) {
             self.verified = self.commit;
         }
+        let durable = self.log.durable();
+        let no_news = is_empty && round == 0 && self.verified.min(durable) == self.acked;
         // Entries that are being written are answered once they are durable, unless a round waits to be answered now.
-        let later = has_entries && round <= self.round && self.verified > self.log.durable();
-        if self.odd(Quirk::DelayedAck) || later || (tells_only && self.verified.min(self.log.durable()) == self.acked) {
+        let later = !is_empty && round <= self.round && self.verified > durable;
+        if self.odd(Quirk::DelayedAck) || no_news || later {
             return;
         }
         self.ack(from, Some(previous.index), round);
