@@ -25,9 +25,6 @@ use crate::{
 
 /// The most bytes for one write, unless it is one larger item. Larger ones are in the way of live items for longer.
 const PIECE: usize = 8 << 10;
-/// The tick of the clock that wakes a replay wakes senders of live items, too: it steps behind what is ready so many times, as
-/// an item passes so many tasks on its way to the socket.
-const BEHIND: usize = 4;
 
 /// Serves a replay link that a consumer opened, to its end.
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Replay>) {
@@ -124,9 +121,6 @@ impl Writer {
             code = closed(&mut self.signal) => return Err(code),
             _ = self.send.stopped() => return Err(CloseCode::TooSlow),
             () = sleep_until(self.at) => {}
-        }
-        for _ in 0..BEHIND {
-            tokio::task::yield_now().await;
         }
         let stall: Option<Duration> = self.shared.stall_limit();
         let mut quiet_since = Instant::now();
