@@ -62,7 +62,7 @@ pub(super) fn command(graph: &Graph) -> Command {
         .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups, stores and flags"))
         .subcommand(
             Command::new("check")
-                .about("Look for streams and stores with only one end, and for names that disagree"),
+                .about("Look for streams with only one end, stores without or with several primaries, and names that disagree"),
         )
         .subcommand(
             Command::new("id").about("Print the peer id of a secret key and nothing else").arg(secret().required(true)),
