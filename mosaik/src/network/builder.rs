@@ -109,7 +109,8 @@ impl NetworkBuilder {
         self
     }
 
-    /// Relay servers through which peers that cannot reach each other directly connect. Default: none.
+    /// Relay servers through which peers that cannot reach each other directly connect. They are probed over HTTP and QUIC,
+    /// and the node can be reached through the nearest that answers. Default: none.
     pub fn with_relays(mut self, relays: impl IntoIterator<Item = RelayUrl>) -> Self {
         self.relays.extend(relays);
         self
