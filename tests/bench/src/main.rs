@@ -95,7 +95,9 @@ async fn main() -> Result<()> {
     match args.command {
         Some(Command::Child { task }) => child::serve(&task).await,
         Some(Command::Disk { options }) => disk::run(options).await,
-        Some(Command::Tune { variants, options }) => tune::run(&variants, options.effort(), &options.common()).await,
+        Some(Command::Tune { variants, options }) => {
+            tune::run(&variants, options.effort(), &options.common(None)).await
+        }
         None => compare(args).await,
     }
 }
@@ -124,8 +126,7 @@ async fn compare(args: Args) -> Result<()> {
     ];
     let benches = if args.benches.is_empty() { all.to_vec() } else { args.benches };
     let relay = if args.without_peer { None } else { Some(relay::start().await?) };
-    let (effort, mut common) = (args.options.effort(), args.options.common());
-    common.relay = relay.as_ref().map_or_else(String::new, relay::url);
+    let (effort, common) = (args.options.effort(), args.options.common(relay.as_ref().map(relay::url)));
     let mut sections = Vec::new();
     for plan in benches.into_iter().flat_map(|bench| benches::plans(bench, &effort)) {
         sections.push(benches::run(plan, effort.runs, &common, &without).await?);
@@ -147,7 +148,7 @@ impl Options {
         Effort { runs: self.runs, seconds: self.seconds, tries: self.tries, only: self.only.clone() }
     }
 
-    fn common(&self) -> Common {
-        Common { relay: String::new(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
+    fn common(&self, relay: Option<String>) -> Common {
+        Common { relay: relay.unwrap_or_default(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
     }
 }
