@@ -15,7 +15,8 @@ pub struct Config {
     pub lease: Duration,
     /// How often this node gives a sign of life; at most a third of the lease, default 5 s.
     pub renew_every: Duration,
-    /// How often the catalog is compared with that of a random peer, give or take a fifth; default 5 s.
+    /// How often the catalog is compared with that of a random peer, give or take a fifth; default 5 s. The first four times
+    /// come sooner, the very first one after a sixteenth.
     pub sync_every: Duration,
     /// Peers in the catalog; further ones are refused until one departs. At most, and by default, [`MAX_PEERS`].
     pub max_peers: usize,

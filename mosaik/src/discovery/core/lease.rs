@@ -16,6 +16,8 @@ use crate::primitives::PeerId;
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) entry: PeerEntry,
+    /// Since when this version of it is known.
+    pub(super) known_since: Now,
     /// The newest hint about this very entry; absent when the peer itself gave the entry without one.
     pub(super) hint: Option<Hint>,
     /// When the newest sign of life was issued.

@@ -83,20 +83,22 @@ impl Core {
         }
         let heard = now.saturating_sub(sign.age);
         // The hint that made this node ask may be newer than the one the answer came with.
-        let (hint, heard) = match self.pulls.settle(&entry) {
+        let told = self.pulls.settle(&entry);
+        let (hint, heard) = match told {
             Some((hint, at)) if hint.is_about(&entry) && hint.order() > sign.hint.order() => (hint, at.max(heard)),
             _ => (sign.hint, heard),
         };
         match self.peers.get_mut(id.as_bytes()) {
             Some(peer) if entry.version() > peer.entry.version() => {
                 peer.renew(hint, heard);
-                self.replace(entry);
+                self.replace(entry, now);
             }
             Some(peer) if hint.is_about(&peer.entry) && peer.hint.is_none_or(|known| hint.order() > known.order()) => {
                 peer.renew(hint, heard);
             }
             None if self.gone.admits(id.as_bytes(), hint.version, Some(hint.beat)) => {
-                self.add(entry, Some(hint), heard);
+                self.untold += u64::from(told.is_none());
+                self.add(entry, Some(hint), heard, now);
             }
             _ => {}
         }
@@ -120,13 +122,13 @@ impl Core {
             }
             if offered > known {
                 peer.hint = None;
-                self.replace(entry.clone());
+                self.replace(entry.clone(), now);
             }
         } else {
             if !self.gone.admits(id.as_bytes(), offered, None) {
                 return Err(EntryError::Departed);
             }
-            if !self.add(entry.clone(), None, now) {
+            if !self.add(entry.clone(), None, now, now) {
                 return Err(EntryError::Full);
             }
         }
@@ -137,9 +139,10 @@ impl Core {
         Ok(entry)
     }
 
-    fn replace(&mut self, entry: PeerEntry) {
+    fn replace(&mut self, entry: PeerEntry, now: Now) {
         if let Some(peer) = self.peers.get_mut(entry.id().as_bytes()) {
             peer.entry = entry.clone();
+            peer.known_since = now;
             self.catalog.put(entry.clone());
             if let Some(dialling) = self.dialling.get(&entry.id()) {
                 // It may have moved while it is looked for where it was.
@@ -150,7 +153,7 @@ impl Core {
     }
 
     /// Adds a peer that was not live; false when the catalog is full.
-    fn add(&mut self, entry: PeerEntry, hint: Option<Hint>, heard: Now) -> bool {
+    fn add(&mut self, entry: PeerEntry, hint: Option<Hint>, heard: Now, now: Now) -> bool {
         if self.catalog_is_full() {
             self.refused_full += 1;
             return false;
@@ -158,7 +161,7 @@ impl Core {
         let key = *entry.id().as_bytes();
         self.gone.remove(&key);
         let ttl = hint.map_or(self.config.lease, |hint| hint.ttl());
-        let peer = Peer { entry: entry.clone(), hint, heard, ttl, suspect: None, probed: false };
+        let peer = Peer { entry: entry.clone(), known_since: now, hint, heard, ttl, suspect: None, probed: false };
         self.watch(key, &peer);
         self.peers.insert(key, peer);
         self.catalog.put(entry.clone());

@@ -39,6 +39,13 @@ use super::{
 };
 use crate::primitives::{NetworkId, PeerId};
 
+/// While an overlay takes shape it may lose hints, and be in two for seconds. So the first rounds of anti-entropy come sooner:
+/// the first one after a sixteenth of the configured pause, each of the next ones after twice the pause before it.
+const EARLY_ROUNDS: u32 = 4;
+
+/// For so long a hint about a new entry is passed on as news, whichever way the entry itself came.
+const NEWS_LASTS: Duration = Duration::from_secs(1);
+
 /// A moment: monotonic time since an origin that lies before the node's start by more than any lease, so that the
 /// moment at which an old hint was issued can always be expressed.
 pub(super) type Now = Duration;
@@ -159,6 +166,8 @@ struct Dialling {
     purpose: Purpose,
     /// Where the peer was looked for.
     tried: Target,
+    /// How many peers gossip had failed to tell of when it began.
+    untold: u64,
 }
 
 /// The state machine.
@@ -182,11 +191,15 @@ pub(super) struct Core {
     pulls: Pulls,
     neighbors: BTreeSet<PeerId>,
     next_sync: Now,
+    /// How many more rounds come sooner than the configuration says.
+    early_rounds: u32,
     /// When to try again to get into the overlay; only looked at without neighbours.
     next_join: Now,
     join_attempts: u32,
     next_forced_join: Now,
     refused_full: u64,
+    /// Peers that a record told of and no hint had.
+    untold: u64,
     outputs: Vec<Output>,
 }
 
@@ -204,7 +217,7 @@ impl Core {
         let local = Local::new(said, run_id, network, secret, &config, now)?;
         let mut rng = SmallRng::from_seed(seed);
         // First contact is a sync already.
-        let next_sync = now + config.sync_every.mul_f64(rng.random_range(0.2..1.0));
+        let next_sync = now + jitter(&mut rng, config.sync_every / (1 << EARLY_ROUNDS), 0.2);
         Ok(Self {
             network,
             rng,
@@ -220,10 +233,12 @@ impl Core {
             pulls: Pulls::default(),
             neighbors: BTreeSet::new(),
             next_sync,
+            early_rounds: EARLY_ROUNDS,
             next_join: now,
             join_attempts: 0,
             next_forced_join: now,
             refused_full: 0,
+            untold: 0,
             outputs: Vec::new(),
             config,
         })
@@ -248,10 +263,12 @@ impl Core {
         self.tick(now);
     }
 
-    /// A hint came by gossip. True when it is news: a peer or a version that was not known, or a farewell.
+    /// A hint came by gossip. True when it is news, to this node or probably to its neighbours: a farewell, or about a peer or
+    /// a version that was not known a moment ago.
     pub(super) fn on_gossip(&mut self, sign: Sign, from: PeerId, now: Now) -> bool {
-        let known = self.peers.get(sign.hint.peer.as_bytes()).map(|peer| peer.entry.version());
-        let news = known.is_none_or(|known| sign.hint.version > known) || sign.hint.kind == Kind::Departed;
+        let known = self.peers.get(sign.hint.peer.as_bytes());
+        let old = |peer: &Peer| peer.entry.version() >= sign.hint.version && now >= peer.known_since + NEWS_LASTS;
+        let news = sign.hint.kind == Kind::Departed || !known.is_some_and(old);
         self.step(Input::Hint { sign, from }, now);
         news
     }
@@ -304,7 +321,8 @@ impl Core {
             }
             return false;
         }
-        self.dialling.insert(target.peer, Dialling { purpose, tried: target.clone() });
+        let tried = target.clone();
+        self.dialling.insert(target.peer, Dialling { purpose, tried, untold: self.untold });
         self.outputs.push(Output::Dial { target, purpose });
         true
     }
@@ -314,7 +332,7 @@ impl Core {
     }
 
     fn on_dialled(&mut self, peer: PeerId, reached: bool, now: Now) {
-        let Some(Dialling { purpose, .. }) = self.dialling.remove(&peer) else { return };
+        let Some(Dialling { purpose, untold, .. }) = self.dialling.remove(&peer) else { return };
         let came_back = self.settle_contact(peer, reached, now);
         if reached {
             self.clear_suspicion(peer);
@@ -322,6 +340,7 @@ impl Core {
             match purpose {
                 Purpose::Lost | Purpose::Silent => self.join(peer, true, now),
                 Purpose::Contact | Purpose::Suspect if came_back => self.join(peer, false, now),
+                Purpose::Round if self.untold > untold => self.join(peer, true, now),
                 _ => {}
             }
         } else {
@@ -335,7 +354,8 @@ impl Core {
         if now < self.next_sync || self.peers.is_empty() {
             return;
         }
-        self.next_sync = now + jitter(&mut self.rng, self.config.sync_every, 0.2);
+        self.early_rounds = self.early_rounds.saturating_sub(1);
+        self.next_sync = now + jitter(&mut self.rng, self.config.sync_every / (1 << self.early_rounds), 0.2);
         if self.dialling.len() >= self.config.max_dials {
             return;
         }

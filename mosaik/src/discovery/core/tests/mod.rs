@@ -377,6 +377,60 @@ fn a_local_change_is_in_the_catalog_on_return_and_too_much_is_refused_whole() {
     assert_eq!(core.catalog().local().tags().len(), 1);
 }
 
+/// The next round of anti-entropy and when it begins; its peer is reached and brings these records.
+fn round(core: &mut Core, brings: Vec<Record>) -> (Now, Vec<Output>) {
+    loop {
+        let now = core.next_deadline();
+        if let [peer] = dials(&step(core, Input::Tick, now), Purpose::Round)[..] {
+            core.step(Input::Records(brings), now);
+            return (now, step(core, Input::Dialled { peer, reached: true }, now));
+        }
+    }
+}
+
+#[test]
+fn rounds_of_anti_entropy_come_sooner_at_first() {
+    let config = Config { lease: secs(600), ..Config::default() };
+    let every = config.sync_every.as_secs_f64();
+    let mut core = core_with(1, 1, config);
+    let mut other = record(2, 1, 0, 1, Duration::ZERO);
+    other.sign.hint = Hint::sign(&other.entry, 1, secs(600), Kind::Alive, NET, &secret(2));
+    learn(&mut core, other, T0);
+    let mut before = T0;
+    for part in [16.0, 8.0, 4.0, 2.0, 1.0, 1.0] {
+        let (now, _) = round(&mut core, Vec::new());
+        let pause = now.saturating_sub(before).as_secs_f64() * part / every;
+        assert!((0.79..1.21).contains(&pause), "{pause} of a {part}th");
+        before = now;
+    }
+}
+
+#[test]
+fn who_learns_in_a_round_of_peers_that_no_hint_told_of_joins_the_overlay_there() {
+    let mut core = core(1);
+    learn(&mut core, record(2, 1, 0, 1, Duration::ZERO), T0);
+    let joins = |outputs: &[Output]| outputs.iter().filter(|it| matches!(it, Output::Join { .. })).count();
+    step(&mut core, Input::NeighborUp(id(2)), T0);
+    let known = record(3, 1, 0, 1, Duration::ZERO);
+    told(&mut core, known.sign.hint, 2, T0);
+    assert_eq!(joins(&round(&mut core, vec![known]).1), 0, "gossip told of it and the entry was on its way");
+    let (now, outputs) = round(&mut core, vec![record(4, 1, 0, 1, Duration::ZERO)]);
+    assert_eq!(joins(&outputs), 1, "the overlay is in two, at {now:?}");
+    assert_eq!(joins(&round(&mut core, vec![record(4, 1, 0, 2, Duration::ZERO)]).1), 0);
+}
+
+#[test]
+fn a_hint_about_a_new_entry_is_news_for_a_while_however_the_entry_came() {
+    let mut core = core(1);
+    let news = record(2, 1, 0, 1, Duration::ZERO);
+    learn(&mut core, news.clone(), T0);
+    let (later, sign) =
+        (T0 + secs(1), |beat| Sign { hint: hint_of(&news.entry, 2, beat, Kind::Alive), age: Duration::ZERO });
+    assert!(core.on_gossip(sign(1), id(3), T0), "neighbours may lack it");
+    assert!(!core.on_gossip(sign(2), id(3), later));
+    assert!(core.on_gossip(record(2, 1, 1, 3, Duration::ZERO).sign, id(3), later), "another version");
+}
+
 #[test]
 fn a_sync_of_equal_catalogs_is_constant_and_its_frames_stay_under_the_limit() {
     let size = |message: &sync::Message| postcard::to_allocvec(message).expect("encodes").len();
