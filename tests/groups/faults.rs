@@ -75,11 +75,13 @@ impl Faults {
         self.all_vote().await;
     }
 
-    /// Waits until every node is a voter, as all of them see it: what the leader alone has written down may die with it.
+    /// Waits until every node is a voter, for good and as all of them see it: what the leader alone has written down may die with
+    /// it, and until two voters have become three none of the two may be lost.
     pub async fn all_vote(&self) {
         let voter = |member: &&MemberInfo| member.kind() == MemberKind::Voter;
         let voters = |n| self.lab.group(n).members().iter().filter(voter).count();
-        until("all vote", || (0..self.nodes).all(|n| voters(n) == self.nodes)).await;
+        let settled = |n| self.lab.group(n).status().is_settled();
+        until("all vote", || (0..self.nodes).all(|n| voters(n) == self.nodes && settled(n))).await;
     }
 
     async fn start(&mut self, n: usize) {

@@ -209,6 +209,7 @@ pub struct GroupStatus {
     pub(crate) members: Arc<[MemberInfo]>,
     pub(crate) voters: usize,
     pub(crate) floor: usize,
+    pub(crate) settled: bool,
     pub(crate) has_quorum: bool,
     pub(crate) bonds: usize,
     pub(crate) dropped: u64,
@@ -229,6 +230,7 @@ impl GroupStatus {
             members: Arc::new([]),
             voters: 0,
             floor: 0,
+            settled: false,
             has_quorum: false,
             bonds: 0,
             dropped: 0,
@@ -285,6 +287,14 @@ impl GroupStatus {
         self.floor
     }
 
+    /// Whether the voters are settled: as far as this member knows, no change of them is under way. Until it is over, a group
+    /// needs a majority of the voters before it, too: one that grows from two voters to three does not stand the loss of either of
+    /// the two. Before a member is stopped on purpose, let all of them say so.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// Whether a majority of the voters is reachable from here.
     #[must_use]
     pub const fn has_quorum(&self) -> bool {
@@ -324,8 +334,11 @@ impl GroupStatus {
     /// Whether anything but the indexes differs, so that somebody who watches should be told.
     pub(crate) fn differs(&self, other: &Self) -> bool {
         let why = |status: &Self| status.why.as_ref().map(ToString::to_string);
-        let head = |it: &Self| (it.role, it.leader, it.term, it.cluster, it.has_quorum, it.bonds, it.voters, it.floor);
-        head(self) != head(other) || self.members != other.members || why(self) != why(other)
+        let head = |it: &Self| (it.role, it.leader, it.term, it.cluster, it.has_quorum, it.bonds, it.settled, it.floor);
+        head(self) != head(other)
+            || self.voters != other.voters
+            || self.members != other.members
+            || why(self) != why(other)
     }
 }
 

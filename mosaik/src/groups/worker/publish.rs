@@ -177,6 +177,7 @@ impl Worker {
             why = Some(WhyOffline::Refused(refusals));
         }
         let (voters, floor) = core.membership.as_ref().map_or((0, 0), |it| (it.voters.len(), it.floor()));
+        let joint = core.membership.as_ref().is_some_and(|it| it.outgoing.is_some());
         GroupStatus {
             me: self.node.id(),
             role: status::role(&core, self.settings.preference == Preference::Observer),
@@ -188,6 +189,7 @@ impl Worker {
             members: status::members(&core).into(),
             voters,
             floor,
+            settled: core.membership_committed && !joint,
             has_quorum: core.has_quorum,
             bonds: facts.bonds,
             dropped: self.bonds.dropped(),
