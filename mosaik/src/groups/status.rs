@@ -334,11 +334,9 @@ impl GroupStatus {
     /// Whether anything but the indexes differs, so that somebody who watches should be told.
     pub(crate) fn differs(&self, other: &Self) -> bool {
         let why = |status: &Self| status.why.as_ref().map(ToString::to_string);
-        let head = |it: &Self| (it.role, it.leader, it.term, it.cluster, it.has_quorum, it.bonds, it.settled, it.floor);
-        head(self) != head(other)
-            || self.voters != other.voters
-            || self.members != other.members
-            || why(self) != why(other)
+        let group = |it: &Self| (it.cluster, it.has_quorum, it.bonds, it.voters, it.settled, it.floor);
+        let head = |it: &Self| (it.role, it.leader, it.term, group(it));
+        head(self) != head(other) || self.members != other.members || why(self) != why(other)
     }
 }
 
