@@ -80,6 +80,12 @@ struct Current {
     undecodable: Option<u64>,
 }
 
+/// Why an item could not be decoded; in words only when it is told, which keeps the way of the good ones short.
+enum Undecodable {
+    LeftOver(usize),
+    Postcard(postcard::Error),
+}
+
 /// Where an item comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -119,24 +125,15 @@ impl<T: Datum> Consumer<T> {
             if let Some(current) = &mut self.current {
                 match current.next() {
                     Some(Ok(item)) => {
-                        if let Some(from) = current.undecodable.take() {
-                            self.shared.missed(&current.channel, undecodable(from, item.1.seq));
-                        }
+                        current.tell_undecodable(&self.shared, item.1.seq);
                         coop.made_progress();
                         return Poll::Ready(Some(item));
                     }
                     Some(Err(error)) => {
-                        if current.channel.fail(error.clone()) {
-                            let (peer, stream) = (current.channel.peer, self.shared.stream);
-                            tracing::warn!(?peer, ?stream, error, "undecodable item");
-                        }
+                        current.fail(&self.shared, error);
                         continue;
                     }
-                    None => {
-                        if let Some(from) = current.undecodable.take() {
-                            self.shared.missed(&current.channel, undecodable(from, current.next));
-                        }
-                    }
+                    None => current.tell_undecodable(&self.shared, current.next),
                 }
             }
             self.current = None;
@@ -187,26 +184,43 @@ impl<T: Datum> Consumer<T> {
 
 impl Current {
     /// Decodes the next item; `None` at the end of the batch.
-    fn next<T: Datum>(&mut self) -> Option<Result<(T, Origin), String>> {
+    #[inline]
+    fn next<T: Datum>(&mut self) -> Option<Result<(T, Origin), Undecodable>> {
         let (payload, _) = split_item(&self.data[self.at..])?;
         let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
         self.at += bytes;
         self.next += 1;
-        let error = match postcard::take_from_bytes(payload) {
+        Some(match postcard::take_from_bytes(payload) {
             Ok((item, [])) => {
                 self.channel.delivered(bytes);
-                return Some(Ok((item, Origin { producer: self.channel.peer, epoch: self.epoch, seq })));
+                Ok((item, Origin { producer: self.channel.peer, epoch: self.epoch, seq }))
             }
-            Ok((_, rest)) => format!("{} bytes left over", rest.len()),
-            Err(error) => error.to_string(),
-        };
-        self.undecodable.get_or_insert(seq);
-        Some(Err(error))
+            Ok((_, rest)) => Err(Undecodable::LeftOver(rest.len())),
+            Err(error) => Err(Undecodable::Postcard(error)),
+        })
     }
-}
 
-fn undecodable(from: u64, to: u64) -> Missed {
-    Missed { from, to, reason: GapReason::Undecodable }
+    /// The item just before `next` could not be decoded.
+    #[cold]
+    fn fail(&mut self, shared: &Shared, error: Undecodable) {
+        self.undecodable.get_or_insert(self.next - 1);
+        let error = match error {
+            Undecodable::LeftOver(bytes) => format!("{bytes} bytes left over"),
+            Undecodable::Postcard(error) => error.to_string(),
+        };
+        if self.channel.fail(error.clone()) {
+            let (peer, stream) = (self.channel.peer, shared.stream);
+            tracing::warn!(?peer, ?stream, error, "undecodable item");
+        }
+    }
+
+    /// Reports the items just before `to` that could not be decoded, if there are some.
+    #[inline]
+    fn tell_undecodable(&mut self, shared: &Shared, to: u64) {
+        if let Some(from) = self.undecodable.take() {
+            shared.missed(&self.channel, Missed { from, to, reason: GapReason::Undecodable });
+        }
+    }
 }
 
 impl<T: Datum> Stream for Consumer<T> {

@@ -123,6 +123,7 @@ impl Shared {
     }
 
     /// Counts a gap and tells of it.
+    #[cold]
     pub(super) fn missed(&self, channel: &Channel, missed: Missed) {
         let Missed { from, to, reason } = missed;
         let (producer, stream) = (channel.peer, self.stream);

@@ -107,7 +107,7 @@ impl<T: Datum> Producer<T> {
     /// # Errors
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
-        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, label: Label::default(), waiting: None }
+        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
@@ -228,9 +228,8 @@ impl<T: Datum> Sink<T> for Producer<T> {
 struct Sending<'a, T> {
     shared: &'a Shared,
     item: Option<T>,
-    /// The item as bytes, once it has had to wait.
-    encoded: Option<Vec<u8>>,
-    label: Label,
+    /// The item as bytes, and its label, once it has had to wait.
+    encoded: Option<(Vec<u8>, Label)>,
     waiting: Option<u64>,
 }
 
@@ -241,8 +240,8 @@ impl<T: Datum> Future for Sending<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let coop = ready!(coop::poll_proceed(cx));
-        let Self { shared, item, encoded, label, waiting } = &mut *self;
-        let push = if let Some(framed) = encoded {
+        let Self { shared, item, encoded, waiting } = &mut *self;
+        let push = if let Some((framed, label)) = encoded {
             shared.push(framed, *label, Some((waiting, cx)))
         } else {
             let Some(datum) = item.as_ref() else { return Poll::Pending };
@@ -250,10 +249,10 @@ impl<T: Datum> Future for Sending<'_, T> {
             if let Err(kind) = scratch.encode(datum) {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
-            *label = shared.label_of(datum);
-            let push = shared.push(scratch.framed(), *label, Some((waiting, cx)));
+            let label = shared.label_of(datum);
+            let push = shared.push(scratch.framed(), label, Some((waiting, cx)));
             if matches!(push, Push::Full | Push::Offline) {
-                *encoded = Some(scratch.keep());
+                *encoded = Some((scratch.keep(), label));
             }
             push
         };

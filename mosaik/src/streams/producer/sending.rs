@@ -100,9 +100,11 @@ impl Shared {
             Some(large) => state.log.append_chunk(large, label.key),
             None => state.log.append(framed, label.key),
         }
-        let parked = std::mem::take(&mut state.parked);
-        drop(state);
-        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        if !state.parked.is_empty() {
+            let parked = std::mem::take(&mut state.parked);
+            drop(state);
+            parked.into_iter().for_each(|(_, waker)| waker.wake());
+        }
     }
 
     /// Keeps an item for late joiners, before it is appended.

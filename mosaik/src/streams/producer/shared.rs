@@ -234,6 +234,7 @@ impl Shared {
     }
 
     /// An item's key and whether it is a key frame, if that is of interest. Runs user code: never under the lock.
+    #[inline]
     pub(super) fn label_of(&self, item: &dyn Any) -> Label {
         let Config { key, opens, .. } = &self.config;
         let key = key.as_ref().map_or(0, |key| key(item));

@@ -24,17 +24,22 @@ use crate::streams::limits::OnLag;
 
 impl Log {
     /// Whether an item may be appended. Subscribers that must go for it are removed; see [`expelled`](Self::expelled).
+    #[inline]
     pub(crate) fn room(&mut self, now: impl FnOnce() -> Duration) -> Room {
         if self.head.seq < self.clear_until.seq && self.head.bytes < self.clear_until.bytes {
             return Room::Yes;
         }
+        self.make_room(now())
+    }
+
+    fn make_room(&mut self, now: Duration) -> Room {
         let head = self.head;
         let room = if self.lag.policy().is_lossy() {
             self.shed();
             Room::Yes
         } else {
             let before = self.expelled.len();
-            let room = self.lag.judge(&mut self.cursors, head, now(), &mut self.expelled);
+            let room = self.lag.judge(&mut self.cursors, head, now, &mut self.expelled);
             for at in before..self.expelled.len() {
                 let id = self.expelled[at];
                 self.cursors.remove(&id);
