@@ -212,6 +212,36 @@ fn a_survivor_of_three_alone_never_acknowledges_anything() {
     }
 }
 
+/// A group of two voters that becomes one of three does not stand the loss of either of the two before it is settled.
+#[test]
+fn when_all_say_that_the_voters_are_settled_any_one_of_them_may_be_lost() {
+    let mut grew = 0;
+    for seed in 40..60 {
+        grew += u32::from(Sim::run(seed, async |sim| {
+            // Without a declared size a group begins with one.
+            let mut lab = Lab::new(&sim, 0).started(1).await;
+            until("one is settled", || lab.group(0).status().is_settled()).await;
+            lab.start(1).await;
+            lab.start(2).await;
+            let mut changing = false;
+            let voters = |lab: &Lab, n| {
+                lab.group(n).members().iter().filter(|member| member.kind() == MemberKind::Voter).count()
+            };
+            while !(0..3).all(|n| voters(&lab, n) == 3 && lab.group(n).status().is_settled()) {
+                changing |= !lab.group(0).status().is_settled();
+                assert!(sim.elapsed() < secs(30), "settled within half a minute");
+                sleep(Duration::from_micros(100)).await;
+            }
+            let lost = lab.elected().await;
+            lab.crash(lost);
+            let leader = lab.elected().await;
+            assert_eq!(lab.add(leader, 1).await, 1);
+            changing
+        }));
+    }
+    assert!(grew > 10, "a change that is under way is seen, not in {grew} of 20 groups only");
+}
+
 #[test]
 fn five_of_which_two_are_gone_for_good_become_three_and_survive_another() {
     Sim::run(7, async |sim| {
