@@ -61,6 +61,10 @@ use crate::{network::Node, primitives::figures::Watch};
 const EVENTS: usize = 256;
 /// Callers at once from which on the worker lets others speak before it takes what the first one says.
 const CROWD: usize = 4;
+/// Turns of the scheduler that a crowd has at most to say what it has to say.
+const TURNS: u32 = 20;
+/// Rounds about something else that do not interrupt a crowd: what it has said so far would go alone.
+const DEAF: u32 = 8;
 /// Rounds for which the news of a commit waits for something that goes the same way: the answer to the command, or the
 /// next one of the caller who has just been answered.
 const PATIENCE: u32 = 3;
@@ -144,6 +148,8 @@ struct Worker {
     next_look: Instant,
     /// When the core was last told the time, microseconds.
     ticked: u64,
+    /// Rounds since callers were listened to; from [`DEAF`] on the next one does.
+    deaf: u32,
 }
 
 /// What the worker waits for all its life, registered once.
@@ -251,6 +257,7 @@ impl Worker {
             durable: 0,
             next_look: now,
             ticked: 0,
+            deaf: 0,
         }
     }
 
@@ -282,9 +289,7 @@ impl Worker {
             }
             patience = PATIENCE;
             match self.wait().await {
-                // With many callers one batch of all costs far less than one round for each.
-                Woken::Callers if self.client.crowded => tokio::task::yield_now().await,
-                Woken::Callers => {}
+                Woken::Callers => self.hear().await,
                 Woken::Cancelled => self.stop = Some(StopReason::Shutdown),
                 Woken::Shutdown => self.departure.shut_down(Instant::now()),
                 Woken::Event(Some(event)) => self.event(event),
@@ -293,6 +298,19 @@ impl Worker {
                 Woken::Called((purpose, result)) => self.called(purpose, result),
                 Woken::Other => {}
             }
+        }
+    }
+
+    /// With many callers one batch of all costs far less than one round for each: lets them speak until they are silent.
+    async fn hear(&mut self) {
+        self.deaf = DEAF;
+        let mut said = None;
+        for _ in 0..TURNS {
+            let before = said.replace(self.queue.submitted());
+            if !self.client.crowded || before == said {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -373,18 +391,11 @@ impl Worker {
     /// Commands of local callers, and those of others that came with the events, go to the core in one step.
     fn callers(&mut self) {
         let now = Instant::now();
-        let wall = self.node.transport().wall_clock() / 1000;
-        let (client, mut count, mut bytes) = (&self.client, 0, 0);
-        let taken = self.queue.take(|next| {
-            let room = client.has_room(count, bytes);
-            count += bundle::count(&next.body);
-            bytes += next.body.len();
-            room
-        });
-        if !taken.is_empty() {
-            self.client.crowded = self.client.under_way() + taken.len() >= CROWD;
+        if self.client.crowded && self.deaf < DEAF {
+            self.deaf += 1;
+        } else {
+            self.listen();
         }
-        self.client.accept(taken, wall);
         loop {
             let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
             self.client.leader(leader);
@@ -409,6 +420,23 @@ impl Worker {
                 self.say(say);
             }
         }
+    }
+
+    /// Takes the commands of local callers, as far as there is room.
+    fn listen(&mut self) {
+        let (client, mut count, mut bytes, mut full) = (&self.client, 0, 0, false);
+        let taken = self.queue.take(|next| {
+            full = !client.has_room(count, bytes);
+            count += bundle::count(&next.body);
+            bytes += next.body.len();
+            !full
+        });
+        // Nothing wakes the worker for those that found no room.
+        self.deaf = if full { DEAF } else { 0 };
+        if !taken.is_empty() {
+            self.client.crowded = self.client.under_way() + taken.len() >= CROWD;
+        }
+        self.client.accept(taken, self.node.transport().wall_clock() / 1000);
     }
 
     fn call(&mut self, to: Member, request: &Request, purpose: Purpose) {

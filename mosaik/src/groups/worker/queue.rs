@@ -184,6 +184,11 @@ impl Queue {
         Ok(tickets)
     }
 
+    /// How many commands were submitted so far.
+    pub(super) fn submitted(&self) -> u64 {
+        self.state().next
+    }
+
     /// Takes a command back, if it is still here.
     pub fn withdraw(&self, ticket: u64) {
         let withdrawn = self.state().commands.remove(ticket);
