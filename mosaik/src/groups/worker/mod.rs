@@ -284,7 +284,11 @@ impl Worker {
             }
             if lonely {
                 patience -= 1;
-                tokio::task::yield_now().await;
+                if patience == 0 {
+                    self.hear().await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
                 continue;
             }
             patience = PATIENCE;
