@@ -8,6 +8,7 @@ use tokio::{process::Command, time::timeout};
 
 use crate::{
     contender::{ours_group, peer, raw},
+    pin,
     work::{self, Figures, Who, Work},
 };
 
@@ -29,6 +30,8 @@ pub struct Common {
     /// Transport settings of plain iroh (see `quic`).
     pub quic: String,
     pub timeout: Duration,
+    /// Workers of the runtime run on any core.
+    pub unpinned: bool,
 }
 
 /// The body of a child: runs and prints the figures as one line of JSON.
@@ -59,7 +62,11 @@ pub async fn run(who: Who, work: &Work, common: &Common) -> Result<(Figures, usi
 
 async fn once(who: Who, work: &Work, common: &Common) -> Result<Figures> {
     let task = serde_json::to_string(&Task { who, work: work.clone() })?;
-    let output = Command::new(env::current_exe()?)
+    let mut command = Command::new(env::current_exe()?);
+    if common.unpinned {
+        command.env(pin::UNPINNED, "1");
+    }
+    let output = command
         .args(["child", &task])
         .env(peer::RELAY, &common.relay)
         .env("RUST_BACKTRACE", "0")

@@ -9,6 +9,7 @@ mod conditions;
 mod contender;
 mod disk;
 mod item;
+mod pin;
 mod quic;
 mod relay;
 mod table;
@@ -64,6 +65,9 @@ struct Options {
     /// Transport settings of plain iroh, `name=value` separated by commas (see src/quic.rs), or `stock`.
     #[arg(long, default_value = "")]
     quic: String,
+    /// Do not give each worker of the runtime a core of its own.
+    #[arg(long)]
+    unpinned: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,13 +89,16 @@ enum Command {
     Child { task: String },
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into()))
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
+    pin::runtime(!args.options.unpinned)?.block_on(run(args))
+}
+
+async fn run(args: Args) -> Result<()> {
     match args.command {
         Some(Command::Child { task }) => child::serve(&task).await,
         Some(Command::Disk { options }) => disk::run(options).await,
@@ -138,7 +145,7 @@ async fn compare(args: Args) -> Result<()> {
         (Who::RawBytes, "plain iroh, bytes only"),
     ];
     let pairs = [(Who::Ours, Who::Peer, "mosaik / peer"), (Who::Ours, Who::Raw, "mosaik / iroh")];
-    println!("{}\n", conditions::describe(effort.runs, effort.seconds, &common.quic));
+    println!("{}\n", conditions::describe(effort.runs, effort.seconds, &common));
     println!("{}", table::render(&sections, &columns, &pairs));
     Ok(())
 }
@@ -149,6 +156,11 @@ impl Options {
     }
 
     fn common(&self, relay: Option<String>) -> Common {
-        Common { relay: relay.unwrap_or_default(), quic: self.quic.clone(), timeout: Duration::from_secs(self.timeout) }
+        Common {
+            relay: relay.unwrap_or_default(),
+            quic: self.quic.clone(),
+            timeout: Duration::from_secs(self.timeout),
+            unpinned: self.unpinned,
+        }
     }
 }
