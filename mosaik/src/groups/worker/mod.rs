@@ -51,7 +51,7 @@ use super::{
     bundle,
     error::StopReason,
     machine::StateMachine,
-    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
+    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token, Write},
     status::peer_of,
     storage::{InMemory, Storage, StorageError},
 };
@@ -140,7 +140,9 @@ struct Worker {
     /// How long writes take, and when those under way were given to storage.
     writes: Watch,
     written: VecDeque<(Token, Instant)>,
-    /// The last batch given to storage, and the last that is durable.
+    /// What a leader writes when its frames have left.
+    unwritten: Vec<(Token, Vec<Write>)>,
+    /// The last batch for storage, and the last that is durable.
     submitted: Token,
     durable: Token,
     publish: publish::Publish,
@@ -253,6 +255,7 @@ impl Worker {
             stop: None,
             writes: setup.writes,
             written: VecDeque::new(),
+            unwritten: Vec::new(),
             submitted: 0,
             durable: 0,
             next_look: now,
@@ -269,6 +272,7 @@ impl Worker {
         loop {
             self.round();
             let lonely = self.bonds.flush(patience > 0);
+            self.write_own().await;
             if self.wiping {
                 tracing::debug!(group = ?self.board.group(), "the cluster dissolved; the local member begins again");
                 self.begin_again(0).await;
@@ -665,6 +669,7 @@ impl Worker {
         self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
         (self.submitted, self.durable) = (0, 0);
         self.written.clear();
+        self.unwritten.clear();
         self.lanes.jobs.push((self.life, Job::Reset));
         self.desk.clear();
         self.reads.restart();

@@ -1,7 +1,7 @@
 //! What the core wants done, and when the log is compacted.
 
 use super::{Job, Worker};
-use crate::groups::raft::{Entry, Input, Output};
+use crate::groups::raft::{Entry, Input, Output, Token, Write};
 
 /// Decides when a snapshot is taken: when the log since the last one is longer than the limit and than twice the snapshot, so
 /// that writing snapshots costs at most half as much as writing the log.
@@ -65,8 +65,11 @@ impl Worker {
         match output {
             Output::Persist { token, writes } => {
                 self.submitted = token;
-                self.written.extend(self.writes.start().map(|now| (token, now)));
-                self.storage.submit(token, writes);
+                if self.raft.is_leader() || !self.unwritten.is_empty() {
+                    self.unwritten.push((token, writes));
+                } else {
+                    self.write(token, writes);
+                }
             }
             Output::Send(envelope) => self.bonds.send(envelope),
             Output::Apply(entries) => {
@@ -87,6 +90,23 @@ impl Worker {
                 tracing::warn!(group = ?self.board.group(), ?halt, "the local member has stopped for good");
                 self.stop = Some(halt.into());
             }
+        }
+    }
+
+    fn write(&mut self, token: Token, writes: Vec<Write>) {
+        self.written.extend(self.writes.start().map(|now| (token, now)));
+        self.storage.submit(token, writes);
+    }
+
+    /// A leader's own writes. They begin when its frames are on their way: a follower's disk is farther away than its own, and
+    /// the disk's thread would take a core from who sends them.
+    pub(super) async fn write_own(&mut self) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        tokio::task::yield_now().await;
+        for (token, writes) in std::mem::take(&mut self.unwritten) {
+            self.write(token, writes);
         }
     }
 
