@@ -65,6 +65,7 @@ impl Worker {
         match output {
             Output::Persist { token, writes } => {
                 self.submitted = token;
+                // Storage takes them in order, also when a leader steps down in between.
                 if self.raft.is_leader() || !self.unwritten.is_empty() {
                     self.unwritten.push((token, writes));
                 } else {
