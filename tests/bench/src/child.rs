@@ -8,7 +8,6 @@ use tokio::{process::Command, time::timeout};
 
 use crate::{
     contender::{ours_group, peer, raw},
-    pin,
     work::{self, Figures, Who, Work},
 };
 
@@ -20,6 +19,9 @@ pub const TRIES: usize = 4;
 struct Task {
     who: Who,
     work: Work,
+    /// A core for each worker of the runtime.
+    #[serde(default)]
+    pinned: bool,
 }
 
 /// What all runs have in common.
@@ -30,19 +32,28 @@ pub struct Common {
     /// Transport settings of plain iroh (see `quic`).
     pub quic: String,
     pub timeout: Duration,
-    /// Workers of the runtime run on any core.
+    /// Workers of the runtime run on any core, of groups, too.
     pub unpinned: bool,
 }
 
 /// The body of a child: runs and prints the figures as one line of JSON.
 pub async fn serve(task: &str) -> Result<()> {
-    let task: Task = serde_json::from_str(task).context("not for use by hand")?;
+    let task = parse(task)?;
     let figures = work::run(task.who, &task.work).await;
     ours_group::clean();
     let figures = figures?;
     println!("{}", serde_json::to_string(&figures)?);
     // Shutting down is not part of any figure.
     std::process::exit(0)
+}
+
+/// Whether a child with this task pins the workers of its runtime.
+pub fn is_pinned(task: &str) -> Result<bool> {
+    Ok(parse(task)?.pinned)
+}
+
+fn parse(task: &str) -> Result<Task> {
+    serde_json::from_str(task).context("not for use by hand")
 }
 
 /// Runs until it succeeds. Returns the figures and how many tries failed.
@@ -61,12 +72,8 @@ pub async fn run(who: Who, work: &Work, common: &Common) -> Result<(Figures, usi
 }
 
 async fn once(who: Who, work: &Work, common: &Common) -> Result<Figures> {
-    let task = serde_json::to_string(&Task { who, work: work.clone() })?;
-    let mut command = Command::new(env::current_exe()?);
-    if common.unpinned {
-        command.env(pin::UNPINNED, "1");
-    }
-    let output = command
+    let task = serde_json::to_string(&Task { who, work: work.clone(), pinned: work.sleeps() && !common.unpinned })?;
+    let output = Command::new(env::current_exe()?)
         .args(["child", &task])
         .env(peer::RELAY, &common.relay)
         .env("RUST_BACKTRACE", "0")

@@ -65,7 +65,7 @@ struct Options {
     /// Transport settings of plain iroh, `name=value` separated by commas (see src/quic.rs), or `stock`.
     #[arg(long, default_value = "")]
     quic: String,
-    /// Do not give each worker of the runtime a core of its own.
+    /// Do not give each worker of the runtime a core of its own in runs of groups.
     #[arg(long)]
     unpinned: bool,
 }
@@ -95,7 +95,8 @@ fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    pin::runtime(!args.options.unpinned)?.block_on(run(args))
+    let pinned = matches!(&args.command, Some(Command::Child { task }) if child::is_pinned(task)?);
+    pin::runtime(pinned)?.block_on(run(args))
 }
 
 async fn run(args: Args) -> Result<()> {

@@ -1,19 +1,14 @@
-//! One core for each worker of the runtime, whoever is measured. Where threads often sleep, some kernels of virtual machines put
-//! all workers on one core while another one idles; such a figure says more about the machine than about what runs on it.
+//! One core for each worker of the runtime in runs of groups, whoever is measured. Members wait for each other and for disks, so
+//! their threads often sleep, and some kernels of virtual machines then put all workers on one core while another one idles;
+//! such a figure says more about the machine than about what runs on it. Streams keep all cores busy and need no help.
 
-use std::{
-    env,
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-/// Tells a child that its workers are not pinned.
-pub const UNPINNED: &str = "MOSAIK_BENCH_UNPINNED";
 
 /// The cores that this process may use, or nothing if its workers are not pinned.
 static ALLOWED: OnceLock<CpuSet> = OnceLock::new();
@@ -22,7 +17,7 @@ static STARTED: AtomicUsize = AtomicUsize::new(0);
 /// The runtime of this program.
 pub fn runtime(pinned: bool) -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if pinned && env::var_os(UNPINNED).is_none() {
+    if pinned {
         let allowed = sched_getaffinity(None).context("cannot ask which cores there are")?;
         ALLOWED.get_or_init(|| allowed);
         builder.on_thread_start(pin);

@@ -66,7 +66,7 @@ const TURNS: u32 = 20;
 /// Rounds about something else that do not interrupt a crowd: what it has said so far would go alone.
 const DEAF: u32 = 8;
 /// Rounds for which the news of a commit waits for something that goes the same way: the answer to the command, or the
-/// next one of the caller who has just been answered.
+/// next one of the caller who has just been answered. If there is a crowd of those, the last of the rounds hears it.
 const PATIENCE: u32 = 3;
 /// How soon a batch that was refused or lost is sent again.
 const RETRY: Duration = Duration::from_millis(15);

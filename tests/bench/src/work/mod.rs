@@ -52,6 +52,13 @@ pub enum Work {
     Subscribe { tries: usize, limit: f64 },
 }
 
+impl Work {
+    /// Whether its threads often wait for each other or for a disk, and cores are idle meanwhile.
+    pub const fn sleeps(&self) -> bool {
+        matches!(self, Self::Group(_) | Self::LateJoiner { .. })
+    }
+}
+
 /// A replay beside live flow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReplayWork {
