@@ -1,6 +1,6 @@
 //! Runs of one contender, each in a fresh process: this program again, with a hidden subcommand.
 
-use std::{env, process::Stdio, time::Duration};
+use std::{env, process::Stdio, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,21 @@ use crate::{
 pub const TRIES: usize = 4;
 
 /// What a child is told.
-#[derive(Debug, Serialize, Deserialize)]
-struct Task {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
     who: Who,
     work: Work,
     /// A core for each worker of the runtime.
-    #[serde(default)]
-    pinned: bool,
+    pub pinned: bool,
+}
+
+/// As it stands on the command line.
+impl FromStr for Task {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text)
+    }
 }
 
 /// What all runs have in common.
@@ -37,23 +45,13 @@ pub struct Common {
 }
 
 /// The body of a child: runs and prints the figures as one line of JSON.
-pub async fn serve(task: &str) -> Result<()> {
-    let task = parse(task)?;
+pub async fn serve(task: Task) -> Result<()> {
     let figures = work::run(task.who, &task.work).await;
     ours_group::clean();
     let figures = figures?;
     println!("{}", serde_json::to_string(&figures)?);
     // Shutting down is not part of any figure.
     std::process::exit(0)
-}
-
-/// Whether a child with this task pins the workers of its runtime.
-pub fn is_pinned(task: &str) -> Result<bool> {
-    Ok(parse(task)?.pinned)
-}
-
-fn parse(task: &str) -> Result<Task> {
-    serde_json::from_str(task).context("not for use by hand")
 }
 
 /// Runs until it succeeds. Returns the figures and how many tries failed.

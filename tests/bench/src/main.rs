@@ -86,7 +86,7 @@ enum Command {
         options: disk::Options,
     },
     #[command(hide = true)]
-    Child { task: String },
+    Child { task: child::Task },
 }
 
 fn main() -> Result<()> {
@@ -95,13 +95,13 @@ fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    let pinned = matches!(&args.command, Some(Command::Child { task }) if child::is_pinned(task)?);
+    let pinned = matches!(&args.command, Some(Command::Child { task }) if task.pinned);
     pin::runtime(pinned)?.block_on(run(args))
 }
 
 async fn run(args: Args) -> Result<()> {
     match args.command {
-        Some(Command::Child { task }) => child::serve(&task).await,
+        Some(Command::Child { task }) => child::serve(task).await,
         Some(Command::Disk { options }) => disk::run(options).await,
         Some(Command::Tune { variants, options }) => {
             tune::run(&variants, options.effort(), &options.common(None)).await
@@ -161,7 +161,7 @@ impl Options {
             relay: relay.unwrap_or_default(),
             quic: self.quic.clone(),
             timeout: Duration::from_secs(self.timeout),
-            unpinned: self.unpinned,
+            unpinned: self.unpinned || !pin::POSSIBLE,
         }
     }
 }
