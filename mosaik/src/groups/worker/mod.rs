@@ -140,7 +140,7 @@ struct Worker {
     /// How long writes take, and when those under way were given to storage.
     writes: Watch,
     written: VecDeque<(Token, Instant)>,
-    /// What a leader writes when its frames have left.
+    /// What a leader writes after its frames have had a turn to leave.
     unwritten: Vec<(Token, Vec<Write>)>,
     /// The last batch for storage, and the last that is durable.
     submitted: Token,

@@ -99,7 +99,7 @@ impl Worker {
         self.storage.submit(token, writes);
     }
 
-    /// A leader's own writes. They begin when its frames are on their way: a follower's disk is farther away than its own, and
+    /// A leader's own writes. Its frames have a turn to leave first: a follower's disk is farther away than its own, and
     /// the disk's thread would take a core from who sends them.
     pub(super) async fn write_own(&mut self) {
         if self.unwritten.is_empty() {
