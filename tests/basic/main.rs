@@ -20,6 +20,7 @@ mod ledger;
 mod machines;
 mod metrics;
 mod operator;
+mod outside;
 mod processes;
 mod reach;
 mod sim;

@@ -231,6 +231,30 @@ fn three_processes_find_each_other_and_a_killed_sensor_comes_back() {
     display.stderr.wait(Instant::now() + SOON, &returned, |line| line == returned);
 }
 
+/// A sensor comes back at another port while a node of another network takes its old one.
+#[test]
+fn a_sensor_that_moves_is_reached_with_its_old_port_taken() {
+    let keys = Keys::new();
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0"]);
+    let secret = keys.path("1");
+    let sensor = |listen: &str| {
+        let args = ["sensor", "--id", "1", "--secret", &secret, "--bootstrap", &at.address, "--listen", listen];
+        Process::run(&args)
+    };
+    let (mut first, before) = sensor("127.0.0.1:0");
+    hears(&mut display, &["1"], Instant::now() + SOON);
+    let (_, port) = before.address.split_once('@').unwrap();
+    first.kill();
+    let (_other, taken) = Process::run(&["display", "--listen", port, "--network", "another"]);
+    assert!(taken.address.ends_with(port));
+    // What it sent before it died is not mistaken for a return.
+    while display.stdout.coming.try_recv().is_ok() {}
+    let (_second, after) = sensor("127.0.0.1:0");
+    let deadline = Instant::now() + promised(Duration::from_secs(3));
+    assert_eq!(after.id, before.id);
+    hears(&mut display, &["1"], deadline);
+}
+
 fn display_comes_back(data_dir: Option<&str>, within: Duration) {
     let keys = Keys::new();
     let (secret, listen) = (keys.path("display"), format!("127.0.0.1:{}", free_port()));
@@ -259,6 +283,99 @@ fn a_display_that_was_killed_is_found_by_its_sensors() {
 #[test]
 fn a_display_with_a_data_directory_remembers_its_sensors() {
     display_comes_back(Some("data"), Duration::from_secs(3));
+}
+
+/// A second process on one data directory is refused, and named the directory; a crash frees it.
+#[test]
+fn a_data_directory_is_for_one_process() {
+    let keys = Keys::new();
+    let data = keys.path("data");
+    let args = ["run", "display", "--listen", "127.0.0.1:0", "--data-dir", &data];
+    let (mut first, at) = Process::run(&args[1..]);
+    let second = Command::new(WEATHER).args(args).output().unwrap();
+    let stderr = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("another node uses the data directory") && stderr.contains(&data), "{stderr}");
+    first.kill();
+    let (_third, again) = Process::run(&args[1..]);
+    assert_eq!(again.id, at.id);
+}
+
+/// A host that has IPv6 only.
+#[test]
+fn nodes_meet_over_ipv6() {
+    let keys = Keys::new();
+    let (mut display, at) = Process::run(&["display", "--listen", "[::1]:0"]);
+    assert!(at.address.starts_with(&format!("{}@[::1]:", at.id)), "{}", at.address);
+    let secret = keys.path("1");
+    let args = ["sensor", "--id", "1", "--secret", &secret, "--bootstrap", &at.address, "--listen", "[::1]:0"];
+    let (_sensor, sensor) = Process::run(&args);
+    assert!(sensor.address.contains("@[::1]:"), "{}", sensor.address);
+    hears(&mut display, &["1"], Instant::now() + SOON);
+    // All addresses of IPv6: one of them is said, which the sensor reaches.
+    let (mut everywhere, at) = Process::run(&["display", "--listen", "[::]:0", "--network", "everywhere"]);
+    let (_, socket) = at.address.split_once('@').unwrap();
+    let socket: std::net::SocketAddr = socket.parse().unwrap();
+    assert!(socket.is_ipv6() && !socket.ip().is_unspecified() && socket.port() != 0, "{socket}");
+    let args = ["sensor", "--id", "2", "--bootstrap", &at.address, "--listen", "[::]:0", "--network", "everywhere"];
+    let (_sensor, _) = Process::run(&args);
+    hears(&mut everywhere, &["2"], Instant::now() + SOON);
+}
+
+/// An address outside is announced, whatever the node itself sees.
+#[test]
+fn an_outside_address_is_announced() {
+    let args = ["display", "--listen", "127.0.0.1:0", "--announce", "203.0.113.7:4433,[2001:db8::7]:4433"];
+    let (mut display, at) = Process::run(&args);
+    assert!(at.address.contains("@127.0.0.1:"), "{}", at.address);
+    for outside in ["announcing 203.0.113.7:4433", "announcing [2001:db8::7]:4433"] {
+        display.stderr.has(Instant::now() + SOON, outside, |line| line == outside);
+    }
+    // What others are told is asked as they would.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let addrs = runtime.block_on(async {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let builder = mosaik::Network::builder("weather").with_listen(listen).with_bootstrap(at.address.as_str());
+        let node = builder.build().await.unwrap();
+        let display: mosaik::PeerId = at.id.parse().unwrap();
+        let known = || node.discovery().catalog().get(display).is_some();
+        assert!(mosaik::testing::eventually(SOON, known).await);
+        let entry = node.discovery().catalog().get(display).unwrap().clone();
+        let addrs: Vec<String> = entry.addr().ip_addrs().map(ToString::to_string).collect();
+        node.shutdown().await;
+        addrs
+    });
+    assert!(addrs.iter().any(|addr| addr == "203.0.113.7:4433"), "{addrs:?}");
+    assert!(addrs.iter().any(|addr| addr == "[2001:db8::7]:4433"), "{addrs:?}");
+    assert!(addrs.iter().any(|addr| addr.starts_with("127.0.0.1:")), "{addrs:?}");
+    // As a variable, with a host name.
+    let env = [("MOSAIK_ANNOUNCE", "localhost:4433")];
+    let mut display = Process::start(WEATHER, &["run", "display", "--listen", "127.0.0.1:0"], &env);
+    display
+        .stderr
+        .wait(Instant::now() + SOON, "line", |line| line.starts_with("announcing ") && line.ends_with(":4433"));
+}
+
+/// Where there is no way for multicast: one line of ours, and all else works.
+#[test]
+fn without_a_multicast_route_there_is_one_line() {
+    let script = format!("ip link set lo up && exec {WEATHER} run display --listen 127.0.0.1:0 --mdns");
+    let possible = Command::new("unshare").args(["-rn", "ip", "link", "set", "lo", "up"]).output();
+    if !possible.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no network namespaces here");
+        return;
+    }
+    let mut display = Process::start("unshare", &["-rn", "sh", "-c", &script], &[]);
+    display.contact();
+    let ours = "no way for multicast DNS here";
+    display.stderr.wait(Instant::now() + SOON, ours, |line| line.contains(ours));
+    // The library's lines would come once a second.
+    thread::park_timeout(Duration::from_millis(2500));
+    display.signal("TERM");
+    assert_eq!(display.wait(SOON).code(), Some(0));
+    let stderr = display.stderr.rest();
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    assert!(matches!(lines[..], [line] if line.contains(ours)), "{stderr}");
 }
 
 #[test]
@@ -326,6 +443,8 @@ fn exit_status_tells_usage_from_failure() {
         (vec!["run", "thermometer"], 2, "thermometer"),
         (vec!["run", "sensor", "--id", "three"], 2, "invalid digit"),
         (vec!["run", "sensor", "--bootstrap", "nowhere"], 2, "64 hex digits"),
+        (vec!["run", "sensor", "--announce", "4433"], 2, "HOST:PORT"),
+        (vec!["run", "sensor", "--announce", "nowhere.invalid:4433"], 1, "--announce nowhere.invalid:4433: "),
         (vec!["dev", "--for", "soon"], 2, "500ms"),
         (vec!["graph", "-f", "png"], 2, "mermaid"),
         (vec!["run", "sensor", "--secret", &broken], 1, "does not hold 64 hex digits"),
@@ -345,7 +464,7 @@ fn exit_status_tells_usage_from_failure() {
 fn help_names_every_flag_and_its_variable() {
     let output = Command::new(WEATHER).args(["run", "sensor", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    for flag in ["network", "secret", "bootstrap", "listen", "data-dir", "tag", "log", "id"] {
+    for flag in ["network", "secret", "bootstrap", "listen", "announce", "data-dir", "tag", "log", "id"] {
         let variable = format!("[env: MOSAIK_{}", flag.replace('-', "_").to_uppercase());
         assert!(help.contains(&format!("--{flag} ")) && help.contains(&variable), "{flag}:\n{help}");
     }
@@ -376,6 +495,13 @@ fn a_program_with_its_own_main_gets_a_node() {
     let mut error = start("error");
     assert_eq!(error.wait(SOON).code(), Some(1));
     assert!(error.stderr.rest().contains("error: the effect: the cause"));
+
+    // What the node is of no use without has panicked: the reason is the error.
+    let mut failed = start("fail");
+    assert_eq!(failed.wait(SOON).code(), Some(1));
+    let stderr = failed.stderr.rest();
+    let reason = "error: the node ended because its task \"made to panic\" panicked: asked for by a test";
+    assert!(stderr.lines().any(|line| line == reason), "{stderr}");
 
     let mut waiting = start("wait");
     waiting.stdout.wait(Instant::now() + SOON, "peer id", |_| true);

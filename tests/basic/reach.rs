@@ -8,13 +8,19 @@ use std::{
 };
 
 use iroh_relay::server::{RelayConfig, Server, ServerConfig};
-use mosaik::{EndpointAddr, Network, NetworkId, RelayUrl, discovery, network::NetworkBuilder, streams::Producer};
+use mosaik::{
+    EndpointAddr, Network, NetworkId, RelayUrl, discovery, network::NetworkBuilder, streams::Producer,
+    testing::eventually,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpListener,
 };
 
 use crate::{processes::Process, streams::soon};
+
+/// For what depends on the relay's and the endpoint's own timers.
+const LONG: Duration = Duration::from_mins(1);
 
 /// A relay on loopback, without TLS; at any port if that is 0.
 async fn relay(port: u16) -> (Server, RelayUrl) {
@@ -36,6 +42,7 @@ fn nowhere() -> RelayUrl {
 
 /// A node that finds no other only because it runs in the same process.
 fn apart(id: NetworkId) -> NetworkBuilder {
+    mosaik::testing::trace();
     let discovery = discovery::Config::builder().with_rendezvous(false);
     Network::builder(id).with_listen(here()).with_discovery(discovery)
 }
@@ -80,6 +87,15 @@ async fn a_relay_that_is_gone_holds_nothing_up() {
     flows(&first, &second).await;
 }
 
+/// Whether every connection between the two goes directly. They begin at the relay, and go over one by one.
+fn is_direct(from: &Network, to: &Network) -> bool {
+    let peers = from.diagnostics().peers();
+    let report = peers.iter().find(|peer| peer.id == to.local().id());
+    report.is_some_and(|peer| {
+        !peer.connections.is_empty() && peer.connections.iter().all(|connection| connection.relayed == Some(false))
+    })
+}
+
 /// Peers that have met go on without their relay, and can be reached through it again when it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_may_go_and_come_back() {
@@ -93,6 +109,8 @@ async fn a_relay_may_go_and_come_back() {
     let producer: Producer<u64> = first.streams().produce();
     let mut consumer = second.streams().consume::<u64>();
     soon("subscribed", producer.when().subscribed()).await;
+    // What is on its way at the relay when that goes is lost with the connection, as in any other crash.
+    assert!(eventually(LONG, || is_direct(&first, &second) && is_direct(&second, &first)).await);
     server.shutdown().await.unwrap();
     for item in 0..100 {
         producer.send(item).await.unwrap();

@@ -57,13 +57,17 @@ async fn exchange(net: &Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `wait` or `block`.
+/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait` or `block`.
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());
     match std::env::var("PROGRAM").as_deref() {
         Ok("exchange") => exchange(&net).await,
         Ok("error") => Err(anyhow::anyhow!("the cause").context("the effect")),
+        Ok("fail") => {
+            mosaik::testing::panic_in_essential_task(&net);
+            std::future::pending().await
+        }
         Ok("wait") => std::future::pending().await,
         Ok("block") => loop {
             std::thread::park();

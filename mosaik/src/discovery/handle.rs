@@ -99,7 +99,7 @@ impl Discovery {
         let connections = node.connection_events();
         let worker =
             Worker { shared: shared.clone(), overlay, neighbors, inbox, connections, shutdown: on_shutdown, guest };
-        node.tasks().spawn("discovery", worker.run());
+        node.tasks().spawn_essential("discovery", worker.run());
         Ok(Self { shared, shutdown })
     }
 

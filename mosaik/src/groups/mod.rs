@@ -32,7 +32,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::time::timeout;
@@ -51,9 +50,6 @@ pub use self::{
     when::{Bonded, Committed, When},
 };
 use crate::{discovery::Discovery, network::Node, primitives::GroupId};
-
-/// How long a shutdown waits for members to hand leadership over and to finish writing.
-const SHUTDOWN_LIMIT: Duration = Duration::from_millis(900);
 
 /// The groups of a node: makes members. Cheap to clone.
 #[derive(Clone)]
@@ -97,7 +93,8 @@ impl Groups {
         &self.0.bonds
     }
 
-    /// Ends every member in an orderly way: leadership is handed over, votes stay where they are.
+    /// Ends every member in an orderly way: leadership is handed over, votes stay where they are. Waits for members to finish
+    /// writing for their share of a shutdown.
     pub(crate) async fn shutdown(&self) {
         self.0.closed.store(true, Ordering::SeqCst);
         let members: Vec<_> =
@@ -108,7 +105,7 @@ impl Groups {
                 cancel.cancelled().await;
             }
         };
-        if timeout(SHUTDOWN_LIMIT, ended).await.is_err() {
+        if timeout(self.0.node.shutdown_share(), ended).await.is_err() {
             tracing::debug!("a group did not end in time");
         }
         members.iter().for_each(|(_, cancel)| cancel.cancel());

@@ -1,6 +1,6 @@
 //! [`NetworkBuilder`]: configuration of a node, checked when it is built.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Mutex, time::Duration};
 
 use iroh::{RelayUrl, SecretKey};
 #[cfg(feature = "mdns")]
@@ -10,7 +10,8 @@ use super::{
     handle::{Inner, Network},
     identity::{self, SecretError},
     link::Family,
-    node::Node,
+    lock::{DataDirError, DataDirLock},
+    node::{Limits, Node},
     router::{self, Acceptors},
 };
 use crate::{
@@ -21,8 +22,15 @@ use crate::{
     primitives::{NetworkId, Tag, Tags, figures, fresh_bytes},
     stores::Stores,
     streams::Streams,
-    transport::{IrohConfig, IrohTransport, Lookups, Transport},
+    transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
 };
+
+/// What the idle time-out of connections may be.
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_mins(1);
+/// What the limit of a shutdown may be.
+const SHUTDOWN_LIMITS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_hours(1);
+/// What the limit of incoming connections may be: a new one has to find room beside one that serves.
+const CONNECTION_LIMITS: RangeInclusive<usize> = 2..=1 << 20;
 
 /// Configures a node; made by [`Network::builder`].
 #[derive(Debug)]
@@ -31,6 +39,9 @@ pub struct NetworkBuilder {
     network_id: NetworkId,
     secret_key: Option<SecretKey>,
     listen: Option<SocketAddr>,
+    external: Vec<SocketAddr>,
+    idle_timeout: Duration,
+    limits: Limits,
     data_dir: Option<PathBuf>,
     metrics: bool,
     #[cfg(feature = "mdns")]
@@ -58,6 +69,9 @@ pub enum BuildError {
         /// What the operating system said.
         error: String,
     },
+    /// The data directory cannot be used, or another node uses it.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The node's identity could not be read or kept.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -75,6 +89,9 @@ impl NetworkBuilder {
             network_id,
             secret_key: None,
             listen: None,
+            external: Vec::new(),
+            idle_timeout: IDLE_TIMEOUT,
+            limits: Limits::default(),
             data_dir: None,
             metrics: false,
             #[cfg(feature = "mdns")]
@@ -103,7 +120,42 @@ impl NetworkBuilder {
         self
     }
 
-    /// Where the node keeps its identity and the peers it knew. Created when missing. Default: nothing is kept.
+    /// An address at which peers reach this node although it does not find it by itself: a forwarded port, the address of a
+    /// container's host, an elastic address. Announced besides the addresses that are found. Repeatable. Default: none.
+    pub fn with_external_addr(mut self, addr: SocketAddr) -> Self {
+        if !self.external.contains(&addr) {
+            self.external.push(addr);
+        }
+        self
+    }
+
+    /// After how long without a packet a connection, and with it the peer, is taken to be lost; keep-alives are sent five times
+    /// as often. Of two nodes the shorter one counts. Shorter notices a loss sooner; longer bears longer pauses of a network or
+    /// of a machine. From 500 ms to 1 min; values out of bounds are brought into them. A simulated network keeps the default.
+    /// Default: 2.5 s.
+    pub fn with_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout.clamp(*IDLE_TIMEOUTS.start(), *IDLE_TIMEOUTS.end());
+        self
+    }
+
+    /// How long [`Network::shutdown`] may take to leave in an orderly way before what is left is aborted; groups have three
+    /// fifths of it to hand over and to finish writing. From 100 ms to 1 h; values out of bounds are brought into them. A
+    /// generated main is ended two seconds after the first signal in any case. Default: 1.5 s.
+    pub fn with_shutdown_limit(mut self, limit: Duration) -> Self {
+        self.limits.shutdown = limit.clamp(*SHUTDOWN_LIMITS.start(), *SHUTDOWN_LIMITS.end());
+        self
+    }
+
+    /// How many connections that others dialled are kept, of all peers and kinds together; a peer that uses streams, groups and
+    /// discovery has up to three. For a further one that is closed which has been without a stream for the longest time; where
+    /// all are in use, the new one is refused. From 2 to 1,048,576; values out of bounds are brought into them. Default: 16,384.
+    pub fn with_max_connections(mut self, limit: usize) -> Self {
+        self.limits.connections = limit.clamp(*CONNECTION_LIMITS.start(), *CONNECTION_LIMITS.end());
+        self
+    }
+
+    /// Where the node keeps its identity and the peers it knew, and groups and stores their state. Created when missing. It is
+    /// locked for as long as the node runs: another node, of this process or another one, is refused. Default: nothing is kept.
     pub fn with_data_dir(mut self, data_dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(data_dir.into());
         self
@@ -183,7 +235,7 @@ impl NetworkBuilder {
     /// Starts the node. Returns as soon as the socket is bound; peers are found in the background.
     ///
     /// # Errors
-    /// When the socket cannot be bound, the data directory cannot be used, a bootstrap peer is named wrongly, or there are
+    /// When the socket cannot be bound, the data directory cannot be used or another node uses it, a bootstrap peer is named wrongly, or there are
     /// more tags than an entry holds.
     pub async fn build(self) -> Result<Network, BuildError> {
         #[cfg(feature = "mdns")]
@@ -197,17 +249,26 @@ impl NetworkBuilder {
             dns: self.dns,
         };
         let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
-        let (transport, secret) = match self.transport {
-            Some(given) => given,
+        let (transport, secret, lock) = match self.transport {
+            // A simulated node has a simulated disk.
+            Some((transport, secret)) => (transport, secret, None),
             None => {
+                let lock = self.data_dir.as_deref().map(DataDirLock::take).transpose()?;
                 let secret = secret_key(self.secret_key, self.data_dir.as_deref())?;
-                (bind(secret.clone(), self.listen, self.relays, lookups).await?, secret)
+                let config = IrohConfig {
+                    relays: self.relays,
+                    lookups,
+                    external: self.external,
+                    idle_timeout: self.idle_timeout,
+                    ..IrohConfig::new(secret.clone(), self.listen, alpns())
+                };
+                (bind(config).await?, secret, lock)
             }
         };
         if self.metrics {
             figures::want();
         }
-        let node = Node::new(self.network_id, transport);
+        let node = Node::new(self.network_id, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {
             config: self.discovery,
@@ -244,8 +305,10 @@ impl NetworkBuilder {
             let sampler = Sampler { node, discovery, streams, groups: groups.clone(), stores: stores.clone() };
             sampler.node.tasks().clone().spawn("metrics", sampler.run());
         }
-        node.tasks().spawn("accept", router::accept_loop(node.clone()));
-        Ok(Network::from_inner(Inner { node, discovery, streams, stores, groups, diagnostics }))
+        node.tasks().spawn_essential("accept", router::accept_loop(node.clone()));
+        node.tasks().spawn("failure", node.clone().end_on_failure());
+        let data_dir = Mutex::new(lock);
+        Ok(Network::from_inner(Inner { node, discovery, streams, stores, groups, diagnostics, data_dir }))
     }
 }
 
@@ -264,7 +327,8 @@ fn service_name(network: NetworkId) -> String {
 /// [`Node::abandon`].
 pub(crate) async fn bare(network: NetworkId) -> Result<Node, BuildError> {
     let secret = SecretKey::from_bytes(&fresh_bytes());
-    Ok(Node::new(network, bind(secret, None, Vec::new(), Lookups::default()).await?))
+    let transport = bind(IrohConfig::new(secret, None, alpns())).await?;
+    Ok(Node::new(network, transport, Limits::default()))
 }
 
 fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {
@@ -275,17 +339,12 @@ fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> R
     }
 }
 
-async fn bind(
-    secret_key: SecretKey,
-    listen: Option<SocketAddr>,
-    relays: Vec<RelayUrl>,
-    lookups: Lookups,
-) -> Result<Transport, BuildError> {
-    let alpns = Family::ALL.iter().map(|family| family.alpn().as_bytes().to_vec()).collect();
-    let transport =
-        IrohTransport::bind(IrohConfig { secret_key, listen, relays, alpns, lookups }).await.map_err(|error| {
-            let listen = listen.map_or_else(|| "all interfaces".to_owned(), |addr| addr.to_string());
-            BuildError::Bind { listen, error }
-        })?;
+fn alpns() -> Vec<Vec<u8>> {
+    Family::ALL.iter().map(|family| family.alpn().as_bytes().to_vec()).collect()
+}
+
+async fn bind(config: IrohConfig) -> Result<Transport, BuildError> {
+    let listen = config.listen.map_or_else(|| "all interfaces".to_owned(), |addr| addr.to_string());
+    let transport = IrohTransport::bind(config).await.map_err(|error| BuildError::Bind { listen, error })?;
     Ok(Transport::Iroh(transport))
 }

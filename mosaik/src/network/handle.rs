@@ -1,11 +1,11 @@
 //! [`Network`]: the handle that keeps a node running.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use iroh::EndpointAddr;
 use tokio::time::timeout;
 
-use super::{builder::NetworkBuilder, close::CloseCode, node::Node};
+use super::{builder::NetworkBuilder, close::CloseCode, lock::DataDirLock, node::Node};
 use crate::{
     diagnostics::Diagnostics,
     discovery::Discovery,
@@ -14,11 +14,8 @@ use crate::{
     primitives::{NetworkId, PeerId},
     stores::Stores,
     streams::Streams,
-    transport::TaskProbe,
+    transport::{NodeFailure, TaskProbe},
 };
-
-/// How long a shutdown may take before what is left is aborted.
-const SHUTDOWN_LIMIT: Duration = Duration::from_millis(1500);
 
 /// A running node of a network. Cheap to clone; when the last clone is dropped the node ends at once, as in a crash.
 /// Call [`shutdown`](Self::shutdown) to leave gracefully.
@@ -54,6 +51,14 @@ pub(super) struct Inner {
     pub(super) stores: Stores,
     pub(super) groups: Groups,
     pub(super) diagnostics: Diagnostics,
+    /// Held until the node has ended; a handle may outlive it.
+    pub(super) data_dir: Mutex<Option<DataDirLock>>,
+}
+
+impl Inner {
+    fn release_data_dir(&self) {
+        self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// The local node of a [`Network`].
@@ -125,8 +130,8 @@ impl Network {
         &self.0.diagnostics
     }
 
-    /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds; what is
-    /// not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
+    /// Leaves gracefully: departs, drains, closes every connection and joins every task, within two seconds or as
+    /// [`with_shutdown_limit`](NetworkBuilder::with_shutdown_limit) says; what is not done by then is aborted. Other handles of this node then fail. Safe to call twice. When cancelled, the node is still
     /// closing and ends when the last handle is dropped.
     pub async fn shutdown(&self) {
         let node = &self.0.node;
@@ -140,11 +145,37 @@ impl Network {
             node.transport().close().await;
             node.tasks().drained().await;
         };
-        if timeout(SHUTDOWN_LIMIT, orderly).await.is_err() {
+        if timeout(node.limits().shutdown, orderly).await.is_err() {
             tracing::warn!(left = ?node.tasks(), "shutdown took too long; aborting what is left");
         }
         node.tasks().abort_all();
         node.tasks().drained().await;
+        self.0.release_data_dir();
+    }
+
+    /// Why the node has ended by itself, if it has: a task without which it is of no use to anybody panicked. All calls then
+    /// fail; start a new node.
+    #[must_use]
+    pub fn failure(&self) -> Option<NodeFailure> {
+        self.0.node.tasks().failure()
+    }
+
+    /// Resolves when the node ends by itself, with the reason; a node that is well or was shut down never does.
+    /// Cancellation-safe.
+    ///
+    /// A generated main returns this as its error. A program with a main of its own waits for it beside its work:
+    ///
+    /// ```
+    /// # async fn work() -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+    /// # async fn run(net: mosaik::Network) -> Result<(), Box<dyn std::error::Error>> {
+    /// tokio::select! {
+    ///     failure = net.failed() => Err(failure.into()),
+    ///     result = work() => result,
+    /// }
+    /// # }
+    /// ```
+    pub async fn failed(&self) -> NodeFailure {
+        self.0.node.tasks().failed().await
     }
 
     /// Observes this node's tasks, also after it has ended: for tests that assert that none is left.
@@ -157,6 +188,7 @@ impl Network {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.node.abandon();
+        self.release_data_dir();
     }
 }
 

@@ -8,6 +8,7 @@ mod close;
 mod handle;
 mod identity;
 mod link;
+mod lock;
 mod node;
 mod pool;
 mod router;
@@ -19,8 +20,9 @@ pub use close::CloseCode;
 pub use handle::{Local, Network};
 pub use identity::SecretError;
 pub use link::{Family, LinkError, Protocol};
+pub use lock::DataDirError;
 
-pub use crate::transport::TaskProbe;
+pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
 pub(crate) use identity::load_or_create as load_or_create_secret;

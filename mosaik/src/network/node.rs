@@ -35,6 +35,22 @@ struct Inner {
     cancel: CancellationToken,
     pool: Pool,
     acceptors: RwLock<Arc<Acceptors>>,
+    limits: Limits,
+}
+
+/// What the builder's settings say about connections and the end of a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How long an orderly end may take before what is left is aborted.
+    pub(super) shutdown: Duration,
+    /// Connections that peers have dialled, of all peers and families together.
+    pub(super) connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { shutdown: Duration::from_millis(1500), connections: 16_384 }
+    }
 }
 
 /// Why a link could not be opened.
@@ -64,14 +80,37 @@ impl Node {
         self.abandon();
     }
 
-    pub(super) fn new(network_id: NetworkId, transport: Transport) -> Self {
+    pub(super) fn new(network_id: NetworkId, transport: Transport, limits: Limits) -> Self {
         Self(Arc::new(Inner {
             network_id,
             transport,
             cancel: CancellationToken::new(),
             pool: Pool::new(),
             acceptors: RwLock::default(),
+            limits,
         }))
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.0.limits
+    }
+
+    /// How long a subsystem may take to end in an orderly way: three fifths of a whole shutdown, so that time is left to say
+    /// farewell and to close connections.
+    pub(crate) fn shutdown_share(&self) -> Duration {
+        self.0.limits.shutdown * 3 / 5
+    }
+
+    /// Ends the node when an essential task has panicked, until it ends otherwise.
+    pub(super) async fn end_on_failure(self) {
+        tokio::select! {
+            biased;
+            () = self.cancel().cancelled() => {}
+            failure = self.tasks().failed() => {
+                tracing::error!(%failure, "the node ends");
+                self.abandon();
+            }
+        }
     }
 
     pub(crate) fn network_id(&self) -> NetworkId {

@@ -59,6 +59,8 @@ struct State {
     live: BTreeMap<(PeerId, Family), Vec<Arc<Entry>>>,
     dials: BTreeMap<(PeerId, Family), Dial>,
     next_dial: u64,
+    /// How many of the live ones others have dialled.
+    incoming: usize,
     closed: bool,
 }
 
@@ -222,6 +224,7 @@ impl Pool {
                 return false;
             }
             state.live.entry((peer, family)).or_default().push(entry.clone());
+            state.incoming += usize::from(!entry.outgoing);
             state.dials.remove(&(peer, family))
         };
         dial.iter().for_each(|dial| _ = dial.result.send_replace(Some(Ok(entry.clone()))));
@@ -235,10 +238,13 @@ impl Pool {
         {
             let mut state = self.state();
             if let Some(entries) = state.live.get_mut(&key) {
+                let before = entries.len();
                 entries.retain(|other| !Arc::ptr_eq(other, entry));
+                let removed = before > entries.len();
                 if entries.is_empty() {
                     state.live.remove(&key);
                 }
+                state.incoming -= usize::from(removed && !entry.outgoing);
             }
         }
         self.tell(key.0, key.1, ConnectionChange::Down(why));
@@ -260,6 +266,20 @@ impl Pool {
             self.state().live.values().flatten().filter(|entry| !entry.has_spoken()).cloned().collect();
         silent.sort_by_key(|entry| entry.since);
         silent
+    }
+
+    /// How many live connections others have dialled.
+    pub(super) fn incoming(&self) -> usize {
+        self.state().incoming
+    }
+
+    /// The incoming connection that has been without a stream for the longest time, if one is.
+    pub(super) fn longest_unused(&self) -> Option<Arc<Entry>> {
+        let state = self.state();
+        let unused = state.live.values().flatten().filter(|entry| {
+            !entry.outgoing && entry.connection.close_reason().is_none() && entry.idle() > Duration::ZERO
+        });
+        unused.max_by_key(|entry| entry.idle()).cloned()
     }
 
     pub(super) fn is_connected(&self, peer: PeerId) -> bool {

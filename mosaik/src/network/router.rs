@@ -2,7 +2,7 @@
 //!
 //! Whatever a stranger sends ends here, within a bound: a connection that says nothing valid is closed after five
 //! seconds, at most 128 such connections are kept (the oldest goes first), a peer has at most eight connections
-//! of a family, and a stream without a valid preamble is closed with a code.
+//! of a family, all peers together have a limit, too, and a stream without a valid preamble is closed with a code.
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
@@ -87,7 +87,11 @@ pub(super) async fn accept_loop(node: Node) {
             connection.close(CloseCode::UnsupportedProtocol.code());
             continue;
         };
-        make_room(&node, connection.peer(), family);
+        if !make_room(&node, connection.peer(), family) {
+            tracing::debug!(%connection, "no room for another connection");
+            connection.close(CloseCode::NoCapacity.code());
+            continue;
+        }
         let entry = Entry::new(connection, family, false);
         if node.pool().add(&entry) {
             node.tasks().spawn("connection", serve(node.clone(), entry));
@@ -96,8 +100,8 @@ pub(super) async fn accept_loop(node: Node) {
 }
 
 /// Closes the oldest connections that stand in the way of a new one: a peer that dials again has lost the older ones,
-/// and strangers that say nothing must not keep honest peers out.
-fn make_room(node: &Node, peer: PeerId, family: Family) {
+/// and strangers that say nothing must not keep honest peers out. False when there is no room all the same.
+fn make_room(node: &Node, peer: PeerId, family: Family) -> bool {
     let close_oldest = |entries: Vec<Arc<Entry>>, limit: usize, code: CloseCode| {
         let excess = (entries.len() + 1).saturating_sub(limit);
         entries.iter().take(excess).for_each(|entry| entry.connection.close(code.code()));
@@ -105,6 +109,12 @@ fn make_room(node: &Node, peer: PeerId, family: Family) {
     let of_peer = node.pool().of(peer, family).into_iter().filter(|entry| !entry.outgoing).collect();
     close_oldest(of_peer, MAX_PER_PEER, CloseCode::NoCapacity);
     close_oldest(node.pool().silent(), MAX_SILENT, CloseCode::Timeout);
+    if node.pool().incoming() < node.limits().connections {
+        return true;
+    }
+    let Some(unused) = node.pool().longest_unused() else { return false };
+    unused.connection.close(CloseCode::NoCapacity.code());
+    true
 }
 
 /// Serves one connection to its end: the streams that the peer opens, silence, and idleness.

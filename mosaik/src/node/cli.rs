@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
 use iroh::SecretKey;
 
 use super::{
+    announced::Announced,
     args::{clap_args, with_env},
     decl::{EndpointDecl, RoleDecl},
     graph::Graph,
@@ -118,8 +119,15 @@ pub(super) fn secret() -> Arg {
 pub(super) fn node_flags(app: &str) -> Vec<Arg> {
     let listen =
         flag("listen", "IP:PORT", "Where to listen; port 0 takes a free one [default: all interfaces, a free port]");
+    let announce = flag(
+        "announce",
+        "HOST:PORT",
+        "An address to announce besides those that are found, such as that of a forwarded port; may be repeated, or \
+         separated by commas",
+    );
+    let announce = announce.action(ArgAction::Append).value_delimiter(',').value_parser(Announced::from_str);
     let mut flags = shared_flags(format!("The network to join: a name, or 64 hex digits [default: {app}]"));
-    flags.extend([secret(), listen.value_parser(SocketAddr::from_str)]);
+    flags.extend([secret(), listen.value_parser(SocketAddr::from_str), announce]);
     flags
 }
 
@@ -215,6 +223,7 @@ pub(super) struct NodeFlags {
     pub(super) secret: Option<Secret>,
     pub(super) bootstrap: Vec<Bootstrap>,
     pub(super) listen: Option<SocketAddr>,
+    pub(super) announce: Vec<Announced>,
     pub(super) data_dir: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
     #[cfg(feature = "mdns")]
@@ -230,13 +239,14 @@ impl NodeFlags {
             matches.try_get_one(flag).ok().flatten().cloned()
         }
         fn all<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, flag: &str) -> Vec<T> {
-            matches.get_many(flag).map(|values| values.cloned().collect()).unwrap_or_default()
+            matches.try_get_many(flag).ok().flatten().map(|values| values.cloned().collect()).unwrap_or_default()
         }
         Self {
             network: one(matches, "network"),
             secret: one(matches, "secret"),
             bootstrap: all(matches, "bootstrap"),
             listen: one(matches, "listen"),
+            announce: all(matches, "announce"),
             data_dir: one(matches, "data-dir"),
             tags: all(matches, "tag"),
             #[cfg(feature = "mdns")]

@@ -58,7 +58,7 @@ async fn start_all(
         flags.data_dir = flags.data_dir.map(|dir| dir.join(role.name));
         let tags = role.tags.iter().map(|declared| declared.tag);
         let network = flags.builder(network, tags)?.build().await?;
-        say(format_args!("[{}] listening {}", role.name, dialable(&network, None)));
+        say(format_args!("[{}] listening {}", role.name, dialable(&network, None, &[])));
         if let Some(metrics) = metrics.take() {
             metrics.tell(network.node().tasks());
         }
@@ -81,9 +81,11 @@ async fn until_end(running: &[Running], limit: Option<Duration>, ending: &Cancel
         }
     };
     let ended = running.iter().map(|each| Box::pin(each.handle.ended()));
+    let failed = running.iter().map(|each| Box::pin(each.network.failed()));
     tokio::select! {
         biased;
         () = ending.cancelled() => Ok(()),
+        (failure, ..) = futures::future::select_all(failed) => Err(failure.into()),
         (result, ..) = futures::future::select_all(ended) => Ok(result?),
         () = time_is_over => Ok(()),
     }

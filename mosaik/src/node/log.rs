@@ -13,6 +13,9 @@ use super::process::Failure;
 /// What is held back at most, in bytes; the rest of it is dropped.
 const HELD: usize = 1 << 20;
 
+/// Libraries whose lines say once a second what ours says once, unless they are asked for.
+const MUTED: [&str; 1] = ["swarm_discovery"];
+
 /// What was written so far; nothing once the gate is open.
 type Held = Arc<Mutex<Option<Vec<u8>>>>;
 
@@ -23,6 +26,8 @@ impl Gate {
     /// Begins to log by these filter directives, behind a closed gate. A subscriber that the program has set already
     /// stays.
     pub(super) fn install(directives: &str) -> Result<Self, Failure> {
+        let muted = MUTED.into_iter().filter(|library| !directives.contains(library));
+        let directives = muted.fold(directives.to_owned(), |all, library| format!("{all},{library}=off"));
         let filter = EnvFilter::try_new(directives)?;
         let held = Held::new(Mutex::new(Some(Vec::new())));
         let writer = Writer(held.clone());

@@ -5,6 +5,7 @@
 //! is the top of the house: it uses the public surface of networks, discovery, streams, stores and groups, and nobody below knows
 //! it.
 
+mod announced;
 mod app;
 mod args;
 mod cli;

@@ -61,6 +61,7 @@ pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Netwo
         let result = tokio::select! {
             biased;
             () = ending.cancelled() => Ok(()),
+            failure = network.failed() => Err(failure.into()),
             result = main(network.clone()) => result.main_result(),
         };
         network.shutdown().await;

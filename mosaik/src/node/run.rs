@@ -15,7 +15,7 @@ use super::{
     role::Setup,
 };
 use crate::{
-    network::Network,
+    network::{Network, NetworkBuilder},
     primitives::{NetworkId, PeerId},
 };
 
@@ -33,6 +33,7 @@ pub(super) async fn run(
     let started = tokio::select! {
         biased;
         () = ending.cancelled() => None,
+        failure = network.failed() => return Err(failure.into()),
         started = (entry.start)(&mut setup) => Some(started),
     };
     let Some(role) = started.transpose()? else {
@@ -45,30 +46,44 @@ pub(super) async fn run(
         ended = role.ended() => ended,
     };
     network.shutdown().await;
-    Ok(ended?)
+    match network.failure() {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ended?),
+    }
 }
 
 /// Starts a node by its flags and tells of it on stderr.
 pub(super) async fn start(
-    flags: NodeFlags,
+    mut flags: NodeFlags,
     network: NetworkId,
     tags: impl IntoIterator<Item = crate::primitives::Tag>,
 ) -> Result<Network, Failure> {
     let gate = Gate::install(&flags.log)?;
     let listen = flags.listen;
     let metrics = metrics::serve(flags.metrics)?;
-    let network = flags.builder(network, tags)?.build().await?;
+    let mut external = Vec::new();
+    for announced in std::mem::take(&mut flags.announce) {
+        external.extend(announced.resolve().await?);
+    }
+    let builder = flags.builder(network, tags)?;
+    let builder = external.iter().copied().fold(builder, NetworkBuilder::with_external_addr);
+    let network = builder.build().await?;
     let events = network.discovery().events();
-    say(format_args!("listening {}", dialable(&network, listen)));
+    say(format_args!("listening {}", dialable(&network, listen, &external)));
+    for external in external {
+        say(format_args!("announcing {external}"));
+    }
     metrics.tell(network.node().tasks());
     gate.open();
     network.node().tasks().spawn("peer lines", peers::tell(events, String::new()));
     Ok(network)
 }
 
-/// `<peer-id>@<ip:port>` of a node, to be given to `--bootstrap` of another one.
-pub(super) fn dialable(network: &Network, listen: Option<SocketAddr>) -> String {
-    let (id, addr) = (network.local().id(), network.local().addr());
+/// `<peer-id>@<ip:port>` of a node, to be given to `--bootstrap` of another one: where it listens, not where it says to be
+/// reached from outside.
+pub(super) fn dialable(network: &Network, listen: Option<SocketAddr>, external: &[SocketAddr]) -> String {
+    let (id, mut addr) = (network.local().id(), network.local().addr());
+    addr.addrs.retain(|addr| !matches!(addr, TransportAddr::Ip(socket) if external.contains(socket)));
     let listen = listen.map(|listen| listen.ip()).filter(|ip| !ip.is_unspecified());
     match best(&addr, listen) {
         Some(socket) => format!("{id}@{socket}"),

@@ -139,7 +139,7 @@ impl<V: View> PrimaryBuilder<V> {
             snapshots,
             cancel: cancel.clone(),
         };
-        registry.node.tasks().spawn("primary", worker.run(received));
+        registry.node.tasks().spawn_essential("primary", worker.run(received));
         let inner = Inner { commands, producer, published, store, cancel };
         Ok(Primary { inner: Arc::new(inner), view: PhantomData })
     }

@@ -123,7 +123,7 @@ impl<V: View> ReplicaBuilder<V> {
         let number = registry.add_replica(inspect::look(store, receiver.clone()));
         let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender, number, disk, kept);
         let until = cancel.clone();
-        registry.node.tasks().spawn("replica", async move {
+        registry.node.tasks().spawn_essential("replica", async move {
             until.run_until_cancelled(worker.run()).await;
         });
         StoreReplica { published: receiver, inner: Arc::new(Inner { store, cancel }) }

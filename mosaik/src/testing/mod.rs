@@ -26,6 +26,11 @@ mod eventually;
 mod sim;
 mod trace;
 
+/// Panics in an essential task of the node, which ends it: what a bug in mosaik would do.
+pub fn panic_in_essential_task(network: &crate::Network) {
+    network.node().tasks().spawn_essential("made to panic", async { panic!("asked for by a test") });
+}
+
 pub use self::{
     eventually::eventually,
     sim::{Sim, SimNode, Trace},

@@ -3,19 +3,23 @@
 //! Preset `Minimal`: no relay, no DNS, no port mapping unless asked for, so a node starts and works with no internet.
 //! The accept loop is ours: handshakes run side by side, bounded, and none of them can stall or end the others.
 
+mod accept;
+mod dial;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
 use iroh::{
     Endpoint, EndpointAddr, RelayMode, RelayUrl, SecretKey, TransportAddr,
     endpoint::{
-        self, ConnectError as IrohConnectError, ConnectWithOptsError, ConnectingError, ConnectionError, IdleTimeout,
-        MtuDiscoveryConfig, NetReportConfig, QuicTransportConfig, VarInt, presets,
+        self, Builder, ConnectionError, IdleTimeout, MtuDiscoveryConfig, NetReportConfig, QuicTransportConfig, VarInt,
+        presets,
     },
 };
 use tokio::{
@@ -23,29 +27,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    CONNECT_TIMEOUT, Code, ConnectError, ConnectionLost, IDLE_TIMEOUT, KEEP_ALIVE, MAX_STREAMS, ReadError, Tasks,
-    WriteError, lookup::Lookups,
-};
+use self::dial::Spares;
+use super::{Code, ConnectionLost, IDLE_TIMEOUT, MAX_STREAMS, ReadError, Tasks, WriteError, lookup::Lookups};
 use crate::primitives::{PeerId, fresh_bytes};
 
 /// How long a shutdown waits for peers to acknowledge the end of their connections.
 const CLOSE_LIMIT: Duration = Duration::from_millis(500);
-/// Handshakes that may be under way at once; further dials wait in the endpoint's own bounded queue.
-const MAX_HANDSHAKES: usize = 256;
 /// Connections whose handshake is done and that the router has not taken yet.
 const ACCEPT_QUEUE: usize = 64;
-/// An incoming handshake that takes longer is dropped.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Keep-alives that may go by unanswered until a connection is idle for too long.
+const KEEP_ALIVES: u32 = 5;
 /// How much one stream may have in flight before its reader must catch up, in bytes. Not more: noq-proto 1.4 keeps what
 /// was not read in the pieces in which it came, and above 1,024 pieces it ends the whole connection ("too many gaps in
 /// stream buffer", quinn issue 2809); 1 MiB is 912 full datagrams.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// The same for all streams of a connection together, in bytes.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// The TLS alert of a peer that shares no protocol with us: `no_application_protocol` (RFC 7301, section 3.2).
-const NO_APPLICATION_PROTOCOL: u64 = 0x100 + 120;
-
 /// What an endpoint is built from.
 #[derive(Debug)]
 pub(crate) struct IrohConfig {
@@ -54,6 +51,25 @@ pub(crate) struct IrohConfig {
     pub(crate) relays: Vec<RelayUrl>,
     pub(crate) alpns: Vec<Vec<u8>>,
     pub(crate) lookups: Lookups,
+    /// Told to others besides the addresses that are found.
+    pub(crate) external: Vec<SocketAddr>,
+    /// A connection on which nothing arrives for so long is lost; the keep-alive period is a fifth of it.
+    pub(crate) idle_timeout: Duration,
+}
+
+impl IrohConfig {
+    /// A node on `listen` with every default: no relay, no lookup, nothing announced besides what is found.
+    pub(crate) fn new(secret_key: SecretKey, listen: Option<SocketAddr>, alpns: Vec<Vec<u8>>) -> Self {
+        Self {
+            secret_key,
+            listen,
+            relays: Vec::new(),
+            alpns,
+            lookups: Lookups::default(),
+            external: Vec::new(),
+            idle_timeout: IDLE_TIMEOUT,
+        }
+    }
 }
 
 /// A bound endpoint. Cheap to clone.
@@ -62,6 +78,9 @@ pub(crate) struct IrohTransport {
     endpoint: Endpoint,
     tasks: Tasks,
     accepted: Arc<Mutex<mpsc::Receiver<IrohConnection>>>,
+    spares: Arc<Spares>,
+    /// What was configured to be announced, as against what was found.
+    external: Arc<[SocketAddr]>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,26 +98,27 @@ pub(crate) struct IrohRecvStream(endpoint::RecvStream);
 impl IrohTransport {
     /// Binds the socket and starts accepting. Never waits for a relay or for anything else on the network.
     pub(crate) async fn bind(config: IrohConfig) -> Result<Self, String> {
+        let own = Own {
+            secret_key: config.secret_key,
+            listen: config.listen,
+            alpns: config.alpns,
+            idle_timeout: config.idle_timeout,
+        };
         // The nearest relay is found by probing them; without one a node is not reachable through any.
         let mut net_report = NetReportConfig::minimal();
         net_report.https_probes = !config.relays.is_empty();
         let relay_mode = if config.relays.is_empty() { RelayMode::Disabled } else { RelayMode::custom(config.relays) };
-        let mut builder = Endpoint::builder(presets::Minimal)
-            .secret_key(config.secret_key)
-            .alpns(config.alpns)
-            .relay_mode(relay_mode)
-            .net_report_config(net_report)
-            .transport_config(transport_config()?);
-        if let Some(listen) = config.listen {
-            builder = builder.clear_ip_transports().bind_addr(listen).map_err(|error| error.to_string())?;
-        }
-        builder = config.lookups.of_builder(builder);
+        let builder = own.builder(own.listen)?.relay_mode(relay_mode).net_report_config(net_report);
+        let external: Arc<[SocketAddr]> = config.external.into();
+        let builder = external.iter().copied().fold(builder, Builder::external_addr);
+        let builder = config.lookups.of_builder(builder);
         let endpoint = builder.bind().await.map_err(|error| format!("{error:#}"))?;
         let tasks = Tasks::with_threads();
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
         config.lookups.begin(&endpoint, &tasks).await;
-        tasks.spawn("transport-accept", accept_loop(endpoint.clone(), sender));
-        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)) })
+        let spares = Arc::new(Spares::new(own, sender.downgrade()));
+        tasks.spawn_essential("transport-accept", accept::accept_loop(endpoint.clone(), sender));
+        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), spares, external })
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -109,25 +129,20 @@ impl IrohTransport {
     /// of one machine can then still meet on loopback, which is added when nothing else is there.
     pub(crate) fn addr(&self) -> EndpointAddr {
         let mut addr = self.endpoint.addr();
-        if !addr.addrs.iter().any(TransportAddr::is_ip) {
-            addr.addrs.extend(self.endpoint.bound_sockets().into_iter().filter(SocketAddr::is_ipv4).map(
-                |mut socket| {
-                    if socket.ip().is_unspecified() {
-                        socket.set_ip(Ipv4Addr::LOCALHOST.into());
-                    }
-                    TransportAddr::Ip(socket)
-                },
-            ));
+        if addr.ip_addrs().all(|socket| self.external.contains(socket)) {
+            let sockets = self.endpoint.bound_sockets();
+            // On an unspecified address of IPv6 nobody waits where there is IPv4, too.
+            let v4 = sockets.iter().any(SocketAddr::is_ipv4);
+            let sockets = sockets.into_iter().filter(|socket| !v4 || socket.is_ipv4());
+            addr.addrs.extend(sockets.map(|mut socket| {
+                if socket.ip().is_unspecified() {
+                    let loopback = if v4 { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+                    socket.set_ip(loopback);
+                }
+                TransportAddr::Ip(socket)
+            }));
         }
         addr
-    }
-
-    pub(crate) async fn connect(&self, to: &EndpointAddr, alpn: &[u8]) -> Result<IrohConnection, ConnectError> {
-        match timeout(CONNECT_TIMEOUT, self.endpoint.connect(to.clone(), alpn)).await {
-            Ok(Ok(connection)) => Ok(IrohConnection(connection)),
-            Ok(Err(error)) => Err(connect_error(error)),
-            Err(_) => Err(ConnectError::TimedOut),
-        }
     }
 
     pub(crate) async fn accept(&self) -> Option<IrohConnection> {
@@ -137,7 +152,8 @@ impl IrohTransport {
     /// Closes the endpoint. Peers that are there have acknowledged that long before the limit; waiting for those that
     /// are gone, which takes seconds, goes on in the background.
     pub(crate) async fn close(&self) {
-        if let Some(closed) = self.close_in_background()
+        self.spares.close();
+        if let Some(closed) = close_in_background(&self.endpoint)
             && timeout(CLOSE_LIMIT, closed).await.is_err()
         {
             tracing::debug!("some peers do not acknowledge the end of their connections");
@@ -146,15 +162,8 @@ impl IrohTransport {
 
     /// Closes in the background when there is still a runtime; otherwise the last clone of the endpoint does it.
     pub(crate) fn abandon(&self) {
-        self.close_in_background();
-    }
-
-    /// A close that is cut short would leave the endpoint running for ever, hence a task of its own.
-    fn close_in_background(&self) -> Option<tokio::task::JoinHandle<()>> {
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
-        let endpoint = self.endpoint.clone();
-        #[expect(clippy::disallowed_methods, reason = "the node's own spawner is closed already")]
-        Some(runtime.spawn(async move { endpoint.close().await }))
+        self.spares.close();
+        close_in_background(&self.endpoint);
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {
@@ -179,55 +188,57 @@ impl IrohTransport {
     }
 }
 
-fn transport_config() -> Result<QuicTransportConfig, String> {
-    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).map_err(|error| error.to_string())?;
-    let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(1452);
-    Ok(QuicTransportConfig::builder()
-        .max_idle_timeout(Some(idle))
-        .keep_alive_interval(KEEP_ALIVE)
-        .default_path_keep_alive_interval(KEEP_ALIVE)
-        .default_path_max_idle_timeout(IDLE_TIMEOUT)
-        .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
-        .send_window(u64::from(CONNECTION_WINDOW))
-        .mtu_discovery_config(Some(mtu))
-        .build())
+/// What every endpoint of a node has in common.
+#[derive(Debug)]
+struct Own {
+    secret_key: SecretKey,
+    listen: Option<SocketAddr>,
+    alpns: Vec<Vec<u8>>,
+    idle_timeout: Duration,
 }
 
-/// Takes connections until the endpoint closes. Each handshake is a future of its own in a bounded set.
-async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>) {
-    let mut handshakes = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            biased;
-            Some(done) = handshakes.next() => {
-                let Some(connection) = done else { continue };
-                if sender.send(IrohConnection(connection)).await.is_err() {
-                    return;
-                }
-            }
-            incoming = endpoint.accept(), if handshakes.len() < MAX_HANDSHAKES => {
-                let Some(incoming) = incoming else { return };
-                let Ok(accepting) = incoming.accept() else { continue };
-                handshakes.push(async move {
-                    match timeout(HANDSHAKE_TIMEOUT, accepting).await {
-                        Ok(Ok(connection)) => Some(connection),
-                        Ok(Err(error)) => {
-                            tracing::debug!(%error, "incoming handshake failed");
-                            None
-                        }
-                        Err(_) => {
-                            tracing::debug!("incoming handshake timed out");
-                            None
-                        }
-                    }
-                });
-            }
+impl Own {
+    /// An endpoint with this identity: no relay, no lookup, nothing that asks the network.
+    fn builder(&self, listen: Option<SocketAddr>) -> Result<Builder, String> {
+        let builder = Endpoint::builder(presets::Minimal)
+            .secret_key(self.secret_key.clone())
+            .alpns(self.alpns.clone())
+            .relay_mode(RelayMode::Disabled)
+            .net_report_config(NetReportConfig::minimal())
+            .transport_config(self.transport_config()?);
+        match listen {
+            Some(listen) => builder.clear_ip_transports().bind_addr(listen).map_err(|error| error.to_string()),
+            None => Ok(builder),
         }
     }
+
+    fn transport_config(&self) -> Result<QuicTransportConfig, String> {
+        let idle = IdleTimeout::try_from(self.idle_timeout).map_err(|error| error.to_string())?;
+        let keep_alive = self.idle_timeout / KEEP_ALIVES;
+        let mut mtu = MtuDiscoveryConfig::default();
+        mtu.upper_bound(1452);
+        Ok(QuicTransportConfig::builder()
+            .max_idle_timeout(Some(idle))
+            .keep_alive_interval(keep_alive)
+            .default_path_keep_alive_interval(keep_alive)
+            .default_path_max_idle_timeout(self.idle_timeout)
+            .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
+            .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+            .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
+            .send_window(u64::from(CONNECTION_WINDOW))
+            .mtu_discovery_config(Some(mtu))
+            .build())
+    }
+}
+
+/// A close that is cut short would leave the endpoint running for ever, hence a task of its own. `None` when there is no
+/// runtime any more.
+fn close_in_background(endpoint: &Endpoint) -> Option<tokio::task::JoinHandle<()>> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let endpoint = endpoint.clone();
+    #[expect(clippy::disallowed_methods, reason = "the node's own spawner is closed already")]
+    Some(runtime.spawn(async move { endpoint.close().await }))
 }
 
 impl IrohConnection {
@@ -353,30 +364,5 @@ fn write_error(error: endpoint::WriteError) -> WriteError {
         endpoint::WriteError::ConnectionLost(error) => WriteError::Lost(lost(error)),
         endpoint::WriteError::ClosedStream => WriteError::Finished,
         error @ endpoint::WriteError::ZeroRttRejected => WriteError::Lost(ConnectionLost::Other(error.to_string())),
-    }
-}
-
-fn connect_error(error: IrohConnectError) -> ConnectError {
-    let connection = match error {
-        IrohConnectError::Connect { source, .. } => {
-            return match source {
-                ConnectWithOptsError::SelfConnect { .. } => ConnectError::ToSelf,
-                ConnectWithOptsError::NoAddress { .. } => ConnectError::NoAddress,
-                ConnectWithOptsError::EndpointClosed { .. } => ConnectError::Closed,
-                source => ConnectError::Other(source.to_string()),
-            };
-        }
-        IrohConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. }
-        | IrohConnectError::Connection { source, .. } => source,
-        error => return ConnectError::Other(error.to_string()),
-    };
-    match connection {
-        ConnectionError::ApplicationClosed(close) => ConnectError::Refused { code: narrow(close.error_code) },
-        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == NO_APPLICATION_PROTOCOL => {
-            ConnectError::UnsupportedProtocol
-        }
-        ConnectionError::TimedOut => ConnectError::TimedOut,
-        ConnectionError::LocallyClosed => ConnectError::Closed,
-        error => ConnectError::Other(error.to_string()),
     }
 }

@@ -65,54 +65,99 @@ impl Lookups {
 
     /// What begins with the endpoint.
     #[cfg(feature = "mdns")]
+    #[expect(clippy::unused_async, reason = "as without the feature")]
     pub(super) async fn begin(self, endpoint: &Endpoint, tasks: &Tasks) {
-        use futures::StreamExt;
-        use iroh_mdns_address_lookup::{DiscoveryEvent, MdnsAddressLookup};
+        if let Some((service, found)) = self.mdns {
+            tasks.spawn("mdns", multicast(endpoint.clone(), service, found, multicast_route));
+        }
+    }
+}
 
-        let Some((service, found)) = self.mdns else { return };
-        let begun = MdnsAddressLookup::builder().service_name(service).build(endpoint.id());
-        let mdns = match (begun, endpoint.address_lookup()) {
-            (Ok(mdns), Ok(lookups)) => {
-                lookups.add(mdns.clone());
-                mdns
-            }
-            (Err(error), _) => {
-                tracing::warn!(%error, "no multicast DNS here; going on without");
-                return;
-            }
-            (_, Err(error)) => {
-                tracing::debug!(%error, "the endpoint has ended");
-                return;
-            }
-        };
-        let mut events = mdns.subscribe().await;
-        tasks.spawn("mdns", async move {
-            let mut here = BTreeMap::new();
-            let mut again = tokio::time::interval(AGAIN);
-            loop {
-                tokio::select! {
-                    biased;
-                    event = events.next() => match event {
-                        Some(DiscoveryEvent::Discovered { endpoint_info, .. }) if here.len() < MAX_FOUND => {
-                            let addr = endpoint_info.into_endpoint_addr();
-                            // One that finds no room is told of again below.
-                            let _ = found.try_send(addr.clone());
-                            here.insert(addr.id, addr);
-                        }
-                        Some(DiscoveryEvent::Expired { endpoint_id }) => _ = here.remove(&endpoint_id),
-                        Some(_) => {}
-                        None => return,
-                    },
-                    _ = again.tick() => {
-                        for addr in here.values() {
-                            if found.send(addr.clone()).await.is_err() {
-                                return;
-                            }
-                        }
+/// Whether packets for the group of multicast DNS (RFC 6762, section 3) leave this machine; if not, why. Sends a question
+/// without questions, which nobody answers.
+#[cfg(feature = "mdns")]
+fn multicast_route() -> std::io::Result<()> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.send_to(&[0; 12], (std::net::Ipv4Addr::new(224, 0, 0, 251), 5353)).map(drop)
+}
+
+/// Says it once when there is no way for multicast, and once when there is one again.
+#[cfg(feature = "mdns")]
+fn note_route(known: &mut bool, route: std::io::Result<()>) -> bool {
+    match (&route, *known) {
+        (Err(error), true) => tracing::warn!(
+            %error,
+            "no way for multicast DNS here; nobody is found on the local network until there is one"
+        ),
+        (Ok(()), false) => tracing::info!("multicast DNS has a way again"),
+        _ => {}
+    }
+    *known = route.is_ok();
+    *known
+}
+
+/// Finds and is found by multicast DNS, from when there is a way for it.
+#[cfg(feature = "mdns")]
+async fn multicast(
+    endpoint: Endpoint,
+    service: String,
+    found: tokio::sync::mpsc::Sender<EndpointAddr>,
+    route: fn() -> std::io::Result<()>,
+) {
+    use futures::StreamExt;
+    use iroh_mdns_address_lookup::{DiscoveryEvent, MdnsAddressLookup};
+
+    let mut again = tokio::time::interval(AGAIN);
+    let mut has_route = true;
+    again.tick().await;
+    // The library would say so once a second.
+    while !note_route(&mut has_route, route()) {
+        tokio::select! {
+            biased;
+            () = endpoint.closed() => return,
+            _ = again.tick() => {}
+        }
+    }
+    let begun = MdnsAddressLookup::builder().service_name(service).build(endpoint.id());
+    let mdns = match (begun, endpoint.address_lookup()) {
+        (Ok(mdns), Ok(lookups)) => {
+            lookups.add(mdns.clone());
+            mdns
+        }
+        (Err(error), _) => {
+            tracing::warn!(%error, "no multicast DNS here; going on without");
+            return;
+        }
+        (_, Err(error)) => {
+            tracing::debug!(%error, "the endpoint has ended");
+            return;
+        }
+    };
+    let mut events = mdns.subscribe().await;
+    let mut here = BTreeMap::new();
+    loop {
+        tokio::select! {
+            biased;
+            event = events.next() => match event {
+                Some(DiscoveryEvent::Discovered { endpoint_info, .. }) if here.len() < MAX_FOUND => {
+                    let addr = endpoint_info.into_endpoint_addr();
+                    // One that finds no room is told of again below.
+                    let _ = found.try_send(addr.clone());
+                    here.insert(addr.id, addr);
+                }
+                Some(DiscoveryEvent::Expired { endpoint_id }) => _ = here.remove(&endpoint_id),
+                Some(_) => {}
+                None => return,
+            },
+            _ = again.tick() => {
+                note_route(&mut has_route, route());
+                for addr in here.values() {
+                    if found.send(addr.clone()).await.is_err() {
+                        return;
                     }
                 }
             }
-        });
+        }
     }
 }
 

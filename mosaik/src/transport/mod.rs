@@ -19,15 +19,15 @@ use bytes::Bytes;
 
 pub(crate) use self::iroh::{IrohConfig, IrohTransport};
 pub(crate) use self::lookup::Lookups;
-pub use self::tasks::TaskProbe;
 pub(crate) use self::tasks::Tasks;
+pub use self::tasks::{NodeFailure, TaskProbe};
 use crate::primitives::PeerId;
 
 /// How long one `connect` may take before it fails with [`ConnectError::TimedOut`].
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Keep-alive period of a connection.
+/// Keep-alive period of a connection by default, and in simulation.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_millis(500);
-/// A connection that hears nothing for so long is lost.
+/// A connection on which nothing arrives for so long is lost: the default, and what a simulation has.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Streams of each direction that the other side may have open at once on one connection.
 pub(crate) const MAX_STREAMS: u32 = 256;
@@ -74,6 +74,8 @@ pub(crate) enum ConnectError {
     TimedOut,
     #[error("the peer speaks no protocol of this family and version")]
     UnsupportedProtocol,
+    #[error("another node answers at the peer's address, and the peer at none of those known")]
+    AnotherPeer,
     #[error("no address is known for the peer")]
     NoAddress,
     #[error("a node does not connect to itself")]

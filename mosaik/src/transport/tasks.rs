@@ -1,9 +1,11 @@
 //! The tracked spawner: the only place that calls `tokio::spawn`.
 //!
 //! Every task of a node runs here, so that the node can wait for them all at shutdown, tests can assert that none
-//! is left, and the simulator can crash a node (`abort_all`) or freeze it (`pause`: tasks are not polled).
+//! is left, and the simulator can crash a node (`abort_all`) or freeze it (`pause`: tasks are not polled). A panic ends its
+//! task; that of an essential task is the failure of the node, which ends with it.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt,
     future::Future,
@@ -20,6 +22,8 @@ use futures::FutureExt;
 use tokio::{sync::Notify, task::AbortHandle};
 use tracing::Instrument;
 
+use crate::primitives::watch;
+
 /// Spawns and tracks the tasks of one node. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks(Arc<Shared>);
@@ -28,7 +32,17 @@ pub(crate) struct Tasks(Arc<Shared>);
 #[derive(Clone, Debug)]
 pub struct TaskProbe(Weak<Shared>);
 
-#[derive(Default)]
+/// Why a node ended by itself: a task without which it is of no use to anybody panicked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node ended because its task \"{task}\" panicked: {message}")]
+#[non_exhaustive]
+pub struct NodeFailure {
+    /// The name of the task.
+    pub task: &'static str,
+    /// What the panic said.
+    pub message: String,
+}
+
 struct Shared {
     next: AtomicU64,
     paused: AtomicBool,
@@ -36,6 +50,20 @@ struct Shared {
     threads: bool,
     live: Mutex<Live>,
     empty: Notify,
+    failure: watch::Sender<Option<NodeFailure>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            next: AtomicU64::default(),
+            paused: AtomicBool::default(),
+            threads: false,
+            live: Mutex::default(),
+            empty: Notify::default(),
+            failure: watch::Sender::new(None),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -49,6 +77,11 @@ struct Live {
 impl Shared {
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes why the node has to end; the first reason stays.
+    fn failed(&self, failure: NodeFailure) {
+        self.failure.send_if_modified(|known| known.is_none() && known.replace(failure).is_none());
     }
 
     fn ended(&self, id: u64) {
@@ -80,6 +113,16 @@ impl Tasks {
     /// Runs a future to its end on the node's runtime. A panic is contained and logged with the task's name. After
     /// [`abort_all`](Self::abort_all) nothing is spawned any more: the future is dropped.
     pub(crate) fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_as(name, false, future);
+    }
+
+    /// As [`spawn`](Self::spawn), for a task without which the node is of no use: its panic is the node's
+    /// [`failure`](Self::failure).
+    pub(crate) fn spawn_essential(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_as(name, true, future);
+    }
+
+    fn spawn_as(&self, name: &'static str, essential: bool, future: impl Future<Output = ()> + Send + 'static) {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         {
             let mut live = self.0.live();
@@ -90,9 +133,18 @@ impl Tasks {
         }
         let guard = EndGuard { shared: self.0.clone(), id };
         let task = async move {
-            let _guard = guard;
-            if AssertUnwindSafe(future).catch_unwind().await.is_err() {
-                tracing::error!(task = name, "task panicked; this is a bug in mosaik or in a callback given to it");
+            let guard = guard;
+            if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+                let panic = panic_text(&*panic);
+                tracing::error!(
+                    task = name,
+                    panic,
+                    essential,
+                    "task panicked; this is a bug in mosaik or in a callback given to it"
+                );
+                if essential {
+                    guard.shared.failed(NodeFailure { task: name, message: panic });
+                }
             }
         }
         .in_current_span();
@@ -103,6 +155,22 @@ impl Tasks {
             handle.abort();
         } else if let Some(task) = live.tasks.get_mut(&id) {
             task.1 = Some(handle.abort_handle());
+        }
+    }
+
+    /// Why the node has to end, if an essential task has panicked.
+    pub(crate) fn failure(&self) -> Option<NodeFailure> {
+        self.0.failure.borrow().clone()
+    }
+
+    /// Resolves when an essential task has panicked. Cancellation-safe.
+    pub(crate) async fn failed(&self) -> NodeFailure {
+        let mut failure = self.0.failure.subscribe();
+        let failure = failure.wait_for(Option::is_some).await.map_or(None, |failure| failure.clone());
+        // The sender is in `self`, and nothing takes the failure back.
+        match failure {
+            Some(failure) => failure,
+            None => std::future::pending().await,
         }
     }
 
@@ -185,6 +253,12 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// What a panic said.
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| String::from("a value that is not text"))
+}
+
 /// Takes the task off the list however it ends: return, panic or abort.
 struct EndGuard {
     shared: Arc<Shared>,
@@ -230,6 +304,20 @@ mod tests {
         tasks.spawn("boom", async { panic!("expected by the test") });
         tasks.drained().await;
         assert_eq!(tasks.probe().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_panic_of_an_essential_task_is_the_failure_of_the_node() {
+        let tasks = Tasks::default();
+        tasks.spawn("other", async { panic!("expected by the test") });
+        tasks.drained().await;
+        assert_eq!(tasks.failure(), None);
+        tasks.spawn_essential("heart", async { panic!("expected by the test, {}", 1) });
+        let failure = tasks.failed().await;
+        assert_eq!(failure, NodeFailure { task: "heart", message: "expected by the test, 1".into() });
+        tasks.spawn_essential("late", async { panic!("expected by the test") });
+        tasks.drained().await;
+        assert_eq!(tasks.failure(), Some(failure), "the first reason stays");
     }
 
     #[tokio::test]

@@ -25,13 +25,7 @@ impl Backend {
             Self::Iroh => {
                 let secret_key = ::iroh::SecretKey::from_bytes(blake3::hash(name.as_bytes()).as_bytes());
                 let listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-                let config = IrohConfig {
-                    secret_key,
-                    listen,
-                    relays: vec![],
-                    alpns: vec![ALPN.to_vec()],
-                    lookups: Lookups::default(),
-                };
+                let config = IrohConfig::new(secret_key, listen, vec![ALPN.to_vec()]);
                 Transport::Iroh(IrohTransport::bind(config).await.expect("binds"))
             }
             Self::Sim(net) => Transport::Sim(sim::SimTransport::start(net, net.node(name), None, vec![ALPN.to_vec()])),
@@ -270,13 +264,18 @@ async fn a_close_reaches_the_peer_with_its_code(backend: Backend) {
     assert_eq!(soon(ab.open_bi()).await.err(), Some(local));
 }
 
+/// What is not delivered is more than fits on the way, so that no scheduling of the two sides can deliver it all.
 async fn a_close_drops_what_was_not_delivered(backend: Backend) {
     let (_a, _b, ab, ba) = backend.pair().await;
     let ((mut send, _recv), (_back, mut recv)) = stream(&ab, &ba).await;
-    soon(write(&mut send, &pattern(900_000))).await.expect("writes");
-    send.finish();
-    ab.close(5);
-    let mut received = 0;
+    let much = pattern(4 << 20);
+    let (written, first) = tokio::join!(soon(write(&mut send, &much)), async {
+        let first = soon(recv.read_chunk(1000)).await.expect("reads").expect("has begun").len();
+        ab.close(5);
+        first
+    });
+    assert_eq!(written, Err(WriteError::Lost(ConnectionLost::ClosedLocally)));
+    let mut received = first;
     let end = loop {
         match soon(recv.read_chunk(usize::MAX)).await {
             Ok(Some(chunk)) => received += chunk.len(),
@@ -284,7 +283,7 @@ async fn a_close_drops_what_was_not_delivered(backend: Backend) {
         }
     };
     assert_eq!(end, Err(ReadError::Lost(ConnectionLost::ClosedByPeer { code: 5 })));
-    assert!(received < 900_000, "{received}");
+    assert!(received < much.len(), "{received}");
 }
 
 async fn what_arrived_before_a_close_can_still_be_read(backend: Backend) {
@@ -400,7 +399,7 @@ async fn another_key_at_the_address_fails(backend: Backend) {
     let (a, b, c) = (backend.node("a").await, backend.node("b").await, backend.node("c").await);
     let mixed = EndpointAddr::from(c.id()).with_addrs(b.addr().addrs);
     let error = soon(a.connect(&mixed, ALPN)).await.expect_err("c is not there");
-    assert!(matches!(error, ConnectError::Other(_) | ConnectError::TimedOut), "{error:?}");
+    assert!(matches!(error, ConnectError::AnotherPeer | ConnectError::TimedOut), "{error:?}");
 }
 
 async fn dials_that_cannot_work_fail_at_once(backend: Backend) {

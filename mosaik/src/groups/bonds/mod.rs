@@ -141,7 +141,7 @@ impl Bonds {
         let group = Group::new((node.clone(), discovery.clone()), (id, key, terms), mesh, events);
         registry.enter(&group);
         discovery.update_local(|entry| _ = entry.groups.insert(id));
-        node.tasks().spawn("bonds", group.clone().run());
+        node.tasks().spawn_essential("bonds", group.clone().run());
         (Self(Arc::new(Handle(group))), BondEvents(inbox))
     }
 

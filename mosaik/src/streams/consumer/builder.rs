@@ -91,7 +91,7 @@ impl<T: Datum> ConsumerBuilder<T> {
         let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay, begin));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
-        tasks.spawn("consumer", worker::run(shared.clone()));
+        tasks.spawn_essential("consumer", worker::run(shared.clone()));
         (Consumer::new(shared), events)
     }
 }

@@ -209,7 +209,7 @@ impl<T: Datum> ProducerBuilder<T> {
             });
         }
         registry.discovery.update_local(|entry| entry.produces.insert(stream, fingerprint));
-        registry.node.tasks().spawn("producer", worker::run(shared));
+        registry.node.tasks().spawn_essential("producer", worker::run(shared));
         Ok(Producer::new(handle))
     }
 }

@@ -74,7 +74,7 @@ impl World {
         let Some(connection) = self.conns.get_mut(&conn) else { return };
         let node = &self.nodes[connection.end(Side::Acceptor).node];
         let refusal = if node.id != connection.wanted {
-            Some(ConnectError::Other("another key answers at the peer's address".into()))
+            Some(ConnectError::AnotherPeer)
         } else if !node.alpns.iter().any(|alpn| alpn == connection.alpn) {
             Some(ConnectError::UnsupportedProtocol)
         } else if node.backlog.len() >= MAX_BACKLOG {
