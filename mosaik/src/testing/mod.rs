@@ -27,6 +27,9 @@ mod sim;
 mod trace;
 
 /// Panics in an essential task of the node, which ends it: what a bug in mosaik would do.
+///
+/// # Panics
+/// Not here: in that task.
 pub fn panic_in_essential_task(network: &crate::Network) {
     network.node().tasks().spawn_essential("made to panic", async { panic!("asked for by a test") });
 }

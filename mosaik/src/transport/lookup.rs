@@ -83,8 +83,8 @@ fn multicast_route() -> std::io::Result<()> {
 
 /// Says it once when there is no way for multicast, and once when there is one again.
 #[cfg(feature = "mdns")]
-fn note_route(known: &mut bool, route: std::io::Result<()>) -> bool {
-    match (&route, *known) {
+fn note_route(known: &mut bool, route: &std::io::Result<()>) -> bool {
+    match (route, *known) {
         (Err(error), true) => tracing::warn!(
             %error,
             "no way for multicast DNS here; nobody is found on the local network until there is one"
@@ -111,7 +111,7 @@ async fn multicast(
     let mut has_route = true;
     again.tick().await;
     // The library would say so once a second.
-    while !note_route(&mut has_route, route()) {
+    while !note_route(&mut has_route, &route()) {
         tokio::select! {
             biased;
             () = endpoint.closed() => return,
@@ -150,7 +150,7 @@ async fn multicast(
                 None => return,
             },
             _ = again.tick() => {
-                note_route(&mut has_route, route());
+                note_route(&mut has_route, &route());
                 for addr in here.values() {
                     if found.send(addr.clone()).await.is_err() {
                         return;
