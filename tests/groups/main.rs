@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may read the real clock")]
 
+mod clocks;
 mod entries;
 mod faults;
 mod lab;

@@ -232,7 +232,7 @@ impl Group {
         let genesis = ballot.genesis();
         let mut next = Membership::founding(ballot.cluster(), ballot.founders.clone(), 2);
         next.learners.insert(member(2));
-        let second = Entry::after(&genesis.hash, 2, 1, 0, Payload::Config(Box::new(next)));
+        let second = Entry::after(&genesis.hash, 2, 1, (0, 0), Payload::Config(Box::new(next)));
         let hard = HardState { cluster: Some(ballot.cluster()), incarnation: 1, term: 1, voted: None, commit: 2 };
         let stored = Stored { hard, entries: vec![genesis.clone(), second.clone()], ..Stored::default() };
         let committed = vec![(genesis.position(), 1), (second.position(), 1)];

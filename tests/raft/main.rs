@@ -11,6 +11,7 @@
     reason = "a test may fail, counts are small, and a budget of real time needs the real clock"
 )]
 
+mod clients;
 mod cross;
 mod explore;
 mod mutants;

@@ -1,7 +1,10 @@
 //! Directed schedules: each brings three to five cores into the one situation in which a classic bug shows. The honest
 //! core survives them (`regressions`), its mutants do not (`mutants`).
 
-use mosaik::groups::raft::{Change, Envelope, Input, Message, Mutant, Payload};
+use mosaik::groups::{
+    client::{Batch, Call, CommandResult, Done, Event, Failure, Notice, Rejection, Router, Session, Source},
+    raft::{Change, Command, Envelope, Input, Member, Message, Mutant, Payload, SessionId, Switch},
+};
 
 use crate::sim::{Lab, within};
 
@@ -335,7 +338,7 @@ pub fn damaged_entry(mutant: Planted) {
             for entry in entries {
                 if let Payload::Command(command) = &mut entry.payload {
                     let mut body = command.body.to_vec();
-                    body[10] ^= 1;
+                    body[11] ^= 1;
                     command.body = body.into();
                 }
             }
@@ -447,6 +450,123 @@ pub fn acknowledgement_waits_for_disk(mutant: Planted) {
     assert!(lab.acked > 0);
 }
 
+/// A session that has ended does not come back under its name: a late repetition of what opened it opens another one, in which
+/// no command of the first is applied.
+pub fn late_opening(mutant: Planted) {
+    let mut lab = Lab::new(3, 3, mutant, |_| {});
+    lab.limits = (8, 1_000, 64);
+    for n in 0..3 {
+        lab.restart(n);
+    }
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert!(lab.acked > 0);
+    let opened = lab.opened[&SessionId(1)];
+    lab.pass(1_500, &[0, 1, 2]);
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    let (body, attempted) = (crate::sim::machine::Op::Write { key: 0, value: 7 }.body(), 1 << 40);
+    let late = Command { session: SessionId(1), opened, sequence: 1, settled: 1, attempted, body };
+    lab.propose_raw(0, Payload::Command(late));
+    lab.pass(300, &[0, 1, 2]);
+}
+
+pub const LEADER: Member = Member { node: mosaik::groups::raft::NodeId::from_bytes([1; 32]), incarnation: 1 };
+
+pub fn session(mutant: Planted) -> Session {
+    let switch = mutant.map_or_else(Switch::default, Switch::plant);
+    Session::new(SessionId(1), 2_000_000, 10_000, 0, switch)
+}
+
+pub fn call(id: usize) -> Call {
+    // Too long to share a body with another one.
+    let mut body = vec![1];
+    body.resize(20_000, id as u8);
+    Call { id, body: body.into(), deadline: 1 << 50, strong: false, detached: false, ack_on_append: false }
+}
+
+pub fn poll(session: &mut Session, now: u64) -> Option<(u64, Batch)> {
+    session.poll(now, || SessionId(2)).map(|(flight, _, batch)| (flight, batch))
+}
+
+/// A session that was opened at index 5 of term 1 and has one command in flight, which is returned.
+pub fn in_flight(mutant: Planted) -> (Session, u64, Batch) {
+    let mut session = session(mutant);
+    session.set_leader(Some((LEADER, 1)));
+    session.submit([call(0)]);
+    let (flight, opening) = poll(&mut session, 0).expect("it is to be opened");
+    assert_eq!((opening.opened, opening.commands.len()), (0, 0), "commands wait for the session");
+    assert!(poll(&mut session, 0).is_none());
+    session.answered(flight, vec![Done { sequence: 0, index: 5, result: CommandResult::Opened }], 100, 0, 0);
+    let (flight, batch) = poll(&mut session, 0).expect("the command");
+    assert_eq!((batch.opened, batch.commands[0].sequence), (5, 1));
+    (session, flight, batch)
+}
+
+/// What is sent again keeps its number.
+pub fn resend_keeps_its_number(mutant: Planted) {
+    let (mut session, flight, first) = in_flight(mutant);
+    session.lost(flight, 0, 10);
+    session.set_leader(Some((LEADER, 2)));
+    let (_, again) = poll(&mut session, 20).expect("again");
+    assert_eq!(again.commands, first.commands);
+}
+
+/// What may have been applied in a session that has ended is not sent in the next one.
+pub fn ended_session_takes_nothing_along(mutant: Planted) {
+    let (mut session, flight, _) = in_flight(mutant);
+    session.lost(flight, 0, 10);
+    let (flight, again) = poll(&mut session, 20).expect("again");
+    session.submit([call(1)]);
+    let ended = Done { sequence: again.commands[0].sequence, index: 9, result: CommandResult::Ended };
+    session.answered(flight, vec![ended], 200, 0, 30);
+    let (flight, opening) = poll(&mut session, 40).expect("another session");
+    assert_eq!((opening.session, opening.opened), (SessionId(2), 0));
+    assert_eq!(session.events().collect::<Vec<_>>(), [Event::Done(0, Err(Failure::Expired))]);
+    session.answered(flight, vec![Done { sequence: 0, index: 12, result: CommandResult::Opened }], 300, 0, 50);
+    let (_, batch) = poll(&mut session, 60).expect("what was never sent");
+    assert_eq!((batch.commands.len(), batch.commands[0].body[1]), (1, 1));
+}
+
+/// Nothing is called settled before its caller has the result.
+pub fn settled_means_answered(mutant: Planted) {
+    let (mut session, flight, _) = in_flight(mutant);
+    session.queued(flight);
+    session.submit([call(1)]);
+    let (_, second) = poll(&mut session, 10).expect("the second");
+    assert_eq!((second.settled, second.commands[0].sequence), (1, 2), "the first is not settled");
+}
+
+/// A leader takes no command whose predecessor it has not appended.
+pub fn order_across_a_lost_batch(mutant: Planted) {
+    let (mut session, _lost, _) = in_flight(mutant);
+    session.submit([call(1)]);
+    let (flight, second) = poll(&mut session, 10).expect("the second");
+    let mut router = Router::new();
+    let notice = router.take(second, Source::Remote(flight), true);
+    assert!(
+        matches!(notice, Some(Notice::Remote(_, mosaik::groups::client::Response::Rejected(Rejection::OutOfOrder)))),
+        "{notice:?}"
+    );
+    session.rejected(flight, Rejection::OutOfOrder, 0, 20);
+    let (_, both) = poll(&mut session, 20).expect("both again");
+    assert_eq!(both.commands.iter().map(|it| it.sequence).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// Attempts are stamped in group time: what the session was told last, and the time since.
+pub fn attempts_in_group_time(mutant: Planted) {
+    let (mut session, flight, first) = in_flight(mutant);
+    assert_eq!(first.commands[0].attempted, 100);
+    session.queued(flight);
+    session.observe_time(5_000, 1_000_000);
+    session.submit([call(1)]);
+    let (_, second) = poll(&mut session, 1_500_000).expect("the second");
+    assert_eq!(second.commands[0].attempted, 5_500);
+}
+
 /// Every planted bug with the schedule that kills it.
 pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::VoteNotPersisted, vote_across_restart),
@@ -473,4 +593,10 @@ pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::YieldBeforeAdopt, two_foundings_meet),
     (Mutant::AckBeforeDurable, acknowledgement_waits_for_disk),
     (Mutant::ChangeBeforeOwnTermCommit, change_before_own_commit),
+    (Mutant::SessionNamedByIdAlone, late_opening),
+    (Mutant::RenumberedResend, resend_keeps_its_number),
+    (Mutant::ForgetfulReplacement, ended_session_takes_nothing_along),
+    (Mutant::SettledEarly, settled_means_answered),
+    (Mutant::PriorSkipped, order_across_a_lost_batch),
+    (Mutant::AttemptInLocalTime, attempts_in_group_time),
 ];

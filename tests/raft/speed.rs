@@ -45,7 +45,7 @@ impl Loop {
         let proposals = (0..count).map(|_| {
             self.sequence += 1;
             let (session, sequence) = (SessionId(1), self.sequence);
-            let command = Command { session, sequence, settled: sequence, attempted: 0, body: body.clone() };
+            let command = Command { session, opened: 0, sequence, settled: sequence, attempted: 0, body: body.clone() };
             Proposal { id: sequence, payload: Payload::Command(command) }
         });
         let input = Input::Propose(proposals.collect());

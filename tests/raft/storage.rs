@@ -218,9 +218,10 @@ fn long_logs_have_several_segments() {
     let body = Bytes::from(vec![7; 1 << 20]);
     let mut log: Vec<Entry> = Vec::new();
     for index in 1..=140 {
-        let command = Command { session: SessionId(1), sequence: index, settled: 0, attempted: 0, body: body.clone() };
+        let command =
+            Command { session: SessionId(1), opened: 0, sequence: index, settled: 0, attempted: 0, body: body.clone() };
         let hash = log.last().map(|entry| entry.hash).unwrap_or_default();
-        log.push(Entry::after(&hash, index, 1, 0, Payload::Command(command)));
+        log.push(Entry::after(&hash, index, 1, (0, 0), Payload::Command(command)));
         disk.submit(index, vec![Write::Replace(vec![log[log.len() - 1].clone()])]);
     }
     wait(&mut disk, 140).unwrap();
@@ -250,7 +251,7 @@ fn long_logs_have_several_segments() {
     // Truncation reaches back into an older segment; a later snapshot frees the space.
     let mut disk = Disk::open(dir.path()).unwrap();
     let mut script = StorageScript::resume(1, disk.load().unwrap());
-    let cut = Entry::after(&log[4].hash, 6, 2, 0, Payload::Noop);
+    let cut = Entry::after(&log[4].hash, 6, 2, (0, 0), Payload::Noop);
     disk.submit(1, vec![Write::Replace(vec![cut.clone()])]);
     wait(&mut disk, 1).unwrap();
     drop(disk);

@@ -263,6 +263,10 @@ impl Display for GroupReport {
         for member in &self.members {
             write!(f, "\n  member {:?}  {}", member.id, member.kind)?;
             member.lag.map_or(Ok(()), |lag| write!(f, ", {lag} behind"))?;
+            if let Some(skew) = member.skew_ms {
+                let way = if skew < 0 { "behind" } else { "ahead" };
+                write!(f, ", wall clock {} {way}", Time::millis(skew.unsigned_abs()))?;
+            }
             if let Some(bond) = self.bonds.iter().find(|bond| bond.peer == member.id) {
                 write!(f, ", linked for {}", Time::millis(bond.age_ms))?;
                 rtt(f, bond.rtt_us)?;

@@ -345,7 +345,14 @@ fn group(view: &GroupView) -> GroupReport {
         floor: status.floor() as u64,
         compacts: status.compacts(),
         dropped_messages: status.dropped_messages(),
-        members: members.map(|it| MemberReport { id: it.id(), kind: it.kind().to_string(), lag: it.lag() }).collect(),
+        members: members
+            .map(|it| MemberReport {
+                id: it.id(),
+                kind: it.kind().to_string(),
+                lag: it.lag(),
+                skew_ms: it.clock_skew(),
+            })
+            .collect(),
         bonds: bonds
             .map(|(peer, rtt, age)| BondReport { peer: *peer, rtt_us: rtt.map(micros), age_ms: millis(*age) })
             .collect(),

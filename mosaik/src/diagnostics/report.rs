@@ -324,6 +324,8 @@ reports! {
         kind: String,
         /// Committed entries that it has not acknowledged, where that is known.
         lag: Option<u64>,
+        /// How far its wall clock is ahead of the voters' median, milliseconds, where that is known and more than a second.
+        skew_ms: Option<i64>,
     }
 
     /// A link to another member.

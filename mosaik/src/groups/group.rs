@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     bonds::{Bonds, Refused},
-    bundle::{self, Unpacked},
+    client::bundle::{self, Unpacked},
     encoding,
     error::{CallError, LeaveError, MAX_COMMAND, StopReason},
     machine::StateMachine,

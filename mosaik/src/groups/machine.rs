@@ -90,7 +90,7 @@ pub struct ApplyContext {
 
 impl ApplyContext {
     pub(crate) const fn of(entry: &Entry) -> Self {
-        Self { index: entry.index, term: entry.term, time: entry.time, hash: entry.hash.0, part: 0 }
+        Self { index: entry.index, term: entry.term, time: entry.civil, hash: entry.hash.0, part: 0 }
     }
 
     /// That of another command of the same entry.
@@ -131,8 +131,11 @@ impl ApplyContext {
         self.term
     }
 
-    /// The leader's wall clock when it took the command, since the Unix epoch, in milliseconds. It never goes back along a
-    /// log; how true it is depends on the leader's clock.
+    /// The group's civil time when the leader took the command, since the Unix epoch, in milliseconds.
+    ///
+    /// It begins with the median of the founders' wall clocks, never goes back along a log, and follows the median of the
+    /// voters' wall clocks: at most twice as fast as time passes while it is behind, at least half as fast while it is
+    /// ahead. So one wrong clock of three does not move it, and after a full stop of an hour it takes an hour to catch up.
     #[must_use]
     pub const fn time(&self) -> Duration {
         Duration::from_millis(self.time)

@@ -9,7 +9,8 @@
 
 pub(crate) mod bonds;
 mod builder;
-mod bundle;
+#[doc(hidden)]
+pub mod client;
 mod encoding;
 mod error;
 mod group;

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use super::{
     bonds::Refused,
     error::StopReason,
-    raft::{ClusterId, Index, Member, NodeId, Status, Term},
+    raft::{ClusterId, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
 };
 use crate::primitives::PeerId;
 
@@ -87,6 +87,7 @@ pub struct MemberInfo {
     kind: MemberKind,
     lag: Option<u64>,
     incarnation: u64,
+    skew: Option<i64>,
 }
 
 impl MemberInfo {
@@ -112,6 +113,13 @@ impl MemberInfo {
     #[must_use]
     pub const fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// How far its wall clock is ahead of the median of the voters', milliseconds, if that is more than a second: negative if
+    /// it is behind. Known of every member at the leader, and of the local one everywhere.
+    #[must_use]
+    pub const fn clock_skew(&self) -> Option<i64> {
+        self.skew
     }
 }
 
@@ -319,6 +327,13 @@ impl GroupStatus {
         self.compacts
     }
 
+    /// How far the local wall clock is ahead of the median of the voters', milliseconds, if that is more than a second:
+    /// negative if it is behind. The group does not depend on it; what reads the local clock does.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<i64> {
+        self.members.iter().find(|member| member.id == self.me)?.skew
+    }
+
     /// Whether calls are served.
     #[must_use]
     pub const fn is_online(&self) -> bool {
@@ -346,10 +361,23 @@ impl fmt::Display for GroupStatus {
         if let Some(why) = &self.why {
             write!(f, ", not online: {why}")?;
         }
+        if let Some(skew) = self.clock_skew() {
+            write!(f, ", {}", Skew(skew))?;
+        }
         if !self.compacts {
             f.write_str(", the log is never compacted (the machine has no snapshots)")?;
         }
         Ok(())
+    }
+}
+
+/// How wrong a wall clock is, in words: milliseconds ahead of the median of the voters'.
+pub(crate) struct Skew(pub i64);
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = std::time::Duration::from_millis(self.0.unsigned_abs());
+        write!(f, "wall clock {by:?} {}", if self.0 < 0 { "behind" } else { "ahead" })
     }
 }
 
@@ -370,10 +398,17 @@ pub(crate) fn members(status: &Status) -> Vec<MemberInfo> {
         let follower = status.followers.iter().find(|follower| follower.member == *member);
         follower.map(|it| it.lag).or_else(|| (*member == status.me).then_some(own))
     };
+    let skew = |member: &Member| {
+        let follower = status.followers.iter().find(|follower| follower.member == *member);
+        let skew = if *member == status.me { status.skew } else { follower.and_then(|it| it.skew) };
+        // To the nearest second: what a message takes on its way is no change.
+        let wrong = skew.filter(|skew| skew.unsigned_abs() > SKEW_LIMIT);
+        wrong.map(|skew| skew.saturating_add(500).div_euclid(1000) * 1000)
+    };
     let info = |kind: MemberKind| {
         move |member: Member| {
             let id = peer_of(member.node)?;
-            Some(MemberInfo { id, kind, lag: lag(&member), incarnation: member.incarnation })
+            Some(MemberInfo { id, kind, lag: lag(&member), incarnation: member.incarnation, skew: skew(&member) })
         }
     };
     let voters = membership.all_voters().filter_map(info(MemberKind::Voter));

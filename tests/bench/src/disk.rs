@@ -134,8 +134,8 @@ impl Log {
         self.last += 1;
         let body = self.body.clone();
         let command =
-            Command { session: SessionId(u128::MAX), sequence: self.last, settled: 0, attempted: 1 << 40, body };
-        let entry = Entry::after(&self.hash, self.last, 1, 1 << 40, Payload::Command(command));
+            Command { session: SessionId(u128::MAX), opened: 1, sequence: self.last, settled: 0, attempted: 1 << 40, body };
+        let entry = Entry::after(&self.hash, self.last, 1, (1 << 30, 1 << 40), Payload::Command(command));
         self.hash = entry.hash;
         entry
     }

@@ -25,6 +25,8 @@ struct Cluster {
     peak: usize,
     adopted: BTreeSet<ClusterId>,
     user: bool,
+    /// Group time and civil time of the last entry.
+    times: (u64, u64),
 }
 
 /// What was last seen of one life of a member.
@@ -133,6 +135,7 @@ impl Checks {
         known.log.push(Committed { position, by: raft.term() });
         self.committed += 1;
         let Some(entry) = log.get(index) else { return };
+        known.tell_time(entry);
         match &entry.payload {
             Payload::Config(next) => known.configure(next),
             Payload::Adopt(other) => {
@@ -264,6 +267,15 @@ fn config_is_alone(raft: &Raft, index: Index) {
 }
 
 impl Cluster {
+    /// Both clocks go forward, civil time by at most twice what group time does, whatever the wall clocks show.
+    fn tell_time(&mut self, entry: &Entry) {
+        let (time, civil) = self.times;
+        assert!(entry.time >= time && entry.civil >= civil, "a clock of the group went back");
+        let most = if civil == 0 { u64::MAX } else { 2 * (entry.time - time) + 2 };
+        assert!(entry.civil - civil <= most, "civil time jumped from {civil} to {}", entry.civil);
+        self.times = (entry.time, entry.civil);
+    }
+
     fn configure(&mut self, next: &Membership) {
         if let Some(before) = &self.config {
             assert!(next.follows(before), "config safety: {before:?} -> {next:?}");

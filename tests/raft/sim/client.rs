@@ -1,47 +1,72 @@
-//! Clients: one operation at a time each, retried at other members under the same number, and the history they saw.
+//! Callers on every node: they submit operations to the session of their node, which goes through routers of leaders as in
+//! a real group, over calls that are lost, late and repeated. What they saw is judged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mosaik::groups::raft::{ClusterId, Command, Index, Input, Payload, Proposal, Refusal, SessionId};
+use mosaik::groups::{
+    client::{Batch, Call, CallId, Done, Event as Told, Failure, Notice, Response, Router, Session, Source},
+    raft::{ClusterId, Index, Input, Mutant, Refusal, SessionId},
+};
 
 use super::{
     linear::{self, Action, Event as Operation},
-    machine::{Applied, Op, Outcome},
+    machine::Op,
     world::{Event, World, index_of},
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    Open,
-    Change(Op),
-    Read(u8),
+/// How a router answers a remote session: its node, the life of that node, and the flight.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplyTo(usize, u64, u64);
+
+/// What one life of a node has for callers.
+pub struct Host {
+    pub session: Session,
+    pub router: Router<ReplyTo>,
+    /// The first proposal of the present step that the core refused.
+    pub refused: Option<(u64, Refusal)>,
+    /// Leadership as the router knows it.
+    led: Option<u64>,
+    epoch: u64,
+    next: CallId,
+    calls: BTreeMap<CallId, Submitted>,
+    wakes: u64,
+    driving: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Current {
-    doing: Doing,
+#[derive(Clone, Copy)]
+struct Submitted {
+    op: Op,
+    client: usize,
     start: u64,
-    sequence: u64,
-    /// Wall time of the first attempt, milliseconds.
-    attempted: u64,
-    attempt: u64,
-    tries: u32,
+}
+
+/// A read under way.
+struct Read {
+    client: usize,
+    key: u8,
+    start: u64,
     node: usize,
-    /// What was acknowledged before a read began.
+    /// What was acknowledged before it began.
     floor: (Option<ClusterId>, Index),
 }
 
-struct Client {
-    session: SessionId,
-    opened: bool,
-    sequence: u64,
-    current: Option<Current>,
-}
+/// Where a value came from: node, life and place in the order of submissions.
+type Origin = (usize, u64, CallId);
 
+#[derive(Default)]
 pub struct Clients {
-    all: Vec<Client>,
-    attempts: u64,
+    /// Operations of each client that are under way.
+    busy: Vec<usize>,
+    reads_out: BTreeMap<u64, Read>,
+    next_read: u64,
     values: u64,
+    origins: BTreeMap<u64, Origin>,
+    /// Where each value was applied.
+    ran: BTreeMap<(ClusterId, u64), Index>,
+    /// The last place in the order of submissions that was applied, of each life.
+    order: BTreeMap<(ClusterId, usize, u64), (CallId, Index)>,
+    /// Values whose callers were told that they were not applied.
+    never: BTreeSet<u64>,
     /// What was seen, by cluster (none: never answered) and key.
     history: BTreeMap<(Option<ClusterId>, u8), Vec<Operation>>,
     /// Changes acknowledged by one cluster: an earlier attempt may take effect in another one, if a founding was split.
@@ -52,38 +77,28 @@ pub struct Clients {
     pub writes: u64,
     pub reads: u64,
     pub unknown: u64,
+    /// Told as expired, with their session or by themselves.
+    pub expired: u64,
     /// Histories too large to judge.
     pub unjudged: u64,
     pub stopped: bool,
 }
 
 const KEYS: u64 = 3;
+/// Operations of one client at once.
+const BUSY: usize = 3;
+/// How long a caller waits, microseconds.
+const PATIENCE: u64 = 8_000_000;
+/// Between two tries of a rejected batch, microseconds.
+const RETRY: u64 = 15_000;
 
 impl Clients {
     pub fn new(count: usize) -> Self {
-        let client = |_| Client { session: SessionId(0), opened: false, sequence: 0, current: None };
-        Self {
-            all: (0..count).map(client).collect(),
-            attempts: 0,
-            values: 0,
-            history: BTreeMap::new(),
-            elsewhere: Vec::new(),
-            acked: BTreeMap::new(),
-            last_cluster: None,
-            acked_at: 0,
-            writes: 0,
-            reads: 0,
-            unknown: 0,
-            unjudged: 0,
-            stopped: false,
-        }
+        Self { busy: vec![0; count], ..Self::default() }
     }
 
     /// Every register of every cluster must have a linear history.
     pub fn judge(&mut self) {
-        for client in 0..self.all.len() {
-            self.give_up(client);
-        }
         let clusters: BTreeSet<ClusterId> = self.history.keys().filter_map(|(cluster, _)| *cluster).collect();
         for cluster in clusters {
             for key in 0..KEYS as u8 {
@@ -99,23 +114,40 @@ impl Clients {
         }
     }
 
-    /// The outcome stays unknown: the operation may still happen at any later time.
-    fn give_up(&mut self, client: usize) {
-        let Some(current) = self.all[client].current.take() else { return };
-        self.all[client].opened = false;
-        if let Doing::Change(op) = current.doing {
-            self.unknown += 1;
-            let operation = unknown(op, current.start);
-            self.history.entry((None, op.key())).or_default().push(operation);
-        }
+    /// The machine of a member really ran an operation: each runs once, in the order of its caller, and never if its caller
+    /// was told that it did not.
+    pub fn ran(&mut self, cluster: ClusterId, op: Op, index: Index) {
+        let value = op.value();
+        let at = *self.ran.entry((cluster, value)).or_insert(index);
+        assert_eq!(at, index, "an operation of a caller was applied twice, as entries {at} and {index}");
+        assert!(!self.never.contains(&value), "applied after its caller was told that it never would be");
+        let Some((node, life, place)) = self.origins.get(&value).copied() else { return };
+        let last = self.order.entry((cluster, node, life)).or_insert((place, index));
+        assert!(place >= last.0 || index <= last.1, "applied before an earlier one of the same node");
+        *last = (*last).max((place, index));
     }
 
-    fn done(&mut self, client: usize, cluster: ClusterId, now: u64, key: u8, action: Action) {
-        let Some(current) = self.all[client].current.take() else { return };
-        if let Doing::Change(op) = current.doing {
-            self.elsewhere.push((cluster, key, unknown(op, current.start)));
-        }
-        let operation = Operation { start: current.start, end: Some(now), action };
+    /// The outcome stays unknown: the operation may still happen at any later time.
+    fn unknown(&mut self, submitted: Submitted) {
+        self.unknown += 1;
+        let operation = unknown(submitted.op, submitted.start);
+        self.history.entry((None, submitted.op.key())).or_default().push(operation);
+    }
+
+    fn acknowledged(&mut self, submitted: Submitted, cluster: ClusterId, index: Index, was: u64, now: u64) {
+        let action = match submitted.op {
+            Op::Write { value, .. } => Action::Write { value, was: Some(was) },
+            Op::Cas { expect, value, .. } => Action::Cas { expect, value, was: Some(was) },
+        };
+        assert!(self.ran.contains_key(&(cluster, submitted.op.value())), "acknowledged and nowhere applied");
+        self.writes += 1;
+        self.acked_at = now;
+        let acked = self.acked.entry(cluster).or_insert(0);
+        *acked = (*acked).max(index);
+        self.last_cluster = Some(cluster);
+        let key = submitted.op.key();
+        self.elsewhere.push((cluster, key, unknown(submitted.op, submitted.start)));
+        let operation = Operation { start: submitted.start, end: Some(now), action };
         self.history.entry((Some(cluster), key)).or_default().push(operation);
     }
 }
@@ -130,153 +162,340 @@ fn unknown(op: Op, start: u64) -> Operation {
 }
 
 impl World {
-    /// The client begins something new, or tries again.
+    pub fn host(&mut self, n: usize) -> Host {
+        let (epoch, id) = (self.clock(n).mono, self.session_id());
+        let settings = &self.plan.settings;
+        Host {
+            session: Session::new(id, 2 * settings.election_max, self.plan.sessions.1, 0, settings.switch),
+            router: Router::new(),
+            refused: None,
+            led: None,
+            epoch,
+            next: 0,
+            calls: BTreeMap::new(),
+            wakes: 0,
+            driving: false,
+        }
+    }
+
+    fn session_id(&mut self) -> SessionId {
+        SessionId(u128::from(self.rng.next()) << 64 | u128::from(self.rng.next()))
+    }
+
+    /// The clock of the node's session: it begins with the process.
+    fn micros(&self, n: usize) -> u64 {
+        let now = self.clock(n).mono;
+        self.nodes[n].host.as_ref().map_or(0, |host| now - host.epoch)
+    }
+
+    /// The process has died: nobody is told anything.
+    pub fn callers_lost(&mut self, n: usize) {
+        let Some(host) = self.nodes[n].host.take() else { return };
+        for (_, submitted) in host.calls {
+            self.clients.busy[submitted.client] -= 1;
+            self.clients.unknown(submitted);
+        }
+    }
+
+    /// The client begins something new.
     pub fn client_acts(&mut self, c: usize) {
-        if self.clients.all[c].current.is_none() {
-            if self.clients.stopped {
-                return;
-            }
-            self.begin(c);
+        if self.clients.stopped {
+            return;
         }
-        self.attempt(c);
-    }
-
-    fn begin(&mut self, c: usize) {
-        let (dice, key) = (self.rng.below(100), self.rng.below(KEYS) as u8);
-        let session = SessionId(u128::from(self.rng.next()) << 64 | u128::from(self.rng.next()));
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        self.clients.values += 1;
-        let value = self.clients.values;
-        let client = &mut self.clients.all[c];
-        let doing = if dice < 35 {
-            Doing::Read(key)
-        } else if !client.opened {
-            client.session = session;
-            client.sequence = 0;
-            Doing::Open
-        } else {
-            client.sequence += 1;
-            let expect = value.saturating_sub(1 + dice % 5);
-            Doing::Change(if dice < 85 { Op::Write { key, value } } else { Op::Cas { key, expect, value } })
-        };
-        let sequence = client.sequence;
-        let floor = self.clients.last_cluster;
-        let floor = (floor, floor.and_then(|it| self.clients.acked.get(&it)).copied().unwrap_or(0));
-        let (start, attempted) = (self.now, 1_000_000 + self.now / 1000);
-        self.clients.all[c].current =
-            Some(Current { doing, start, sequence, attempted, attempt: 0, tries: 0, node, floor });
-    }
-
-    fn attempt(&mut self, c: usize) {
-        self.clients.attempts += 1;
-        let attempt = self.clients.attempts;
-        let client = &mut self.clients.all[c];
-        let Some(current) = &mut client.current else { return };
-        current.attempt = attempt;
-        current.tries += 1;
-        if current.tries > 25 {
-            self.clients.give_up(c);
-            return self.at(100_000, Event::Client(c));
-        }
-        let Current { doing, sequence, attempted, node, .. } = *current;
-        let (session, settled) = (client.session, sequence);
-        self.at(1_500_000, Event::Timeout(c, attempt));
-        let propose = |payload| Input::Propose(vec![Proposal { id: attempt, payload }]);
-        let input = match doing {
-            Doing::Open => propose(Payload::Open(session)),
-            Doing::Change(op) => {
-                propose(Payload::Command(Command { session, sequence, settled, attempted, body: op.encode() }))
-            }
-            Doing::Read(_) => Input::Read { id: attempt },
-        };
-        self.feed(node, input);
-    }
-
-    fn of_attempt(&self, attempt: u64) -> Option<usize> {
-        self.clients.all.iter().position(|client| client.current.is_some_and(|it| it.attempt == attempt))
-    }
-
-    pub fn client_timeout(&mut self, c: usize, attempt: u64) {
-        if self.of_attempt(attempt) == Some(c) {
-            self.try_elsewhere(c, None, 1);
-        }
-    }
-
-    fn try_elsewhere(&mut self, c: usize, hint: Option<usize>, delay: u64) {
-        let any = self.rng.below(self.nodes.len() as u64) as usize;
-        if let Some(current) = &mut self.clients.all[c].current {
-            current.node = hint.unwrap_or(any);
-            current.attempt = 0;
-            self.at(delay, Event::Client(c));
-        }
-    }
-
-    pub fn client_refused(&mut self, attempt: u64, why: Refusal) {
-        let Some(c) = self.of_attempt(attempt) else { return };
-        let hint = if let Refusal::NotLeader(hint) = why { hint.map(|it| index_of(it.node)) } else { None };
-        let delay = self.rng.between(20_000, 300_000);
-        self.try_elsewhere(c, hint, delay);
-    }
-
-    pub fn client_refused_read(&mut self, attempt: u64) {
-        if let Some(c) = self.of_attempt(attempt) {
-            let delay = self.rng.between(20_000, 300_000);
-            self.try_elsewhere(c, None, delay);
-        }
-    }
-
-    pub fn client_read(&mut self, n: usize, attempt: u64, index: Index) {
-        let Some(c) = self.of_attempt(attempt) else { return };
-        let Some(current) = self.clients.all[c].current else { return };
-        let Doing::Read(key) = current.doing else { return };
-        let machine = &self.nodes[n].machine;
-        assert!(machine.applied >= index, "a read is ready before its index is applied");
-        let saw = machine.values.get(&key).copied().unwrap_or(0);
-        let Some(cluster) = self.cluster(n) else { return };
-        if current.floor.0 == Some(cluster) {
-            assert!(index >= current.floor.1, "a strong read at {index} misses what was acknowledged before it");
-        }
-        self.clients.reads += 1;
-        self.clients.done(c, cluster, self.now, key, Action::Read { saw });
-        self.pause_client(c);
-    }
-
-    pub fn client_applied(&mut self, n: usize, cluster: ClusterId, applied: &Applied, index: Index) {
-        let found = self.clients.all.iter().position(|client| {
-            let waits = client.current.is_some_and(|it| {
-                it.node == n && it.sequence == applied.sequence && !matches!(it.doing, Doing::Read(_))
-            });
-            waits && client.session == applied.session
-        });
-        let Some(c) = found else { return };
-        let Some(current) = self.clients.all[c].current else { return };
-        match (current.doing, applied.outcome) {
-            (Doing::Open, Outcome::Opened(opened)) => {
-                self.clients.all[c].opened = opened;
-                self.clients.all[c].current = None;
-            }
-            (Doing::Change(op), Outcome::Was(was)) => {
-                let action = match op {
-                    Op::Write { value, .. } => Action::Write { value, was: Some(was) },
-                    Op::Cas { expect, value, .. } => Action::Cas { expect, value, was: Some(was) },
-                };
-                self.clients.writes += 1;
-                self.clients.acked_at = self.now;
-                let acked = self.clients.acked.entry(cluster).or_insert(0);
-                if applied.ran {
-                    *acked = (*acked).max(index);
-                }
-                self.clients.last_cluster = Some(cluster);
-                self.clients.done(c, cluster, self.now, op.key(), action);
-            }
-            (_, Outcome::Lost) => self.clients.give_up(c),
-            _ => return,
-        }
-        self.pause_client(c);
-    }
-
-    fn pause_client(&mut self, c: usize) {
         let delay = self.rng.between(1_000, 400_000);
         self.at(delay, Event::Client(c));
+        let n = self.rng.below(self.nodes.len() as u64) as usize;
+        if self.nodes[n].host.is_none() || self.clients.busy[c] >= BUSY {
+            return;
+        }
+        if self.rng.chance(350_000) {
+            return self.read(c, n);
+        }
+        let burst = if self.rng.chance(200_000) { BUSY - self.clients.busy[c] } else { 1 };
+        let calls: Vec<Call> = (0..burst).filter_map(|_| self.call(c, n)).collect();
+        if let Some(host) = &mut self.nodes[n].host {
+            host.session.submit(calls);
+        }
+        self.drive(n);
+    }
+
+    fn call(&mut self, c: usize, n: usize) -> Option<Call> {
+        let (dice, key) = (self.rng.below(100), self.rng.below(KEYS) as u8);
+        self.clients.values += 1;
+        let value = self.clients.values;
+        let expect = value.saturating_sub(1 + dice % 5);
+        let op = if dice < 75 { Op::Write { key, value } } else { Op::Cas { key, expect, value } };
+        let (start, now, life) = (self.now, self.micros(n), self.nodes[n].life);
+        let host = self.nodes[n].host.as_mut()?;
+        let id = host.next;
+        host.next += 1;
+        host.calls.insert(id, Submitted { op, client: c, start });
+        self.clients.busy[c] += 1;
+        self.clients.origins.insert(value, (n, life, id));
+        let strong = dice % 2 == 0;
+        Some(Call {
+            id,
+            body: op.body(),
+            deadline: now + PATIENCE,
+            strong,
+            detached: false,
+            ack_on_append: dice % 7 == 0,
+        })
+    }
+
+    fn read(&mut self, c: usize, n: usize) {
+        let floor = self.clients.last_cluster;
+        let floor = (floor, floor.and_then(|it| self.clients.acked.get(&it)).copied().unwrap_or(0));
+        let read = Read { client: c, key: self.rng.below(KEYS) as u8, start: self.now, node: n, floor };
+        self.clients.next_read += 1;
+        let id = self.clients.next_read;
+        self.clients.busy[c] += 1;
+        self.clients.reads_out.insert(id, read);
+        self.at(3_000_000, Event::ReadLate(id));
+        self.feed(n, Input::Read { id });
+    }
+
+    /// The read has no answer, and no effect.
+    pub fn read_failed(&mut self, id: u64) {
+        if let Some(read) = self.clients.reads_out.remove(&id) {
+            self.clients.busy[read.client] -= 1;
+        }
+    }
+
+    pub fn read_ready(&mut self, n: usize, id: u64, index: Index) {
+        let machine = &self.nodes[n].machine;
+        assert!(machine.applied >= index, "a read is ready before its index is applied");
+        let Some(read) = self.clients.reads_out.remove(&id) else { return };
+        assert_eq!(read.node, n);
+        self.clients.busy[read.client] -= 1;
+        let saw = machine.values.get(&read.key).copied().unwrap_or(0);
+        let Some(cluster) = self.cluster(n) else { return };
+        if read.floor.0 == Some(cluster) {
+            assert!(index >= read.floor.1, "a strong read at {index} misses what was acknowledged before it");
+        }
+        self.clients.reads += 1;
+        let operation = Operation { start: read.start, end: Some(self.now), action: Action::Read { saw } };
+        self.clients.history.entry((Some(cluster), read.key)).or_default().push(operation);
+    }
+
+    /// A command of a session was applied at this node, or a session opened.
+    pub fn result(&mut self, n: usize, session: SessionId, done: Done, time: u64) {
+        let (now, applied) = (self.micros(n), self.nodes[n].machine.applied);
+        let Some(host) = &mut self.nodes[n].host else { return };
+        host.session.observe_time(time, now);
+        let mut notices = Vec::new();
+        host.router.applied(session, &done, time, |notice| notices.push(notice));
+        host.session.applied_here(session, done);
+        host.session.applied(applied);
+        notices.into_iter().for_each(|notice| self.notice(n, notice));
+        self.tell(n);
+    }
+
+    pub fn restored(&mut self, n: usize) {
+        let applied = self.nodes[n].machine.applied;
+        if let Some(host) = &mut self.nodes[n].host {
+            host.session.restored(applied);
+        }
+        self.tell(n);
+    }
+
+    fn notice(&mut self, n: usize, notice: Notice<ReplyTo>) {
+        let now = self.micros(n);
+        let Some(host) = &mut self.nodes[n].host else { return };
+        match notice {
+            Notice::Queued(flight) => host.session.queued(flight),
+            Notice::Lost(flight) => host.session.lost(flight, RETRY, now),
+            Notice::Rejected(flight, why) => host.session.rejected(flight, why, RETRY, now),
+            Notice::Remote(ReplyTo(to, life, flight), response) => {
+                if !self.cuts.contains_key(&(n, to)) {
+                    let delay = self.delay();
+                    self.at(delay, Event::Response(to, life, flight, response));
+                }
+            }
+        }
+    }
+
+    /// The round of a worker: what the session has to send goes out, and what came for a leader goes into its log.
+    pub fn drive(&mut self, n: usize) {
+        if self.nodes[n].host.as_ref().is_none_or(|host| host.driving) || self.nodes[n].paused_until > self.now {
+            return;
+        }
+        let life = self.nodes[n].life;
+        if let Some(host) = &mut self.nodes[n].host {
+            host.driving = true;
+        }
+        for _ in 0..100 {
+            if self.nodes[n].life != life || !self.turn(n) {
+                break;
+            }
+        }
+        if self.nodes[n].life == life {
+            self.tell(n);
+            self.wake_later(n);
+        }
+        if let Some(host) = &mut self.nodes[n].host {
+            host.driving = false;
+        }
+    }
+
+    /// Whether there may be more to do.
+    fn turn(&mut self, n: usize) -> bool {
+        let (now, fresh) = (self.micros(n), self.session_id());
+        let crate::sim::world::Node { raft: Some(raft), host: Some(host), life, .. } = &mut self.nodes[n] else {
+            return false;
+        };
+        let (leads, term, leader, me) = (raft.is_leader(), raft.term(), raft.leader(), raft.me());
+        let led = leads.then_some(term);
+        if host.led != led {
+            host.led = led;
+            host.router.clear();
+        }
+        host.session.set_leader(leader.map(|leader| (leader, term)));
+        let mut out: Vec<(usize, u64, Batch)> = Vec::new();
+        let mut notices = Vec::new();
+        while let Some((flight, to, batch)) = host.session.poll(now, || fresh) {
+            if to == me {
+                notices.extend(host.router.take(batch, Source::Local(flight), leads));
+            } else {
+                out.push((index_of(to.node), flight, batch));
+            }
+        }
+        let (life, sent) = (*life, !out.is_empty() || !notices.is_empty());
+        for (to, flight, batch) in out {
+            self.request(n, life, to, flight, batch);
+        }
+        notices.into_iter().for_each(|notice| self.notice(n, notice));
+        let Some(host) = &mut self.nodes[n].host else { return false };
+        if host.router.is_idle() {
+            return sent;
+        }
+        host.refused = None;
+        let proposals = host.router.proposals();
+        if !proposals.is_empty() {
+            self.feed(n, Input::Propose(proposals));
+        }
+        if self.nodes[n].life != life {
+            return false;
+        }
+        let Some(host) = &mut self.nodes[n].host else { return false };
+        let refused = host.refused.take();
+        for notice in host.router.decided(refused) {
+            self.notice(n, notice);
+        }
+        true
+    }
+
+    fn request(&mut self, n: usize, life: u64, to: usize, flight: u64, batch: Batch) {
+        // What is not answered is taken for lost when the link is: sooner or later.
+        let lost = self.rng.between(300_000, 3_000_000);
+        self.at(lost, Event::CallLost(n, life, flight));
+        if self.cuts.contains_key(&(n, to)) || (!self.calm && self.rng.chance(self.plan.loss)) {
+            return;
+        }
+        let from = ReplyTo(n, life, flight);
+        if !self.calm && self.rng.chance(self.plan.duplicate) {
+            let delay = self.delay();
+            self.at(delay, Event::Request(to, from, batch.clone()));
+        }
+        let delay = self.delay();
+        self.at(delay, Event::Request(to, from, batch));
+    }
+
+    pub fn requested(&mut self, n: usize, from: ReplyTo, batch: Batch) {
+        if self.nodes[n].paused_until > self.now {
+            let delay = self.nodes[n].paused_until - self.now;
+            return self.at(delay, Event::Request(n, from, batch));
+        }
+        let crate::sim::world::Node { raft: Some(raft), host: Some(host), .. } = &mut self.nodes[n] else { return };
+        let led = raft.is_leader().then_some(raft.term());
+        if host.led != led {
+            host.led = led;
+            host.router.clear();
+        }
+        let notice = host.router.take(batch, Source::Remote(from), led.is_some());
+        notice.into_iter().for_each(|notice| self.notice(n, notice));
+        self.drive(n);
+    }
+
+    pub fn responded(&mut self, n: usize, life: u64, flight: u64, response: Response) {
+        if self.nodes[n].life != life {
+            return;
+        }
+        let (now, applied) = (self.micros(n), self.nodes[n].machine.applied);
+        let Some(host) = &mut self.nodes[n].host else { return };
+        match response {
+            Response::Done(results, time) => host.session.answered(flight, results, time, applied, now),
+            Response::Queued => host.session.queued(flight),
+            Response::Rejected(why) => host.session.rejected(flight, why, RETRY, now),
+            Response::Removed => {}
+        }
+        self.drive(n);
+    }
+
+    pub fn call_lost(&mut self, n: usize, life: u64, flight: u64) {
+        let (now, is_same) = (self.micros(n), self.nodes[n].life == life);
+        if let Some(host) = self.nodes[n].host.as_mut().filter(|_| is_same) {
+            host.session.lost(flight, RETRY, now);
+            self.drive(n);
+        }
+    }
+
+    fn wake_later(&mut self, n: usize) {
+        let (now, life) = (self.micros(n), self.nodes[n].life);
+        let Some(host) = &mut self.nodes[n].host else { return };
+        if let Some(at) = host.session.wake_at(now) {
+            host.wakes += 1;
+            let wake = host.wakes;
+            self.at((at.saturating_sub(now)).max(1_000), Event::Wake(n, life, wake));
+        }
+    }
+
+    pub fn wake(&mut self, n: usize, life: u64, wake: u64) {
+        if self.nodes[n].life == life && self.nodes[n].host.as_ref().is_some_and(|host| host.wakes == wake) {
+            self.drive(n);
+        }
+    }
+
+    /// Callers past their time are told so.
+    pub fn expire(&mut self, n: usize) {
+        let now = self.micros(n);
+        if let Some(host) = &mut self.nodes[n].host {
+            host.session.expire(now, |_| false);
+        }
+        self.drive(n);
+    }
+
+    fn tell(&mut self, n: usize) {
+        let Some(host) = &mut self.nodes[n].host else { return };
+        for event in host.session.events().collect::<Vec<_>>() {
+            let Told::Done(id, answer) = event else { continue };
+            let Some(submitted) = self.nodes[n].host.as_mut().and_then(|host| host.calls.remove(&id)) else {
+                panic!("a caller was answered twice");
+            };
+            self.clients.busy[submitted.client] -= 1;
+            match answer {
+                Ok((index, output)) => {
+                    let was = postcard::from_bytes(&output).expect("an output");
+                    let Some(cluster) = self.cluster(n) else { panic!("an answer without a cluster") };
+                    self.clients.acknowledged(submitted, cluster, index, was, self.now);
+                }
+                Err(failure) => self.failed(submitted, failure),
+            }
+        }
+    }
+
+    fn failed(&mut self, submitted: Submitted, failure: Failure) {
+        let waited = self.now - submitted.start;
+        if failure == Failure::Expired && !self.plan.settings.switch.is(Mutant::SessionEvictedEarly) {
+            assert!(waited / 1000 >= self.plan.sessions.1 / 4, "expired after {waited} us");
+        }
+        self.clients.expired += u64::from(failure == Failure::Expired);
+        if failure.is_unknown() {
+            return self.clients.unknown(submitted);
+        }
+        let value = submitted.op.value();
+        let applied = self.clients.ran.keys().any(|(_, ran)| *ran == value);
+        assert!(!applied, "{failure:?} was told of an operation that was applied");
+        self.clients.never.insert(value);
     }
 }

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mosaik::groups::raft::{
-    Ballot, Command, Entry, Envelope, HardState, Index, Input, Member, Mutant, Now, Output, Payload, Position,
-    Proposal, Raft, SessionId, Settings, Stored, Switch,
+use mosaik::groups::{
+    client::CommandResult,
+    raft::{
+        Ballot, Command, Entry, Envelope, HardState, Index, Input, Member, Mutant, Now, Output, Payload, Position,
+        Proposal, Raft, SessionId, Settings, Stored, Switch,
+    },
 };
 
 use super::{
@@ -31,6 +34,8 @@ pub struct Lab {
     pub checks: Checks,
     pub settings: Settings,
     pub limits: (usize, u64, u64),
+    /// Where each session was first opened.
+    pub opened: BTreeMap<SessionId, Index>,
     /// The highest index that a leader applied: acknowledged.
     pub acked: Index,
     /// Strong reads by id: the floor at their start, and what they got.
@@ -79,6 +84,7 @@ impl Lab {
             mail: Vec::new(),
             checks: Checks::new(false),
             limits: (8, 3_600_000, 64),
+            opened: BTreeMap::new(),
             acked: 0,
             reads: BTreeMap::new(),
             graves: BTreeMap::new(),
@@ -199,10 +205,15 @@ impl Lab {
                 let cluster = self.raft(n).cluster().expect("has one");
                 for entry in entries {
                     let index = entry.index;
-                    if let Some(applied) = self.nodes[n].machine.apply(&entry)
-                        && applied.ran
-                    {
-                        self.checks.ran(cluster, applied.session, applied.sequence, index);
+                    let Some(applied) = self.nodes[n].machine.apply(&entry) else {
+                        self.work.push_back((n, Input::Applied { index }));
+                        continue;
+                    };
+                    if applied.done.result == CommandResult::Opened {
+                        self.opened.entry(applied.session).or_insert(applied.done.index);
+                    }
+                    if !applied.ran.is_empty() {
+                        self.checks.ran(cluster, applied.session, applied.done.sequence, index);
                         if self.leads(n) {
                             self.acked = self.acked.max(index);
                         }
@@ -314,9 +325,13 @@ impl Lab {
 
     /// Writes `value` to register 0 as number `sequence` of the session.
     pub fn write(&mut self, n: usize, session: u128, sequence: u64, value: u64) {
-        let body = Op::Write { key: 0, value }.encode();
-        let (session, attempted) = (SessionId(session), 1_000_000 + self.now / 1000);
-        self.propose_raw(n, Payload::Command(Command { session, sequence, settled: 1, attempted, body }));
+        let body = Op::Write { key: 0, value }.body();
+        let (session, attempted) = (SessionId(session), self.raft(n).log().last_times().0);
+        let log = self.raft(n).log();
+        let opens = |index: &Index| log.get(*index).is_some_and(|entry| entry.payload == Payload::Open(session));
+        let in_log = || (log.base().index + 1..=log.last().index).find(opens).unwrap_or(0);
+        let opened = self.opened.get(&session).copied().unwrap_or_else(in_log);
+        self.propose_raw(n, Payload::Command(Command { session, opened, sequence, settled: 1, attempted, body }));
     }
 
     pub fn read(&mut self, n: usize) -> u64 {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use mosaik::groups::raft::{Command, Entry, Index, Mutant, Payload, SessionId, Sessions, Switch, Verdict};
+use mosaik::groups::{
+    client::{CommandResult, Done, bundle},
+    raft::{Command, Entry, Index, Mutant, Payload, SessionId, Sessions, Switch, Verdict},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -26,7 +29,21 @@ impl Op {
         }
     }
 
-    pub fn encode(self) -> Bytes {
+    /// Unique.
+    pub fn value(self) -> u64 {
+        match self {
+            Self::Write { value, .. } | Self::Cas { value, .. } => value,
+        }
+    }
+
+    /// A body with this command alone.
+    pub fn body(self) -> Bytes {
+        let mut body = bundle::begin();
+        body.extend_from_slice(&self.encode());
+        body.into()
+    }
+
+    fn encode(self) -> Bytes {
         let (tag, key, expect, value) = match self {
             Self::Write { key, value } => (0, key, 0, value),
             Self::Cas { key, expect, value } => (1, key, expect, value),
@@ -44,16 +61,6 @@ impl Op {
     }
 }
 
-/// What became of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The value before, which for a `Cas` also says whether it took effect.
-    Was(u64),
-    Opened(bool),
-    /// Certainly not applied now; whether an earlier attempt was is unknown.
-    Lost,
-}
-
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub values: BTreeMap<u8, u64>,
@@ -65,10 +72,9 @@ pub struct Machine {
 
 pub struct Applied {
     pub session: SessionId,
-    pub sequence: u64,
-    pub outcome: Outcome,
-    /// Whether the machine really ran it, as opposed to answering from the table.
-    pub ran: bool,
+    pub done: Done,
+    /// What the machine really ran, as opposed to answering from the table.
+    pub ran: Vec<Op>,
 }
 
 impl Machine {
@@ -82,8 +88,10 @@ impl Machine {
         self.applied = entry.index;
         match &entry.payload {
             Payload::Open(session) => {
-                let opened = self.sessions.open(*session, entry.time, self.switch);
-                Some(Applied { session: *session, sequence: 0, outcome: Outcome::Opened(opened), ran: false })
+                let opened = self.sessions.open(*session, entry.index, entry.time, self.switch);
+                let result = if opened.is_some() { CommandResult::Opened } else { CommandResult::Full };
+                let done = Done { sequence: 0, index: opened.unwrap_or(entry.index), result };
+                Some(Applied { session: *session, done, ran: Vec::new() })
             }
             Payload::Command(command) => Some(self.command(command, entry)),
             _ => None,
@@ -92,17 +100,34 @@ impl Machine {
 
     fn command(&mut self, command: &Command, entry: &Entry) -> Applied {
         let verdict = self.sessions.admit(command, entry.time, self.switch);
-        let ran = verdict == Verdict::Apply;
-        let outcome = match verdict {
+        let mut ran = Vec::new();
+        let result = match verdict {
             Verdict::Apply => {
-                let was = Op::decode(&command.body).map_or(u64::MAX, |op| self.run(op));
-                self.sessions.record(command, entry.index, Bytes::copy_from_slice(&was.to_le_bytes()));
-                Outcome::Was(was)
+                let ops =
+                    bundle::commands(&command.body).map(|it| it.and_then(Op::decode).expect("verified by hashes"));
+                ran.extend(ops);
+                let was: Vec<u64> = ran.iter().map(|op| self.run(*op)).collect();
+                // The value before, which for a `Cas` also says whether it took effect.
+                let output = match &*was {
+                    [one] => postcard::to_allocvec(one).expect("in memory"),
+                    all => {
+                        let mut outputs = Vec::new();
+                        all.iter().for_each(|was| bundle::append_output(Some(was), &mut outputs));
+                        outputs
+                    }
+                };
+                let output = Bytes::from(output);
+                self.sessions.record(command, entry.index, output.clone());
+                CommandResult::Output(output)
             }
-            Verdict::Duplicate(output) => Outcome::Was(u64::from_le_bytes(output[..8].try_into().expect("8 bytes"))),
-            _ => Outcome::Lost,
+            Verdict::Duplicate(output) => CommandResult::Output(output),
+            Verdict::Expired => CommandResult::Expired,
+            Verdict::Settled => CommandResult::Settled,
+            Verdict::Ended => CommandResult::Ended,
+            Verdict::TooFar => CommandResult::TooFar,
         };
-        Applied { session: command.session, sequence: command.sequence, outcome, ran }
+        let done = Done { sequence: command.sequence, index: entry.index, result };
+        Applied { session: command.session, done, ran }
     }
 
     fn run(&mut self, op: Op) -> u64 {

@@ -43,6 +43,8 @@ pub struct Plan {
     pub compact: u64,
     /// Storage fails; the member stops and is started again.
     pub eio: u64,
+    /// Wall clocks jump, by up to a lifetime.
+    pub skew: u64,
     /// Oddities of the core, as bits of `Quirk::ALL`.
     pub quirks: u32,
     /// Nodes start over this span.
@@ -84,6 +86,7 @@ impl Plan {
             change: 0,
             compact: 0,
             eio: 0,
+            skew: 0,
             quirks: 0,
             start: 0,
             settings: Settings::default(),
@@ -119,11 +122,12 @@ impl Plan {
         plan.change = often(&[10, 50]);
         plan.compact = often(&[5, 20, 50]);
         plan.eio = often(&[50, 150]);
+        plan.skew = often(&[10, 50, 200]);
         plan.heal = rng.pick(&[SECOND / 5, SECOND, 4 * SECOND]);
         plan.restart = rng.pick(&[(1000, 50_000), (SECOND / 2, 2 * SECOND), (2 * SECOND, 8 * SECOND)]);
         plan.crash_at_output = rng.pick(&[0, 0, 200, 2_000]);
         if rng.chance(200_000) {
-            plan.sessions = (rng.between(1, 3) as usize, rng.between(6_000, 12_000), 8);
+            plan.sessions = (rng.between(1, 6) as usize, rng.between(6_000, 12_000), 8);
         }
         if rng.chance(500_000) {
             plan.quirks = (0..Quirk::ALL.len()).filter(|_| rng.chance(250_000)).fold(0, |set, bit| set | 1 << bit);

@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
+use mosaik::groups::client::{Batch, Response};
 use mosaik::groups::raft::{
     Change, Envelope, Input, Member, Message, Mutant, NodeId, Now, Output, Payload, Position, Raft, Settings,
 };
 
 use super::{
     checks::{Checks, Disks},
-    client::Clients,
+    client::{Clients, Host, ReplyTo},
     disk::Disk,
     machine::Machine,
     plan::Plan,
@@ -30,7 +31,15 @@ pub enum Event {
     Calm,
     Heal(u64),
     Client(usize),
-    Timeout(usize, u64),
+    /// A read that is not ready by now has failed.
+    ReadLate(u64),
+    /// A batch arrives at a node.
+    Request(usize, ReplyTo, Batch),
+    /// An answer arrives at a session: node, its life, flight.
+    Response(usize, u64, u64, Response),
+    CallLost(usize, u64, u64),
+    /// The session of a node wants to do something.
+    Wake(usize, u64, u64),
     /// A member whose storage failed notices, and stops as its contract says.
     Stop(usize, u64),
 }
@@ -48,6 +57,8 @@ pub enum Storm {
     Compact,
     /// Storage fails: nothing completes any more.
     Eio,
+    /// A wall clock jumps.
+    Skew,
 }
 
 pub struct Node {
@@ -57,6 +68,8 @@ pub struct Node {
     pub life: u64,
     /// Boxed, because it is taken out for every step.
     pub raft: Option<Box<Raft>>,
+    /// Its callers and what they need, while it runs.
+    pub host: Option<Host>,
     pub disk: Disk,
     pub disk_free: u64,
     /// Storage has failed.
@@ -65,7 +78,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Clock rate, millionths of true time.
     pub rate: u64,
-    pub skew: u64,
+    /// How far its wall clock is ahead of true time, milliseconds.
+    pub skew: i64,
 }
 
 impl Node {
@@ -146,7 +160,7 @@ pub fn index_of(node: NodeId) -> usize {
     node.as_bytes()[0] as usize - 1
 }
 
-const STORMS: [Storm; 10] = [
+const STORMS: [Storm; 11] = [
     Storm::Crash,
     Storm::Pause,
     Storm::Cut,
@@ -157,6 +171,7 @@ const STORMS: [Storm; 10] = [
     Storm::Change,
     Storm::Compact,
     Storm::Eio,
+    Storm::Skew,
 ];
 
 impl World {
@@ -173,13 +188,14 @@ impl World {
             incarnation: 1,
             life: 0,
             raft: None,
+            host: None,
             disk: Disk::default(),
             disk_free: 0,
             broken: false,
             machine: Machine::new(plan.settings.switch, plan.sessions),
             paused_until: 0,
             rate: 1_000_000 - plan.drift + rng.below(2 * plan.drift + 1),
-            skew: rng.below(5_000),
+            skew: if plan.skew > 0 { skew(&mut rng) } else { 0 },
         });
         let nodes: Vec<Node> = nodes.collect();
         let one_genesis = plan.declared > 0 && plan.nodes < 2 * plan.declared as usize && !plan.volatile;
@@ -256,6 +272,7 @@ impl World {
                     let next = self.rng.between(20_000, 40_000);
                     self.at(next, Event::Tick(n, life));
                     self.feed(n, Input::Tick);
+                    self.expire(n);
                 }
             }
             Event::Deliver(envelope) => self.feed(index_of(envelope.to.node), Input::Message(*envelope)),
@@ -287,7 +304,11 @@ impl World {
             Event::Heal(fault) => self.cuts.retain(|_, by| *by != fault),
             Event::Calm => self.becalm(),
             Event::Client(client) => self.client_acts(client),
-            Event::Timeout(client, attempt) => self.client_timeout(client, attempt),
+            Event::ReadLate(id) => self.read_failed(id),
+            Event::Request(n, from, batch) => self.requested(n, from, batch),
+            Event::Response(n, life, flight, response) => self.responded(n, life, flight, response),
+            Event::CallLost(n, life, flight) => self.call_lost(n, life, flight),
+            Event::Wake(n, life, wake) => self.wake(n, life, wake),
         }
     }
 
@@ -305,6 +326,7 @@ impl World {
         node.machine = Machine::new(settings.switch, self.plan.sessions);
         let life = node.life;
         node.raft = Some(Box::new(Raft::new(settings, node.member(), node.disk.durable.clone(), seed, now)));
+        self.nodes[n].host = Some(self.host(n));
         self.at(1, Event::Tick(n, life));
     }
 
@@ -312,6 +334,7 @@ impl World {
         if self.nodes[n].raft.take().is_none() {
             return;
         }
+        self.callers_lost(n);
         let keep = self.rng.below(self.nodes[n].disk.pending() + 1);
         let node = &mut self.nodes[n];
         node.life += 1;
@@ -336,10 +359,10 @@ impl World {
         self.wipes += 1;
     }
 
-    fn clock(&self, n: usize) -> Now {
+    pub fn clock(&self, n: usize) -> Now {
         let node = &self.nodes[n];
         let mono = 1 + (u128::from(self.now) * u128::from(node.rate) / 1_000_000) as u64;
-        Now { mono, wall: 1_000_000 + self.now / 1000 + node.skew }
+        Now { mono, wall: (EPOCH + self.now / 1000).saturating_add_signed(node.skew) }
     }
 
     /// Gives the core an input and carries out what it says.
@@ -373,6 +396,7 @@ impl World {
             }
             self.output(n, output);
         }
+        self.drive(n);
     }
 
     fn output(&mut self, n: usize, output: Output) {
@@ -392,12 +416,17 @@ impl World {
                 let mut last = 0;
                 for entry in entries {
                     last = entry.index;
+                    let most = (self.now / 1000) * (1_000_000 + self.plan.drift) / 1_000_000 + 1;
+                    assert!(entry.time <= most, "group time {} runs ahead of true time {most}", entry.time);
                     if let Some(applied) = self.nodes[n].machine.apply(&entry) {
                         let cluster = self.cluster(n).expect("has one");
-                        if applied.ran {
-                            self.checks.ran(cluster, applied.session, applied.sequence, entry.index);
+                        if !applied.ran.is_empty() {
+                            self.checks.ran(cluster, applied.session, applied.done.sequence, entry.index);
                         }
-                        self.client_applied(n, cluster, &applied, entry.index);
+                        for op in applied.ran {
+                            self.clients.ran(cluster, op, entry.index);
+                        }
+                        self.result(n, applied.session, applied.done, entry.time);
                     }
                 }
                 self.applied(n, last);
@@ -405,12 +434,17 @@ impl World {
             Output::Restore(snapshot) => {
                 self.nodes[n].machine.restore(&snapshot.data);
                 assert_eq!(self.nodes[n].machine.applied, snapshot.manifest.position.index);
+                self.restored(n);
                 self.applied(n, snapshot.manifest.position.index);
             }
-            Output::ReadReady { id, index } => self.client_read(n, id, index),
-            Output::ReadFailed { id } => self.client_refused_read(id),
+            Output::ReadReady { id, index } => self.read_ready(n, id, index),
+            Output::ReadFailed { id } => self.read_failed(id),
             Output::Queued { .. } => {}
-            Output::Refused { id, why } => self.client_refused(id, why),
+            Output::Refused { id, why } => {
+                if let Some(host) = &mut self.nodes[n].host {
+                    host.refused.get_or_insert((id, why));
+                }
+            }
             Output::Wipe { into } => {
                 let from = self.cluster(n).expect("has one");
                 self.checks.wiped(from, into);
@@ -459,7 +493,7 @@ impl World {
         self.at(delay, Event::Deliver(Box::new(envelope)));
     }
 
-    fn delay(&mut self) -> u64 {
+    pub fn delay(&mut self) -> u64 {
         let delay = self.plan.delay.0 + self.rng.below(self.plan.delay.1 + 1);
         if !self.calm && self.rng.chance(self.plan.straggle) { delay * 100 } else { delay }
     }
@@ -519,6 +553,7 @@ impl World {
             Storm::Change => self.plan.change,
             Storm::Compact => self.plan.compact,
             Storm::Eio => self.plan.eio,
+            Storm::Skew => self.plan.skew,
         };
         if mean > 0 {
             let delay = self.rng.between(1, 2 * mean);
@@ -567,6 +602,7 @@ impl World {
                 }
             }
             Storm::Compact => self.compact(n),
+            Storm::Skew => self.nodes[n].skew = skew(&mut self.rng),
             Storm::Eio => {
                 self.nodes[n].broken = true;
                 let (life, delay) = (self.nodes[n].life, self.rng.between(1, 500_000));
@@ -687,6 +723,16 @@ impl World {
         }
         true
     }
+}
+
+/// The true wall clock at the beginning, milliseconds.
+const EPOCH: u64 = 1_800_000_000_000;
+
+/// How far a wall clock is wrong, milliseconds: from nothing to a lifetime, either way.
+fn skew(rng: &mut Rng) -> i64 {
+    let most = rng.pick(&[1, 500, 5_000, 7_200_000, 2_200_000_000_000]);
+    let by = rng.below(most) as i64;
+    if rng.chance(500_000) { -by } else { by }
 }
 
 /// Flips something in an entry on its way.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! count: varint, then for each entry
-//!   flags: u8              bit 0: a command; 1: index is one more; same as before: 2: term, 3: time, 4: session,
+//!   flags: u8              bit 0: a command; 1: index is one more; same as before: 2: term, 3: times, 4: session,
 //!                          5: settled, 6: attempted; 7: sequence is one more
-//!   [index] [term] [time]  varints, each unless its flag is set
-//!   a command: [session: 16 bytes LE] [sequence] [settled] [attempted] as above, size: varint, body
+//!   [index] [term] [times] varints, each unless its flag is set; times are two differences: group time and civil time
+//!   a command: [session: 16 bytes LE, opened: varint] [sequence] [settled] [attempted] as above, size: varint, body
 //!   otherwise: the payload in postcard encoding
 //!   hash: 32 bytes
 //! ```
@@ -22,7 +22,7 @@ use super::super::{
 const COMMAND: u8 = 1;
 const INDEX: u8 = 1 << 1;
 const TERM: u8 = 1 << 2;
-const TIME: u8 = 1 << 3;
+const TIMES: u8 = 1 << 3;
 const SESSION: u8 = 1 << 4;
 const SETTLED: u8 = 1 << 5;
 const ATTEMPTED: u8 = 1 << 6;
@@ -37,21 +37,32 @@ struct Before {
     index: u64,
     term: u64,
     time: u64,
+    civil: u64,
     session: SessionId,
+    opened: u64,
     sequence: u64,
     settled: u64,
     attempted: u64,
 }
 
-const NOTHING: Before =
-    Before { index: 0, term: 0, time: 0, session: SessionId(0), sequence: 0, settled: 0, attempted: 0 };
+const NOTHING: Before = Before {
+    index: 0,
+    term: 0,
+    time: 0,
+    civil: 0,
+    session: SessionId(0),
+    opened: 0,
+    sequence: 0,
+    settled: 0,
+    attempted: 0,
+};
 
 /// Appends the run; `None`, and part of it may have been appended, when a payload cannot be encoded.
 pub(super) fn encode(entries: &[Entry], buffer: &mut Vec<u8>) -> Option<()> {
     buffer.reserve(16 + entries.iter().map(|entry| 48 + entry.payload.size() - 64).sum::<usize>());
     varint(entries.len() as u64, buffer);
     let mut before = NOTHING;
-    for Entry { index, term, time, payload, hash } in entries {
+    for Entry { index, term, time, civil, payload, hash } in entries {
         let at = buffer.len();
         buffer.push(0);
         let mut flags = 0;
@@ -60,26 +71,28 @@ pub(super) fn encode(entries: &[Entry], buffer: &mut Vec<u8>) -> Option<()> {
         };
         number(INDEX, *index == before.index.wrapping_add(1), *index, buffer);
         number(TERM, *term == before.term, *term, buffer);
-        number(TIME, *time == before.time, *time, buffer);
-        if let Payload::Command(Command { session, sequence, settled, attempted, body }) = payload {
-            if *session == before.session {
-                number(SESSION, true, 0, buffer);
-            } else {
+        let same = (*time, *civil) == (before.time, before.civil);
+        number(TIMES, same, time.wrapping_sub(before.time), buffer);
+        number(TIMES, same, civil.wrapping_sub(before.civil), buffer);
+        if let Payload::Command(Command { session, opened, sequence, settled, attempted, body }) = payload {
+            let same = (*session, *opened) == (before.session, before.opened);
+            if !same {
                 buffer.extend_from_slice(&session.0.to_le_bytes());
             }
+            number(SESSION, same, *opened, buffer);
             number(SEQUENCE, *sequence == before.sequence.wrapping_add(1), *sequence, buffer);
             number(SETTLED, *settled == before.settled, *settled, buffer);
             number(ATTEMPTED, *attempted == before.attempted, *attempted, buffer);
             flags |= COMMAND;
             varint(body.len() as u64, buffer);
             buffer.extend_from_slice(body);
-            (before.session, before.sequence) = (*session, *sequence);
+            (before.session, before.opened, before.sequence) = (*session, *opened, *sequence);
             (before.settled, before.attempted) = (*settled, *attempted);
         } else {
             encoding::append(payload, buffer).ok()?;
         }
         buffer[at] = flags;
-        (before.index, before.term, before.time) = (*index, *term, *time);
+        (before.index, before.term, before.time, before.civil) = (*index, *term, *time, *civil);
         buffer.extend_from_slice(&hash.0);
     }
     Some(())
@@ -99,7 +112,8 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
         let mut number = |flag, same: u64| if flags & flag != 0 { Some(same) } else { take_varint(input) };
         let index = number(INDEX, before.index.wrapping_add(1))?;
         let term = number(TERM, before.term)?;
-        let time = number(TIME, before.time)?;
+        let [time, civil] = [before.time, before.civil].map(|before| Some(before.wrapping_add(number(TIMES, 0)?)));
+        let (time, civil) = (time?, civil?);
         let payload = if flags & COMMAND == 0 {
             if flags & (SESSION | SETTLED | ATTEMPTED | SEQUENCE) != 0 {
                 return None;
@@ -108,10 +122,10 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
             *input = rest;
             payload
         } else {
-            let session = if flags & SESSION != 0 {
-                before.session
+            let (session, opened) = if flags & SESSION != 0 {
+                (before.session, before.opened)
             } else {
-                SessionId(u128::from_le_bytes(take(input, 16)?.try_into().ok()?))
+                (SessionId(u128::from_le_bytes(take(input, 16)?.try_into().ok()?)), take_varint(input)?)
             };
             let mut number = |flag, same: u64| if flags & flag != 0 { Some(same) } else { take_varint(input) };
             let sequence = number(SEQUENCE, before.sequence.wrapping_add(1))?;
@@ -119,13 +133,13 @@ pub(super) fn decode(mut bytes: &[u8]) -> Option<Vec<Entry>> {
             let attempted = number(ATTEMPTED, before.attempted)?;
             let size = usize::try_from(take_varint(input)?).ok()?;
             bodies.extend_from_slice(take(input, size)?);
-            before = Before { session, sequence, settled, attempted, ..before };
-            Payload::Command(Command { session, sequence, settled, attempted, body: Bytes::new() })
+            before = Before { session, opened, sequence, settled, attempted, ..before };
+            Payload::Command(Command { session, opened, sequence, settled, attempted, body: Bytes::new() })
         };
         ends.push(bodies.len());
         let hash = Digest(take(input, 32)?.try_into().ok()?);
-        (before.index, before.term, before.time) = (index, term, time);
-        entries.push(Entry { index, term, time, payload, hash });
+        (before.index, before.term, before.time, before.civil) = (index, term, time, civil);
+        entries.push(Entry { index, term, time, civil, payload, hash });
     }
     for (entry, piece) in entries.iter_mut().zip(encoding::split(bodies, &ends)) {
         if let Payload::Command(command) = &mut entry.payload {
@@ -148,10 +162,11 @@ mod tests {
 
     fn payload() -> impl Strategy<Value = Payload> {
         let body = prop::collection::vec(any::<u8>(), 0..20);
-        let command = (0..3_u128, number(), number(), number(), body).prop_map(
-            |(session, sequence, settled, attempted, body)| {
+        let command = (0..3_u128, number(), number(), number(), number(), body).prop_map(
+            |(session, opened, sequence, settled, attempted, body)| {
                 Payload::Command(Command {
                     session: SessionId(session),
+                    opened,
                     sequence,
                     settled,
                     attempted,
@@ -167,8 +182,9 @@ mod tests {
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
-        (number(), number(), number(), payload(), any::<[u8; 32]>())
-            .prop_map(|(index, term, time, payload, hash)| Entry { index, term, time, payload, hash: Digest(hash) })
+        (number(), number(), number(), number(), payload(), any::<[u8; 32]>()).prop_map(
+            |(index, term, time, civil, payload, hash)| Entry { index, term, time, civil, payload, hash: Digest(hash) },
+        )
     }
 
     proptest! {
@@ -192,10 +208,17 @@ mod tests {
     fn commands_that_follow_each_other_are_short() {
         let command = |sequence| {
             let body = Bytes::from_static(b"12345");
-            Payload::Command(Command { session: SessionId(1), sequence, settled: 1, attempted: 1 << 40, body })
+            Payload::Command(Command {
+                session: SessionId(1),
+                opened: 9,
+                sequence,
+                settled: 1,
+                attempted: 1 << 40,
+                body,
+            })
         };
-        let entry =
-            |at| Entry { index: 1 << 30 | at, term: 9, time: 1 << 40, payload: command(at), hash: Digest([7; 32]) };
+        let (time, civil, hash) = (1 << 30, 1 << 40, Digest([7; 32]));
+        let entry = |at| Entry { index: 1 << 30 | at, term: 9, time, civil, payload: command(at), hash };
         let entries: Vec<_> = (0..1000).map(entry).collect();
         let mut bytes = Vec::new();
         encode(&entries, &mut bytes).expect("can be encoded");

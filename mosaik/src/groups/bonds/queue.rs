@@ -72,14 +72,14 @@ fn merges(last: &mut Frame, next: &Frame) -> bool {
     match (&mut last.body, &next.body) {
         (
             Message::AppendReply { matched, conflict: None, .. },
-            Message::AppendReply { matched: more, asked: None, conflict: None, round: 0 },
+            Message::AppendReply { matched: more, asked: None, conflict: None, round: 0, .. },
         ) if *more >= *matched => {
             *matched = *more;
             true
         }
         (
-            Message::Append { previous, entries, commit, round: 0 },
-            Message::Append { previous: now, entries: none, commit: newer, round: 0 },
+            Message::Append { previous, entries, commit, round: 0, .. },
+            Message::Append { previous: now, entries: none, commit: newer, round: 0, .. },
         ) if entries.is_empty() && none.is_empty() && *newer >= *commit => {
             (*previous, *commit) = (*now, *newer);
             true
@@ -307,13 +307,13 @@ mod tests {
     }
 
     fn reply(matched: u64, asked: Option<u64>, term: u64) -> Frame {
-        raft(term, Message::AppendReply { matched, asked, conflict: None, round: 0 })
+        raft(term, Message::AppendReply { matched, asked, conflict: None, round: 0, wall: 0 })
     }
 
     fn append(count: u64, commit: u64) -> Frame {
         let digest = Digest::default();
-        let entries = (1..=count).map(|at| Entry::after(&digest, at, 1, 0, Payload::Noop)).collect();
-        raft(1, Message::Append { previous: Position::default(), entries, commit, round: 0 })
+        let entries = (1..=count).map(|at| Entry::after(&digest, at, 1, (0, 0), Payload::Noop)).collect();
+        raft(1, Message::Append { previous: Position::default(), entries, commit, round: 0, clock: 0 })
     }
 
     #[test]

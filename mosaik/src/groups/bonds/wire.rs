@@ -168,8 +168,9 @@ fn postcard_into<T: Serialize>(kind: u8, value: &T, buffer: &mut Vec<u8>) {
 fn without_entries(message: &Message) -> Option<(Message, &[Entry])> {
     let entries = Vec::new();
     match message {
-        Message::Append { previous, entries: run, commit, round } if !run.is_empty() => {
-            Some((Message::Append { previous: *previous, entries, commit: *commit, round: *round }, run))
+        Message::Append { previous, entries: run, commit, round, clock } if !run.is_empty() => {
+            let (previous, commit, round, clock) = (*previous, *commit, *round, *clock);
+            Some((Message::Append { previous, entries, commit, round, clock }, run))
         }
         Message::Pulled { from, entries: run, commit } if !run.is_empty() => {
             Some((Message::Pulled { from: *from, entries, commit: *commit }, run))
@@ -181,8 +182,8 @@ fn without_entries(message: &Message) -> Option<(Message, &[Entry])> {
 /// The other way round.
 fn with_entries(message: Message, run: Vec<Entry>) -> Option<Message> {
     match message {
-        Message::Append { previous, entries, commit, round } if entries.is_empty() => {
-            Some(Message::Append { previous, entries: run, commit, round })
+        Message::Append { previous, entries, commit, round, clock } if entries.is_empty() => {
+            Some(Message::Append { previous, entries: run, commit, round, clock })
         }
         Message::Pulled { from, entries, commit } if entries.is_empty() => {
             Some(Message::Pulled { from, entries: run, commit })

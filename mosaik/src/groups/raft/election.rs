@@ -92,9 +92,9 @@ impl Raft {
         match body {
             Message::PreVote { term: asked, last } => self.on_pre_vote(from, asked, last),
             Message::Vote { last, transfer } => self.on_vote(from, term, last, transfer),
-            Message::Append { previous, entries, commit, round } => {
+            Message::Append { previous, entries, commit, round, clock } => {
                 if self.follow(from, term, round) {
-                    self.on_append(from, previous, entries, commit, round);
+                    self.on_append(from, previous, entries, commit, round, clock);
                 }
             }
             Message::CatchUp { target, sources, commit, round } => {
@@ -129,7 +129,8 @@ impl Raft {
         match reply {
             Message::PreVoteReply { term: asked, granted: true } => self.on_pre_vote_granted(from, asked),
             Message::VoteReply { granted: true } if term == self.hard.term => self.on_vote_granted(from),
-            Message::AppendReply { matched, asked, conflict, round } if term == self.hard.term => {
+            Message::AppendReply { matched, asked, conflict, round, wall } if term == self.hard.term => {
+                self.hear_clock(from, wall);
                 self.on_append_reply(from, matched, asked, conflict, round);
             }
             Message::ReadIndex { id } => self.on_read_asked(read::Origin::Remote(from, id)),
@@ -143,7 +144,7 @@ impl Raft {
         if term < self.hard.term {
             // The round is one of that term. By now the sender may lead a later one, in which it would prove a read.
             let round = if self.settings.switch.is(Mutant::OldRoundCounted) { round } else { 0 };
-            let reply = Message::AppendReply { matched: 0, asked: None, conflict: None, round };
+            let reply = self.append_reply(0, None, None, round);
             self.outbox.send(leader, reply);
             return false;
         }

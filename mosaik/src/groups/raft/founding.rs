@@ -52,7 +52,7 @@ impl Ballot {
     #[must_use]
     pub fn genesis(&self) -> Entry {
         let membership = Membership::founding(self.cluster(), self.founders.clone(), self.declared);
-        Entry::after(&Log::root().hash, 1, 1, 0, Payload::Config(Box::new(membership)))
+        Entry::after(&Log::root().hash, 1, 1, (0, 0), Payload::Config(Box::new(membership)))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Entry, Index, Member, Mutant, Output, Payload, Proposal, Quirk, Raft, Refusal, Role, Write,
+    clock::Clock,
     message::{Conflict, Message},
     progress::{Mode, Progress},
     read::LeaderReads,
@@ -27,12 +28,15 @@ pub(super) struct Leader {
     pub reads: LeaderReads,
     /// Payload bytes that wait for commit.
     pub waiting_bytes: usize,
+    /// What time it is in the group.
+    pub clock: Clock,
 }
 
 impl Raft {
     pub(super) fn become_leader(&mut self) {
         let now = self.now.mono;
         let last = self.log.last();
+        let (time, civil) = self.log.last_times();
         let others = self.log.membership().everyone().into_iter().filter(|member| *member != self.me);
         self.leader = None;
         self.role = Role::Leader(Box::new(Leader {
@@ -46,6 +50,7 @@ impl Raft {
             joining: BTreeMap::new(),
             reads: LeaderReads::default(),
             waiting_bytes: self.log.bytes_after(self.commit),
+            clock: Clock::new(time, civil, now),
         }));
         self.catching = None;
         self.installing = None;
@@ -90,8 +95,10 @@ impl Raft {
 
     /// Starts a new round: one message to everybody, and another try for whoever is stuck.
     pub(super) fn heartbeat(&mut self) {
-        let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, .. } = self else { return };
+        let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, me, .. } = self else { return };
         leader.round += 1;
+        leader.clock.look(*me, now.wall, log.membership());
+        let clock = leader.clock.wall().unwrap_or(0);
         for (member, progress) in &mut leader.progress {
             let stalled = now.mono >= progress.moved + 4 * settings.heartbeat;
             match progress.mode {
@@ -106,7 +113,7 @@ impl Raft {
                 _ => {}
             }
             let previous = log.at(progress.matched).unwrap_or_default();
-            let beat = Message::Append { previous, entries: Vec::new(), commit: *commit, round: leader.round };
+            let beat = Message::Append { previous, entries: Vec::new(), commit: *commit, round: leader.round, clock };
             progress.told = *commit;
             outbox.send(*member, beat);
         }
@@ -128,7 +135,7 @@ impl Raft {
         let offers = self.odd(Quirk::ForcedOffer);
         let fetches = self.odd(Quirk::ForcedCatchUp);
         let Self { role: Role::Leader(leader), settings, log, outbox, commit, now, .. } = self else { return };
-        let round = leader.round;
+        let (round, clock) = (leader.round, leader.clock.wall().unwrap_or(0));
         let Some(progress) = leader.progress.get_mut(&to) else { return };
         if progress.next <= log.base().index && !matches!(progress.mode, Mode::Snapshot { .. }) {
             return self.offer(to);
@@ -144,7 +151,7 @@ impl Raft {
             Mode::Probe { asked: false } => {
                 progress.mode = Mode::Probe { asked: true };
                 let Some(previous) = log.at(progress.next - 1) else { return };
-                outbox.send(to, Message::Append { previous, entries: Vec::new(), commit: *commit, round });
+                outbox.send(to, Message::Append { previous, entries: Vec::new(), commit: *commit, round, clock });
             }
             Mode::Replicate if progress.is_idle() && progress.next + far <= *commit => {
                 self.ask_to_catch_up(to);
@@ -156,7 +163,7 @@ impl Raft {
                     let bytes = entries.iter().map(|entry| entry.payload.size()).sum();
                     progress.sent(previous.index + entries.len() as u64, bytes, now.mono);
                     progress.told = *commit;
-                    outbox.send(to, Message::Append { previous, entries, commit: *commit, round });
+                    outbox.send(to, Message::Append { previous, entries, commit: *commit, round, clock });
                     if tiny {
                         break;
                     }
@@ -168,11 +175,11 @@ impl Raft {
 
     /// Appends entries of the own term and starts writing and sending them.
     pub(super) fn append(&mut self, payloads: Vec<Payload>) -> Index {
-        debug_assert!(matches!(self.role, Role::Leader(_)));
         let first = self.log.last().index + 1;
-        let (term, wall) = (self.hard.term, self.now.wall);
+        let Role::Leader(leader) = &self.role else { return first };
+        let (term, times) = (self.hard.term, leader.clock.times());
         for payload in payloads {
-            self.log.create(term, wall, payload);
+            self.log.create(term, times, payload);
         }
         let entries = self.log.since(first);
         self.count_waiting(&entries);
@@ -193,9 +200,15 @@ impl Raft {
 
     /// Appends what there is room for; each proposal is answered by itself.
     pub(super) fn on_propose(&mut self, proposals: Vec<Proposal>) {
+        let mut times = (0, 0);
         let refusal = match &self.role {
             Role::Leader(leader) if leader.transfer.is_some() || self.log.is_yielding() => Some(Refusal::Leaving),
-            Role::Leader(_) => None,
+            // Only in the first moments of a cluster: machines are to see a time that a majority agrees with.
+            Role::Leader(leader) if !leader.clock.has_begun() => Some(Refusal::Busy),
+            Role::Leader(leader) => {
+                times = leader.clock.times();
+                None
+            }
             _ => Some(Refusal::NotLeader(self.leader)),
         };
         if let Some(why) = refusal {
@@ -204,12 +217,12 @@ impl Raft {
             }
             return;
         }
-        let (term, wall, first) = (self.hard.term, self.now.wall, self.log.last().index + 1);
+        let (term, first) = (self.hard.term, self.log.last().index + 1);
         let (mut queued, mut busy) = (Vec::with_capacity(proposals.len()), Vec::new());
         for Proposal { id, payload } in proposals.into_iter().filter(|it| it.payload.is_user()) {
             // Nothing is taken after what was refused: a client relies on the order of its commands.
             if busy.is_empty() && self.takes(payload.size()) {
-                self.log.create(term, wall, payload);
+                self.log.create(term, times, payload);
                 queued.push(id);
             } else {
                 busy.push(id);
@@ -288,6 +301,17 @@ impl Raft {
         self.feed(from);
     }
 
+    /// A follower has told its wall clock.
+    pub(super) fn hear_clock(&mut self, from: Member, wall: u64) {
+        let Self { role: Role::Leader(leader), log, me, now, .. } = self else { return };
+        if log.membership().contains(&from) {
+            leader.clock.heard(from, wall);
+            if !leader.clock.has_begun() {
+                leader.clock.look(*me, now.wall, log.membership());
+            }
+        }
+    }
+
     /// At most once in a heartbeat round: the window that follows is answered message by message, and would feed itself.
     fn probe_oddly(&mut self, member: Member) {
         if self.odd(Quirk::SpuriousProbe)
@@ -331,11 +355,13 @@ impl Raft {
             return;
         }
         let Self { role: Role::Leader(leader), log, outbox, commit, .. } = self else { return };
+        let clock = leader.clock.wall().unwrap_or(0);
         for (member, progress) in &mut leader.progress {
             if progress.mode == Mode::Replicate && progress.told < *commit {
                 progress.told = *commit;
                 let Some(previous) = log.at(progress.matched) else { continue };
-                outbox.send(*member, Message::Append { previous, entries: Vec::new(), commit: *commit, round: 0 });
+                outbox
+                    .send(*member, Message::Append { previous, entries: Vec::new(), commit: *commit, round: 0, clock });
             }
         }
     }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use super::{
     membership::Membership,
+    message::Manifest,
     types::{ClusterId, Digest, Entry, Index, Payload, Position, Term, Token, chain},
 };
 
@@ -15,6 +16,7 @@ pub struct Log {
     /// Where the entries begin: zero, or the last entry that a snapshot stands for.
     base: Position,
     base_time: u64,
+    base_civil: u64,
     base_user: bool,
     entries: VecDeque<Entry>,
     /// The configurations in force, each from its index on; never empty.
@@ -30,10 +32,21 @@ pub struct Log {
 }
 
 impl Log {
-    pub(super) fn new(base: Position, base_time: u64, base_user: bool, membership: Membership) -> Self {
+    /// A log without entries, before the first one.
+    pub(super) fn empty() -> Self {
+        Self::new(Self::root(), (0, 0), false, Membership::nobody())
+    }
+
+    /// A log without entries, after a snapshot.
+    pub(super) fn resting(on: &Manifest) -> Self {
+        Self::new(on.position, (on.time, on.civil), on.user, on.membership.clone())
+    }
+
+    fn new(base: Position, (base_time, base_civil): (u64, u64), base_user: bool, membership: Membership) -> Self {
         Self {
             base,
             base_time,
+            base_civil,
             base_user,
             entries: VecDeque::new(),
             configs: vec![(base.index, membership)],
@@ -63,10 +76,10 @@ impl Log {
         self.durable
     }
 
-    /// Leader time of the last entry.
+    /// Group time and civil time of the last entry, milliseconds.
     #[must_use]
-    pub fn last_time(&self) -> u64 {
-        self.entries.back().map_or(self.base_time, |entry| entry.time)
+    pub fn last_times(&self) -> (u64, u64) {
+        self.entries.back().map_or((self.base_time, self.base_civil), |entry| (entry.time, entry.civil))
     }
 
     /// Whether any user entry was ever in this log.
@@ -110,9 +123,9 @@ impl Log {
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    /// Leader time at `index`.
-    pub(super) fn time_at(&self, index: Index) -> u64 {
-        self.get(index).map_or(self.base_time, |entry| entry.time)
+    /// Group time and civil time at `index`, milliseconds.
+    pub(super) fn times_at(&self, index: Index) -> (u64, u64) {
+        self.get(index).map_or((self.base_time, self.base_civil), |entry| (entry.time, entry.civil))
     }
 
     /// The configuration in force: the last in the log, committed or not.
@@ -174,13 +187,15 @@ impl Log {
         at
     }
 
-    /// Appends what a leader creates.
-    pub(super) fn create(&mut self, term: Term, wall: u64, payload: Payload) {
+    /// Appends what a leader creates, at its group time and civil time.
+    pub(super) fn create(&mut self, term: Term, times: (u64, u64), payload: Payload) {
         let Position { index, hash, term: before } = self.last();
         assert!(term >= before, "terms never decrease along a log");
-        let (index, time) = (index + 1, wall.max(self.last_time()));
-        let hash = chain(&hash, index, term, time, &payload, &mut self.scratch);
-        self.push(Entry { index, term, time, payload, hash });
+        let last = self.last_times();
+        let (index, time, civil) = (index + 1, times.0.max(last.0), times.1.max(last.1));
+        let mut entry = Entry { index, term, time, civil, payload, hash };
+        entry.hash = chain(&hash, &entry, &mut self.scratch);
+        self.push(entry);
     }
 
     /// Replaces everything from the first entry's index on. The caller has verified the chain.
@@ -290,7 +305,7 @@ impl Log {
     /// Drops entries up to `index`, which a snapshot now stands for.
     pub(super) fn compact(&mut self, index: Index) {
         let Some(position) = self.at(index) else { return };
-        self.base_time = self.time_at(index);
+        (self.base_time, self.base_civil) = self.times_at(index);
         self.base_user = self.has_user_up_to(index);
         let membership = self.membership_at(index).clone();
         while self.entries.front().is_some_and(|entry| entry.index <= index) {

@@ -46,11 +46,11 @@ pub enum Message {
     Vote { last: Position, transfer: bool },
     /// The answer.
     VoteReply { granted: bool },
-    /// Entries after `previous`, or just a heartbeat.
-    Append { previous: Position, entries: Vec<Entry>, commit: Index, round: u64 },
+    /// Entries after `previous`, or just a heartbeat. `clock`: the voters' median wall clock, milliseconds; 0 if unknown.
+    Append { previous: Position, entries: Vec<Entry>, commit: Index, round: u64, clock: u64 },
     /// Durable and verified up to `matched`. `asked` is the index of the `previous` that this answers, and
-    /// `conflict` says that it did not match.
-    AppendReply { matched: Index, asked: Option<Index>, conflict: Option<Conflict>, round: u64 },
+    /// `conflict` says that it did not match. `wall`: the follower's wall clock, milliseconds.
+    AppendReply { matched: Index, asked: Option<Index>, conflict: Option<Conflict>, round: u64, wall: u64 },
     /// You are far behind: fetch up to `target` from these members.
     CatchUp { target: Position, sources: Vec<Member>, commit: Index, round: u64 },
     /// Send me committed entries of this range.
@@ -94,8 +94,10 @@ pub enum Message {
 pub struct Manifest {
     /// The last entry that it stands for.
     pub position: Position,
-    /// Leader time there, milliseconds.
+    /// Group time there, milliseconds.
     pub time: u64,
+    /// Civil time there, milliseconds since the Unix epoch.
+    pub civil: u64,
     /// Whether user entries lie at or below it.
     pub user: bool,
     /// The configuration there.

@@ -12,6 +12,7 @@
 
 mod catchup;
 mod change;
+mod clock;
 mod election;
 #[cfg(any(test, feature = "testing"))]
 mod fingerprint;
@@ -36,6 +37,7 @@ mod types;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use clock::SKEW_LIMIT;
 pub use founding::{Ballot, Founding};
 pub use io::{Change, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
 pub use log::Log;
@@ -121,6 +123,8 @@ pub struct Raft {
     join_at: u64,
     /// The cluster dissolves into this one; a leader stays until then, so that the others learn of it.
     dissolving: Option<(ClusterId, u64)>,
+    /// How far the own wall clock was ahead of the voters' median when the leader last told it, milliseconds.
+    skew: Option<i64>,
     halted: Option<Halt>,
 }
 
@@ -137,12 +141,10 @@ impl Raft {
         assert!(blank || hard.incarnation == me.incarnation, "storage of another incarnation");
         hard.incarnation = me.incarnation;
         let (mut log, adopted, base) = match &snapshot {
-            Some(Snapshot { manifest, .. }) => (
-                Log::new(manifest.position, manifest.time, manifest.user, manifest.membership.clone()),
-                manifest.adopted.clone(),
-                manifest.position.index,
-            ),
-            None => (Log::new(Log::root(), 0, false, Membership::nobody()), Vec::new(), 0),
+            Some(Snapshot { manifest, .. }) => {
+                (Log::resting(manifest), manifest.adopted.clone(), manifest.position.index)
+            }
+            None => (Log::empty(), Vec::new(), 0),
         };
         let root = log.last();
         assert!(log.verify(root, &entries), "storage gave back a broken chain");
@@ -180,6 +182,7 @@ impl Raft {
             peers: BTreeMap::new(),
             join_at: 0,
             dissolving: None,
+            skew: None,
             halted: None,
             settings,
             now,
@@ -195,6 +198,9 @@ impl Raft {
     /// Handles one event. `now.mono` that goes back counts as no time passed.
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
         self.now = Now { mono: now.mono.max(self.now.mono), wall: now.wall };
+        if let Role::Leader(leader) = &mut self.role {
+            leader.clock.advance(self.now.mono, self.settings.election_max);
+        }
         match input {
             Input::Persisted { token } => self.on_persisted(token),
             Input::Applied { index } => self.on_applied(index),
@@ -302,6 +308,14 @@ impl Raft {
         }
         if yields {
             self.dissolve();
+        }
+    }
+
+    /// The leader has told the voters' median wall clock, milliseconds; 0: it does not know.
+    fn note_clock(&mut self, clock: u64) {
+        if clock > 0 {
+            let ahead = i128::from(self.now.wall) - i128::from(clock);
+            self.skew = i64::try_from(ahead).ok();
         }
     }
 

@@ -27,13 +27,14 @@ pub fn recover(mut stored: Stored, me: Member, salt: u64) -> Option<Stored> {
     membership.observers.clear();
     membership.peak = 1;
     let term = stored.hard.term.max(last.term) + 1;
-    let time = stored.entries.last().map_or(0, |entry| entry.time);
+    let rest = stored.snapshot.as_ref().map_or((0, 0), |it| (it.manifest.time, it.manifest.civil));
+    let times = stored.entries.last().map_or(rest, |entry| (entry.time, entry.civil));
     stored.hard.cluster = Some(membership.cluster);
     stored.hard.term = term;
     stored.hard.voted = None;
     stored.hard.incarnation = me.incarnation;
     stored.hard.commit = last.index + 1;
-    let entry = Entry::after(&last.hash, last.index + 1, term, time, Payload::Config(Box::new(membership)));
+    let entry = Entry::after(&last.hash, last.index + 1, term, times, Payload::Config(Box::new(membership)));
     stored.entries.push(entry);
     Some(stored)
 }

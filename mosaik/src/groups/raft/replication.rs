@@ -14,15 +14,16 @@ impl Raft {
         entries: Vec<Entry>,
         commit: Index,
         round: u64,
+        clock: u64,
     ) {
+        self.note_clock(clock);
         self.leader_commit = self.leader_commit.max(commit);
         match self.compare(previous) {
             Compared::Equal => {}
             Compared::Diverged => return self.halt(Halt::Diverged { index: previous.index }),
             Compared::Differs(conflict) => {
                 let matched = self.verified.min(self.log.durable());
-                let reply =
-                    Message::AppendReply { matched, asked: Some(previous.index), conflict: Some(conflict), round };
+                let reply = self.append_reply(matched, Some(previous.index), Some(conflict), round);
                 return self.outbox.send(from, reply);
             }
         }
@@ -104,7 +105,18 @@ impl Raft {
             matched = self.verified;
         }
         (self.acked, self.round) = (matched, self.round.max(round));
-        self.outbox.send(leader, Message::AppendReply { matched, asked, conflict: None, round });
+        let reply = self.append_reply(matched, asked, None, round);
+        self.outbox.send(leader, reply);
+    }
+
+    pub(super) fn append_reply(
+        &self,
+        matched: Index,
+        asked: Option<Index>,
+        conflict: Option<Conflict>,
+        round: u64,
+    ) -> Message {
+        Message::AppendReply { matched, asked, conflict, round, wall: self.now.wall }
     }
 
     /// A write has finished: tells the leader if it waits for that.

@@ -1,7 +1,11 @@
 //! Exactly once: the replicated table of client sessions, part of the state that every machine and snapshot carries.
 //!
-//! A pure value: every member that applies the same entries has the same table. Time here is the leader time in the
+//! A pure value: every member that applies the same entries has the same table. Time here is the group time in the
 //! entries, never a local clock.
+//!
+//! A session is named by its id *and* the index of the entry that opened it. A command carries both. So a session that
+//! has ended never comes back under its old name, whatever is delivered late, and needs no tombstone: a command whose
+//! session is not in the table belongs to one that has ended.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +25,8 @@ pub enum Verdict {
     Expired,
     /// Its number is below the session's window: it was settled long ago. Not applied.
     Settled,
-    /// The session is unknown and cannot be opened implicitly. Not applied.
-    NoSession,
+    /// Its session has ended. Not applied now; whether an earlier copy was is not known here.
+    Ended,
     /// The number is too far ahead of the window. Not applied.
     TooFar,
 }
@@ -30,7 +34,9 @@ pub enum Verdict {
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Session {
-    /// Leader time of its last command, milliseconds.
+    /// Index of the entry that opened it.
+    opened: Index,
+    /// Group time of its last command, milliseconds.
     used: u64,
     /// Numbers below are settled.
     low: u64,
@@ -44,11 +50,11 @@ pub struct Sessions {
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions at most; beyond it new ones are refused, never old ones evicted early.
     cap: usize,
-    /// Milliseconds of leader time after which an unused session ends.
+    /// Milliseconds of group time after which an unused session ends.
     retention: u64,
     /// Outputs kept per session.
     window: u64,
-    /// Highest leader time seen, milliseconds.
+    /// Highest group time seen, milliseconds.
     time: u64,
 }
 
@@ -59,7 +65,7 @@ impl Sessions {
         Self { sessions: BTreeMap::new(), cap, retention, window, time: 0 }
     }
 
-    /// Leader time moves on. Ended sessions are dropped now and then, by a rule that depends on the log alone, so that a
+    /// Group time moves on. Ended sessions are dropped now and then, by a rule that depends on the log alone, so that a
     /// full table costs nothing for each command; whether one has ended is asked where it matters.
     fn advance(&mut self, time: u64) {
         let before = self.time;
@@ -83,27 +89,29 @@ impl Sessions {
         }
     }
 
-    /// A session is opened at leader time `time`. False if the table is full: the session does not exist then.
-    pub fn open(&mut self, id: SessionId, time: u64, switch: Switch) -> bool {
+    /// The entry at `index` opens a session at group time `time`. Returns where it was opened, which is earlier if this is a
+    /// repetition; none if the table is full: the session does not exist then.
+    pub fn open(&mut self, id: SessionId, index: Index, time: u64, switch: Switch) -> Option<Index> {
         self.advance(time);
         self.end(id);
-        if self.sessions.contains_key(&id) {
-            return true;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.used = self.time;
+            return Some(session.opened);
         }
         if self.sessions.len() >= self.cap {
             self.purge();
         }
         if self.sessions.len() >= self.cap {
             if !switch.is(Mutant::SessionEvictedEarly) {
-                return false;
+                return None;
             }
             self.sessions.pop_first();
         }
-        self.sessions.insert(id, Session { used: self.time, low: 1, outputs: BTreeMap::new() });
-        true
+        self.sessions.insert(id, Session { opened: index, used: self.time, low: 1, outputs: BTreeMap::new() });
+        Some(index)
     }
 
-    /// A command was committed at leader time `time`.
+    /// A command was committed at group time `time`.
     pub fn admit(&mut self, command: &Command, time: u64, switch: Switch) -> Verdict {
         self.advance(time);
         self.end(command.session);
@@ -111,9 +119,11 @@ impl Sessions {
             return Verdict::Expired;
         }
         if switch.is(Mutant::SessionEvictedEarly) && !self.sessions.contains_key(&command.session) {
-            self.open(command.session, time, switch);
+            self.open(command.session, command.opened, time, switch);
         }
-        let Some(session) = self.sessions.get_mut(&command.session) else { return Verdict::NoSession };
+        let lives =
+            |session: &&mut Session| session.opened == command.opened || switch.is(Mutant::SessionNamedByIdAlone);
+        let Some(session) = self.sessions.get_mut(&command.session).filter(lives) else { return Verdict::Ended };
         session.used = self.time;
         if command.settled > session.low {
             session.low = command.settled;
@@ -159,13 +169,13 @@ mod tests {
     const NONE: Switch = Switch::NONE;
 
     fn command(session: u128, sequence: u64, settled: u64, attempted: u64) -> Command {
-        Command { session: SessionId(session), sequence, settled, attempted, body: Bytes::new() }
+        Command { session: SessionId(session), opened: 1, sequence, settled, attempted, body: Bytes::new() }
     }
 
     #[test]
     fn a_retry_gets_the_first_output() {
         let mut table = Sessions::new(10, 1000, 8);
-        assert!(table.open(SessionId(1), 0, NONE));
+        assert_eq!(table.open(SessionId(1), 1, 0, NONE), Some(1));
         let first = command(1, 1, 1, 0);
         assert_eq!(table.admit(&first, 1, NONE), Verdict::Apply);
         table.record(&first, 5, Bytes::from_static(b"out"));
@@ -177,16 +187,30 @@ mod tests {
     #[test]
     fn a_full_table_refuses_and_never_evicts_early() {
         let mut table = Sessions::new(1, 1000, 8);
-        assert!(table.open(SessionId(1), 0, NONE));
-        assert!(!table.open(SessionId(2), 1000, NONE));
-        assert!(table.open(SessionId(2), 1001, NONE), "the first has expired by leader time");
-        assert_eq!(table.admit(&command(1, 1, 1, 1000), 1001, NONE), Verdict::NoSession);
+        assert_eq!(table.open(SessionId(1), 1, 0, NONE), Some(1));
+        assert_eq!(table.open(SessionId(2), 2, 1000, NONE), None);
+        assert_eq!(table.open(SessionId(2), 3, 1001, NONE), Some(3), "the first has expired by group time");
+        assert_eq!(table.admit(&command(1, 1, 1, 1000), 1001, NONE), Verdict::Ended);
+    }
+
+    #[test]
+    fn a_session_that_has_ended_does_not_come_back_under_its_name() {
+        let mut table = Sessions::new(4, 1000, 8);
+        assert_eq!(table.open(SessionId(1), 1, 0, NONE), Some(1));
+        let first = command(1, 1, 1, 0);
+        assert_eq!(table.admit(&first, 1, NONE), Verdict::Apply);
+        table.record(&first, 2, Bytes::from_static(b"out"));
+        assert_eq!(table.open(SessionId(1), 3, 900, NONE), Some(1), "a repetition of what opened it");
+        assert_eq!(table.open(SessionId(1), 4, 5000, NONE), Some(4), "opened anew, empty");
+        assert_eq!(table.admit(&Command { attempted: 5000, ..first }, 5000, NONE), Verdict::Ended);
+        let second = Command { opened: 4, ..command(1, 1, 1, 5000) };
+        assert_eq!(table.admit(&second, 5000, NONE), Verdict::Apply);
     }
 
     #[test]
     fn an_old_attempt_is_expired_and_a_far_number_is_not_applied() {
         let mut table = Sessions::new(2, 1000, 8);
-        assert!(table.open(SessionId(1), 5000, NONE));
+        assert_eq!(table.open(SessionId(1), 1, 5000, NONE), Some(1));
         assert_eq!(table.admit(&command(1, 1, 1, 3999), 5000, NONE), Verdict::Expired);
         assert_eq!(table.admit(&command(1, 9, 1, 5000), 5000, NONE), Verdict::TooFar);
     }

@@ -40,9 +40,11 @@ impl Raft {
             return;
         }
         let Some(position) = self.log.at(index) else { return };
+        let (time, civil) = self.log.times_at(index);
         let manifest = Manifest {
             position,
-            time: self.log.time_at(index),
+            time,
+            civil,
             user: self.log.has_user_up_to(index),
             membership: self.log.membership_at(index).clone(),
             adopted: self.adopted.clone(),
@@ -147,8 +149,7 @@ impl Raft {
         if keep {
             self.log.compact(position.index);
         } else {
-            let Manifest { time, user, membership, .. } = &snapshot.manifest;
-            self.log = Log::new(position, *time, *user, membership.clone());
+            self.log = Log::resting(&snapshot.manifest);
         }
         self.log.unsettle(token);
         self.adopted.clone_from(&snapshot.manifest.adopted);

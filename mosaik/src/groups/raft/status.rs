@@ -49,6 +49,8 @@ pub struct Status {
     pub reachable: BTreeSet<Member>,
     /// Whether the reachable voters are a quorum of the configuration in force.
     pub has_quorum: bool,
+    /// How far this member's wall clock is ahead of the voters' median, milliseconds, as its leader last told.
+    pub skew: Option<i64>,
 }
 
 /// What a member is, in one word.
@@ -117,6 +119,8 @@ pub struct FollowerStatus {
     pub silent: u64,
     /// Whether it is near enough to the commit index to become a voter.
     pub caught_up: bool,
+    /// How far its wall clock is ahead of the voters' median, milliseconds, if both are known.
+    pub skew: Option<i64>,
 }
 
 /// A bulk transfer.
@@ -178,6 +182,7 @@ impl Raft {
             fetching: self.fetching(),
             has_quorum: membership.quorum(|voter| reachable.contains(voter)),
             reachable,
+            skew: self.skew(),
         }
     }
 
@@ -237,6 +242,15 @@ impl Raft {
         self.halted
     }
 
+    /// How far this member's wall clock is ahead of the voters' median, milliseconds, as far as it is known.
+    #[must_use]
+    pub fn skew(&self) -> Option<i64> {
+        match &self.role {
+            Role::Leader(leader) => leader.clock.skew(&self.me),
+            _ => self.skew,
+        }
+    }
+
     fn reaches(&self, voter: &Member) -> bool {
         let since = self.now.mono.saturating_sub(self.settings.election_max);
         match &self.role {
@@ -281,6 +295,7 @@ impl Raft {
             mode: progress.mode.into(),
             silent: self.now.mono.saturating_sub(progress.heard),
             caught_up: self.is_caught_up(member),
+            skew: leader.clock.skew(member),
         };
         leader.progress.iter().map(follower).collect()
     }

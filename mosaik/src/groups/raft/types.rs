@@ -21,7 +21,7 @@ pub type Token = u64;
 pub struct Now {
     /// Monotonic clock, microseconds since any fixed point.
     pub mono: u64,
-    /// Wall clock, milliseconds since the epoch; only ever used as leader time in entries.
+    /// Wall clock, milliseconds since the epoch. One of those that civil time follows; it decides nothing.
     pub wall: u64,
 }
 
@@ -107,11 +107,13 @@ pub struct SessionId(pub u128);
 pub struct Command {
     /// The session that it belongs to.
     pub session: SessionId,
+    /// Index of the entry that opened the session: if another one did, or none is there, the session has ended.
+    pub opened: Index,
     /// Its number in the session, from 1; a retry carries the same number.
     pub sequence: u64,
     /// The client has the results of all numbers below this one and will not ask for them again.
     pub settled: u64,
-    /// Wall time of the first attempt, milliseconds.
+    /// Group time of the first attempt, milliseconds.
     pub attempted: u64,
     /// The encoded command.
     pub body: Bytes,
@@ -151,8 +153,8 @@ impl Payload {
         }
     }
 
-    /// Writes what the chain hash covers but for the body of a command. `time` is that of the entry: differences to it are short.
-    fn encode(&self, time: u64, out: &mut Head) {
+    /// Writes what the chain hash covers but for the body of a command. Differences to the entry's index and time are short.
+    fn encode(&self, index: Index, time: u64, out: &mut Head) {
         match self {
             Self::Noop => out.put(&[0]),
             Self::Open(session) => {
@@ -162,6 +164,7 @@ impl Payload {
             Self::Command(command) => {
                 out.put(&[2]);
                 out.put(&command.session.0.to_le_bytes());
+                out.put_varint(index.wrapping_sub(command.opened));
                 out.put_varint(command.sequence);
                 out.put_varint(command.sequence.wrapping_sub(command.settled));
                 out.put_varint(time.wrapping_sub(command.attempted));
@@ -186,7 +189,7 @@ struct Head {
 }
 
 impl Head {
-    /// Six varints of ten bytes, a tag and a session take 77.
+    /// Eight varints of ten bytes, a tag and a session take 97.
     const ROOM: usize = 128;
 
     fn put(&mut self, bytes: &[u8]) {
@@ -211,8 +214,10 @@ pub struct Entry {
     pub index: Index,
     /// The term of the leader that created it.
     pub term: Term,
-    /// Leader time, milliseconds; never decreases along a log.
+    /// Group time, milliseconds; never decreases along a log, and counts only while somebody leads.
     pub time: u64,
+    /// Civil time, milliseconds since the Unix epoch; never decreases along a log, 0 before it has begun.
+    pub civil: u64,
     /// What it says.
     pub payload: Payload,
     /// Chain hash: over the hash before it and everything above.
@@ -228,33 +233,30 @@ impl Entry {
 
     /// Makes the entry that follows `previous`.
     #[must_use]
-    pub fn after(previous: &Digest, index: Index, term: Term, time: u64, payload: Payload) -> Self {
-        let hash = chain(previous, index, term, time, &payload, &mut Vec::with_capacity(192));
-        Self { index, term, time, payload, hash }
+    pub fn after(previous: &Digest, index: Index, term: Term, (time, civil): (u64, u64), payload: Payload) -> Self {
+        let mut entry = Self { index, term, time, civil, payload, hash: *previous };
+        entry.hash = chain(previous, &entry, &mut Vec::with_capacity(192));
+        entry
     }
 
     /// Whether its hash is what its content and `previous` give. `scratch` is reused memory.
     #[must_use]
     pub fn follows(&self, previous: &Digest, scratch: &mut Vec<u8>) -> bool {
-        self.hash == chain(previous, self.index, self.term, self.time, &self.payload, scratch)
+        self.hash == chain(previous, self, scratch)
     }
 }
 
 /// The chain hash of an entry: BLAKE3 of its content, keyed with the hash before it. What a usual command says, up to about
-/// 25 bytes of the user's among it, fits into one block of 64 bytes, and hashing is the larger part of what an entry costs.
-pub(super) fn chain(
-    previous: &Digest,
-    index: Index,
-    term: Term,
-    time: u64,
-    payload: &Payload,
-    scratch: &mut Vec<u8>,
-) -> Digest {
+/// 20 bytes of the user's among it, fits into one block of 64 bytes, and hashing is the larger part of what an entry costs.
+/// The entry's own hash does not enter.
+pub(super) fn chain(previous: &Digest, entry: &Entry, scratch: &mut Vec<u8>) -> Digest {
+    let Entry { index, term, time, civil, payload, hash: _ } = entry;
     let mut head = Head { bytes: [0; Head::ROOM], len: 0 };
-    head.put_varint(index);
-    head.put_varint(term);
-    head.put_varint(time);
-    payload.encode(time, &mut head);
+    head.put_varint(*index);
+    head.put_varint(*term);
+    head.put_varint(*time);
+    head.put_varint(*civil);
+    payload.encode(*index, *time, &mut head);
     let body = match payload {
         Payload::Command(command) => &command.body[..],
         _ => &[],
@@ -283,8 +285,14 @@ mod tests {
     #[test]
     fn the_chain_covers_all_of_an_entry() {
         let command = |change: fn(&mut Command)| {
-            let mut command =
-                Command { session: SessionId(7), sequence: 300, settled: 299, attempted: 40_000, body: Bytes::new() };
+            let mut command = Command {
+                session: SessionId(7),
+                opened: 1,
+                sequence: 300,
+                settled: 299,
+                attempted: 9,
+                body: Bytes::new(),
+            };
             change(&mut command);
             Payload::Command(command)
         };
@@ -292,6 +300,7 @@ mod tests {
         let payloads = [
             command(|_| {}),
             command(|it| it.session = SessionId(8)),
+            command(|it| it.opened = 2),
             command(|it| it.sequence = 301),
             command(|it| it.settled = 301),
             command(|it| it.attempted = u64::MAX),
@@ -308,13 +317,19 @@ mod tests {
         ];
         let mut seen = std::collections::BTreeSet::new();
         for payload in &payloads {
-            for (previous, index, term, time) in [(1, 2, 3, 4), (2, 2, 3, 4), (1, 3, 3, 4), (1, 2, 4, 4), (1, 2, 3, 5)]
-            {
-                let entry = Entry::after(&Digest([previous; 32]), index, term, time, payload.clone());
+            for (previous, index, term, times) in [
+                (1, 2, 3, (4, 9)),
+                (2, 2, 3, (4, 9)),
+                (1, 3, 3, (4, 9)),
+                (1, 2, 4, (4, 9)),
+                (1, 2, 3, (5, 9)),
+                (1, 2, 3, (4, 10)),
+            ] {
+                let entry = Entry::after(&Digest([previous; 32]), index, term, times, payload.clone());
                 assert!(entry.follows(&Digest([previous; 32]), &mut Vec::new()));
                 assert!(seen.insert(entry.hash), "two entries of one hash: {entry:?}");
             }
         }
-        assert_eq!(seen.len(), 5 * payloads.len());
+        assert_eq!(seen.len(), 6 * payloads.len());
     }
 }

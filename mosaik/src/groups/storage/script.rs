@@ -139,7 +139,8 @@ impl StorageScript {
         let membership = Membership::founding(ClusterId(Digest([7; 32])), [self.member()].into(), 3);
         let chunks = vec![Digest(*blake3::hash(&data).as_bytes())];
         let (time, user, adopted) = (self.random(1 << 40), true, Vec::new());
-        Snapshot { manifest: Manifest { position, time, user, membership, adopted, chunks }, data }
+        let civil = self.random(1 << 40);
+        Snapshot { manifest: Manifest { position, time, civil, user, membership, adopted, chunks }, data }
     }
 
     /// Random bytes or, as often, zeros: a format must not take data for empty space.
@@ -159,13 +160,14 @@ impl StorageScript {
                 1 if len.is_none() => Payload::Open(SessionId(u128::from(index) << 70)),
                 _ => Payload::Command(Command {
                     session: SessionId(u128::from(self.random(u64::MAX))),
+                    opened: index / 2,
                     sequence: index,
                     settled: 0,
                     attempted: self.random(1 << 40),
                     body: self.bytes(len),
                 }),
             };
-            let entry = Entry::after(&hash, index, term, index, payload);
+            let entry = Entry::after(&hash, index, term, (index, index), payload);
             hash = entry.hash;
             entries.push(entry);
         }

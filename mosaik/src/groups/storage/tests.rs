@@ -8,7 +8,7 @@ use crate::groups::raft::{ClusterId, Digest, Entry, HardState, Manifest, Members
 fn chain(from: Position, term: u64, count: u64) -> Vec<Entry> {
     let mut hash = from.hash;
     let entries = (1..=count).map(|n| {
-        let entry = Entry::after(&hash, from.index + n, term, n, Payload::Noop);
+        let entry = Entry::after(&hash, from.index + n, term, (n, n), Payload::Noop);
         hash = entry.hash;
         entry
     });
@@ -19,6 +19,7 @@ fn snapshot(position: Position) -> Snapshot {
     let manifest = Manifest {
         position,
         time: 1,
+        civil: 2,
         user: false,
         membership: Membership::founding(ClusterId(Digest::default()), [].into(), 0),
         adopted: Vec::new(),

@@ -16,13 +16,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    lane::Lane,
-    wire::{Done, Ran},
-};
+use super::lane::Lane;
 use crate::{
     groups::{
-        bundle,
+        client::{CommandResult, Done, bundle},
         machine::{ApplyContext, SnapshotError, Snapshots, StateMachine},
         raft::{Command, Entry, Index, Payload, SessionId, Sessions, Switch, Verdict},
     },
@@ -31,7 +28,7 @@ use crate::{
 
 /// Sessions that a group holds at most. *Agreed*, as the next two: all members must have the same.
 pub(in crate::groups) const SESSIONS: usize = 16_384;
-/// Leader time after which an unused session ends, milliseconds.
+/// Group time after which an unused session ends, milliseconds.
 pub(in crate::groups) const RETENTION: u64 = 3_600_000;
 /// Outputs kept for one session.
 pub(in crate::groups) const WINDOW: u64 = 16_384;
@@ -77,6 +74,8 @@ pub(super) struct Report {
 pub(super) enum What {
     Applied {
         index: Index,
+        /// Group time there, milliseconds.
+        time: u64,
         results: Vec<Outcome>,
     },
     Restored {
@@ -93,9 +92,9 @@ pub(super) enum What {
 
 /// The result of one committed entry of a client.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    Opened { session: SessionId, opened: bool },
-    Ran { session: SessionId, done: Done },
+pub(super) struct Outcome {
+    pub session: SessionId,
+    pub done: Done,
 }
 
 /// Both lanes between the workers.
@@ -173,33 +172,36 @@ impl<M: StateMachine> State<M> {
     fn take(&mut self, entry: &Entry) -> Option<Outcome> {
         match &entry.payload {
             Payload::Open(session) => {
-                let opened = self.sessions.open(*session, entry.time, Switch::default());
-                Some(Outcome::Opened { session: *session, opened })
+                let (index, result) = match self.sessions.open(*session, entry.index, entry.time, Switch::default()) {
+                    Some(opened) => (opened, CommandResult::Opened),
+                    None => (entry.index, CommandResult::Full),
+                };
+                Some(Outcome { session: *session, done: Done { sequence: 0, index, result } })
             }
             Payload::Command(command) => {
                 let result = self.run(command, entry);
                 let done = Done { sequence: command.sequence, index: entry.index, result };
-                Some(Outcome::Ran { session: command.session, done })
+                Some(Outcome { session: command.session, done })
             }
             _ => None,
         }
     }
 
-    fn run(&mut self, command: &Command, entry: &Entry) -> Ran {
+    fn run(&mut self, command: &Command, entry: &Entry) -> CommandResult {
         match self.sessions.admit(command, entry.time, Switch::default()) {
             Verdict::Apply => {}
-            Verdict::Duplicate(output) => return Ran::Output(output),
-            Verdict::Expired => return Ran::Expired,
-            Verdict::Settled => return Ran::Settled,
-            Verdict::NoSession => return Ran::NoSession,
-            Verdict::TooFar => return Ran::TooFar,
+            Verdict::Duplicate(output) => return CommandResult::Output(output),
+            Verdict::Expired => return CommandResult::Expired,
+            Verdict::Settled => return CommandResult::Settled,
+            Verdict::Ended => return CommandResult::Ended,
+            Verdict::TooFar => return CommandResult::TooFar,
         }
         let ctx = ApplyContext::of(entry);
         let output = match bundle::count(&command.body) {
             1 => match postcard::from_bytes(&command.body[1..]) {
                 // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
                 Ok(one) => postcard::to_allocvec(&self.machine.apply(one, &ctx)).unwrap_or_default(),
-                Err(_) => return Ran::Undecodable,
+                Err(_) => return CommandResult::Undecodable,
             },
             count => {
                 let mut outputs = Vec::with_capacity(8 * count);
@@ -213,7 +215,7 @@ impl<M: StateMachine> State<M> {
         };
         let output = Bytes::from(output);
         self.sessions.record(command, entry.index, output.clone());
-        Ran::Output(output)
+        CommandResult::Output(output)
     }
 }
 
@@ -237,7 +239,7 @@ pub(super) async fn run<M: StateMachine>(
                 Job::Apply(entries) => {
                     for chunk in chunks(entries) {
                         match apply(&replica, chunk, &tasks, &mut slow).await {
-                            Ok((index, results)) => report(What::Applied { index, results }),
+                            Ok((index, time, results)) => report(What::Applied { index, time, results }),
                             Err(why) => return report(What::Failed(why)),
                         }
                     }
@@ -287,10 +289,10 @@ fn chunks(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
     })
 }
 
-type Chunk = Result<(Index, Vec<Outcome>), String>;
+type Chunk = Result<(Index, u64, Vec<Outcome>), String>;
 
 async fn apply<M: StateMachine>(replica: &Arc<Replica<M>>, chunk: Vec<Entry>, tasks: &Tasks, slow: &mut bool) -> Chunk {
-    let index = chunk.last().map_or(0, |entry| entry.index);
+    let (index, time) = chunk.last().map_or((0, 0), |entry| (entry.index, entry.time));
     let began = Instant::now();
     let results = if *slow {
         let replica = replica.clone();
@@ -302,5 +304,5 @@ async fn apply<M: StateMachine>(replica: &Arc<Replica<M>>, chunk: Vec<Entry>, ta
     let results = results.ok_or_else(|| format!("it panicked while applying a command, at or before index {index}"))?;
     // Lets others run on a runtime of one thread.
     tokio::task::consume_budget().await;
-    Ok((index, results))
+    Ok((index, time, results))
 }

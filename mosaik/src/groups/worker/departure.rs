@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Answering, Purpose, Worker, wire::Reply, wire::Request, wire::encode};
+use super::{Answering, Purpose, Worker};
 use crate::groups::{
+    client::{Request, Response, encode},
     error::{LeaveError, StopReason},
     raft::{Change, Input, Member},
 };
@@ -109,7 +110,7 @@ impl Worker {
             let membership = self.raft.log().membership();
             let out = |member: &Member| committed && !membership.contains(member);
             for (_, reply) in self.departure.removals.extract_if(.., |(member, _)| out(member)) {
-                reply.send(encode(&Reply::Removed));
+                reply.send(encode(&Response::Removed));
             }
         }
         if let Some(until) = self.departure.shutdown {

@@ -2,22 +2,18 @@
 //!
 //! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
-//! follower. It never waits for storage or for the machine: both answer as events. Rooms: `client`, `callers` and `queue`
-//! (the local callers), `desk` (a leader's clients), `reads`, `applier` (the machine), `wire` (requests between members),
-//! `output` (what the core wants done), `publish` (what the outside sees), `departure` (leaving and shutdown).
+//! follower. It never waits for storage or for the machine: both answer as events. Who sends which command when is decided
+//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `reads`, `applier` (the machine), `output`
+//! (what the core wants done), `publish` (what the outside sees), `departure` (leaving and shutdown).
 
 mod applier;
 mod callers;
-mod client;
 mod departure;
-mod desk;
 mod lane;
-mod ordered;
 mod output;
 mod publish;
 mod queue;
 mod reads;
-mod wire;
 
 use std::{
     collections::VecDeque,
@@ -35,11 +31,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::{
     applier::{Job, Lanes, Outcome, What},
-    client::Client,
+    callers::Callers,
     departure::Departure,
-    desk::{Caller, Desk, Say},
     reads::Reads,
-    wire::{No, Reply, Request, encode},
 };
 pub(super) use self::{
     applier::{RETENTION, Replica, SESSIONS, WINDOW},
@@ -48,7 +42,10 @@ pub(super) use self::{
 };
 use super::{
     bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
-    bundle,
+    client::{
+        Batch, Notice, Rejection, Request, Response, Router, Session, Source, bundle, decode_request, decode_response,
+        encode,
+    },
     error::StopReason,
     machine::StateMachine,
     raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token, Write},
@@ -68,8 +65,8 @@ const DEAF: u32 = 8;
 /// Rounds for which the news of a commit waits for something that goes the same way: the answer to the command, or the
 /// next one of the caller who has just been answered. If there is a crowd of those, the last of the rounds hears it.
 const PATIENCE: u32 = 3;
-/// How soon a batch that was refused or lost is sent again.
-const RETRY: Duration = Duration::from_millis(15);
+/// How soon a batch that was rejected or lost is sent again, microseconds.
+const RETRY: u64 = 15_000;
 /// A member whose incarnation is refused as an old one adds so much first, microseconds, and then twice as much each time.
 const FIRST_LEAP: u64 = 60_000_000;
 
@@ -114,8 +111,9 @@ struct Worker {
     queue: Arc<Queue>,
     board: Arc<Board>,
     lanes: Arc<Lanes>,
-    client: Client,
-    desk: Desk<Answering>,
+    session: Session,
+    callers: Callers,
+    router: Router<Answering>,
     reads: Reads,
     calls: FuturesUnordered<BoxFuture<'static, Called>>,
     cancel: CancellationToken,
@@ -123,7 +121,7 @@ struct Worker {
     epoch: Instant,
     /// Grows when the core is replaced: nothing of an earlier one counts.
     life: u64,
-    /// Whether leadership, term and cluster are still those that the desk and the bonds know.
+    /// Whether leadership, term and cluster are still those that the router and the bonds know.
     led: Option<u64>,
     cluster: Option<ClusterId>,
     /// The first proposal of this step that the core refused, with all after it.
@@ -218,8 +216,7 @@ impl Worker {
         let seed = seed(&node);
         let wall = node.transport().wall_clock() / 1000;
         let raft = Raft::new(settings.clone(), me, stored, seed, Now { mono: 0, wall });
-        let patience = Duration::from_micros(2 * settings.election_max);
-        let client = Client::new(fresh_session(&node), patience, now);
+        let session = Session::new(fresh_session(&node), 2 * settings.election_max, RETENTION, 0, settings.switch);
         Self {
             publish: publish::Publish::new(setup.compacts),
             departure: Departure::default(),
@@ -233,8 +230,9 @@ impl Worker {
             queue,
             board,
             lanes,
-            client,
-            desk: Desk::new(),
+            session,
+            callers: Callers::new(now),
+            router: Router::new(),
             reads: Reads::new(now),
             calls: FuturesUnordered::new(),
             signals: Signals {
@@ -315,7 +313,7 @@ impl Worker {
         let mut said = None;
         for _ in 0..TURNS {
             let before = said.replace(self.queue.submitted());
-            if !self.client.crowded || before == said {
+            if !self.callers.many || before == said {
                 break;
             }
             tokio::task::yield_now().await;
@@ -346,7 +344,8 @@ impl Worker {
     fn deadline(&self) -> Instant {
         let now = Instant::now();
         let core = self.epoch + Duration::from_micros(self.tick_at());
-        let others = [self.client.wake_at(now), self.reads.wake_at(now), self.departure.wake_at()];
+        let session = self.session.wake_at(self.callers.micros(now)).map(|at| self.callers.instant(at));
+        let others = [session, self.reads.wake_at(now), self.departure.wake_at()];
         others.into_iter().flatten().chain([core, self.next_look]).min().unwrap_or(core)
     }
 
@@ -380,7 +379,7 @@ impl Worker {
             self.step(Input::Tick);
         }
         self.asks();
-        self.callers();
+        self.commands();
         self.look_at_storage();
         let now = Instant::now();
         if let Some(id) = self.reads.ask(now) {
@@ -397,44 +396,63 @@ impl Worker {
     }
 
     /// Commands of local callers, and those of others that came with the events, go to the core in one step.
-    fn callers(&mut self) {
-        let now = Instant::now();
-        if self.client.crowded && self.deaf < DEAF {
+    fn commands(&mut self) {
+        if self.callers.many && self.deaf < DEAF {
             self.deaf += 1;
         } else {
             self.listen();
         }
         loop {
             let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
-            self.client.leader(leader);
-            while let Some((flight, leader, batch)) = self.client.batch(now) {
+            self.session.set_leader(leader);
+            while let Some((flight, leader, batch)) = self.poll_session() {
                 if leader == self.raft.me() {
-                    let say = self.desk.take(batch, Caller::Local(flight), self.raft.is_leader());
-                    say.into_iter().for_each(|say| self.say(say));
+                    let notice = self.router.take(batch, Source::Local(flight), self.raft.is_leader());
+                    notice.into_iter().for_each(|notice| self.notice(notice));
                 } else {
                     self.call(leader, &Request::Commands(batch), Purpose::Flight(flight));
                 }
             }
-            if self.desk.is_idle() {
+            if self.router.is_idle() {
                 break;
             }
             self.refused = None;
-            let proposals = self.desk.proposals();
+            let proposals = self.router.proposals();
             if !proposals.is_empty() {
                 self.step(Input::Propose(proposals));
             }
             let refused = self.refused.take();
-            for say in self.desk.decided(refused) {
-                self.say(say);
+            for notice in self.router.decided(refused) {
+                self.notice(notice);
             }
+        }
+        self.tell_callers();
+    }
+
+    fn poll_session(&mut self) -> Option<(u64, Member, Batch)> {
+        let (now, node) = (self.micros(), &self.node);
+        self.session.poll(now, || fresh_session(node))
+    }
+
+    /// The session's clock, microseconds. Unlike that of the core it goes on when the member begins again.
+    fn micros(&self) -> u64 {
+        self.callers.micros(Instant::now())
+    }
+
+    /// Hands over what the session has for its callers.
+    fn tell_callers(&mut self) {
+        let Self { session, callers, board, queue, .. } = self;
+        for event in session.events() {
+            let stopped = || queue.closed().unwrap_or(StopReason::Shutdown);
+            callers.tell(event, || board.why(), stopped);
         }
     }
 
     /// Takes the commands of local callers, as far as there is room.
     fn listen(&mut self) {
-        let (client, mut count, mut bytes, mut full) = (&self.client, 0, 0, false);
+        let (session, mut count, mut bytes, mut full) = (&self.session, 0, 0, false);
         let taken = self.queue.take(|next| {
-            full = !client.has_room(count, bytes);
+            full = !session.has_room(count, bytes);
             count += bundle::count(&next.body);
             bytes += next.body.len();
             !full
@@ -442,9 +460,10 @@ impl Worker {
         // Nothing wakes the worker for those that found no room.
         self.deaf = if full { DEAF } else { 0 };
         if !taken.is_empty() {
-            self.client.crowded = self.client.under_way() + taken.len() >= CROWD;
+            self.callers.many = self.session.in_flight() + taken.len() >= CROWD;
         }
-        self.client.accept(taken, self.node.transport().wall_clock() / 1000);
+        let Self { session, callers, .. } = self;
+        session.submit(taken.into_iter().filter_map(|submission| callers.take(submission)));
     }
 
     fn call(&mut self, to: Member, request: &Request, purpose: Purpose) {
@@ -454,32 +473,31 @@ impl Worker {
     }
 
     fn called(&mut self, purpose: Purpose, result: Result<Bytes, CallFailed>) {
-        let now = Instant::now();
-        let reply = result.map(|bytes| postcard::from_bytes(&bytes));
+        let response = result.map(|bytes| decode_response(&bytes));
         let Purpose::Flight(flight) = purpose else {
-            return self.departure.answered(matches!(reply, Ok(Ok(Reply::Removed))), now);
+            return self.departure.answered(matches!(response, Ok(Some(Response::Removed))), Instant::now());
         };
-        match reply {
-            Ok(Ok(Reply::Done(results))) => {
-                let applied = self.raft.applied();
-                let node = &self.node;
-                self.client.answered(flight, results, applied, || fresh_session(node));
+        let now = self.micros();
+        match response {
+            Ok(Some(Response::Done(results, time))) => {
+                self.session.answered(flight, results, time, self.raft.applied(), now);
             }
-            Ok(Ok(Reply::Queued)) => self.client.queued(flight),
-            Ok(Ok(Reply::Refused(no))) => self.client.refused(flight, no, RETRY, now),
+            Ok(Some(Response::Queued)) => self.session.queued(flight),
+            Ok(Some(Response::Rejected(why))) => self.session.rejected(flight, why, RETRY, now),
             Err(CallFailed::NotSent | CallFailed::TooLarge { .. }) => {
-                self.client.refused(flight, No::NotLeader, RETRY, now);
+                self.session.rejected(flight, Rejection::NotLeader, RETRY, now);
             }
-            Ok(Ok(Reply::Removed) | Err(_)) | Err(CallFailed::Lost) => self.client.lost(flight, RETRY, now),
+            Ok(Some(Response::Removed) | None) | Err(CallFailed::Lost) => self.session.lost(flight, RETRY, now),
         }
+        self.tell_callers();
     }
 
-    fn say(&mut self, say: Say<Answering>) {
-        match say {
-            Say::Remote(reply, text) => reply.send(encode(&text)),
-            Say::Queued(flight) => self.client.queued(flight),
-            Say::Lost(flight) => self.client.lost(flight, RETRY, Instant::now()),
-            Say::Refused(flight, no) => self.client.refused(flight, no, RETRY, Instant::now()),
+    fn notice(&mut self, notice: Notice<Answering>) {
+        match notice {
+            Notice::Remote(reply, response) => reply.send(encode(&response)),
+            Notice::Queued(flight) => self.session.queued(flight),
+            Notice::Lost(flight) => self.session.lost(flight, RETRY, self.micros()),
+            Notice::Rejected(flight, why) => self.session.rejected(flight, why, RETRY, self.micros()),
         }
     }
 
@@ -497,37 +515,38 @@ impl Worker {
 
     /// Another member asks for something.
     fn request(&mut self, request: &[u8], reply: Answering) {
-        let no = |no| encode(&Reply::Refused(no));
-        match postcard::from_bytes(request) {
-            Ok(Request::Commands(batch)) => {
-                let say = self.desk.take(batch, Caller::Remote(reply), self.raft.is_leader());
-                say.into_iter().for_each(|say| self.say(say));
+        let rejected = |why| encode(&Response::Rejected(why));
+        match decode_request(request) {
+            Some(Request::Commands(batch)) => {
+                let notice = self.router.take(batch, Source::Remote(reply), self.raft.is_leader());
+                notice.into_iter().for_each(|notice| self.notice(notice));
             }
-            Ok(Request::Remove(member)) if self.raft.is_leader() => self.remove(member, reply),
-            Ok(Request::Remove(_)) => reply.send(no(No::NotLeader)),
-            Err(_) => reply.send(no(No::Unintelligible)),
+            Some(Request::Remove(member)) if self.raft.is_leader() => self.remove(member, reply),
+            Some(Request::Remove(_)) => reply.send(rejected(Rejection::NotLeader)),
+            None => reply.send(rejected(Rejection::Unintelligible)),
         }
     }
 
     /// Results of the machine.
     fn reports(&mut self) {
-        let (mut applied, waited) = (None, self.client.under_way());
+        let (mut applied, waited) = (None, self.session.in_flight());
         for report in self.lanes.reports.take() {
             if report.life != self.life {
                 continue;
             }
             match report.what {
-                What::Applied { index, results } => {
+                What::Applied { index, time, results } => {
                     applied = Some(index);
                     self.publish.applied(index, &self.board);
-                    results.into_iter().for_each(|result| self.result(result));
-                    self.client.applied(index);
+                    self.session.observe_time(time, self.micros());
+                    results.into_iter().for_each(|result| self.result(result, time));
+                    self.session.applied(index);
                 }
                 What::Restored { index } => {
                     self.applied(&mut applied);
                     self.step(Input::Applied { index });
                     self.publish.applied(index, &self.board);
-                    self.client.restored(index);
+                    self.session.restored(index);
                 }
                 What::Captured { index, data } => {
                     self.applied(&mut applied);
@@ -538,8 +557,9 @@ impl Worker {
             }
         }
         self.applied(&mut applied);
+        self.tell_callers();
         // They may all have something else to say at once.
-        self.client.crowded |= waited >= self.client.under_way() + CROWD;
+        self.callers.many |= waited >= self.session.in_flight() + CROWD;
     }
 
     /// Tells the core once of everything that was applied since the last time.
@@ -549,17 +569,12 @@ impl Worker {
         }
     }
 
-    fn result(&mut self, outcome: Outcome) {
-        let node = &self.node;
-        match outcome {
-            Outcome::Opened { session, opened } => self.client.session_opened(session, opened, || fresh_session(node)),
-            Outcome::Ran { session, done } => {
-                let mut says = Vec::new();
-                self.desk.applied(session, &done, |say| says.push(say));
-                self.client.applied_here(session, done, || fresh_session(node));
-                says.into_iter().for_each(|say| self.say(say));
-            }
-        }
+    /// A command was applied here. `time`: the group time of the last one of the same report.
+    fn result(&mut self, Outcome { session, done }: Outcome, time: u64) {
+        let mut notices = Vec::new();
+        self.router.applied(session, &done, time, |notice| notices.push(notice));
+        self.session.applied_here(session, done);
+        notices.into_iter().for_each(|notice| self.notice(notice));
     }
 
     fn asks(&mut self) {
@@ -601,7 +616,9 @@ impl Worker {
 
     fn expire(&mut self, now: Instant) {
         let why = self.board.why();
-        self.client.expire(now, &why);
+        let Self { session, callers, .. } = self;
+        session.expire(callers.micros(now), |id| callers.is_gone(id));
+        self.tell_callers();
         self.reads.expire(now, &why);
         for late in self.queue.expired(now) {
             // Never taken, so its outcome is known.
@@ -621,10 +638,11 @@ impl Worker {
     /// The last act: everybody who waits is told, writes under way are finished if that is quick.
     async fn end(&mut self, why: &StopReason) {
         self.queue.close(why.clone());
-        self.client.stop(why);
+        self.session.stop();
+        self.tell_callers();
         self.reads.stop(why);
         self.departure.stop(why);
-        self.desk.clear();
+        self.router.clear();
         if !self.cancel.is_cancelled() {
             self.flush().await;
             self.bonds.leave().await;
@@ -671,9 +689,9 @@ impl Worker {
         self.written.clear();
         self.unwritten.clear();
         self.lanes.jobs.push((self.life, Job::Reset));
-        self.desk.clear();
+        self.router.clear();
         self.reads.restart();
-        self.client.leader(None);
+        self.session.set_leader(None);
         self.compaction.restart();
         self.cluster = None;
         self.bonds.set_cluster(None);

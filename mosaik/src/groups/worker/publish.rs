@@ -1,13 +1,13 @@
 //! What the outside sees of a member: the [`Board`], written by the worker alone and read by every handle.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::Worker;
 use crate::{
     groups::{
         error::{StopReason, Why},
         raft::{Index, Member, Preference},
-        status::{self, Facts, GroupStatus, Role, WhyOffline, peer_of},
+        status::{self, Facts, GroupStatus, Role, Skew, WhyOffline, peer_of},
     },
     primitives::{GroupId, PeerId, watch},
 };
@@ -112,7 +112,7 @@ impl Worker {
         let led = self.raft.is_leader().then(|| self.raft.term());
         if self.led != led {
             self.led = led;
-            self.desk.clear();
+            self.router.clear();
             self.removals_lost();
         }
         let cluster = self.raft.cluster();
@@ -202,6 +202,14 @@ impl Worker {
 fn log(old: &GroupStatus, new: &GroupStatus, group: GroupId) {
     if old.leader != new.leader || old.role != new.role {
         tracing::debug!(?group, role = %new.role, leader = ?new.leader, term = new.term, "leadership");
+    }
+    let skewed =
+        |status: &GroupStatus| status.members().iter().filter_map(|it| Some((it.id(), it.clock_skew()?))).collect();
+    let before: BTreeMap<PeerId, i64> = skewed(old);
+    for (member, skew) in skewed(new) {
+        if !before.contains_key(&member) {
+            tracing::warn!(?group, ?member, "{}: the group does not depend on it", Skew(skew));
+        }
     }
     let text = |status: &GroupStatus| status.why_offline().map(ToString::to_string);
     if text(old) != text(new) {

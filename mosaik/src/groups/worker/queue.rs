@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::ordered::Ordered;
+use crate::groups::client::Ordered;
 use crate::groups::{
     error::{CallError, LeaveError, StopReason},
     raft::Index,

@@ -17,11 +17,12 @@ fn writes() -> Vec<Write> {
     let hard = HardState { cluster: Some(cluster), incarnation: 77, term: 300, voted: Some(member), commit: 5 };
     let founding = Founding { number: 6, refused: [(member, 9)].into(), ..Founding::default() };
     let body = Bytes::from_static(b"command");
-    let command = Command { session: SessionId(1 << 100), sequence: 1, settled: 0, attempted: 1_700_000_000_000, body };
-    let entries = vec![Entry::after(&Digest([4; 32]), 9, 3, 1_700_000_000_001, Payload::Command(command))];
+    let command = Command { session: SessionId(1 << 100), opened: 7, sequence: 1, settled: 0, attempted: 39, body };
+    let entries = vec![Entry::after(&Digest([4; 32]), 9, 3, (40, 1_700_000_000_001), Payload::Command(command))];
     let manifest = Manifest {
         position: entries[0].position(),
         time: 8,
+        civil: 1_700_000_000_000,
         user: true,
         membership: Membership::founding(cluster, [member].into(), 1),
         adopted: vec![cluster],

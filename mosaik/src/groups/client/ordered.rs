@@ -6,7 +6,7 @@
 use std::collections::{VecDeque, vec_deque};
 
 #[derive(Clone, Debug)]
-pub(super) struct Ordered<V>(VecDeque<(u64, V)>);
+pub(in crate::groups) struct Ordered<V>(VecDeque<(u64, V)>);
 
 impl<V> Default for Ordered<V> {
     fn default() -> Self {

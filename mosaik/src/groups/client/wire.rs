@@ -13,60 +13,69 @@ use crate::groups::{
 pub(super) const BATCH_BYTES: usize = 512 << 10;
 /// Commands in one batch.
 pub(super) const BATCH_COMMANDS: usize = 1024;
-/// Bytes of outputs in one reply. What does not fit is left out; the asking member has it from its own machine.
-pub(super) const REPLY_BYTES: usize = 1 << 20;
+/// Bytes of outputs in one response. What does not fit is left out; the asking member has it from its own machine.
+pub(super) const RESPONSE_BYTES: usize = 1 << 20;
 
 // A batch ends before the command that would exceed its bytes, unless it is the first; numbers take 40 bytes each.
-const _: () = assert!(BATCH_BYTES + MAX_COMMAND + 40 * BATCH_COMMANDS < MAX_CALL && 2 * REPLY_BYTES < MAX_CALL);
+const _: () = assert!(BATCH_BYTES + MAX_COMMAND + 40 * BATCH_COMMANDS < MAX_CALL && 2 * RESPONSE_BYTES < MAX_CALL);
 
 /// A request to the member that is taken for the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Request {
+pub enum Request {
+    /// Propose these.
     Commands(Batch),
     /// Remove the member from the group.
     Remove(Member),
 }
 
-/// Commands of one session, in the order of their numbers.
+/// Commands of one session, in the order of their numbers; or the wish to open one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Batch {
+pub struct Batch {
+    /// The session.
     pub session: SessionId,
-    /// The session may not be open yet.
-    pub open: bool,
+    /// Index of the entry that opened it; 0: it is to be opened, and there are no commands.
+    pub opened: Index,
     /// All numbers below are settled.
     pub settled: u64,
     /// The number before the first, in the order of the session; 0 if the first is the lowest that is not settled. A leader
-    /// that has not appended that one refuses, so commands enter the log in order.
+    /// that has not appended that one rejects, so commands enter the log in order.
     pub prior: u64,
     /// Answer as soon as all are in the leader's log.
-    pub hasty: bool,
+    pub ack_on_append: bool,
+    /// The commands.
     pub commands: Vec<Numbered>,
 }
 
+/// A body of commands with its number in the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Numbered {
+pub struct Numbered {
+    /// The number, from 1.
     pub sequence: u64,
-    /// Wall time of the first attempt, milliseconds.
+    /// Group time of the first attempt, milliseconds.
     pub attempted: u64,
+    /// The encoded commands.
     pub body: Bytes,
 }
 
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Reply {
-    /// All have been applied by the leader.
-    Done(Vec<Done>),
+pub enum Response {
+    /// All have been applied by the leader, whose group time that was, milliseconds.
+    Done(Vec<Done>, u64),
     /// All are in the leader's log; they may still be lost.
     Queued,
     /// None was appended.
-    Refused(No),
+    Rejected(Rejection),
     /// The member is not part of the group any more.
     Removed,
 }
 
-/// Why a batch was refused.
+/// Why a batch was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum No {
+pub enum Rejection {
+    /// The asked member does not lead.
     NotLeader,
+    /// Too much waits already.
     Busy,
     /// The batch does not follow what this leader has appended.
     OutOfOrder,
@@ -76,18 +85,21 @@ pub(super) enum No {
 
 /// What became of one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Done {
+pub struct Done {
+    /// Its number; 0: the opening of the session.
     pub sequence: u64,
+    /// Where it was applied. Of an opening: where the session was first opened.
     pub index: Index,
-    pub result: Ran,
+    /// How it ended.
+    pub result: CommandResult,
 }
 
 /// The result of a committed command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Ran {
+pub enum CommandResult {
     /// Applied, now or earlier; this is the output.
     Output(Bytes),
-    /// Applied, and the output was too large for the reply.
+    /// Applied, and the output was too large for the response.
     Elsewhere,
     /// The machine cannot decode the command.
     Undecodable,
@@ -95,13 +107,25 @@ pub(super) enum Ran {
     Expired,
     /// Given up by its session before it came to be applied.
     Settled,
-    /// Not applied: no such session.
-    NoSession,
+    /// Not applied now: its session has ended. An earlier copy may have been.
+    Ended,
     /// Not applied: too many unsettled ones before it.
     TooFar,
+    /// The session is open.
+    Opened,
+    /// The session was not opened: the group has as many as it can hold.
+    Full,
 }
 
-pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {
-    // Encoding plain data into memory does not fail; an empty message would be refused as unintelligible.
+pub(in crate::groups) fn encode<T: Serialize>(value: &T) -> Bytes {
+    // Encoding plain data into memory does not fail; an empty message would be rejected as unintelligible.
     postcard::to_allocvec(value).map(Bytes::from).unwrap_or_default()
+}
+
+pub(in crate::groups) fn decode_request(bytes: &[u8]) -> Option<Request> {
+    postcard::from_bytes(bytes).ok()
+}
+
+pub(in crate::groups) fn decode_response(bytes: &[u8]) -> Option<Response> {
+    postcard::from_bytes(bytes).ok()
 }

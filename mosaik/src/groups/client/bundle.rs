@@ -8,30 +8,30 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::encoding::{self, take, take_varint, varint};
+use crate::groups::encoding::{self, take, take_varint, varint};
 
 /// Most commands in one body: the count is one byte that is also its own varint.
-pub(super) const COMMANDS: usize = 127;
+pub const COMMANDS: usize = 127;
 /// Bytes of a body beyond which no further command is added. Long commands gain nothing.
-pub(super) const BYTES: usize = 16 << 10;
+pub const BYTES: usize = 16 << 10;
 
 /// Begins a body of one command, whose encoding is to be appended.
-pub(super) fn begin() -> Vec<u8> {
+pub fn begin() -> Vec<u8> {
     vec![1]
 }
 
 /// How many commands the body is said to have.
-pub(super) fn count(body: &[u8]) -> usize {
+pub fn count(body: &[u8]) -> usize {
     body.first().map_or(0, |count| usize::from(*count))
 }
 
 /// Whether a body of one command may be added to another body.
-pub(super) fn joins(body: &[u8], more: &[u8]) -> bool {
+pub fn joins(body: &[u8], more: &[u8]) -> bool {
     count(more) == 1 && (1..COMMANDS).contains(&count(body)) && body.len() + more.len() < BYTES
 }
 
 /// Adds a body of one command.
-pub(super) fn join(body: &mut Vec<u8>, more: &[u8]) {
+pub fn join(body: &mut Vec<u8>, more: &[u8]) {
     if count(body) == 1 {
         let single = std::mem::take(body);
         body.reserve(2 * (single.len() + more.len()) + 8);
@@ -48,7 +48,7 @@ fn append(body: &mut Vec<u8>, command: &[u8]) {
 }
 
 /// The body of the commands that `keep` says, by their places; at least one of them, and not all.
-pub(super) fn without(body: &[u8], keep: impl Fn(usize) -> bool) -> Option<Bytes> {
+pub fn without(body: &[u8], keep: impl Fn(usize) -> bool) -> Option<Bytes> {
     let mut kept = Vec::new();
     for (at, command) in commands(body).enumerate() {
         let command = command?;
@@ -63,7 +63,7 @@ pub(super) fn without(body: &[u8], keep: impl Fn(usize) -> bool) -> Option<Bytes
 }
 
 /// The commands of a body; `None` once, at the end, if it is not what it should be.
-pub(super) fn commands(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+pub fn commands(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     let (count, mut rest) = (count(body), body.get(1..).unwrap_or_default());
     let mut left = count.max(1);
     let sound = (1..=COMMANDS).contains(&count);
@@ -83,7 +83,7 @@ fn sized<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Appends the output of one of several commands; `None`: it could not be decoded.
-pub(super) fn append_output<T: Serialize>(output: Option<&T>, outputs: &mut Vec<u8>) {
+pub fn append_output<T: Serialize>(output: Option<&T>, outputs: &mut Vec<u8>) {
     let at = outputs.len();
     outputs.push(0);
     let Some(output) = output else { return };
@@ -101,7 +101,7 @@ pub(super) fn append_output<T: Serialize>(output: Option<&T>, outputs: &mut Vec<
 
 /// The outputs of several commands, in order; `Some(None)` for one that the machine could not decode, `None` once at the
 /// end if there are not as many as there should be.
-pub(super) fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Option<Option<Bytes>>> {
+pub fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Option<Option<Bytes>>> {
     let mut rest: &[u8] = outputs;
     let mut left = count;
     std::iter::from_fn(move || {
@@ -122,7 +122,7 @@ pub(super) fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Opt
 
 /// Bodies with all of the commands, in order, in one piece of memory, and how many commands each has. `Err`: the encoding of
 /// one failed, or its size is over the limit.
-pub(super) fn pack<T: Serialize>(
+pub fn pack<T: Serialize>(
     commands: impl IntoIterator<Item = T>,
     limit: usize,
 ) -> Result<Vec<(Bytes, usize)>, Unpacked> {
@@ -159,7 +159,7 @@ pub(super) fn pack<T: Serialize>(
 
 /// Why commands cannot be packed.
 #[derive(Debug)]
-pub(super) enum Unpacked {
+pub enum Unpacked {
     Encode(postcard::Error),
     /// Its size.
     TooLarge(usize),

@@ -1,14 +1,15 @@
-//! What a leader does for clients, its own node's and other members': puts their commands into the log in order, and
+//! What a leader does for sessions, its own node's and other members': puts their commands into the log in order, and
 //! answers when they are applied.
 //!
 //! Commands of one session enter the log in the order of their numbers: a batch that does not follow what this leadership
-//! has appended of the session is refused, and its client begins again from its lowest unsettled command.
+//! has appended of the session is rejected, and the session begins again from its lowest unsettled command. `R` is how the
+//! driver answers a remote batch; dropped without an answer, the other side takes the batch for lost.
 
 use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     ordered::Ordered,
-    wire::{Batch, Done, No, REPLY_BYTES, Ran, Reply},
+    wire::{Batch, CommandResult, Done, RESPONSE_BYTES, Rejection, Response},
 };
 use crate::groups::raft::{Command, Payload, Proposal, Refusal, SessionId};
 
@@ -17,10 +18,10 @@ const SESSIONS: usize = 8192;
 /// Remote batches that may wait for their application; beyond it clients are told to come later.
 const CALLS: usize = 4096;
 
-/// Who is to hear what becomes of a batch.
+/// Who is to be told what becomes of a batch.
 #[derive(Debug)]
-pub(super) enum Caller<R> {
-    /// The client of this node; the number of its flight.
+pub enum Source<R> {
+    /// The session of this node; the number of its flight.
     Local(u64),
     /// Another member.
     Remote(R),
@@ -38,11 +39,11 @@ struct Call<R> {
 /// A batch that was handed to the core in this step.
 #[derive(Debug)]
 struct Proposed<R> {
-    caller: Caller<R>,
+    source: Source<R>,
     session: SessionId,
     /// Those of a remote batch that is to be answered when they are applied.
     sequences: Vec<u64>,
-    hasty: bool,
+    ack_on_append: bool,
     /// Its part of the proposals of the step; what is missing was in the log already.
     proposals: Range<usize>,
 }
@@ -64,18 +65,22 @@ impl Waits {
     }
 }
 
-/// What is to be said to whom.
+/// Who is to be told what.
 #[derive(Debug)]
-pub(super) enum Say<R> {
-    Remote(R, Reply),
+pub enum Notice<R> {
+    /// Another member gets this response.
+    Remote(R, Response),
+    /// The local flight is in the log.
     Queued(u64),
-    Refused(u64, No),
-    /// Some of it may be in the log.
+    /// The local flight was not appended.
+    Rejected(u64, Rejection),
+    /// Some of the local flight may be in the log.
     Lost(u64),
 }
 
+/// The leader side.
 #[derive(Debug)]
-pub(super) struct Desk<R> {
+pub struct Router<R> {
     /// The last number of each session that is in the log of this leadership.
     last: BTreeMap<SessionId, u64>,
     /// Commands in the log of this leadership and not applied, by session and number.
@@ -83,13 +88,23 @@ pub(super) struct Desk<R> {
     calls: BTreeMap<u64, Call<R>>,
     next_call: u64,
     proposals: Vec<Proposal>,
-    /// Which commands the proposals of this step are; openings are none.
-    proposing: Vec<Option<(SessionId, u64)>>,
+    /// Which commands the proposals of this step are.
+    proposing: Vec<(SessionId, u64)>,
     proposed: Vec<Proposed<R>>,
+    /// Group time of the last command that was applied, milliseconds.
+    time: u64,
 }
 
-impl<R> Desk<R> {
-    pub fn new() -> Self {
+impl<R> Default for Router<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R> Router<R> {
+    /// Nothing waits.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             last: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -98,48 +113,54 @@ impl<R> Desk<R> {
             proposals: Vec::new(),
             proposing: Vec::new(),
             proposed: Vec::new(),
+            time: 0,
         }
     }
 
     /// Takes a batch for the next step of the core, or says why not.
-    pub fn take(&mut self, batch: Batch, caller: Caller<R>, is_leader: bool) -> Option<Say<R>> {
+    pub fn take(&mut self, batch: Batch, source: Source<R>, is_leader: bool) -> Option<Notice<R>> {
         let last = self.last.get(&batch.session).copied();
-        let no = if !is_leader {
-            Some(No::NotLeader)
-        } else if batch.commands.is_empty() {
-            Some(No::Unintelligible)
+        let rejection = if !is_leader {
+            Some(Rejection::NotLeader)
+        } else if batch.commands.is_empty() != (batch.opened == 0) {
+            Some(Rejection::Unintelligible)
         } else if batch.prior != 0 && last.is_none_or(|last| last < batch.prior) {
-            Some(No::OutOfOrder)
+            Some(Rejection::OutOfOrder)
         } else if self.calls.len() >= CALLS {
-            Some(No::Busy)
+            Some(Rejection::Busy)
         } else {
             None
         };
-        if let Some(no) = no {
-            return Some(refuse(caller, no));
+        if let Some(rejection) = rejection {
+            return Some(reject(source, rejection));
         }
         let first = self.proposals.len();
-        if batch.open {
-            self.proposing.push(None);
-            let payload = Payload::Open(batch.session);
-            self.proposals.push(Proposal { id: self.proposals.len() as u64, payload });
-        }
-        let session = batch.session;
-        let answered = matches!(caller, Caller::Remote(_)) && !batch.hasty;
-        let sequences: Vec<u64> =
-            if answered { batch.commands.iter().map(|command| command.sequence).collect() } else { Vec::new() };
-        let newest = batch.commands.last().map(|command| command.sequence);
+        let (session, opened, settled) = (batch.session, batch.opened, batch.settled);
+        let answered = matches!(source, Source::Remote(_)) && !batch.ack_on_append;
         let waiting = self.waiting.entry(session).or_default();
+        let mut sequences = Vec::new();
+        if answered && opened == 0 {
+            sequences.push(0);
+        } else if answered {
+            sequences.extend(batch.commands.iter().map(|command| command.sequence));
+        }
+        if opened == 0 && waiting.get(0).is_none() {
+            waiting.insert(0, Waits::default());
+            self.proposing.push((session, 0));
+            self.proposals.push(Proposal { id: self.proposals.len() as u64, payload: Payload::Open(session) });
+        }
+        let newest = batch.commands.last().map(|command| command.sequence);
         for command in batch.commands {
             if waiting.get(command.sequence).is_some() {
                 continue;
             }
             waiting.insert(command.sequence, Waits::default());
-            self.proposing.push(Some((session, command.sequence)));
+            self.proposing.push((session, command.sequence));
             let payload = Payload::Command(Command {
                 session,
+                opened,
                 sequence: command.sequence,
-                settled: batch.settled,
+                settled,
                 attempted: command.attempted,
                 body: command.body,
             });
@@ -153,59 +174,61 @@ impl<R> Desk<R> {
             *last = newest.max(*last);
         }
         self.proposed.push(Proposed {
-            caller,
+            source,
             session,
             sequences,
-            hasty: batch.hasty,
+            ack_on_append: batch.ack_on_append,
             proposals: first..self.proposals.len(),
         });
         None
     }
 
     /// What was taken since the last time, for the core.
+    #[must_use]
     pub fn proposals(&mut self) -> Vec<Proposal> {
         std::mem::take(&mut self.proposals)
     }
 
-    /// Whether a batch waits to be handed to the core.
-    pub fn is_idle(&self) -> bool {
+    /// Whether no batch waits to be handed to the core.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
         self.proposed.is_empty()
     }
 
     /// The core has appended everything that it was given, or what came before the first that it refused.
-    pub fn decided(&mut self, refused: Option<(u64, Refusal)>) -> Vec<Say<R>> {
+    pub fn decided(&mut self, refused: Option<(u64, Refusal)>) -> Vec<Notice<R>> {
         let (proposed, proposing) = (std::mem::take(&mut self.proposed), std::mem::take(&mut self.proposing));
         let Some((first, why)) = refused else {
             return proposed.into_iter().filter_map(|batch| self.appended(batch)).collect();
         };
         let taken = usize::try_from(first).unwrap_or(usize::MAX).min(proposing.len());
-        for (session, sequence) in proposing[taken..].iter().flatten() {
+        for (session, sequence) in &proposing[taken..] {
             self.settle(*session, *sequence);
         }
-        let no = if matches!(why, Refusal::Busy) { No::Busy } else { No::NotLeader };
-        let mut says = Vec::new();
+        let rejection = if matches!(why, Refusal::Busy) { Rejection::Busy } else { Rejection::NotLeader };
+        let mut notices = Vec::new();
         for batch in proposed {
             if batch.proposals.end <= taken {
-                says.extend(self.appended(batch));
+                notices.extend(self.appended(batch));
                 continue;
             }
-            // Its client begins again with what is not settled.
+            // Its session begins again with what is not settled.
             self.last.remove(&batch.session);
-            match batch.caller {
+            match batch.source {
                 // Part of it is in the log: silence, which the other side takes for a loss.
-                Caller::Remote(reply) if batch.proposals.start < taken => drop(reply),
-                Caller::Local(flight) if batch.proposals.start < taken => says.push(Say::Lost(flight)),
-                caller => says.push(refuse(caller, no)),
+                Source::Remote(reply) if batch.proposals.start < taken => drop(reply),
+                Source::Local(flight) if batch.proposals.start < taken => notices.push(Notice::Lost(flight)),
+                source => notices.push(reject(source, rejection)),
             }
         }
-        says
+        notices
     }
 
-    fn appended(&mut self, batch: Proposed<R>) -> Option<Say<R>> {
-        let reply = match batch.caller {
-            Caller::Local(flight) => return Some(Say::Queued(flight)),
-            Caller::Remote(reply) if batch.hasty => return Some(Say::Remote(reply, Reply::Queued)),
-            Caller::Remote(reply) => reply,
+    fn appended(&mut self, batch: Proposed<R>) -> Option<Notice<R>> {
+        let reply = match batch.source {
+            Source::Local(flight) => return Some(Notice::Queued(flight)),
+            Source::Remote(reply) if batch.ack_on_append => return Some(Notice::Remote(reply, Response::Queued)),
+            Source::Remote(reply) => reply,
         };
         let call = self.next_call;
         self.next_call += 1;
@@ -231,15 +254,16 @@ impl<R> Desk<R> {
         calls
     }
 
-    /// A command was applied here. Says what is complete by that.
-    pub fn applied(&mut self, session: SessionId, done: &Done, mut say: impl FnMut(Say<R>)) {
+    /// A command was applied here, at this group time, milliseconds. Gives what is complete by that to `tell`.
+    pub fn applied(&mut self, session: SessionId, done: &Done, time: u64, mut tell: impl FnMut(Notice<R>)) {
+        self.time = self.time.max(time);
         let Some(Waits { first, more }) = self.settle(session, done.sequence) else { return };
         for id in first.into_iter().chain(more) {
             let Some(call) = self.calls.get_mut(&id) else { continue };
             let mut done = done.clone();
-            if let Ran::Output(output) = &done.result {
-                if call.bytes + output.len() > REPLY_BYTES {
-                    done.result = Ran::Elsewhere;
+            if let CommandResult::Output(output) = &done.result {
+                if call.bytes + output.len() > RESPONSE_BYTES {
+                    done.result = CommandResult::Elsewhere;
                 } else {
                     call.bytes += output.len();
                 }
@@ -249,7 +273,7 @@ impl<R> Desk<R> {
             if call.waits == 0
                 && let Some(call) = self.calls.remove(&id)
             {
-                say(Say::Remote(call.reply, Reply::Done(call.done)));
+                tell(Notice::Remote(call.reply, Response::Done(call.done, self.time)));
             }
         }
     }
@@ -262,9 +286,9 @@ impl<R> Desk<R> {
     }
 }
 
-fn refuse<R>(caller: Caller<R>, no: No) -> Say<R> {
-    match caller {
-        Caller::Local(flight) => Say::Refused(flight, no),
-        Caller::Remote(reply) => Say::Remote(reply, Reply::Refused(no)),
+fn reject<R>(source: Source<R>, why: Rejection) -> Notice<R> {
+    match source {
+        Source::Local(flight) => Notice::Rejected(flight, why),
+        Source::Remote(reply) => Notice::Remote(reply, Response::Rejected(why)),
     }
 }
