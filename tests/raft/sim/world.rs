@@ -731,7 +731,7 @@ const EPOCH: u64 = 1_800_000_000_000;
 /// How far a wall clock is wrong, milliseconds: from nothing to a lifetime, either way.
 fn skew(rng: &mut Rng) -> i64 {
     let most = rng.pick(&[1, 500, 5_000, 7_200_000, 2_200_000_000_000]);
-    let by = rng.below(most) as i64;
+    let by = rng.below(most).cast_signed();
     if rng.chance(500_000) { -by } else { by }
 }
 
