@@ -150,7 +150,7 @@ mod tests {
         clock.look(member(0), NOON + 2 * HOUR, &three);
         assert_eq!(clock.wall(), Some(NOON + 10));
         let [skew, other] = [0, 2].map(|n| clock.skew(&member(n)));
-        assert_eq!((skew, other), (Some(2 * HOUR as i64 - 10), Some(-10)));
+        assert_eq!((skew, other), (Some(2 * HOUR.cast_signed() - 10), Some(-10)));
     }
 
     #[test]

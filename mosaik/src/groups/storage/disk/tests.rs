@@ -55,7 +55,7 @@ fn the_format_is_what_it_was() {
     let mut bytes = segment(|group| writes().iter().for_each(|write| format::put(group, write).unwrap()));
     assert_eq!(
         blake3::hash(&bytes).to_hex().as_str(),
-        "c076acaacaac152bab277151af9157c70e62aa007115f1f7001921afebe41bd4"
+        "ced77304d5c3f93592e1de17d8bbf224e394ba100725d8bafb26defc07eabe62"
     );
     assert_eq!(FileHeader::decode(&bytes).unwrap(), (format::VERSION, HEADER));
     bytes.resize(bytes.len() + SECTOR, 0);
