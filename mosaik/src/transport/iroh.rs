@@ -4,8 +4,9 @@
 //! The accept loop is ours: handshakes run side by side, bounded, and none of them can stall or end the others.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use iroh::{
     Endpoint, EndpointAddr, RelayMode, RelayUrl, SecretKey, TransportAddr,
     endpoint::{
         self, ConnectError as IrohConnectError, ConnectWithOptsError, ConnectingError, ConnectionError, IdleTimeout,
-        MtuDiscoveryConfig, NetReportConfig, QuicTransportConfig, VarInt, presets,
+        LocalTransportAddr, MtuDiscoveryConfig, NetReportConfig, QuicTransportConfig, VarInt, presets,
     },
 };
 use tokio::{
@@ -35,6 +36,8 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(500);
 const MAX_HANDSHAKES: usize = 256;
 /// Connections whose handshake is done and that the router has not taken yet.
 const ACCEPT_QUEUE: usize = 64;
+/// Addresses of this host that are known to be reached.
+const MAX_REACHED: usize = 64;
 /// An incoming handshake that takes longer is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much one stream may have in flight before its reader must catch up, in bytes. Not more: noq-proto 1.4 keeps what
@@ -62,7 +65,11 @@ pub(crate) struct IrohTransport {
     endpoint: Endpoint,
     tasks: Tasks,
     accepted: Arc<Mutex<mpsc::Receiver<IrohConnection>>>,
+    reached: Reached,
 }
+
+/// The local addresses of incoming connections.
+type Reached = Arc<std::sync::Mutex<BTreeSet<IpAddr>>>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct IrohConnection(endpoint::Connection);
@@ -97,8 +104,9 @@ impl IrohTransport {
         let tasks = Tasks::with_threads();
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
         config.lookups.begin(&endpoint, &tasks).await;
-        tasks.spawn("transport-accept", accept_loop(endpoint.clone(), sender));
-        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)) })
+        let reached = Reached::default();
+        tasks.spawn("transport-accept", accept_loop(endpoint.clone(), sender, reached.clone()));
+        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), reached })
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -120,6 +128,10 @@ impl IrohTransport {
             ));
         }
         addr
+    }
+
+    pub(crate) fn reached(&self) -> BTreeSet<IpAddr> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) async fn connect(&self, to: &EndpointAddr, alpn: &[u8]) -> Result<IrohConnection, ConnectError> {
@@ -198,23 +210,30 @@ fn transport_config() -> Result<QuicTransportConfig, String> {
 }
 
 /// Takes connections until the endpoint closes. Each handshake is a future of its own in a bounded set.
-async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>) {
+async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>, reached: Reached) {
     let mut handshakes = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
             Some(done) = handshakes.next() => {
-                let Some(connection) = done else { continue };
+                let Some((connection, local)) = done else { continue };
+                if let LocalTransportAddr::Ip(Some(ip)) = local {
+                    let mut reached = reached.lock().unwrap_or_else(PoisonError::into_inner);
+                    if reached.len() < MAX_REACHED {
+                        reached.insert(ip.to_canonical());
+                    }
+                }
                 if sender.send(IrohConnection(connection)).await.is_err() {
                     return;
                 }
             }
             incoming = endpoint.accept(), if handshakes.len() < MAX_HANDSHAKES => {
                 let Some(incoming) = incoming else { return };
+                let local = incoming.local_addr();
                 let Ok(accepting) = incoming.accept() else { continue };
                 handshakes.push(async move {
                     match timeout(HANDSHAKE_TIMEOUT, accepting).await {
-                        Ok(Ok(connection)) => Some(connection),
+                        Ok(Ok(connection)) => Some((connection, local)),
                         Ok(Err(error)) => {
                             tracing::debug!(%error, "incoming handshake failed");
                             None
