@@ -11,9 +11,9 @@ use mosaik::{
 };
 use tokio::time::{Instant, sleep};
 
-const NET: NetworkId = NetworkId::from_name("discovery tests");
+pub(super) const NET: NetworkId = NetworkId::from_name("discovery tests");
 
-fn secs(n: u64) -> Duration {
+pub(super) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -33,12 +33,12 @@ async fn start(sim: &Sim, n: usize, bootstraps: usize) -> (Vec<SimNode>, Vec<Net
 }
 
 /// Whether all catalogs hold the same `n` entries.
-fn converged(networks: &[Network], n: usize) -> bool {
+pub(super) fn converged(networks: &[Network], n: usize) -> bool {
     let first = networks[0].discovery().catalog();
     first.len() == n && networks.iter().all(|network| network.discovery().catalog().root() == first.root())
 }
 
-fn knows(network: &Network, id: PeerId) -> bool {
+pub(super) fn knows(network: &Network, id: PeerId) -> bool {
     network.discovery().catalog().contains(id)
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
+pub(super) const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
 /// For what has no promise of its own: the machine may be busy.
 const SOON: Duration = Duration::from_secs(20);
@@ -75,7 +75,7 @@ impl Lines {
     }
 
     /// As [`wait`](Self::wait), also if the line was printed before.
-    fn has(&mut self, deadline: Instant, what: &str, fits: impl Fn(&str) -> bool) {
+    pub(super) fn has(&mut self, deadline: Instant, what: &str, fits: impl Fn(&str) -> bool) {
         if !self.seen.iter().any(|line| fits(line)) {
             self.wait(deadline, what, fits);
         }

@@ -7,6 +7,9 @@ use super::hint::LEASE_BOUNDS;
 /// The hard limit of [`Config::max_peers`]: with it one bucket of any catalog fits one sync frame.
 pub const MAX_PEERS: usize = 16_384;
 
+/// The hard limit of [`Config::max_lost`] and [`Config::max_remembered`].
+const MAX_LOST: usize = 4096;
+
 /// How discovery behaves. Made by [`Config::builder`]; values out of bounds are brought into them.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -20,13 +23,13 @@ pub struct Config {
     pub sync_every: Duration,
     /// Peers in the catalog; further ones are refused until one departs. At most, and by default, [`MAX_PEERS`].
     pub max_peers: usize,
-    /// Departed peers that are remembered, so that stale news does not resurrect them and lost ones are looked for;
-    /// the oldest is forgotten first. Default 1,024.
+    /// Departed peers, and those remembered from former runs, that are looked for; and again so many whose last version is kept so that
+    /// stale entries do not resurrect them. Those that never answered make room first, then the oldest. Default 1,024, at most 4,096.
     pub max_lost: usize,
-    /// How long a departed peer is remembered; default 1 h.
+    /// How long the last version of a departed peer is kept; default 1 h. The peer is looked for without end.
     pub forget_after: Duration,
-    /// The longest pause between two attempts to reach a lost peer; the first comes after 1 s, then they double.
-    /// Default 30 s.
+    /// The longest pause between two attempts to reach a peer that is looked for; the first comes after 1 s, then they double. With
+    /// more than ten such peers it is 3 s for each. Default 30 s.
     pub lost_retry_cap: Duration,
     /// Lost or silent peers that are dialled at one time; default 4.
     pub max_probes: usize,
@@ -36,7 +39,7 @@ pub struct Config {
     pub bootstrap_retry_cap: Duration,
     /// Sync sessions that this node opens at one time; default 16.
     pub max_dials: usize,
-    /// Sync sessions and entry requests that this node serves at one time, each; default 128.
+    /// Sync sessions and entry requests that this node serves at one time, each, at most eight of one peer; default 128.
     pub max_served: usize,
     /// How long one sync session or entry request may last; default 20 s.
     pub session_timeout: Duration,
@@ -49,7 +52,7 @@ pub struct Config {
     pub neighbor_queue: usize,
     /// Events that wait for one subscriber of `events()`; when full, the oldest are dropped and counted. Default 4,096.
     pub event_buffer: usize,
-    /// Peers remembered in the data directory; default 256.
+    /// Peers remembered in the data directory; default 1,024, at most 4,096.
     pub max_remembered: usize,
     /// How long a graceful departure may take to tell the others; default 500 ms.
     pub farewell: Duration,
@@ -77,7 +80,7 @@ impl Default for Config {
             neighbors: 5,
             neighbor_queue: 256,
             event_buffer: 4096,
-            max_remembered: 256,
+            max_remembered: 1024,
             farewell: Duration::from_millis(500),
             rendezvous: true,
         }
@@ -146,6 +149,8 @@ impl ConfigBuilder {
         config.bootstrap_retry = config.bootstrap_retry.max(tick);
         config.bootstrap_retry_cap = config.bootstrap_retry_cap.max(config.bootstrap_retry);
         config.session_timeout = config.session_timeout.max(tick);
+        config.max_lost = config.max_lost.min(MAX_LOST);
+        config.max_remembered = config.max_remembered.min(MAX_LOST);
         config.neighbors = config.neighbors.clamp(2, 32);
         for at_least_one in [
             &mut config.max_probes,

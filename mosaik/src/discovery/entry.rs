@@ -313,6 +313,12 @@ pub enum EntryError {
     /// The catalog is full.
     #[error("the catalog is full")]
     Full,
+    /// The peer at the other end gave the entry of another one where its own is asked for.
+    #[error("the entry is of {owner:?} and came from another peer")]
+    Foreign {
+        /// Whose entry it is.
+        owner: PeerId,
+    },
 }
 
 pub(super) struct Inner {

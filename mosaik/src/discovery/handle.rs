@@ -25,13 +25,11 @@ use super::{
 };
 use crate::{
     network::{Acceptors, Node, Protocol},
-    primitives::{Tag, Tags, watch},
+    primitives::{PeerId, Tag, Tags, watch},
 };
 
 /// Nodes of this process that a starting node dials.
 const RENDEZVOUS_CONTACTS: usize = 2;
-/// Remembered peers that a starting node dials.
-const REMEMBERED_CONTACTS: usize = 16;
 /// Attempts to reach a contact that is not a bootstrap peer.
 const CONTACT_ATTEMPTS: u32 = 3;
 /// The remembered peers are written down so long after a change, and at most every `BOOK_EVERY`.
@@ -79,13 +77,8 @@ impl Discovery {
         let core = Core::new(said, transport.wall_clock(), network, secret, config.clone(), seed, now)?;
         let overlay = Overlay::new(node.id(), network, &config, transport.random_seed());
         let shared = Arc::new(Shared::new(node.clone(), config.clone(), core, node.cancel().child_token()));
-        let (neighbors, door, inbox) = Neighbors::new(
-            node.clone(),
-            shared.cancel.clone(),
-            shared.watch(),
-            shared.counters.clone(),
-            config.neighbor_queue,
-        );
+        let (neighbors, door, inbox) =
+            Neighbors::new(node.clone(), shared.cancel.clone(), shared.watch(), shared.counters.clone(), &config);
         acceptors.accept::<Gossip>(move |incoming| door.enter(incoming));
         serve(&shared, acceptors);
 
@@ -97,8 +90,7 @@ impl Discovery {
         }
         let (shutdown, on_shutdown) = mpsc::channel(1);
         let connections = node.connection_events();
-        let worker =
-            Worker { shared: shared.clone(), overlay, neighbors, inbox, connections, shutdown: on_shutdown, guest };
+        let worker = Worker::new(shared.clone(), overlay, (neighbors, inbox), connections, on_shutdown, guest);
         node.tasks().spawn_essential("discovery", worker.run());
         Ok(Self { shared, shutdown })
     }
@@ -190,14 +182,26 @@ impl Discovery {
         self.me().signed().clone()
     }
 
-    /// Takes in what a peer gave about itself on a live connection. On return the catalog has it. The caller has
-    /// checked that it is the entry of the peer at the other end.
+    /// Takes in what the peer at the other end of a live connection gave about itself. On return the catalog has it.
     ///
     /// # Errors
-    /// When the entry is forged, over a limit, stale, or the catalog is full.
-    pub(crate) fn offer(&self, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
+    /// When the entry is another peer's, forged, over a limit, stale, or the catalog is full.
+    pub(crate) fn offer(&self, from: PeerId, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
         let entry = entry.verify(self.shared.node.network_id())?;
-        self.shared.with(|core, now| core.offer(entry, now))
+        if entry.id() != from {
+            return Err(EntryError::Foreign { owner: entry.id() });
+        }
+        self.shared.with(|core, now| core.offer(entry, from, now))
+    }
+
+    /// Takes in an entry, of whomever, that a peer gave on a live connection. Only of itself is it a sign of life: another one, if it
+    /// was not known, is asked at once.
+    ///
+    /// # Errors
+    /// When the entry is forged, over a limit, stale, one's own, of a peer that departed, or the catalog is full.
+    pub(crate) fn introduce(&self, from: PeerId, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
+        let entry = entry.verify(self.shared.node.network_id())?;
+        self.shared.with(|core, now| core.offer(entry, from, now))
     }
 
     /// Says farewell and ends discovery, within [`Config::farewell`]. Safe to call twice.
@@ -220,27 +224,24 @@ fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
     });
 }
 
-/// Bootstrap peers for ever, remembered peers and nodes of this process a few times.
+/// Bootstrap peers and remembered ones for ever, nodes of this process a few times.
 fn first_contacts(shared: &Arc<Shared>, bootstrap: Vec<Bootstrap>, book: Option<&Book>, guest: Option<&Guest>) {
     for peer in bootstrap {
         shared.step(Input::Contact { target: peer.target(), attempts: None });
     }
-    let remembered = book.map_or_else(Vec::new, Book::load).into_iter().take(REMEMBERED_CONTACTS);
-    let here = guest.map_or_else(Vec::new, |guest| guest.others(RENDEZVOUS_CONTACTS));
-    for addr in remembered.chain(here) {
+    for addr in guest.map_or_else(Vec::new, |guest| guest.others(RENDEZVOUS_CONTACTS)) {
         shared.step(Input::Contact { target: addr.into(), attempts: Some(CONTACT_ATTEMPTS) });
+    }
+    if let Some(book) = book {
+        shared.step(Input::Remembered(book.load()));
     }
 }
 
-/// Writes known peers down whenever they change.
+/// Writes known peers down whenever they change: those that are there, and those that are looked for.
 async fn keep(shared: Arc<Shared>, book: Book) {
+    let book = Arc::new(book);
     let mut catalog = shared.watch();
     let mut not_before = Instant::now();
-    let save = |catalog: &Catalog| {
-        if let Err(error) = book.save(catalog.peers().map(PeerEntry::addr)) {
-            tracing::warn!(%error, "cannot write the remembered peers down");
-        }
-    };
     loop {
         tokio::select! {
             biased;
@@ -252,10 +253,13 @@ async fn keep(shared: Arc<Shared>, book: Book) {
             () = shared.cancel.cancelled() => {}
             () = async { sleep(BOOK_DELAY).await; sleep_until(not_before).await } => {}
         }
-        // A node that everybody left, or that is leaving, still wants to know whom to dial next time.
-        let snapshot = catalog.borrow_and_update().clone();
-        if snapshot.len() > 1 {
-            save(&snapshot);
+        catalog.borrow_and_update();
+        let peers = shared.with_quietly(|core, _| core.to_remember(book.max()));
+        // Nobody was ever known, here or before: there is nothing to write over what may be there.
+        if !peers.is_empty() {
+            let book = book.clone();
+            // A disk that hangs holds up nothing but this task. `None` says that the runtime ends.
+            let _ = shared.node.tasks().blocking(move || book.save(&peers)).await;
             not_before = Instant::now() + BOOK_EVERY;
         }
     }

@@ -47,6 +47,14 @@ impl Guest {
         Self { place, number }
     }
 
+    /// The node has moved.
+    pub(super) fn moved(&self, addr: EndpointAddr) {
+        let mut here = here();
+        if let Some(entered) = here.get_mut(&self.place).and_then(|list| list.nodes.get_mut(&self.number)) {
+            *entered = addr;
+        }
+    }
+
     /// The nodes that entered last, this one excluded; at most `max`.
     pub(super) fn others(&self, max: usize) -> Vec<EndpointAddr> {
         let here = here();
@@ -84,6 +92,9 @@ mod tests {
         let _other_network = Guest::enter(7, y, addr(3));
         let _other_scope = Guest::enter(8, x, addr(4));
         assert_eq!((a.others(9), b.others(9)), (vec![addr(2)], vec![addr(1)]));
+        a.moved(addr(1).with_ip_addr(([127, 0, 0, 1], 9).into()));
+        assert_eq!(b.others(9), [addr(1).with_ip_addr(([127, 0, 0, 1], 9).into())]);
+        a.moved(addr(1));
         let same_key = Guest::enter(7, x, addr(1));
         assert_eq!(same_key.others(9), [addr(2)], "a node does not find itself");
         drop(a);

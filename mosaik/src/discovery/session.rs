@@ -1,5 +1,5 @@
 //! Sync sessions and entry requests: the IO around the core's answers. Signatures are verified here, outside the
-//! core's lock.
+//! core's lock. Who is served when many ask is decided in `serving`.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use super::{
         Input, Record, Sign, Target, Want,
         sync::{self, Forged, Message, WireRecord, WireSign, pages},
     },
+    serving::Place,
     shared::Shared,
     stats::Meter,
 };
@@ -22,6 +23,8 @@ use crate::{
 
 /// How long a request may wait here for an entry that is on its way.
 const HOLD: Duration = Duration::from_millis(250);
+/// How long a served session may take to say the first thing.
+const FIRST_MESSAGE: Duration = Duration::from_secs(5);
 /// Messages in one session; a session of a full catalog takes fewer.
 const MAX_MESSAGES: usize = 4096;
 /// Addresses taken from one host name.
@@ -120,6 +123,15 @@ impl<P: Protocol> Counted<'_, P> {
 
     async fn expect(&mut self) -> Result<P::Message, Error> {
         self.recv().await?.ok_or_else(|| Error::Protocol("an early end".into()))
+    }
+}
+
+impl<P: Protocol> Counted<'_, P> {
+    /// The first message of a served session: until it comes, the place may be given to others.
+    async fn first(&mut self, place: &Place) -> Result<P::Message, Error> {
+        let first = timeout(FIRST_MESSAGE, self.expect()).await.map_err(|_| Error::TimedOut)??;
+        place.spoke();
+        Ok(first)
     }
 }
 
@@ -222,25 +234,30 @@ async fn exchange(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>, peer: Peer
 pub(super) async fn serve_sync(shared: Arc<Shared>, incoming: Incoming) {
     let peer = incoming.peer();
     let link = incoming.link::<Sync>();
-    let Ok(_permit) = shared.serving[0].clone().try_acquire_owned() else {
+    let Some(place) = shared.serving[0].enter(peer) else {
         link.close(CloseCode::NoCapacity);
         return;
     };
     let mut link = Counted { link, meter: &shared.counters.sync, left: MAX_MESSAGES };
-    let served = timeout(shared.config.session_timeout, respond(&shared, &mut link, peer));
+    let served = timeout(shared.config.session_timeout, respond(&shared, &mut link, &place, peer));
     let result = tokio::select! {
         biased;
         () = shared.cancel.cancelled() => return,
-        result = served => result.unwrap_or(Err(Error::TimedOut)),
+        () = place.displaced() => None,
+        result = served => Some(result.unwrap_or(Err(Error::TimedOut))),
     };
     finish(link, peer, result);
 }
 
-/// Ends a served link: cleanly, or with the reason.
-fn finish<P: Protocol>(mut link: Counted<'_, P>, peer: PeerId, result: Result<(), Error>) {
+/// Ends a served link: cleanly, or with the reason. Without a result its place was given to another.
+fn finish<P: Protocol>(mut link: Counted<'_, P>, peer: PeerId, result: Option<Result<(), Error>>) {
     match result {
-        Ok(()) => link.link.finish(),
-        Err(error) => {
+        None => {
+            tracing::debug!(?peer, protocol = P::NAME, "a session made room for another");
+            link.link.close(CloseCode::NoCapacity);
+        }
+        Some(Ok(())) => link.link.finish(),
+        Some(Err(error)) => {
             tracing::debug!(?peer, protocol = P::NAME, %error, "exchange failed");
             match error {
                 Error::Protocol(_) => link.link.close(CloseCode::Undecodable),
@@ -252,8 +269,8 @@ fn finish<P: Protocol>(mut link: Counted<'_, P>, peer: PeerId, result: Result<()
     }
 }
 
-async fn respond(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>, peer: PeerId) -> Result<(), Error> {
-    let Message::Open { root, me, silent } = link.expect().await? else { return Err(out_of_turn()) };
+async fn respond(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>, place: &Place, peer: PeerId) -> Result<(), Error> {
+    let Message::Open { root, me, silent } = link.first(place).await? else { return Err(out_of_turn()) };
     let opener = me.verify(shared.node.network_id())?;
     if opener.hint.peer != peer {
         return Err(Error::Protocol("a sign of life of somebody else".into()));
@@ -325,23 +342,24 @@ pub(super) async fn pull(shared: &Arc<Shared>, from: &EndpointAddr, wants: Vec<W
 pub(super) async fn serve_pull(shared: Arc<Shared>, incoming: Incoming) {
     let peer = incoming.peer();
     let link = incoming.link::<Pull>();
-    let Ok(_permit) = shared.serving[1].clone().try_acquire_owned() else {
+    let Some(place) = shared.serving[1].enter(peer) else {
         link.close(CloseCode::NoCapacity);
         return;
     };
     let mut link = Counted { link, meter: &shared.counters.entry, left: MAX_MESSAGES };
-    let served = timeout(shared.config.session_timeout, answer(&shared, &mut link, peer));
+    let served = timeout(shared.config.session_timeout, answer(&shared, &mut link, &place, peer));
     let result = tokio::select! {
         biased;
         () = shared.cancel.cancelled() => return,
-        result = served => result.unwrap_or(Err(Error::TimedOut)),
+        () = place.displaced() => None,
+        result = served => Some(result.unwrap_or(Err(Error::TimedOut))),
     };
     finish(link, peer, result);
 }
 
 /// Answers with what is here at once, and with what is on its way as it comes: a hint often overtakes its entry.
-async fn answer(shared: &Arc<Shared>, link: &mut Counted<'_, Pull>, peer: PeerId) -> Result<(), Error> {
-    let PullMessage::Ask(mut wants) = link.expect().await? else { return Err(out_of_turn()) };
+async fn answer(shared: &Arc<Shared>, link: &mut Counted<'_, Pull>, place: &Place, peer: PeerId) -> Result<(), Error> {
+    let PullMessage::Ask(mut wants) = link.first(place).await? else { return Err(out_of_turn()) };
     let mut catalog = shared.watch();
     let deadline = Instant::now() + HOLD;
     loop {

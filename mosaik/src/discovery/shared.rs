@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,6 +20,7 @@ use super::{
     config::Config,
     core::{Core, Input, Now, Output},
     events::Subscribers,
+    serving::Serving,
     stats::Counters,
 };
 use crate::{
@@ -42,7 +40,7 @@ pub(super) struct Shared {
     /// Wakes the worker: there are outputs, or an earlier deadline.
     pub(super) wake: Notify,
     /// Bounds the sync sessions and the entry requests that are served at once.
-    pub(super) serving: [Arc<Semaphore>; 2],
+    pub(super) serving: [Arc<Serving>; 2],
     started: Instant,
     catalog: watch::Sender<Catalog>,
     state: Mutex<State>,
@@ -57,7 +55,7 @@ struct State {
 
 impl Shared {
     pub(super) fn new(node: Node, config: Config, core: Core, cancel: CancellationToken) -> Self {
-        let serving = [(); 2].map(|()| Arc::new(Semaphore::new(config.max_served)));
+        let serving = [(); 2].map(|()| Serving::new(config.max_served));
         Self {
             node,
             config,
@@ -81,9 +79,9 @@ impl Shared {
         ORIGIN + self.started.elapsed()
     }
 
-    /// A moment of the core's clock as one of the runtime's.
+    /// A moment of the core's clock as one of the runtime's; one that is far off as a later one than now.
     pub(super) fn instant(&self, at: Now) -> Instant {
-        self.started + at.saturating_sub(ORIGIN).min(Duration::from_hours(24))
+        self.started + from_start(at, self.started.elapsed())
     }
 
     /// Lets the core do something, publishes what changed, and wakes the worker.
@@ -151,8 +149,29 @@ impl Shared {
     }
 }
 
+/// How long after the start a moment of the core's clock is, when so much time has passed since; at most a day from now, because
+/// the runtime's clock cannot express every moment of the core's.
+fn from_start(at: Now, passed: Duration) -> Duration {
+    at.saturating_sub(ORIGIN).min(passed + Duration::from_hours(24))
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Discovery").field("catalog", &*self.catalog.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_to_come_is_to_come_however_long_the_node_lives() {
+        for hours in [0, 1, 23, 24, 25, 1000, 100_000] {
+            let passed = Duration::from_hours(hours);
+            let soon = ORIGIN + passed + Duration::from_secs(5);
+            assert_eq!(from_start(soon, passed), passed + Duration::from_secs(5), "after {hours} hours");
+            assert_eq!(from_start(Now::MAX, passed), passed + Duration::from_hours(24), "after {hours} hours");
+        }
     }
 }

@@ -10,42 +10,62 @@ use tokio::{
 use super::{
     announce::{Effect, FromLink, Neighbors, Overlay, Packets},
     core::{Core, Input, Output, Purpose, Sign, Target, Want},
+    notices::Notices,
     rendezvous::Guest,
     session,
     shared::Shared,
 };
 use crate::{
-    network::{CloseCode, ConnectionChange, ConnectionEvent},
+    network::{CloseCode, ConnectionChange, ConnectionEvent, LinkError},
     primitives::PeerId,
     transport::ConnectionLost,
 };
 
-/// Messages taken from the links at once.
-const BATCH: usize = 128;
+/// Frames taken from the links at once.
+const BATCH: usize = 32;
 /// How often the node looks whether its own addresses changed.
 const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 
+/// Whether a peer that ends a session with this code goes on.
+const fn is_busy(code: CloseCode) -> bool {
+    matches!(code, CloseCode::NoCapacity | CloseCode::Timeout | CloseCode::Idle)
+}
+
 /// The worker's belongings.
 pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) overlay: Overlay,
-    pub(super) neighbors: Neighbors,
-    pub(super) inbox: mpsc::Receiver<FromLink>,
-    pub(super) connections: broadcast::Receiver<ConnectionEvent>,
-    pub(super) shutdown: mpsc::Receiver<()>,
+    shared: Arc<Shared>,
+    overlay: Overlay,
+    neighbors: Neighbors,
+    inbox: mpsc::Receiver<FromLink>,
+    connections: broadcast::Receiver<ConnectionEvent>,
+    shutdown: mpsc::Receiver<()>,
     /// Held for as long as the node can be found in this process.
-    pub(super) guest: Option<Guest>,
+    guest: Option<Guest>,
+    check_address: Instant,
+    notices: Notices,
 }
 
 impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        overlay: Overlay,
+        (neighbors, inbox): (Neighbors, mpsc::Receiver<FromLink>),
+        connections: broadcast::Receiver<ConnectionEvent>,
+        shutdown: mpsc::Receiver<()>,
+        guest: Option<Guest>,
+    ) -> Self {
+        let check_address = Instant::now() + ADDRESS_CHECK;
+        let notices = Notices::default();
+        Self { shared, overlay, neighbors, inbox, connections, shutdown, guest, check_address, notices }
+    }
+
     /// Runs until the node is cancelled or asked to depart.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut check_address = Instant::now() + ADDRESS_CHECK;
-        let timer = sleep_until(check_address);
+        let timer = sleep_until(self.check_address);
         tokio::pin!(timer);
         loop {
-            let deadline = self.settle().min(check_address);
+            let deadline = self.on_time();
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }
@@ -59,38 +79,60 @@ impl Worker {
                 event = self.connections.recv() => self.on_connection(event),
                 () = self.shared.wake.notified() => {}
                 _ = self.inbox.recv_many(&mut batch, BATCH) => {
-                    batch.drain(..).for_each(|message| self.on_link(message));
-                }
-                () = &mut timer => {
-                    let now = Instant::now();
-                    if now >= check_address {
-                        check_address = now + ADDRESS_CHECK;
-                        let addr = self.shared.node.addr();
-                        self.feed(Input::Addr(addr));
+                    for message in batch.drain(..) {
+                        self.on_link(message);
+                        // A frame takes up to some 20 ms: others have their turn, and what is due is not late.
+                        self.on_time();
+                        tokio::task::yield_now().await;
                     }
-                    self.overlay.tick(now);
-                    for peer in self.neighbors.flush_collected(now) {
-                        self.overlay.disconnected(peer, now);
-                    }
-                    self.feed(Input::Tick);
                 }
+                () = &mut timer => {}
             }
         }
         self.shared.close();
+    }
+
+    /// Carries out everything that was asked for and everything that is due, however busy the links are; when to come back.
+    fn on_time(&mut self) -> Instant {
+        let deadline = self.settle();
+        let now = Instant::now();
+        if now < deadline {
+            return deadline;
+        }
+        if now >= self.check_address {
+            self.check_address = now + ADDRESS_CHECK;
+            let (addr, reached) = (self.shared.node.addr(), self.shared.node.transport().reached());
+            if let Some(guest) = &self.guest {
+                guest.moved(addr.clone());
+            }
+            self.feed(Input::Addr { addr, reached });
+        }
+        self.notices.tick(now);
+        self.overlay.tick(now);
+        for peer in self.neighbors.flush_collected(now) {
+            self.overlay.disconnected(peer, now);
+        }
+        self.feed(Input::Tick);
+        self.settle()
     }
 
     fn feed(&self, input: Input) {
         self.shared.with_quietly(|core, now| core.step(input, now));
     }
 
-    /// Carries out everything that was asked for; when to tick next.
+    /// Carries out everything that was asked for; when something is due next.
     fn settle(&mut self) -> Instant {
         loop {
             let (outputs, deadline) = self.shared.take_outputs();
             outputs.into_iter().for_each(|output| self.carry_out(output));
             let effects = self.overlay.take_effects();
             if effects.is_empty() {
-                let others = [self.overlay.next_deadline(), self.neighbors.flush_at()];
+                let others = [
+                    self.overlay.next_deadline(),
+                    self.neighbors.flush_at(),
+                    self.notices.next(),
+                    Some(self.check_address),
+                ];
                 return others.into_iter().flatten().fold(self.shared.instant(deadline), Instant::min);
             }
             self.on_effects(effects, false);
@@ -100,6 +142,7 @@ impl Worker {
     fn carry_out(&mut self, output: Output) {
         let now = Instant::now();
         match output {
+            Output::Notice(notice) => self.notices.tell(notice, now),
             Output::Broadcast { hint, news } => {
                 self.overlay.broadcast(hint, now);
                 if news {
@@ -130,9 +173,12 @@ impl Worker {
                 Ok(()) => tracing::trace!(?peer, ?purpose, "synchronized"),
                 Err(error) => tracing::debug!(?peer, ?purpose, %error, "not synchronized"),
             }
-            // A peer that answered, but not as it should, is there all the same.
-            let reached = matches!(result, Ok(()) | Err(session::Error::Protocol(_)));
-            shared.step(Input::Dialled { peer, reached });
+            shared.step(match result {
+                // A peer that answered, but not as it should, is there all the same.
+                Ok(()) | Err(session::Error::Protocol(_)) => Input::Dialled { peer, reached: true },
+                Err(session::Error::Link(LinkError::Closed(code))) if is_busy(code) => Input::Refused(peer),
+                Err(_) => Input::Dialled { peer, reached: false },
+            });
         });
     }
 

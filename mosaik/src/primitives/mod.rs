@@ -9,6 +9,7 @@ pub(crate) mod figures;
 mod id;
 pub(crate) mod names;
 mod peer;
+pub(crate) mod throttle;
 pub(crate) mod watch;
 
 pub use datum::{Datum, datum_name};

@@ -9,8 +9,9 @@ mod dial;
 mod tests;
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -81,7 +82,11 @@ pub(crate) struct IrohTransport {
     spares: Arc<Spares>,
     /// What was configured to be announced, as against what was found.
     external: Arc<[SocketAddr]>,
+    reached: Reached,
 }
+
+/// The local addresses of incoming connections.
+type Reached = Arc<std::sync::Mutex<BTreeSet<IpAddr>>>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct IrohConnection(endpoint::Connection);
@@ -117,8 +122,9 @@ impl IrohTransport {
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
         config.lookups.begin(&endpoint, &tasks).await;
         let spares = Arc::new(Spares::new(own, sender.downgrade()));
-        tasks.spawn_essential("transport-accept", accept::accept_loop(endpoint.clone(), sender));
-        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), spares, external })
+        let reached = Reached::default();
+        tasks.spawn_essential("transport-accept", accept::accept_loop(endpoint.clone(), sender, reached.clone()));
+        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), spares, external, reached })
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -143,6 +149,10 @@ impl IrohTransport {
             }));
         }
         addr
+    }
+
+    pub(crate) fn reached(&self) -> BTreeSet<IpAddr> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) async fn accept(&self) -> Option<IrohConnection> {

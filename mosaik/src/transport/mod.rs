@@ -142,6 +142,11 @@ impl Transport {
         on!(self, t => t.addr())
     }
 
+    /// The addresses of this host at which others have reached it, at most 64 of them.
+    pub(crate) fn reached(&self) -> std::collections::BTreeSet<std::net::IpAddr> {
+        on!(self, t => t.reached())
+    }
+
     /// Dials a peer; fails by itself after [`CONNECT_TIMEOUT`]. Cancellation-safe.
     pub(crate) async fn connect(&self, to: &EndpointAddr, alpn: &'static [u8]) -> Result<Connection, ConnectError> {
         match self {

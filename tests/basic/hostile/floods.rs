@@ -4,9 +4,9 @@ use std::{net::UdpSocket, time::Duration};
 
 use futures::StreamExt;
 use iroh::{EndpointAddr, endpoint::Connection};
-use mosaik::testing::eventually;
+use mosaik::{network::Family, testing::eventually};
 
-use super::{ALPNS, Attacker, Scene, frame};
+use super::{ALPNS, Attacker, Scene, frame, node, preamble, soon};
 
 /// The most connections that a node keeps which have said nothing yet.
 const MAX_SILENT: usize = 128;
@@ -60,6 +60,40 @@ async fn all_streams_of_a_connection_half_begun() {
         let connection = connection.clone();
         let over = tokio::time::timeout(super::BOUND, connection.closed()).await;
         assert!(over.is_ok(), "the connection is still open");
+    }
+}
+
+/// Sessions of discovery that begin and say nothing, on one connection and then by many peers: a newcomer is served at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_sessions_keep_no_newcomer_out() {
+    for (name, peers, each) in [("one", 1, 200), ("many", 40, 8)] {
+        let scene = Scene::new(&format!("hostile: silent sessions of {name}")).await;
+        for protocol in ["sync/1", "entry/1"] {
+            let (mut held, mut kept) = (Vec::new(), Vec::new());
+            for key in 0..peers {
+                let attacker = Attacker::new(key).await;
+                let connection = attacker.connect(&scene, Family::DISCOVERY.alpn()).await;
+                for _ in 0..each {
+                    let (mut send, recv) = soon(connection.open_bi()).await.expect("opens");
+                    soon(send.write_all(&preamble(scene.network, protocol))).await.expect("writes");
+                    held.push((send, recv));
+                }
+                kept.push((attacker, connection));
+            }
+            let newcomer = node(scene.network).await;
+            for _ in 0..3 {
+                newcomer.discovery().sync_with(scene.addr()).await.expect("is served beside silent ones");
+            }
+            scene.honest.discovery().add_tags([protocol]);
+            let told = || {
+                let catalog = newcomer.discovery().catalog();
+                catalog.get(scene.honest.local().id()).is_some_and(|peer| peer.tags().contains(protocol))
+            };
+            assert!(eventually(Duration::from_secs(5), told).await, "entries are not served beside silent ones");
+            newcomer.shutdown().await;
+            drop((held, kept));
+        }
+        scene.assert_unharmed().await;
     }
 }
 

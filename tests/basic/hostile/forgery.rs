@@ -22,7 +22,7 @@ struct Sign {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     body: Vec<u8>,
     signature: Signature,
     sign: Sign,
@@ -41,22 +41,22 @@ enum Message {
 }
 
 /// Somebody whose entries are made up here.
-struct Person {
+pub(super) struct Person {
     key: SecretKey,
     network: NetworkId,
 }
 
 impl Person {
-    fn new(name: &str, network: NetworkId) -> Self {
+    pub(super) fn new(name: &str, network: NetworkId) -> Self {
         Self { key: SecretKey::from_bytes(blake3::hash(name.as_bytes()).as_bytes()), network }
     }
 
-    fn id(&self) -> PeerId {
+    pub(super) fn id(&self) -> PeerId {
         self.key.public().into()
     }
 
     /// An entry about `subject` with a tag, signed by this person, and a hint for it.
-    fn record(&self, subject: PeerId, version: Version, tag: &str) -> Record {
+    pub(super) fn record(&self, subject: PeerId, version: Version, tag: &str) -> Record {
         let addr = EndpointAddr::from(subject).with_ip_addr(([127, 0, 0, 1], 9).into());
         let said = LocalEntry {
             addr,
@@ -101,12 +101,24 @@ async fn receive<T: DeserializeOwned>(recv: &mut RecvStream) -> T {
 
 /// Syncs with the victim and gives it records; what the victim knows, and how it ended the stream.
 async fn give(scene: &Scene, attacker: &Attacker, records: Vec<Record>) -> (Vec<Record>, CloseCode) {
+    give_to(scene.network, scene.addr(), attacker, records).await
+}
+
+/// The same, with any node of that network.
+pub(super) async fn give_to(
+    network: NetworkId,
+    addr: EndpointAddr,
+    attacker: &Attacker,
+    records: Vec<Record>,
+) -> (Vec<Record>, CloseCode) {
     let version = Version { run_id: 1, seq: 0 };
-    let own = Person { key: attacker.key(), network: scene.network };
+    let own = Person { key: attacker.key(), network };
     let me = own.record(own.id(), version, "me").sign;
     let open = Message::Open { root: 0, me, silent: vec![] };
-    let bytes = [preamble(scene.network, "sync/1"), frame(&postcard::to_allocvec(&open).expect("encodes"))].concat();
-    let (_connection, mut send, mut recv) = attacker.say(scene, Family::DISCOVERY.alpn(), &bytes).await;
+    let bytes = [preamble(network, "sync/1"), frame(&postcard::to_allocvec(&open).expect("encodes"))].concat();
+    let connection = attacker.connect_to(addr, Family::DISCOVERY.alpn()).await;
+    let (mut send, mut recv) = soon(connection.open_bi()).await.expect("opens");
+    soon(send.write_all(&bytes)).await.expect("writes");
     let Message::Buckets { digests, .. } = receive(&mut recv).await else { panic!("no buckets") };
     // Claims to have versions that the victim must want, in every bucket.
     let newest = Version { run_id: u64::MAX - 1, seq: 0 };
@@ -207,5 +219,30 @@ async fn an_entry_in_the_name_of_the_victim_itself() {
         give(&scene, &attacker, vec![person.record(victim, Version { run_id: u64::MAX - 1, seq: 0 }, "forged")]).await;
     assert_eq!(code, CloseCode::Undecodable);
     assert_eq!(scene.victim.discovery().me().version(), before);
+    scene.assert_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_shows_the_entry_of_another_peer() {
+    let scene = Scene::new("hostile: borrowed entry").await;
+    let attacker = Attacker::new(1).await;
+    let honest = scene.honest.local().id();
+    scene.honest.discovery().add_tags(["vip"]);
+    assert!(eventually(Duration::from_secs(5), || tagged(&scene.victim, honest, "vip")).await);
+    let producer =
+        scene.victim.streams().producer::<u32>().with_stream_id("x").accept_if(|peer| peer.tags().contains("vip"));
+    let _producer = producer.build().expect("builds");
+    let (known, _) = give(&scene, &attacker, vec![]).await;
+    let Record { body, signature, .. } =
+        known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
+    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry }`.
+    let stream = mosaik::StreamId::from("x");
+    let ask = (0u8, stream, None::<[u8; 32]>, 7u64, None::<()>, false, (body, signature));
+    let ask = frame(&postcard::to_allocvec(&ask).expect("encodes"));
+    let bytes = [preamble(scene.network, "subscribe/3"), ask].concat();
+    let (_connection, _send, mut recv) = attacker.say(&scene, Family::STREAMS.alpn(), &bytes).await;
+    // `Refused { code, .. }` is the fourth answer.
+    let (answer, code, _): (u8, u32, Option<[u8; 32]>) = receive(&mut recv).await;
+    assert_eq!((answer, CloseCode::from(code)), (3, CloseCode::UnknownPeer));
     scene.assert_unharmed().await;
 }

@@ -8,6 +8,7 @@ mod diagnostics;
 mod floods;
 mod forgery;
 mod links;
+mod made_up;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -101,7 +102,11 @@ impl Attacker {
     }
 
     async fn connect(&self, scene: &Scene, alpn: &str) -> Connection {
-        soon(self.0.connect(scene.addr(), alpn.as_bytes())).await.expect("connects")
+        self.connect_to(scene.addr(), alpn).await
+    }
+
+    async fn connect_to(&self, addr: EndpointAddr, alpn: &str) -> Connection {
+        soon(self.0.connect(addr, alpn.as_bytes())).await.expect("connects")
     }
 
     /// A connection and a stream on it whose first bytes are those.

@@ -9,6 +9,7 @@
 
 mod neighbors;
 mod overlay;
+mod pace;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

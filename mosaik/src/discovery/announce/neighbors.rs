@@ -18,13 +18,14 @@ use bytes::Bytes;
 use iroh::EndpointAddr;
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{catalog::Catalog, stats::Counters},
+    super::{catalog::Catalog, config::Config, stats::Counters},
     BATCH_BYTES, Gossip, Packets,
+    pace::LinkPace,
 };
 use crate::{
     network::{CloseCode, Incoming, Node},
@@ -39,6 +40,9 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 const INBOX: usize = 256;
 /// Messages in one frame. The shortest that are collected have 190 bytes, so an honest peer's frame has fewer.
 const MAX_PACKETS: usize = 1024;
+/// Links to peers at one time. An overlay has a few neighbours and talks to some more while it takes shape; a neighbour can name any
+/// number of peers that are to be talked to.
+const MAX_OUTGOING: usize = 512;
 /// How long messages that are not urgent are collected.
 const COLLECT: Duration = Duration::from_millis(200);
 
@@ -84,6 +88,8 @@ pub(in super::super) struct Door {
     node: Node,
     cancel: CancellationToken,
     counters: Arc<Counters>,
+    catalog: watch::Receiver<Catalog>,
+    renew_every: Duration,
     inbox: mpsc::Sender<FromLink>,
     next_link: Arc<AtomicU64>,
 }
@@ -94,7 +100,7 @@ impl Neighbors {
         cancel: CancellationToken,
         catalog: watch::Receiver<Catalog>,
         counters: Arc<Counters>,
-        queue: usize,
+        config: &Config,
     ) -> (Self, Door, mpsc::Receiver<FromLink>) {
         let (inbox, receiver) = mpsc::channel(INBOX);
         let next_link = Arc::new(AtomicU64::new(0));
@@ -102,6 +108,8 @@ impl Neighbors {
             node: node.clone(),
             cancel: cancel.clone(),
             counters: counters.clone(),
+            catalog: catalog.clone(),
+            renew_every: config.renew_every,
             inbox: inbox.clone(),
             next_link: next_link.clone(),
         };
@@ -110,7 +118,7 @@ impl Neighbors {
             cancel,
             catalog,
             counters,
-            queue,
+            queue: config.neighbor_queue,
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             flush_at: None,
@@ -121,10 +129,14 @@ impl Neighbors {
         (neighbors, door, receiver)
     }
 
-    /// Queues a message for a peer. False when its queue is full: then its link was dropped.
+    /// Queues a message for a peer. False when its queue is full: then its link was dropped; or when there are too many links.
     pub(in super::super) fn send(&mut self, to: PeerId, packet: Bytes, urgent: bool) -> bool {
         // A writer that has ended is replaced; its notice is on the way and will not count.
         if self.outgoing.get(&to).is_none_or(|out| out.queue.is_closed()) {
+            if self.outgoing.len() >= MAX_OUTGOING && !self.outgoing.contains_key(&to) {
+                tracing::debug!(peer = ?to, max = MAX_OUTGOING, "too many gossip links; none is opened");
+                return false;
+            }
             self.open(to);
         }
         let Some(out) = self.outgoing.get_mut(&to) else { return false };
@@ -333,7 +345,8 @@ impl Writer {
 impl Door {
     /// Takes in a stream that a peer opened.
     pub(in super::super) fn enter(&self, incoming: Incoming) {
-        let (inbox, counters) = (self.inbox.clone(), self.counters.clone());
+        let (inbox, counters, catalog) = (self.inbox.clone(), self.counters.clone(), self.catalog.clone());
+        let mut pace = LinkPace::new(self.renew_every, Instant::now());
         let peer = incoming.peer();
         let id = self.next_link.fetch_add(1, Ordering::Relaxed);
         let stop = self.cancel.child_token();
@@ -363,8 +376,25 @@ impl Door {
                     }
                     Ok(Some(packets)) => {
                         packets.0.iter().for_each(|packet| counters.gossip.received(packet.len()));
+                        let peers = catalog.borrow().len();
+                        let pause = pace.pause(packets.0.len(), peers, Instant::now());
                         if inbox.send(FromLink::Packets { peer, link: id, packets }).await.is_err() {
                             return;
+                        }
+                        if !pause.is_zero() {
+                            tracing::debug!(
+                                ?peer,
+                                ?pause,
+                                "a neighbour sends more than it may; reading it more slowly"
+                            );
+                            tokio::select! {
+                                biased;
+                                () = stop.cancelled() => {
+                                    link.close(CloseCode::NotAllowed);
+                                    return;
+                                }
+                                () = sleep(pause) => {}
+                            }
                         }
                     }
                     Ok(None) => break false,

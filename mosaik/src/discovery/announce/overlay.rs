@@ -27,6 +27,7 @@ use super::{
         hint::{HINT_BYTES, Hint},
     },
     MAX_MESSAGE,
+    pace::HintPace,
 };
 use crate::primitives::{NetworkId, PeerId};
 
@@ -86,6 +87,8 @@ pub(in super::super) struct Overlay {
     timer_seq: u64,
     /// The dispatch timer, if it runs.
     dispatch: Option<(Instant, u64)>,
+    /// How often hints of each peer are passed on.
+    pace: HintPace,
     effects: Vec<Effect>,
 }
 
@@ -100,6 +103,7 @@ impl Overlay {
             timers: BTreeMap::new(),
             timer_seq: 0,
             dispatch: None,
+            pace: HintPace::default(),
             effects: Vec::new(),
         }
     }
@@ -150,7 +154,8 @@ impl Overlay {
         self.handle(InEvent::PeerDisconnected(peer), None, None, now);
     }
 
-    /// A message came. After an error the link it came by is to be closed.
+    /// A message came. After an error the link it came by is to be closed. Hints of one peer that come faster than a node announces
+    /// are dropped here, before they are passed on: a newer one follows, or sync brings the entry.
     ///
     /// # Errors
     /// When the message is none, carries something else than a hint, or comes from a peer that is no neighbour.
@@ -165,7 +170,11 @@ impl Overlay {
                 return Err(Refusal::NotNeighbor);
             }
             if let Some(payload) = payload_of(packet) {
-                hint = Some(Hint::verify(payload?, self.network).map_err(|_| Refusal::Forged)?);
+                let verified = Hint::verify(payload?, self.network).map_err(|_| Refusal::Forged)?;
+                if !self.pace.admits(verified.peer, now) {
+                    return Ok(());
+                }
+                hint = Some(verified);
             }
         }
         self.handle(InEvent::RecvMessage(from, message), Some(from), hint, now);

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use iroh::EndpointAddr;
 
-use super::{super::config::Config, Core, Now, Purpose, Target, backoff};
+use super::{super::config::Config, Core, FULL_GAP, Notice, Now, Output, Purpose, Target, backoff};
 use crate::primitives::PeerId;
 
-/// Contacts at one time; further ones are dropped.
+/// Contacts at one time; further ones are refused, with a notice.
 const MAX_CONTACTS: usize = 256;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// How long a lost bootstrap peer is looked for at the quick pace.
@@ -64,7 +64,14 @@ pub(super) fn target_of(contacts: &BTreeMap<PeerId, Contact>, addr: &EndpointAdd
 impl Core {
     pub(super) fn on_contact(&mut self, target: Target, attempts: Option<u32>, now: Now) {
         let id = target.peer;
-        if id == self.local.id() || (self.contacts.len() >= MAX_CONTACTS && !self.contacts.contains_key(&id)) {
+        if id == self.local.id() {
+            return;
+        }
+        if self.contacts.len() >= MAX_CONTACTS && !self.contacts.contains_key(&id) {
+            if now >= self.next_contacts_full {
+                self.next_contacts_full = now + FULL_GAP;
+                self.outputs.push(Output::Notice(Notice::Contacts { peer: id, max: MAX_CONTACTS }));
+            }
             return;
         }
         let contact = self.contacts.entry(id).or_insert_with(|| Contact {

@@ -1,26 +1,18 @@
-//! Peers that departed: tombstones that keep stale news from resurrecting them, and the slow search for those who left
-//! without a word, so that a healed partition comes together again with nobody's help.
+//! Peers that departed: tombstones that keep stale entries and hints from resurrecting them.
 //!
-//! Bounded: the oldest tombstones make room, and each is forgotten after a time.
+//! Bounded: the oldest tombstones make room, and each is forgotten after a time. The peers themselves are not forgotten:
+//! that is the business of `search`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::{
-        entry::{PeerEntry, Version},
+        entry::Version,
         hint::{Hint, Kind},
     },
-    Core, Key, Now, Purpose, backoff,
+    Core, Key, Now,
     lease::Peer,
 };
-use crate::primitives::PeerId;
-
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Pause between the beginnings of two dials to lost peers.
-const DIAL_GAP: Duration = Duration::from_millis(250);
 
 /// All that is known of departed peers.
 #[derive(Debug, Default)]
@@ -28,22 +20,15 @@ pub(super) struct Gone {
     tombs: BTreeMap<Key, Tomb>,
     /// Oldest departure first.
     by_age: BTreeSet<(Now, Key)>,
-    /// Lost peers by when they are to be dialled.
-    retries: BTreeSet<(Now, Key)>,
-    next_dial: Now,
 }
 
 #[derive(Debug)]
 struct Tomb {
-    /// What the peer last said about itself; absent when only its farewell was ever heard.
-    entry: Option<PeerEntry>,
     /// The newest version known; that of `last` if there is one.
     version: Version,
     /// The newest hint known; a farewell if the peer said one.
     last: Option<Hint>,
     since: Now,
-    attempts: u32,
-    retry_at: Option<Now>,
 }
 
 impl Tomb {
@@ -56,9 +41,6 @@ impl Gone {
     fn insert(&mut self, key: Key, tomb: Tomb, max: usize) {
         self.remove(&key);
         self.by_age.insert((tomb.since, key));
-        if let Some(at) = tomb.retry_at {
-            self.retries.insert((at, key));
-        }
         self.tombs.insert(key, tomb);
         while self.tombs.len() > max {
             let Some((_, oldest)) = self.by_age.first().copied() else { return };
@@ -69,9 +51,6 @@ impl Gone {
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(tomb) = self.tombs.remove(key) {
             self.by_age.remove(&(tomb.since, *key));
-            if let Some(at) = tomb.retry_at {
-                self.retries.remove(&(at, *key));
-            }
         }
     }
 
@@ -88,6 +67,11 @@ impl Gone {
         }
     }
 
+    /// The newest version that is known of a peer that departed.
+    pub(super) fn version(&self, key: &Key) -> Option<Version> {
+        self.tombs.get(key).map(|tomb| tomb.version)
+    }
+
     /// The farewell of a peer, for somebody who still believes in this version of it.
     pub(super) fn farewell(&self, key: &Key, version: Version) -> Option<Hint> {
         self.tombs.get(key)?.farewell().filter(|hint| hint.version >= version)
@@ -101,7 +85,6 @@ impl Gone {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         assert_eq!(self.tombs.len(), self.by_age.len());
-        assert!(self.retries.len() <= self.tombs.len());
         self.tombs.len()
     }
 }
@@ -109,16 +92,9 @@ impl Gone {
 impl Core {
     /// Puts up the tombstone of a peer that was live.
     pub(super) fn bury(&mut self, peer: &Peer, farewell: Option<Hint>, now: Now) {
-        let retry_at = farewell.is_none().then(|| now + backoff(&mut self.rng, 0, FIRST_RETRY, FIRST_RETRY));
         let newest = farewell.or(peer.hint);
-        let tomb = Tomb {
-            version: newest.map_or(peer.entry.version(), |hint| hint.version.max(peer.entry.version())),
-            entry: Some(peer.entry.clone()),
-            last: newest,
-            since: now,
-            attempts: 0,
-            retry_at,
-        };
+        let version = newest.map_or(peer.entry.version(), |hint| hint.version.max(peer.entry.version()));
+        let tomb = Tomb { version, last: newest, since: now };
         self.gone.insert(*peer.entry.id().as_bytes(), tomb, self.config.max_lost);
     }
 
@@ -127,20 +103,12 @@ impl Core {
         debug_assert_eq!(farewell.kind, Kind::Departed);
         let key = *farewell.peer.as_bytes();
         if self.gone.admits(&key, farewell.version, Some(farewell.beat)) {
-            let entry = self.gone.tombs.get(&key).and_then(|tomb| tomb.entry.clone());
-            let tomb = Tomb {
-                entry,
-                version: farewell.version,
-                last: Some(farewell),
-                since: now,
-                attempts: 0,
-                retry_at: None,
-            };
+            let tomb = Tomb { version: farewell.version, last: Some(farewell), since: now };
             self.gone.insert(key, tomb, self.config.max_lost);
         }
     }
 
-    /// Forgets what is too old and dials lost peers, a few at a time.
+    /// Forgets what is too old.
     pub(super) fn tick_gone(&mut self, now: Now) {
         while let Some((since, key)) = self.gone.by_age.first().copied() {
             if now < since + self.config.forget_after {
@@ -148,45 +116,9 @@ impl Core {
             }
             self.gone.remove(&key);
         }
-        while self.may_dial_lost() && now >= self.gone.next_dial {
-            let Some((at, key)) = self.gone.retries.first().copied().filter(|(at, _)| *at <= now) else { return };
-            self.gone.retries.remove(&(at, key));
-            let Some(tomb) = self.gone.tombs.get_mut(&key) else { continue };
-            tomb.retry_at = None;
-            let Some(entry) = tomb.entry.clone() else { continue };
-            if self.dial(entry.addr().clone().into(), Purpose::Lost) {
-                self.gone.next_dial = now + DIAL_GAP;
-            } else {
-                self.schedule_retry(&key, now);
-            }
-        }
     }
 
-    fn may_dial_lost(&self) -> bool {
-        self.dials(&[Purpose::Lost]) < self.config.max_probes
-    }
-
-    pub(super) fn next_lost_dial(&self) -> Option<Now> {
-        let forget = self.gone.by_age.first().map(|(since, _)| *since + self.config.forget_after);
-        let retry = self.gone.retries.first().filter(|_| self.may_dial_lost());
-        let retry = retry.map(|(at, _)| (*at).max(self.gone.next_dial));
-        [forget, retry].into_iter().flatten().min()
-    }
-
-    /// A dial to a lost peer failed.
-    pub(super) fn lost_again(&mut self, id: PeerId, now: Now) {
-        self.schedule_retry(id.as_bytes(), now);
-    }
-
-    fn schedule_retry(&mut self, key: &Key, now: Now) {
-        let cap = self.config.lost_retry_cap;
-        let Some(tomb) = self.gone.tombs.get_mut(key) else { return };
-        if tomb.farewell().is_some() || tomb.retry_at.is_some() {
-            return;
-        }
-        tomb.attempts += 1;
-        let at = now + backoff(&mut self.rng, tomb.attempts, FIRST_RETRY, cap);
-        tomb.retry_at = Some(at);
-        self.gone.retries.insert((at, *key));
+    pub(super) fn next_forgotten(&self) -> Option<Now> {
+        self.gone.by_age.first().map(|(since, _)| *since + self.config.forget_after)
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub(super) suspect: Option<Now>,
     /// Whether it was already asked directly since it fell silent.
     pub(super) probed: bool,
+    /// Whether this node ever talked to it; somebody may have made up the others.
+    pub(super) met: bool,
 }
 
 impl Peer {
@@ -89,7 +91,7 @@ impl Core {
             }
             if peer.is_silent(now) && !peer.probed {
                 peer.probed = true;
-                self.silent.insert(key);
+                self.silent.insert((!peer.met, key));
                 self.quiet.insert(key);
             }
             self.checks.insert((peer.next_check().max(now + Duration::from_millis(1)), key));
@@ -101,10 +103,10 @@ impl Core {
         self.checks.insert((peer.next_check(), key));
     }
 
-    /// Dials silent peers directly, a few at a time.
+    /// Dials silent peers directly, a few at a time, those that answered before first.
     pub(super) fn tick_probes(&mut self, now: Now) {
         while self.dials(&[Purpose::Silent]) < self.config.max_probes {
-            let Some(key) = self.silent.pop_first() else { return };
+            let Some((_, key)) = self.silent.pop_first() else { return };
             if let Some(peer) = self.peers.get(&key).filter(|peer| peer.is_silent(now)) {
                 let target = peer.entry.addr().clone().into();
                 self.dial(target, Purpose::Silent);
@@ -152,10 +154,11 @@ impl Core {
     /// Takes a peer out of the catalog. With `farewell` it is gone for good in this run.
     pub(super) fn depart_peer(&mut self, id: PeerId, reason: DepartReason, farewell: Option<Hint>, now: Now) {
         let Some(peer) = self.peers.remove(id.as_bytes()) else { return };
-        self.silent.remove(id.as_bytes());
+        [true, false].iter().for_each(|unmet| _ = self.silent.remove(&(*unmet, *id.as_bytes())));
         self.quiet.remove(id.as_bytes());
         self.catalog.remove(&id);
         self.bury(&peer, farewell, now);
+        self.seek(&peer, farewell.is_some(), now);
         self.contact_departed(id, now);
         self.outputs.push(Output::Event(Event::PeerDeparted(Departed { entry: peer.entry, reason })));
     }

@@ -1,16 +1,17 @@
 //! One's own entry and lease: versions, beats, announcements, and what to do when others know a newer self.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use iroh::SecretKey;
+use iroh::{EndpointAddr, SecretKey, TransportAddr};
 
 use super::{
     super::{
         config::Config,
-        entry::{EntryError, LocalEntry, PeerEntry, Version},
+        entry::{EntryError, LocalEntry, MAX_ADDRS, PeerEntry, Version},
         hint::{Hint, Kind},
     },
-    Core, Now, Output, Record, Sign, jitter,
+    Core, Notice, Now, Output, Record, Sign, addrs, jitter,
+    twins::Echo,
 };
 use crate::primitives::{NetworkId, PeerId};
 
@@ -33,6 +34,8 @@ pub(super) struct Local {
     due: Now,
     next_adoption: Now,
     adoptions: u64,
+    /// What was outbid last.
+    outbid: Option<Version>,
     departed: bool,
     network: NetworkId,
     secret: SecretKey,
@@ -60,6 +63,7 @@ impl Local {
             due: now,
             next_adoption: now,
             adoptions: 0,
+            outbid: None,
             departed: false,
             network,
             secret,
@@ -111,10 +115,28 @@ impl Core {
         self.say(said, self.local.entry.version().next(), self.local.hint.beat + 1, now)
     }
 
-    pub(super) fn update_local(&mut self, change: impl FnOnce(&mut LocalEntry), now: Now) {
-        if let Err(error) = self.try_update_local(change, now) {
-            // Only an address list can get here, and a transport does not have that many.
-            debug_assert!(false, "{error}");
+    /// The local node's addresses, those at which others reached it first. As many are announced as the entry has room for.
+    pub(super) fn on_addr(&mut self, addr: EndpointAddr, reached: &BTreeSet<IpAddr>, now: Now) {
+        let mut room = MAX_ADDRS;
+        loop {
+            let (listed, left_out) = addrs::choose(addr.clone(), reached, &self.local.said.addr.addrs, room);
+            match self.try_update_local(|said| said.addr = listed, now) {
+                Err(EntryError::TooLarge { .. }) if room > 1 => room /= 2,
+                Err(error) => {
+                    // Nothing but addresses has changed, so one of them alone is too long: the former ones stay.
+                    debug_assert!(matches!(error, EntryError::TooLarge { .. }), "{error}");
+                    return self.tell_left_out(addr.addrs.into_iter().collect());
+                }
+                Ok(()) => return self.tell_left_out(left_out),
+            }
+        }
+    }
+
+    /// Says once which addresses others will not hear of.
+    pub(super) fn tell_left_out(&mut self, left_out: Vec<TransportAddr>) {
+        if !left_out.is_empty() && !std::mem::replace(&mut self.left_out_told, true) {
+            let listed = self.local.said.addr.addrs.len();
+            self.outputs.push(Output::Notice(Notice::LeftOut { listed, left_out }));
         }
     }
 
@@ -165,12 +187,26 @@ impl Core {
     /// Others know this node at a version that is not older than its own: an earlier run with a clock ahead, or another
     /// node with the same key. Starts a run after it, so that what this node says now is the newest, even if that run
     /// said farewell.
-    pub(super) fn on_own_echo(&mut self, version: Version, beat: u64, now: Now) {
-        if self.local.departed || (version, beat) <= self.local.hint.order() || now < self.local.next_adoption {
+    pub(super) fn on_own_echo(&mut self, echo: Echo<'_>, now: Now) {
+        let Echo { version, digest, beat, addr, .. } = echo;
+        if self.local.departed {
+            return;
+        }
+        // An entry of the same version that is not this one cannot be told from it by anybody else.
+        let other = version == self.local.entry.version() && digest != self.local.entry.digest();
+        if (version, beat) <= self.local.hint.order() && !other {
+            if let Some(addr) = addr.filter(|_| self.local.outbid == Some(version)) {
+                self.on_rival_entry(addr, now);
+            }
+            return;
+        }
+        if now < self.local.next_adoption {
             return;
         }
         self.local.next_adoption = now + ADOPT_GAP;
         self.local.adoptions += 1;
+        self.local.outbid = Some(version);
+        self.on_outbid(echo, now);
         let (said, beat) = (self.local.said.clone(), self.local.hint.beat.max(beat) + 1);
         if let Err(error) = self.say(said, Version { run_id: version.run_id.saturating_add(1), seq: 0 }, beat, now) {
             debug_assert!(false, "what was signed before can be signed again: {error}");
@@ -181,4 +217,11 @@ impl Core {
     pub(in super::super) const fn adoptions(&self) -> u64 {
         self.local.adoptions
     }
+}
+
+/// What a node says, with as many of its addresses as an entry lists; the others.
+pub(super) fn within_limits(mut said: LocalEntry) -> (LocalEntry, Vec<TransportAddr>) {
+    let (addr, left_out) = addrs::choose(said.addr, &BTreeSet::new(), &BTreeSet::new(), MAX_ADDRS);
+    said.addr = addr;
+    (said, left_out)
 }

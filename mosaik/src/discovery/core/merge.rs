@@ -1,7 +1,8 @@
 //! Which news replaces which.
 //!
 //! Of entries only a higher version replaces a lower one; of hints only a higher (version, beat). News older than
-//! its lease is no news: an expired peer is not resurrected by somebody who merely has it too.
+//! its lease is no news: an expired peer is not resurrected by somebody who merely has it too, and an entry without a
+//! hint renews nothing unless its owner gives it.
 
 use super::{
     super::{
@@ -10,8 +11,9 @@ use super::{
         events::{DepartReason, Event},
         hint::{Hint, Kind},
     },
-    Core, Now, Output, Record, Sign,
+    Core, FULL_GAP, Notice, Now, Output, Record, Sign,
     lease::Peer,
+    twins::Echo,
 };
 use crate::primitives::PeerId;
 
@@ -20,7 +22,8 @@ impl Core {
     pub(super) fn on_hint(&mut self, sign: Sign, from: Option<PeerId>, now: Now) {
         let Sign { hint, age } = sign;
         if hint.peer == self.local.id() {
-            self.on_own_echo(hint.version, hint.beat, now);
+            let Hint { version, digest, beat, .. } = hint;
+            self.on_own_echo(Echo { version, digest, beat, addr: None, from }, now);
             return;
         }
         if hint.kind == Kind::Departed {
@@ -33,6 +36,7 @@ impl Core {
         let heard = now.saturating_sub(age);
         let key = *hint.peer.as_bytes();
         if let Some(peer) = self.peers.get_mut(&key) {
+            peer.met |= from == Some(hint.peer);
             if hint.version < peer.entry.version() {
                 return;
             }
@@ -48,7 +52,7 @@ impl Core {
             // Alive at a newer version, which is fetched below.
             peer.heard = peer.heard.max(heard);
         } else if self.catalog_is_full() {
-            self.refused_full += 1;
+            self.refuse_full(now);
             return;
         } else if !self.gone.admits(&key, hint.version, Some(hint.beat)) {
             return;
@@ -75,7 +79,9 @@ impl Core {
         let Record { entry, sign } = record;
         let id = entry.id();
         if id == self.local.id() {
-            self.on_own_echo(entry.version(), sign.hint.beat, now);
+            self.pulls.settle(&entry);
+            let (version, digest, addr) = (entry.version(), entry.digest(), Some(entry.addr()));
+            self.on_own_echo(Echo { version, digest, beat: sign.hint.beat, addr, from: None }, now);
             return;
         }
         if sign.hint.kind == Kind::Departed || !sign.hint.is_about(&entry) || sign.age >= sign.hint.ttl() {
@@ -83,7 +89,7 @@ impl Core {
         }
         let heard = now.saturating_sub(sign.age);
         // The hint that made this node ask may be newer than the one the answer came with.
-        let told = self.pulls.settle(&entry);
+        let (told, by_owner) = self.pulls.settle(&entry);
         let (hint, heard) = match told {
             Some((hint, at)) if hint.is_about(&entry) && hint.order() > sign.hint.order() => (hint, at.max(heard)),
             _ => (sign.hint, heard),
@@ -98,25 +104,35 @@ impl Core {
             }
             None if self.gone.admits(id.as_bytes(), hint.version, Some(hint.beat)) => {
                 self.untold += u64::from(told.is_none());
-                self.add(entry, Some(hint), heard, now);
+                self.add(entry, Some(hint), heard, by_owner, now);
             }
             _ => {}
         }
     }
 
-    /// What a peer gave about itself over a live connection: as good as a sign of life.
+    /// An entry that came without a hint over a live connection of the peer `from`. From its owner it is as good as a sign of life.
+    /// From another one it renews nothing: a peer that was not known is believed for a third of a lease, in which it is asked itself.
     ///
     /// # Errors
     /// When it is stale, one's own, of a run that said farewell, or the catalog is full.
-    pub(in super::super) fn offer(&mut self, entry: PeerEntry, now: Now) -> Result<PeerEntry, EntryError> {
-        let (id, offered) = (entry.id(), entry.version());
+    pub(in super::super) fn offer(
+        &mut self,
+        entry: PeerEntry,
+        from: PeerId,
+        now: Now,
+    ) -> Result<PeerEntry, EntryError> {
+        let (id, offered, own) = (entry.id(), entry.version(), entry.id() == from);
         if id == self.local.id() {
-            self.on_own_echo(offered, 0, now);
+            let (digest, addr) = (entry.digest(), Some(entry.addr()));
+            self.on_own_echo(Echo { version: offered, digest, beat: 0, addr, from: None }, now);
             return Err(EntryError::Own);
         }
         if let Some(peer) = self.peers.get_mut(id.as_bytes()) {
             let known = peer.entry.version();
-            peer.heard = peer.heard.max(now);
+            if own {
+                peer.met = true;
+                peer.heard = peer.heard.max(now);
+            }
             if offered < known {
                 return Err(EntryError::Stale { offered, known });
             }
@@ -125,10 +141,13 @@ impl Core {
                 self.replace(entry.clone(), now);
             }
         } else {
-            if !self.gone.admits(id.as_bytes(), offered, None) {
+            // The peer itself says that it lives, now; of somebody else only another version is news.
+            let newer = own || self.gone.version(id.as_bytes()).is_none_or(|known| offered > known);
+            if !newer || !self.gone.admits(id.as_bytes(), offered, None) {
                 return Err(EntryError::Departed);
             }
-            if !self.add(entry.clone(), None, now, now) {
+            let heard = if own { now } else { now.saturating_sub(self.config.lease * 2 / 3) };
+            if !self.add(entry.clone(), None, heard, own, now) {
                 return Err(EntryError::Full);
             }
         }
@@ -141,27 +160,30 @@ impl Core {
 
     fn replace(&mut self, entry: PeerEntry, now: Now) {
         if let Some(peer) = self.peers.get_mut(entry.id().as_bytes()) {
-            peer.entry = entry.clone();
+            let old = std::mem::replace(&mut peer.entry, entry.clone());
             peer.known_since = now;
             self.catalog.put(entry.clone());
             if let Some(dialling) = self.dialling.get(&entry.id()) {
                 // It may have moved while it is looked for where it was.
                 self.dial(entry.addr().clone().into(), dialling.purpose);
             }
+            self.watch_outbids(&old, &entry, now);
             self.outputs.push(Output::Event(Event::PeerUpdated(entry)));
         }
     }
 
     /// Adds a peer that was not live; false when the catalog is full.
-    fn add(&mut self, entry: PeerEntry, hint: Option<Hint>, heard: Now, now: Now) -> bool {
+    fn add(&mut self, entry: PeerEntry, hint: Option<Hint>, heard: Now, met: bool, now: Now) -> bool {
         if self.catalog_is_full() {
-            self.refused_full += 1;
+            self.refuse_full(now);
             return false;
         }
         let key = *entry.id().as_bytes();
         self.gone.remove(&key);
+        let met = met || self.search.met(&key);
+        self.search.remove(&key);
         let ttl = hint.map_or(self.config.lease, |hint| hint.ttl());
-        let peer = Peer { entry: entry.clone(), known_since: now, hint, heard, ttl, suspect: None, probed: false };
+        let peer = Peer { entry: entry.clone(), known_since: now, hint, heard, ttl, suspect: None, probed: false, met };
         self.watch(key, &peer);
         self.peers.insert(key, peer);
         self.catalog.put(entry.clone());
@@ -170,6 +192,15 @@ impl Core {
         }
         self.outputs.push(Output::Event(Event::PeerDiscovered(entry)));
         true
+    }
+
+    fn refuse_full(&mut self, now: Now) {
+        self.refused_full += 1;
+        if now >= self.next_full {
+            self.next_full = now + FULL_GAP;
+            let (max, refused) = (self.config.max_peers, self.refused_full);
+            self.outputs.push(Output::Notice(Notice::Full { max, refused }));
+        }
     }
 
     fn catalog_is_full(&self) -> bool {

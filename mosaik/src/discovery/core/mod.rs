@@ -1,27 +1,32 @@
 //! The discovery core: a pure state machine that decides what to believe about peers and whom to talk to.
 //!
 //! `step(input, now)`, then `take_outputs()`: no tokio, no socket, no clock, no global randomness; the worker feeds it and carries
-//! out what it asks for. Each file holds one idea: `local` (one's own entry and lease), `merge` (which news replaces
-//! which), `lease` (silence, suspicion, departure), `gone` (those who departed), `contact` (first contact and
-//! bootstrap), `pull` (fetching entries that hints tell of), `sync` (anti-entropy messages and answers).
+//! out what it asks for. Each file holds one idea: `local` (one's own entry and lease), `addrs` (which addresses it lists), `merge`
+//! (which news replaces which), `lease` (silence, suspicion, departure), `gone` (tombstones), `search` (looking for those who
+//! departed), `contact` (first contact and bootstrap), `pull` (fetching entries that hints tell of), `sync` (anti-entropy messages
+//! and answers), `twins` (two nodes with one key).
 //!
 //! Life of a peer: a hint or a sync tells of it; its entry is pulled and it is **live**; after two thirds of its lease
 //! without a sign of life it is **silent** and is asked directly; at the end of the lease, or when it cannot be
 //! reached after its connection was lost, or when it says farewell, it **departs** and leaves a **tombstone**; a higher
 //! version, or a newer beat of a run that did not say farewell, brings it back.
 
+mod addrs;
 mod contact;
 mod gone;
 mod lease;
 mod local;
 mod merge;
 mod pull;
+mod search;
 pub(super) mod sync;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -29,7 +34,15 @@ use iroh::{EndpointAddr, SecretKey, TransportAddr};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 pub(crate) use self::lease::Life;
-use self::{contact::Contact, gone::Gone, lease::Peer, local::Local, pull::Pulls};
+use self::{
+    contact::Contact,
+    gone::Gone,
+    lease::Peer,
+    local::Local,
+    pull::Pulls,
+    search::Search,
+    twins::{Outbids, Watched},
+};
 use super::{
     catalog::Catalog,
     config::Config,
@@ -42,6 +55,11 @@ use crate::primitives::{NetworkId, PeerId};
 /// While an overlay takes shape it may lose hints, and be in two for seconds. So the first rounds of anti-entropy come sooner:
 /// the first one after a sixteenth of the configured pause, each of the next ones after twice the pause before it.
 const EARLY_ROUNDS: u32 = 4;
+
+/// The pause between two notices of one kind about peers that find no room.
+const FULL_GAP: Duration = Duration::from_mins(1);
+/// Addresses at which a peer is looked for while one dial lasts, or as a contact; further ones are not.
+const MAX_PLACES: usize = 64;
 
 /// For so long a hint about a new entry is passed on as news, whichever way the entry itself came.
 const NEWS_LASTS: Duration = Duration::from_secs(1);
@@ -84,7 +102,7 @@ pub(super) enum Purpose {
     Suspect,
     /// It has given no sign of life for two thirds of its lease.
     Silent,
-    /// It departed without a word and may be back.
+    /// It departed, or is remembered from a former run, and may be back.
     Lost,
 }
 
@@ -104,11 +122,14 @@ impl From<EndpointAddr> for Target {
 }
 
 impl Target {
-    /// Adds another's places; true if there was a new one.
+    /// Adds another's places as far as there is room; true if there was a new one.
     fn widen(&mut self, other: &Self) -> bool {
         let before = self.addrs.len() + self.hosts.len();
-        self.addrs.extend(other.addrs.iter().cloned());
-        self.hosts.extend(other.hosts.iter().cloned());
+        let room = MAX_PLACES.saturating_sub(before);
+        let addrs = other.addrs.difference(&self.addrs).take(room).cloned().collect::<Vec<_>>();
+        let hosts = other.hosts.difference(&self.hosts).take(room - addrs.len()).cloned().collect::<Vec<_>>();
+        self.addrs.extend(addrs);
+        self.hosts.extend(hosts);
         self.addrs.len() + self.hosts.len() > before
     }
 }
@@ -118,8 +139,10 @@ impl Target {
 pub(super) enum Input {
     /// Time passed; due at [`Core::next_deadline`].
     Tick,
-    /// The local node's addresses may have changed.
-    Addr(EndpointAddr),
+    /// The local node's addresses may have changed; others have reached it at some of them.
+    Addr { addr: EndpointAddr, reached: BTreeSet<IpAddr> },
+    /// Peers that a former run knew, each with whether that ever talked to it; the most valuable first.
+    Remembered(Vec<(EndpointAddr, bool)>),
     /// Keep contact with a peer: for ever, or until it was reached once or `attempts` failed.
     Contact { target: Target, attempts: Option<u32> },
     /// A hint came by gossip or in a message of a peer.
@@ -128,6 +151,8 @@ pub(super) enum Input {
     Records(Vec<Record>),
     /// A sync session that [`Output::Dial`] asked for has ended, with everything merged that it brought.
     Dialled { peer: PeerId, reached: bool },
+    /// The same, but the peer refused the session: it is there, and nothing was merged.
+    Refused(PeerId),
     /// A pull that [`Output::Pull`] asked for has ended, with everything merged that it brought.
     Pulled { request: u64 },
     /// A peer was contacted outside of what this core asked for, and everything merged that it brought.
@@ -158,6 +183,23 @@ pub(super) enum Output {
     Join { peer: PeerId, force: bool },
     /// Tell the subscribers.
     Event(Event),
+    /// Tell the operator.
+    Notice(Notice),
+}
+
+/// What an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Notice {
+    /// Another node has the local node's key; where it is may not be known.
+    Rival { here: EndpointAddr, there: Option<EndpointAddr> },
+    /// Two nodes have the key of that peer.
+    Twins { peer: PeerId, one: EndpointAddr, other: EndpointAddr },
+    /// The local node has more addresses than its entry lists.
+    LeftOut { listed: usize, left_out: Vec<TransportAddr> },
+    /// The catalog is full; so many peers were refused since the node's start.
+    Full { max: usize, refused: u64 },
+    /// There are too many peers to contact; this one is not.
+    Contacts { peer: PeerId, max: usize },
 }
 
 /// A dial that is under way.
@@ -181,11 +223,15 @@ pub(super) struct Core {
     peers: BTreeMap<Key, Peer>,
     /// When each live peer is to be looked at: at most one moment per peer, moved lazily.
     checks: BTreeSet<(Now, Key)>,
-    /// Silent peers that wait for a probe.
-    silent: BTreeSet<Key>,
+    /// Silent peers that wait for a probe, those that never answered last.
+    silent: BTreeSet<(bool, Key)>,
     /// Peers that fell silent, some of which may have spoken again: tidied when read.
     quiet: BTreeSet<Key>,
     gone: Gone,
+    search: Search,
+    /// Who outbids the local node's entry.
+    rivals: Outbids,
+    outbids: Watched,
     contacts: BTreeMap<PeerId, Contact>,
     dialling: BTreeMap<PeerId, Dialling>,
     pulls: Pulls,
@@ -197,7 +243,13 @@ pub(super) struct Core {
     next_join: Now,
     join_attempts: u32,
     next_forced_join: Now,
+    /// Whether the last round of anti-entropy did not reach its peer.
+    round_failed: bool,
     refused_full: u64,
+    /// When the operator may next be told that the catalog is full, and that there are too many contacts.
+    next_full: Now,
+    next_contacts_full: Now,
+    left_out_told: bool,
     /// Peers that a record told of and no hint had.
     untold: u64,
     outputs: Vec<Output>,
@@ -214,11 +266,12 @@ impl Core {
         seed: [u8; 32],
         now: Now,
     ) -> Result<Self, super::EntryError> {
+        let (said, left_out) = local::within_limits(said);
         let local = Local::new(said, run_id, network, secret, &config, now)?;
         let mut rng = SmallRng::from_seed(seed);
         // First contact is a sync already.
         let next_sync = now + jitter(&mut rng, config.sync_every / (1 << EARLY_ROUNDS), 0.2);
-        Ok(Self {
+        let mut core = Self {
             network,
             rng,
             catalog: Catalog::new(local.entry().clone()),
@@ -228,6 +281,9 @@ impl Core {
             silent: BTreeSet::new(),
             quiet: BTreeSet::new(),
             gone: Gone::default(),
+            search: Search::default(),
+            rivals: Outbids::new(now),
+            outbids: Watched::new(),
             contacts: BTreeMap::new(),
             dialling: BTreeMap::new(),
             pulls: Pulls::default(),
@@ -237,22 +293,30 @@ impl Core {
             next_join: now,
             join_attempts: 0,
             next_forced_join: now,
+            round_failed: false,
             refused_full: 0,
+            next_full: now,
+            next_contacts_full: now,
+            left_out_told: false,
             untold: 0,
             outputs: Vec::new(),
             config,
-        })
+        };
+        core.tell_left_out(left_out);
+        Ok(core)
     }
 
     /// Takes in what happened; what to do about it is in [`Self::take_outputs`].
     pub(super) fn step(&mut self, input: Input, now: Now) {
         match input {
             Input::Tick => {}
-            Input::Addr(addr) => self.update_local(|said| said.addr = addr, now),
+            Input::Addr { addr, reached } => self.on_addr(addr, &reached, now),
+            Input::Remembered(peers) => self.on_remembered(peers, now),
             Input::Contact { target, attempts } => self.on_contact(target, attempts, now),
             Input::Hint { sign, from } => self.on_hint(sign, Some(from), now),
             Input::Records(records) => records.into_iter().for_each(|record| self.on_record(record, now)),
             Input::Dialled { peer, reached } => self.on_dialled(peer, reached, now),
+            Input::Refused(peer) => self.on_refused(peer, now),
             Input::Pulled { request } => self.on_pulled(request),
             Input::Met(peer) => self.join(peer, false, now),
             Input::Introduced { peer, by } => self.want_introduced(peer, by),
@@ -282,6 +346,7 @@ impl Core {
     fn tick(&mut self, now: Now) {
         self.tick_leases(now);
         self.tick_gone(now);
+        self.tick_search(now);
         self.tick_contacts(now);
         self.tick_probes(now);
         self.tick_sync(now);
@@ -296,7 +361,7 @@ impl Core {
         let contacts = self.contacts.values().filter_map(Contact::due).min();
         let join = (self.neighbors.is_empty() && !self.peers.is_empty()).then_some(self.next_join);
         let sync = (!self.peers.is_empty()).then_some(self.next_sync);
-        let candidates = [leases, contacts, join, sync, self.next_lost_dial()];
+        let candidates = [leases, contacts, join, sync, self.next_forgotten(), self.next_search()];
         candidates.into_iter().flatten().fold(self.local.due(), Now::min)
     }
 
@@ -334,8 +399,14 @@ impl Core {
     fn on_dialled(&mut self, peer: PeerId, reached: bool, now: Now) {
         let Some(Dialling { purpose, untold, .. }) = self.dialling.remove(&peer) else { return };
         let came_back = self.settle_contact(peer, reached, now);
+        if purpose == Purpose::Round {
+            self.round_failed = !reached;
+        }
         if reached {
             self.clear_suspicion(peer);
+            if let Some(peer) = self.peers.get_mut(peer.as_bytes()) {
+                peer.met = true;
+            }
             // The overlay did not bring its signs of life, or it was not there at all: tie it in.
             match purpose {
                 Purpose::Lost | Purpose::Silent => self.join(peer, true, now),
@@ -345,7 +416,17 @@ impl Core {
             }
         } else {
             self.on_unreachable(peer, now);
-            self.lost_again(peer, now);
+        }
+        // Also when it was reached: it may have found no room here.
+        self.search_again(peer.as_bytes(), now);
+    }
+
+    /// A peer did not want a session now. It is there all the same.
+    fn on_refused(&mut self, peer: PeerId, now: Now) {
+        if self.dialling.remove(&peer).is_some() {
+            self.settle_contact(peer, false, now);
+            self.clear_suspicion(peer);
+            self.search_again(peer.as_bytes(), now);
         }
     }
 
@@ -356,14 +437,25 @@ impl Core {
         }
         self.early_rounds = self.early_rounds.saturating_sub(1);
         self.next_sync = now + jitter(&mut self.rng, self.config.sync_every / (1 << self.early_rounds), 0.2);
-        if self.dialling.len() >= self.config.max_dials {
+        // Contacts and those that are sought have limits of their own, and may all be waited for in vain.
+        if self.dials(&[Purpose::Round, Purpose::Suspect, Purpose::Silent]) >= self.config.max_dials {
             return;
         }
-        let pick = self.rng.random_range(0..self.peers.len());
-        if let Some(peer) = self.peers.values().nth(pick) {
+        if let Some(peer) = self.pick(self.round_failed) {
             let target = peer.entry.addr().clone().into();
             self.dial(target, Purpose::Round);
         }
+    }
+
+    /// A random live peer; one that answered before if there is one and that is asked for, because somebody may have made up the others.
+    fn pick(&mut self, met: bool) -> Option<&Peer> {
+        if self.peers.is_empty() {
+            return None;
+        }
+        let pick = self.rng.random_range(0..self.peers.len());
+        let known = || self.peers.values().skip(pick).chain(self.peers.values().take(pick)).find(|peer| peer.met);
+        let known = if met { known() } else { None };
+        known.or_else(|| self.peers.values().nth(pick))
     }
 
     fn on_neighbor_up(&mut self, peer: PeerId, now: Now) {
@@ -385,8 +477,7 @@ impl Core {
         if !self.neighbors.is_empty() || self.peers.is_empty() || now < self.next_join {
             return;
         }
-        let pick = self.rng.random_range(0..self.peers.len());
-        let peer = self.peers.values().nth(pick).map(|peer| peer.entry.id());
+        let peer = self.pick(self.join_attempts % 2 == 1).map(|peer| peer.entry.id());
         let pause = backoff(&mut self.rng, self.join_attempts, Duration::from_secs(1), Duration::from_secs(5));
         self.join_attempts += 1;
         self.next_join = now + pause;

@@ -49,13 +49,21 @@ struct Wanted {
 }
 
 impl Pulls {
-    /// The entry has come, or a newer one: what was known of its sign of life.
-    pub(super) fn settle(&mut self, entry: &PeerEntry) -> Option<(Hint, Now)> {
-        let key = *entry.id().as_bytes();
-        if self.wanted.get(&key)?.version > entry.version() {
-            return None;
+    /// The entry has come, or a newer one: what was known of its sign of life, and whether its owner was among those who told of it.
+    pub(super) fn settle(&mut self, entry: &PeerEntry) -> (Option<(Hint, Now)>, bool) {
+        let (key, owner) = (*entry.id().as_bytes(), entry.id());
+        match self.wanted.get(&key).filter(|wanted| wanted.version <= entry.version()) {
+            Some(wanted) => {
+                let by_owner = wanted.sources.contains(&owner);
+                (self.forget(&key), by_owner)
+            }
+            None => (None, false),
         }
-        self.forget(&key)
+    }
+
+    /// Asks somebody for an entry.
+    pub(super) fn ask(&mut self, key: Key, version: Version, source: PeerId) {
+        self.add(key, version, None, source);
     }
 
     /// Nobody wants the entry any more.

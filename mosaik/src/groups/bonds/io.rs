@@ -233,7 +233,7 @@ impl Reader {
     /// Members that the other one knows: discovery verifies their entries, and then they are dialled as any.
     fn meet(&self, entries: &[crate::discovery::SignedEntry]) {
         for entry in entries {
-            match self.group.discovery.offer(entry) {
+            match self.group.discovery.introduce(self.bond.peer, entry) {
                 Ok(_) | Err(EntryError::Stale { .. } | EntryError::Own) => {}
                 Err(error) => tracing::debug!(peer = ?self.bond.peer, %error, "a member's entry is not accepted"),
             }

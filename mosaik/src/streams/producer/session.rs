@@ -71,7 +71,7 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
 
 /// The consumer's entry: the one it brought, or a newer one that is known.
 fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEntry> {
-    let entry = match shared.discovery.offer(offered) {
+    let entry = match shared.discovery.offer(peer, offered) {
         Ok(entry) => entry,
         Err(EntryError::Stale { .. }) => shared.discovery.catalog().get(peer)?.clone(),
         Err(error) => {
@@ -79,7 +79,8 @@ fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEnt
             return None;
         }
     };
-    (entry.id() == peer).then_some(entry)
+    debug_assert_eq!(entry.id(), peer, "discovery takes nobody else's");
+    Some(entry)
 }
 
 async fn refuse(mut link: Link<Subscription>, code: CloseCode, fingerprint: Option<[u8; 32]>) {

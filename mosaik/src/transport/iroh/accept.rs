@@ -4,20 +4,22 @@
 //! finished cost a bounded amount and leave room: above a watermark a dialler first has to prove that it receives at its
 //! address (a Retry packet, RFC 9000 section 8.1.2, which keeps no state here), and no address may have more than half.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError, time::Duration};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use iroh::{
     Endpoint,
-    endpoint::{Connection, Incoming, IncomingAddr},
+    endpoint::{Connection, Incoming, IncomingAddr, LocalTransportAddr},
 };
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
 
-use super::{IrohConnection, dial};
+use super::{IrohConnection, Reached, dial};
 
+/// Addresses of this host that are known to be reached.
+const MAX_REACHED: usize = 64;
 /// Handshakes that may be under way at once. Further dials are not answered; a dialler repeats its first packet by itself.
 const MAX_HANDSHAKES: usize = 256;
 /// From so many handshakes on a dialler has to prove its address first.
@@ -110,15 +112,22 @@ impl Load {
 }
 
 /// Takes connections until the endpoint closes.
-pub(super) async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>) {
+pub(super) async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>, reached: Reached) {
     let mut load = Load::default();
-    let mut handshakes: FuturesUnordered<BoxFuture<'static, (Dial, Option<Connection>)>> = FuturesUnordered::new();
+    let mut handshakes: FuturesUnordered<BoxFuture<'static, (Dial, Option<(Connection, LocalTransportAddr)>)>> =
+        FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
             Some((dial, done)) = handshakes.next() => {
                 load.end(dial);
-                let Some(connection) = done else { continue };
+                let Some((connection, local)) = done else { continue };
+                if let LocalTransportAddr::Ip(Some(ip)) = local {
+                    let mut reached = reached.lock().unwrap_or_else(PoisonError::into_inner);
+                    if reached.len() < MAX_REACHED {
+                        reached.insert(ip.to_canonical());
+                    }
+                }
                 if sender.send(IrohConnection(connection)).await.is_err() {
                     return;
                 }
@@ -162,10 +171,11 @@ fn source(incoming: &Incoming) -> Option<IpAddr> {
     }
 }
 
-async fn handshake(incoming: Incoming) -> Option<Connection> {
+async fn handshake(incoming: Incoming) -> Option<(Connection, LocalTransportAddr)> {
+    let local = incoming.local_addr();
     let Ok(accepting) = incoming.accept() else { return None };
     match timeout(HANDSHAKE_TIMEOUT, accepting).await {
-        Ok(Ok(connection)) => Some(connection),
+        Ok(Ok(connection)) => Some((connection, local)),
         Ok(Err(error)) => {
             tracing::debug!(%error, "incoming handshake failed");
             None

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{IrohConnection, IrohTransport, Own, accept::accept_loop, close_in_background, narrow};
+use super::{IrohConnection, IrohTransport, Own, Reached, accept::accept_loop, close_in_background, narrow};
 use crate::{
     primitives::fresh_bytes,
     transport::{CONNECT_TIMEOUT, ConnectError},
@@ -218,7 +218,7 @@ async fn alone(spares: Arc<Spares>, to: EndpointAddr, alpn: Vec<u8>, found: mpsc
 /// Hands on what a spare endpoint accepts, until none of its connections is left.
 async fn serve(endpoint: &Endpoint, first: BoxFuture<'static, ()>, accepted: &mpsc::WeakSender<IrohConnection>) {
     let (sender, mut incoming) = mpsc::channel(SPARE_QUEUE);
-    let mut accepting = pin!(accept_loop(endpoint.clone(), sender));
+    let mut accepting = pin!(accept_loop(endpoint.clone(), sender, Reached::default()));
     let mut live = FuturesUnordered::from_iter([first]);
     while !live.is_empty() {
         tokio::select! {

@@ -59,6 +59,12 @@ impl SimTransport {
         self.0.addr.clone()
     }
 
+    /// A simulated node has one address.
+    #[expect(clippy::unused_self, reason = "on a real network a host has several")]
+    pub(crate) fn reached(&self) -> std::collections::BTreeSet<std::net::IpAddr> {
+        std::collections::BTreeSet::new()
+    }
+
     pub(crate) async fn connect(&self, to: &EndpointAddr, alpn: &'static [u8]) -> Result<SimConnection, ConnectError> {
         let Attachment { net, node, life, .. } = &*self.0;
         let (conn, signals) = net.with(|world| world.dial(*node, *life, to, alpn))?;

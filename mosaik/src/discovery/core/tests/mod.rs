@@ -1,5 +1,6 @@
 //! Tests of the core without IO: rules one by one here, whole networks of cores under faults in `world`.
 
+mod known;
 mod world;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::{
         events::{DepartReason, Event},
         hint::{Hint, Kind},
     },
-    Core, Input, Now, Output, Purpose, Record, Sign, Want, sync,
+    Core, Input, Notice, Now, Output, Purpose, Record, Sign, Want, sync,
 };
 use crate::primitives::{NetworkId, PeerId, Tag};
 
@@ -209,7 +210,7 @@ fn after_a_farewell_only_another_run_is_believed() {
     learn(&mut core, record(1, 5, 3, 9, secs(0)), T0);
     learn(&mut core, record(1, 5, 4, 10, secs(0)), T0);
     assert_eq!(version(&core, 1), None);
-    assert_eq!(core.offer(entry(1, 5, 4), T0), Err(EntryError::Departed));
+    assert_eq!(core.offer(entry(1, 5, 4), id(1), T0), Err(EntryError::Departed));
     assert_eq!(dials(&run_until(&mut core, T0 + secs(120)), Purpose::Lost), [], "nobody looks for it");
     learn(&mut core, record(1, 6, 0, 0, secs(0)), T0 + secs(120));
     assert_eq!(version(&core, 1), Some((6, 0)));
@@ -284,11 +285,11 @@ fn lost_peers_are_dialled_ever_more_rarely_a_few_at_a_time_and_memory_is_bounded
     assert_eq!(core.catalog().len(), 61);
     let dialled = all_dials_fail(&mut core, T0 + secs(600), 16 + 4 + 4);
     let dialled: Vec<Now> = dialled.into_iter().filter(|dial| dial.1 == Purpose::Lost).map(|dial| dial.0).collect();
-    assert_eq!((core.catalog().len(), core.gone.len()), (1, 20));
+    assert_eq!((core.catalog().len(), core.gone.len(), core.search.len()), (1, 20, 20));
     let late = dialled.iter().filter(|at| **at > T0 + secs(300)).count();
     assert!((20..=300).contains(&late), "{late} dials of 20 lost peers in five minutes");
     run_until(&mut core, T0 + Config::default().forget_after + secs(60));
-    assert_eq!(core.gone.len(), 0, "at last they are forgotten");
+    assert_eq!((core.gone.len(), core.search.len()), (0, 20), "versions are forgotten, peers are not");
 }
 
 #[test]
@@ -333,16 +334,16 @@ fn who_lacks_a_version_asks_whoever_told_of_it_and_then_the_next() {
 #[test]
 fn an_offered_entry_counts_at_once_and_its_owner_is_asked_for_a_hint() {
     let mut core = core(0);
-    assert_eq!(core.offer(entry(1, 5, 1), T0).map(|entry| entry.version().seq), Ok(1));
+    assert_eq!(core.offer(entry(1, 5, 1), id(1), T0).map(|entry| entry.version().seq), Ok(1));
     let (offered, known) = (Version { run_id: 5, seq: 0 }, Version { run_id: 5, seq: 1 });
-    assert_eq!(core.offer(entry(1, 5, 0), T0), Err(EntryError::Stale { offered, known }));
-    assert_eq!(core.offer(entry(0, 5, 0), T0), Err(EntryError::Own));
+    assert_eq!(core.offer(entry(1, 5, 0), id(1), T0), Err(EntryError::Stale { offered, known }));
+    assert_eq!(core.offer(entry(0, 5, 0), id(1), T0), Err(EntryError::Own));
     let outputs = step(&mut core, Input::Tick, T0);
     assert!(outputs.iter().any(|o| matches!(o, Output::Pull { from, .. } if PeerId::from(from.id) == id(1))));
     let full = Config::builder().with_max_peers(1).build();
     let mut core = core_with(0, 1, full);
-    assert!(core.offer(entry(1, 5, 1), T0).is_ok());
-    assert_eq!(core.offer(entry(2, 5, 1), T0), Err(EntryError::Full));
+    assert!(core.offer(entry(1, 5, 1), id(1), T0).is_ok());
+    assert_eq!(core.offer(entry(2, 5, 1), id(2), T0), Err(EntryError::Full));
     learn(&mut core, record(3, 5, 0, 0, secs(0)), T0);
     assert_eq!((core.catalog().len(), core.refused_full()), (2, 2));
 }

@@ -26,6 +26,9 @@ struct World {
     seq: u64,
     /// The share of hints that gossip loses.
     loss: f64,
+    /// Whether nodes have a bootstrap peer; else what each knew in its former life.
+    bootstrap: bool,
+    memory: BTreeMap<u8, Vec<(EndpointAddr, bool)>>,
 }
 
 struct Node {
@@ -47,7 +50,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let loss = rng.random_range(0.0..0.3);
-        Self { rng, now: T0, nodes: BTreeMap::new(), side: BTreeMap::new(), queue: BTreeMap::new(), seq: 0, loss }
+        let (nodes, side, queue, memory) = Default::default();
+        Self { rng, now: T0, nodes, side, queue, seq: 0, loss, bootstrap: true, memory }
     }
 
     fn start(&mut self, n: u8, run_id: u64) {
@@ -55,8 +59,21 @@ impl World {
         let mut core = core_with(n, run_id, Config::default());
         core.rng = SmallRng::seed_from_u64(self.rng.random());
         let target = EndpointAddr::from(id(0)).into();
+        self.end(n);
         self.nodes.insert(n, Node { core, life, seen: BTreeMap::new() });
-        self.feed(n, Input::Contact { target, attempts: None });
+        if self.bootstrap {
+            self.feed(n, Input::Contact { target, attempts: None });
+        } else {
+            let memory = self.memory.get(&n).cloned().unwrap_or_default();
+            self.feed(n, Input::Remembered(memory));
+        }
+    }
+
+    /// A node crashes. What it knew is written down.
+    fn end(&mut self, n: u8) {
+        if let Some(node) = self.nodes.remove(&n) {
+            self.memory.insert(n, node.core.to_remember(9));
+        }
     }
 
     fn connected(&self, a: u8, b: u8) -> bool {
@@ -102,7 +119,7 @@ impl World {
                     }
                 }
                 // In this world a dial finds its peer wherever that is.
-                Output::Reach(_) | Output::Event(_) => {}
+                Output::Reach(_) | Output::Event(_) | Output::Notice(_) => {}
             }
         }
     }
@@ -186,14 +203,14 @@ impl World {
         let n = self.rng.random_range(0..count);
         let clock = u64::try_from(self.now.as_micros()).expect("fits");
         match self.rng.random_range(0..8) {
-            0 => drop(self.nodes.remove(&n)),
+            0 => self.end(n),
             1 => {
                 let now = self.now;
                 if let Some(mut node) = self.nodes.remove(&n) {
                     let farewell = node.core.depart(now);
                     self.nodes.insert(n, node);
                     self.flood(n, farewell);
-                    self.nodes.remove(&n);
+                    self.end(n);
                 }
             }
             // A restart, sometimes with the clock an hour behind.
@@ -231,12 +248,51 @@ fn check(node: &mut Node) {
         assert_eq!(catalog.get(peer.entry.id()), Some(&peer.entry));
         assert!(watched.contains(key), "every lease ends some time");
         assert!(core.gone.last_hint(key).is_none(), "nobody is both here and gone");
+        assert!(!core.search.contains(key), "nobody is looked for who is here");
         assert!(peer.hint.is_none_or(|hint| hint.is_about(&peer.entry)));
         let seen = node.seen.entry(peer.entry.id()).or_insert(peer.entry.version());
         assert!(peer.entry.version() >= *seen, "versions never go back");
         *seen = peer.entry.version();
     }
     core.gone.len();
+    assert!(core.search.len() <= core.config.max_lost);
+}
+
+/// A seed without a bootstrap peer: all meet once; then they crash, leave, move to one side or the other for hours, and come back
+/// with nothing but what they knew.
+fn run_from_memory(seed: u64) {
+    let mut world = World::new(seed);
+    let count = world.rng.random_range(2..7);
+    for n in 0..count {
+        let clock = u64::try_from(world.now.as_micros()).expect("fits");
+        world.start(n, clock);
+    }
+    world.run_until(world.now + secs(40));
+    assert!(world.nodes.values().all(|node| node.core.catalog().len() == usize::from(count)), "seed {seed}: they meet");
+    world.bootstrap = false;
+    // The way to a bootstrap peer is forgotten.
+    for n in 0..count {
+        let clock = u64::try_from(world.now.as_micros()).expect("fits");
+        world.start(n, clock);
+        world.run_until(world.now + Duration::from_millis(300));
+    }
+    for _ in 0..world.rng.random_range(1..10) {
+        let long = world.rng.random_bool(0.2);
+        let pause = world.rng.random_range(0..if long { 7_200_000 } else { 20_000 });
+        world.run_until(world.now + Duration::from_millis(pause));
+        world.trouble(count);
+    }
+    world.side.clear();
+    for n in 0..count {
+        if !world.nodes.contains_key(&n) {
+            let clock = u64::try_from(world.now.as_micros()).expect("fits");
+            world.start(n, clock);
+        }
+    }
+    world.run_until(world.now + secs(120));
+    for (n, node) in &world.nodes {
+        assert_eq!(node.core.catalog().len(), usize::from(count), "seed {seed}: the catalog of {n}");
+    }
 }
 
 /// Runs one seed; how many nodes live at the end.
@@ -281,4 +337,10 @@ fn whatever_happened_the_living_end_with_the_same_catalog() {
     let seeds = std::env::var("DISCOVERY_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(25);
     let nodes: usize = (0..seeds).map(run).sum();
     assert!(nodes > 0);
+}
+
+#[test]
+fn whatever_happened_those_who_knew_each_other_once_meet_again() {
+    let seeds = std::env::var("DISCOVERY_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(25);
+    (0..seeds).for_each(run_from_memory);
 }
