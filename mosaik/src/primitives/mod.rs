@@ -9,6 +9,8 @@ pub(crate) mod figures;
 mod id;
 pub(crate) mod names;
 mod peer;
+mod persistent;
+pub(crate) mod private;
 pub(crate) mod watch;
 
 pub use datum::{Datum, datum_name};
@@ -17,3 +19,4 @@ pub use peer::PeerId;
 
 pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;
+pub(crate) use persistent::OrdMap;
