@@ -20,6 +20,7 @@ mod ledger;
 mod machines;
 mod metrics;
 mod operator;
+mod private;
 mod processes;
 mod reach;
 mod sim;
