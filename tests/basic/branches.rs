@@ -149,6 +149,19 @@ fn a_branch_without_a_key_says_so_and_does_not_start() {
 }
 
 #[test]
+fn a_key_that_can_be_guessed_is_refused() {
+    // White space at the ends is no part of a key, nor does it make one longer.
+    for key in ["four", "fifteen letters", " fifteen letters \n\n"] {
+        let args = ["run", "bank", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+        let mut process = Process::start(LEDGER, &args, &[("LEDGER_KEY", key)]);
+        assert_eq!(process.wait(SOON).code(), Some(1));
+        let stderr = process.stderr.rest();
+        assert!(stderr.contains("LEDGER_KEY") && stderr.contains("16 bytes"), "{stderr}");
+        assert!(!stderr.contains(key.trim()), "it is not printed: {stderr}");
+    }
+}
+
+#[test]
 fn the_group_is_in_help_roles_and_graph() {
     for (args, part) in [
         (vec!["run", "bank", "--help"], "LEDGER_KEY  The key of the group \"ledger\""),

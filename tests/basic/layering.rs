@@ -86,6 +86,11 @@ fn breaches(path: &str, text: &str) -> Vec<String> {
     forbid(path != "transport/tasks.rs", &spawners, "tasks are spawned by Tasks only");
     let unbounded = ["unbounded_channel", "UnboundedSender", "UnboundedReceiver", "mpsc::unbounded"];
     forbid(true, &unbounded, "every queue is bounded");
+    forbid(
+        path != "primitives/persistent.rs",
+        &["im::OrdMap", "im::OrdSet", "im::HashMap", "im::HashSet", "im::Vector", "im::ordmap"],
+        "persistent maps come from primitives",
+    );
     forbid(true, &["tokio::sync::watch"], "it wakes in random order, use primitives::watch");
 
     let iroh =
@@ -215,6 +220,7 @@ fn the_rules_are_checked() {
         ("node/mod.rs", "fn f() { mpsc::unbounded_channel() }"),
         ("node/mod.rs", "async fn f() { tokio::select! {\n a = b => {} } }"),
         ("primitives/id.rs", "use crate::transport::Transport;"),
+        ("discovery/catalog.rs", "use im::{OrdMap, Vector};"),
         ("network/node.rs", "use super::super::discovery::Discovery;"),
         ("discovery/core/mod.rs", "use iroh::{EndpointAddr, Watcher};"),
         ("streams/mod.rs", "use crate::{network::Node, discovery::worker::Worker};"),
@@ -231,6 +237,7 @@ fn the_rules_are_checked() {
         ("streams/core/mod.rs", "use std::time::Instant;\n#[cfg(test)]\nmod tests {\n use tokio::x; }"),
         ("node/mod.rs", "async fn f() { tokio::select! {\n    biased;\n a = b => {} } }\n// tokio::spawn"),
         ("streams/mod.rs", "use self::core::Core;\nuse super::discovery::Discovery;"),
+        ("primitives/persistent.rs", "pub(crate) use im::OrdMap;"),
     ] {
         assert!(!breached(path, good), "{path}: {good}: {:?}", breaches(path, &format!("//! A room.\n\n{good}")));
     }

@@ -21,6 +21,7 @@ mod machines;
 mod metrics;
 mod operator;
 mod outside;
+mod private;
 mod processes;
 mod reach;
 mod rediscovery;

@@ -89,6 +89,8 @@ fn a_session_of_an_operator() {
     let made = mosaik(&["keygen", &file]);
     assert!(made.status.success(), "{made:?}");
     assert_eq!(mosaik(&["keygen", &file]).status.code(), Some(1), "a key is not overwritten");
+    let looks = mosaik(&["keygen", &"ab".repeat(31)]);
+    assert_eq!(looks.status.code(), Some(2), "a key is no name of a file: {looks:?}");
     let (mut beacon, at) = start(OPERATOR, &["beacon", "--network", NETWORK, "--secret", &file], &[]);
     assert_eq!(text(&made).trim(), at.id, "it is the key's id");
     assert_eq!(text(&mosaik(&["id", "--secret", &file])), text(&made));

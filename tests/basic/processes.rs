@@ -8,7 +8,7 @@ use std::{
     net::UdpSocket,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
     time::{Duration, Instant},
@@ -42,7 +42,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    fn read(what: String, pipe: impl std::io::Read + Send + 'static) -> Self {
+    /// Of a pipe that is not read yet.
+    fn new(what: String) -> Self {
+        Self { what, coming: sync_channel(0).1, seen: Vec::new() }
+    }
+
+    /// Begins to read.
+    pub(super) fn read_from(&mut self, pipe: impl std::io::Read + Send + 'static) {
         let (sender, coming) = sync_channel(65_536);
         thread::Builder::new()
             .spawn(move || {
@@ -53,7 +59,7 @@ impl Lines {
                 }
             })
             .unwrap();
-        Self { what, coming, seen: Vec::new() }
+        self.coming = coming;
     }
 
     /// The next line that fits, unless the deadline passes.
@@ -92,6 +98,13 @@ impl Lines {
 
 impl Process {
     pub(super) fn start(program: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (mut process, stderr) = Self::start_unread(program, args, env);
+        process.stderr.read_from(stderr);
+        process
+    }
+
+    /// As [`start`](Self::start), but nobody reads stderr until it is given to [`Lines::read_from`].
+    pub(super) fn start_unread(program: &str, args: &[&str], env: &[(&str, &str)]) -> (Self, ChildStderr) {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
             command.env_remove(name);
@@ -99,9 +112,10 @@ impl Process {
         command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let what = |pipe: &str| format!("{} {} ({pipe})", Path::new(program).display(), args.join(" "));
-        let stdout = Lines::read(what("stdout"), child.stdout.take().unwrap());
-        let stderr = Lines::read(what("stderr"), child.stderr.take().unwrap());
-        Self { child, stdout, stderr }
+        let (mut stdout, stderr) = (Lines::new(what("stdout")), Lines::new(what("stderr")));
+        stdout.read_from(child.stdout.take().unwrap());
+        let unread = child.stderr.take().unwrap();
+        (Self { child, stdout, stderr }, unread)
     }
 
     /// Starts a role and returns it with its peer id and dialable address, which are the first line on stderr.
@@ -519,4 +533,173 @@ fn a_program_with_its_own_main_gets_a_node() {
     stuck.stderr.wait(Instant::now() + SOON, "notice", |line| line.starts_with("SIGINT"));
     stuck.signal("INT");
     assert_eq!(stuck.wait(promised(Duration::from_secs(1))).code(), Some(130));
+}
+
+/// How many lines of `talk` there are, as many as no reader of a pipe that stops leaves room for.
+const LINES: u32 = 30_000;
+
+/// A program that logs [`LINES`] lines to a pipe that nobody reads, and gets to their end.
+fn talk_to_nobody() -> (Process, ChildStderr) {
+    let env = [("PROGRAM", "talk"), ("LINES", &*LINES.to_string())];
+    let args = ["--listen", "127.0.0.1:0", "--log", "program=info"];
+    let (mut process, stderr) = Process::start_unread(PROGRAM, &args, &env);
+    process.stdout.wait(Instant::now() + SOON, "end of what it says", |line| line == "all is said");
+    (process, stderr)
+}
+
+#[test]
+fn nobody_reads_stderr_and_a_signal_ends_the_process_gracefully() {
+    let (mut process, _unread) = talk_to_nobody();
+    process.signal("TERM");
+    assert_eq!(process.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn what_nobody_read_in_time_is_counted() {
+    let (mut process, stderr) = talk_to_nobody();
+    process.stderr.read_from(stderr);
+    let (mut read, mut dropped, mut panics) = (0, 0, 0);
+    let deadline = Instant::now() + SOON;
+    while read + dropped < LINES {
+        let line = process.stderr.wait(deadline, "more", |_| true);
+        if let Some((number, _)) = line.split_once(" lines dropped") {
+            dropped += number.parse::<u32>().unwrap();
+        } else if line.contains("line=") {
+            read += 1;
+        } else if line.contains("on purpose") {
+            panics += 1;
+        }
+    }
+    assert!(read > 0 && dropped > 0, "{read} lines were read, {dropped} dropped");
+    assert!(read + dropped <= LINES + 3, "the report of the panic may be among the dropped, {panics}");
+    process.signal("TERM");
+    assert_eq!(process.wait(SOON).code(), Some(0));
+    assert!(process.stderr.rest().contains("SIGTERM"), "it is read again");
+}
+
+#[test]
+fn nothing_is_lost_at_the_end_when_somebody_reads() {
+    // More than a pipe holds, and less than may wait.
+    let env = [("PROGRAM", "recite"), ("LINES", "5000")];
+    let args = ["--listen", "127.0.0.1:0", "--log", "program=info"];
+    let (mut process, stderr) = Process::start_unread(PROGRAM, &args, &env);
+    process.stdout.wait(Instant::now() + SOON, "end of what it says", |line| line == "all is said");
+    process.stderr.read_from(stderr);
+    let text = process.stderr.rest();
+    assert_eq!(process.wait(SOON).code(), Some(0));
+    let numbers = text.lines().filter_map(|line| line.rsplit_once("line=")?.1.parse::<u32>().ok());
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..5000).collect::<Vec<_>>(), "all of it, in order");
+    assert!(text.starts_with("listening ") && text.contains("panicked at") && text.contains("on purpose"), "{text}");
+}
+
+#[test]
+fn what_looks_like_a_key_is_never_a_file() {
+    let keys = Keys::new();
+    let run = |args: &[&str], env: &[(&str, &str)]| {
+        let mut command = Command::new(WEATHER);
+        command.args(args).envs(env.iter().copied()).current_dir(keys.path("")).output().unwrap()
+    };
+    let hex = "0123456789abcdef".repeat(4);
+    let looks = [
+        hex[1..].to_owned(),
+        format!("{hex}0"),
+        format!("0x{hex}"),
+        format!("{}O", &hex[1..]),
+        hex[..40].to_owned(),
+        hex.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap()).collect::<Vec<_>>().join(":"),
+    ];
+    for text in &looks {
+        for (args, env) in [(vec!["id", "--secret", text], vec![]), (vec!["id"], vec![("MOSAIK_SECRET", &**text)])] {
+            let output = run(&args, &env);
+            let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{args:?} {env:?}: {output:?}");
+            assert!(stderr.contains("64 hex digits") && stderr.contains("--secret"), "{stderr}");
+            assert!(!stderr.contains(&text[..32]), "a key that is nearly right is not printed: {stderr}");
+            assert_eq!(stderr.contains("MOSAIK_SECRET"), args.len() == 1, "{stderr}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(keys.path("")).unwrap().count(), 0, "no file is made");
+
+    // A key from a file has a line end, and a file may have any name.
+    let key = format!("{hex}\n");
+    assert!(run(&["id"], &[("MOSAIK_SECRET", &key)]).status.success());
+    let file = format!("./{}", &hex[1..]);
+    assert!(run(&["id", "--secret", &file], &[]).status.success());
+    assert!(Path::new(&keys.path(&file)).is_file());
+    // An id of a network likewise is no name.
+    let output = run(&["run", "sensor", "--network", &hex[1..]], &[]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && stderr.contains("64 hex digits"), "{stderr}");
+}
+
+#[test]
+fn a_value_from_the_environment_is_said_to_be_one() {
+    let keys = Keys::new();
+    std::fs::write(keys.path("broken"), "not a key").unwrap();
+    let broken = keys.path("broken");
+    let docker = "tcp://10.0.0.1:80";
+    // With a secret that cannot be used a command line that is right ends with 1.
+    let run = |args: &[&str], env: &[(&str, &str)]| {
+        let args = [&["run", "sensor", "--secret", &broken], args].concat();
+        let mut process = Process::start(WEATHER, &args, env);
+        (process.wait(SOON).code(), process.stderr.rest())
+    };
+    for (env, parts) in [
+        (vec![("MOSAIK_ID", docker)], vec!["MOSAIK_ID", "MOSAIK_SENSOR_ID", "invalid digit"]),
+        (vec![("MOSAIK_SENSOR_ID", docker)], vec!["MOSAIK_SENSOR_ID", "invalid digit"]),
+        (vec![("MOSAIK_SENSOR_ID", docker), ("MOSAIK_ID", "1")], vec!["MOSAIK_SENSOR_ID", "invalid digit"]),
+        (vec![("MOSAIK_LISTEN", docker)], vec!["MOSAIK_LISTEN", "invalid socket address"]),
+        (vec![("MOSAIK_BOOTSTRAP", "nowhere,elsewhere")], vec!["MOSAIK_BOOTSTRAP", "nowhere"]),
+        (vec![("MOSAIK_MDNS", "perhaps")], vec!["MOSAIK_MDNS", "yes"]),
+    ] {
+        let (code, stderr) = run(&[], &env);
+        assert_eq!(code, Some(2), "{env:?}: {stderr}");
+        assert!(parts.iter().all(|part| stderr.contains(part)), "{env:?}: {stderr}");
+    }
+    let (code, stderr) = run(&["--id", "x"], &[("MOSAIK_ID", docker)]);
+    assert!(code == Some(2) && !stderr.contains("MOSAIK"), "{stderr}");
+    for (args, env) in [
+        (vec![], vec![("MOSAIK_ID", docker), ("MOSAIK_SENSOR_ID", "4")]),
+        (vec!["--id", "4"], vec![("MOSAIK_ID", docker), ("MOSAIK_SENSOR_ID", docker)]),
+        (vec![], vec![("MOSAIK_ID", ""), ("MOSAIK_SENSOR_ID", "")]),
+    ] {
+        let (code, stderr) = run(&args, &env);
+        assert_eq!(code, Some(1), "{args:?} {env:?}: {stderr}");
+    }
+    for switch in ["1", "yes", "on", "true", "TRUE", "y", "0", "no", "off", "false", " 1\n", ""] {
+        let (code, stderr) = run(&[], &[("MOSAIK_MDNS", switch)]);
+        assert_eq!(code, Some(1), "MOSAIK_MDNS={switch}: {stderr}");
+    }
+}
+
+#[test]
+fn a_flag_of_a_role_has_a_variable_of_its_own() {
+    let (mut display, at) = Process::run(&["display", "--listen", "127.0.0.1:0", "--network", "own-variable"]);
+    let env = [("MOSAIK_ID", "41"), ("MOSAIK_SENSOR_ID", "42")];
+    let args = ["run", "sensor", "--listen", "127.0.0.1:0", "--network", "own-variable", "--bootstrap", &at.address];
+    let _sensor = Process::start(WEATHER, &args, &env);
+    hears(&mut display, &["42"], Instant::now() + SOON);
+    let help = Command::new(WEATHER).args(["run", "sensor", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("MOSAIK_SENSOR_ID"), "{help}");
+}
+
+#[test]
+fn processes_that_make_one_key_file_at_once_have_the_same_key() {
+    let keys = Keys::new();
+    for round in 0..4 {
+        let file = keys.path(&format!("key-{round}"));
+        let start = || Process::start(WEATHER, &["id", "--secret", &file], &[]);
+        let mut all: Vec<_> = (0..8).map(|_| start()).collect();
+        let ids: std::collections::BTreeSet<_> = all
+            .iter_mut()
+            .map(|process| {
+                let id = process.stdout.rest();
+                assert_eq!(process.wait(SOON).code(), Some(0), "{}", process.stderr.rest());
+                id
+            })
+            .collect();
+        assert!(ids.len() == 1 && !ids.contains(""), "{ids:?}");
+    }
+    assert_eq!(std::fs::read_dir(keys.path("")).unwrap().count(), 4, "nothing else is left behind");
 }

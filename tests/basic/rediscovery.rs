@@ -91,7 +91,7 @@ fn twenty_nodes_restart_without_a_bootstrap_peer() {
                 network.shutdown().await;
                 sleep(secs(7)).await;
             }
-            let step = [1, 7, 11, 13][seed as usize % 4];
+            let step = [1, 7, 11, 13][usize::try_from(seed % 4).unwrap()];
             for at in (0..20).map(|i| (i * step) % 20) {
                 networks.push(start(&nodes[at], Some(home.path()), None).await);
                 sleep(secs(20)).await;

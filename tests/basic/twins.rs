@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::processes::{Keys, Process, WEATHER};
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 fn run(role: &str, secret: &str, bootstrap: &[&str]) -> (Process, String) {
     let mut args = vec!["run", role, "--secret", secret, "--listen", "127.0.0.1:0"];

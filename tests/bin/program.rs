@@ -57,7 +57,20 @@ async fn exchange(net: &Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait` or `block`.
+/// Logs as many lines of some 100 bytes as `LINES` says, each with its number, and panics once in between.
+fn talk() {
+    let lines: u32 = std::env::var("LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or_default();
+    for line in 0..lines {
+        tracing::info!(line, "{:->40}", "");
+        if line == lines / 2 {
+            let panicked = std::panic::catch_unwind(|| panic!("on purpose"));
+            assert!(panicked.is_err());
+        }
+    }
+    println!("all is said");
+}
+
+/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `talk` (and waits) or `recite` (and ends).
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());
@@ -72,6 +85,14 @@ async fn main(net: Network) -> anyhow::Result<()> {
         Ok("block") => loop {
             std::thread::park();
         },
+        Ok("talk") => {
+            talk();
+            std::future::pending().await
+        }
+        Ok("recite") => {
+            talk();
+            Ok(())
+        }
         _ => Ok(()),
     }
 }

@@ -13,6 +13,7 @@
 
 mod checks;
 mod late;
+mod primitives;
 mod schedules;
 mod streams;
 mod swarm;

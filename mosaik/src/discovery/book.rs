@@ -12,6 +12,8 @@ use std::{
 
 use iroh::EndpointAddr;
 
+use crate::primitives::private;
+
 const FILE: &str = "known-peers";
 /// Format and version; the rest is a BLAKE3 of the content and the content.
 const MAGIC: &[u8] = b"mosaik known peers 2\n";
@@ -145,8 +147,8 @@ impl Book {
         let content = postcard::to_allocvec(&peers).map_err(|_| BookError::Damaged)?;
         let temporary = self.path.with_extension("new");
         let dir = self.path.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(dir)?;
-        let mut file = fs::File::create(&temporary)?;
+        private::create_dir(dir)?;
+        let mut file = private::file().write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(MAGIC)?;
         file.write_all(blake3::hash(&content).as_bytes())?;
         file.write_all(&content)?;

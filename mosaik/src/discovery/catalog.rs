@@ -11,10 +11,8 @@
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
-use im::OrdMap;
-
 use super::entry::{EntryDigest, PeerEntry, Version};
-use crate::primitives::PeerId;
+use crate::primitives::{OrdMap, PeerId};
 
 /// How many buckets the peers are spread over: by the first byte of their ids.
 pub(super) const BUCKETS: usize = 256;

@@ -6,11 +6,13 @@ use clap::ArgMatches;
 
 use super::{
     args::ArgValues,
-    cli::{NodeFlags, Secret, command},
-    dev,
+    cli::{NodeFlags, command},
+    dev, environment,
     graph::Graph,
+    output::UntilRead,
     process::{self, Failure, print, say},
     run,
+    secret::Secret,
 };
 use crate::primitives::PeerId;
 
@@ -31,7 +33,8 @@ pub trait App {
 #[must_use = "the exit code is what `main` returns"]
 pub fn main<A: App>() -> ExitCode {
     let graph = A::GRAPH;
-    let matches = command(&graph).get_matches();
+    let _until_read = UntilRead::new();
+    let matches = environment::read(command(&graph));
     match matches.subcommand() {
         Some(("run", matches)) => match matches.subcommand() {
             Some((role, matches)) => run_role(&graph, role, matches),

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
     decl::{ArgDecl, Occurs, RoleDecl},
+    environment::{read_from, with_env, with_role_env},
     role::Setup,
 };
 
@@ -50,9 +51,8 @@ impl ArgValues {
         role: &RoleDecl,
         flags: impl IntoIterator<Item = S>,
     ) -> Result<Self, ArgError> {
-        let command = Command::new(role.name).no_binary_name(true).args(clap_args(role, ""));
-        let matches = command
-            .try_get_matches_from(flags)
+        let command = Command::new(role.name).no_binary_name(true).args(clap_args(role, &[]));
+        let matches = read_from(command, &flags.into_iter().map(Into::into).collect::<Vec<_>>())
             .map_err(|error| ArgError::Usage { message: error.to_string().trim_end().to_owned() })?;
         Ok(Self::collect(role, "", &matches))
     }
@@ -79,47 +79,60 @@ impl ArgValues {
     }
 }
 
-/// The role's flags as clap arguments, each preceded by `prefix`.
-pub(super) fn clap_args(role: &RoleDecl, prefix: &str) -> Vec<Arg> {
-    role.args.iter().map(|arg| clap_arg(arg, prefix)).collect()
+/// The flags of a role that runs alone. `taken` are environment variables that mean something else.
+pub(super) fn clap_args(role: &RoleDecl, taken: &[String]) -> Vec<Arg> {
+    let arg = |decl| {
+        let (arg, help) = clap_arg(decl, decl.flag.to_owned());
+        with_role_env(arg, role.name, decl.flag, &help, taken)
+    };
+    role.args.iter().map(arg).collect()
 }
 
-fn clap_arg(decl: &ArgDecl, prefix: &str) -> Arg {
-    let flag = format!("{prefix}{}", decl.flag);
+/// The flags of a role among others, each preceded by the role's name.
+pub(super) fn prefixed_args(role: &RoleDecl) -> Vec<Arg> {
+    let arg = |decl: &ArgDecl| {
+        let flag = format!("{}.{}", role.name, decl.flag);
+        let (arg, help) = clap_arg(decl, flag.clone());
+        with_env(arg.help(help), &flag)
+    };
+    role.args.iter().map(arg).collect()
+}
+
+/// The argument and its help.
+fn clap_arg(decl: &ArgDecl, flag: String) -> (Arg, String) {
     let check = decl.check;
-    let arg = Arg::new(flag.clone())
-        .long(flag.clone())
-        .value_name(decl.flag.to_uppercase().replace('-', "_"))
-        .help(decl.doc.to_owned());
-    let arg = with_env(arg, &flag);
+    let arg = Arg::new(flag.clone()).long(flag).value_name(decl.flag.to_uppercase().replace('-', "_"));
     let arg = if decl.occurs == Occurs::Switch {
-        arg.action(ArgAction::SetTrue)
+        switch(arg)
     } else {
         arg.value_parser(move |text: &str| check(text).map(|()| text.to_owned())).allow_negative_numbers(true)
     };
-    match decl.occurs {
+    let mut help = decl.doc.to_owned();
+    let arg = match decl.occurs {
         Occurs::Required => arg.required(true),
         Occurs::Many => arg.action(ArgAction::Append),
         Occurs::Default(text) => arg.default_value(text),
         Occurs::Computed(shown) => {
             let separator = if decl.doc.is_empty() { "" } else { " " };
-            arg.help(format!("{}{separator}[default: {shown}]", decl.doc))
+            help = format!("{}{separator}[default: {shown}]", decl.doc);
+            arg
         }
         Occurs::Optional | Occurs::Switch => arg,
+    };
+    (arg, help)
+}
+
+/// A flag without a value. As a variable it has one.
+pub(super) fn switch(arg: Arg) -> Arg {
+    arg.action(ArgAction::SetTrue).value_parser(parse_switch)
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "y" | "yes" | "t" | "true" | "on" => Ok(true),
+        "" | "0" | "n" | "no" | "f" | "false" | "off" => Ok(false),
+        _ => Err(String::from("a switch is 1, yes, on or true, or else 0, no, off or false")),
     }
-}
-
-/// Gives a flag its environment variable: `--data-dir` is `MOSAIK_DATA_DIR`. A variable that is set to nothing counts as
-/// not set.
-pub(super) fn with_env(arg: Arg, flag: &str) -> Arg {
-    let name = env_name(flag);
-    if std::env::var_os(&name).is_some_and(|value| value.is_empty()) { arg } else { arg.env(name) }
-}
-
-fn env_name(flag: &str) -> String {
-    let name: String =
-        flag.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-    format!("MOSAIK_{name}")
 }
 
 /// A type that can be read from a flag: any `FromStr` type whose error can be shown.
@@ -214,6 +227,17 @@ mod tests {
             ("dry-run", vec!["true".into()]),
         ]);
         assert_eq!(values, Ok(&want));
+    }
+
+    #[test]
+    fn a_switch_as_a_variable_is_a_yes_or_a_no() {
+        for yes in ["1", "yes", "on", "true", "True", " 1\n"] {
+            assert_eq!(parse_switch(yes), Ok(true), "{yes:?}");
+        }
+        for no in ["", "0", "no", "off", "FALSE"] {
+            assert_eq!(parse_switch(no), Ok(false), "{no:?}");
+        }
+        assert!(parse_switch("perhaps").is_err_and(|error| error.contains("yes")));
     }
 
     #[test]

@@ -1,23 +1,24 @@
 //! The command line of an app as clap sees it: subcommands, the flags that every node has, and what they mean for a
 //! [`NetworkBuilder`]. Reads and checks; starts nothing.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
-use iroh::SecretKey;
 
 use super::{
     announced::Announced,
-    args::{clap_args, with_env},
+    args::{clap_args, prefixed_args},
     decl::{EndpointDecl, RoleDecl},
+    environment::with_env,
     graph::Graph,
     machine::KeyDecl,
     render::summary,
+    secret::{Secret, secret},
 };
 use crate::{
     discovery::Bootstrap,
-    network::{Network, NetworkBuilder, SecretError, load_or_create_secret},
-    primitives::{NetworkId, Tag, parse_hex},
+    network::{Network, NetworkBuilder, SecretError},
+    primitives::{NetworkId, Tag},
 };
 
 /// The whole command line of an app.
@@ -27,8 +28,10 @@ pub(super) fn command(graph: &Graph) -> Command {
         .subcommand_required(true)
         .subcommand_value_name("ROLE")
         .subcommand_help_heading("Roles");
+    let taken: Vec<_> =
+        node_flags(graph.app).iter().filter_map(|flag| Some(flag.get_env()?.to_str()?.to_owned())).collect();
     for role in graph.roles() {
-        let args = clap_args(role, "").into_iter().map(|arg| arg.help_heading("Flags of the role"));
+        let args = clap_args(role, &taken).into_iter().map(|arg| arg.help_heading("Flags of the role"));
         let command = described(Command::new(role.name), role.doc, &format!("Run the role {}", role.name));
         run = run.subcommand(command.args(args).args(node_flags(graph.app)).after_help(environment(&[*role])));
     }
@@ -40,9 +43,8 @@ pub(super) fn command(graph: &Graph) -> Command {
         )
         .args(dev_flags());
     for role in graph.roles() {
-        let prefix = format!("{}.", role.name);
         let heading = format!("Flags of the role {}", role.name);
-        dev = dev.args(clap_args(role, &prefix).into_iter().map(|arg| arg.help_heading(heading.clone())));
+        dev = dev.args(prefixed_args(role).into_iter().map(|arg| arg.help_heading(heading.clone())));
     }
     let all: Vec<RoleDecl> = graph.roles().copied().collect();
     dev = dev.after_help(environment(&all));
@@ -104,17 +106,6 @@ pub(super) fn flag(name: &'static str, value: &'static str, help: impl Into<clap
     with_env(Arg::new(name).long(name).value_name(value).help(help), name)
 }
 
-pub(super) fn secret() -> Arg {
-    flag(
-        "secret",
-        "HEX|FILE",
-        "The node's secret key: 64 hex digits, or a file that holds them and is created if missing \
-         [default: kept in the data directory, else a fresh one]",
-    )
-    .hide_env_values(true)
-    .value_parser(|text: &str| Ok::<_, Infallible>(Secret::from(text)))
-}
-
 /// The flags of every node.
 pub(super) fn node_flags(app: &str) -> Vec<Arg> {
     let listen =
@@ -138,10 +129,9 @@ fn dev_flags() -> Vec<Arg> {
 fn shared_flags(network: String) -> Vec<Arg> {
     vec![
         #[cfg(feature = "mdns")]
-        with_env(Arg::new("mdns").long("mdns"), "mdns")
-            .action(ArgAction::SetTrue)
+        with_env(super::args::switch(Arg::new("mdns").long("mdns")), "mdns")
             .help("Find nodes of the network on the local network by multicast DNS, and be found"),
-        flag("network", "NAME", network).value_parser(NetworkId::from_str),
+        flag("network", "NAME", network).value_parser(parse_network),
         flag(
             "bootstrap",
             "ID@HOST:PORT",
@@ -163,6 +153,16 @@ fn shared_flags(network: String) -> Vec<Arg> {
             .default_value("warn")
             .value_parser(parse_filter),
     ]
+}
+
+/// A name, or an id. Digits that are nearly an id would make a network that nobody else is in.
+pub(super) fn parse_network(text: &str) -> Result<NetworkId, String> {
+    let text = text.trim();
+    let digits = text.bytes().filter(u8::is_ascii_hexdigit).count();
+    if digits == text.len() && digits != 64 && (56..=72).contains(&digits) {
+        return Err(format!("an id has 64 hex digits, this has {digits}"));
+    }
+    NetworkId::from_str(text).map_err(|error| error.to_string())
 }
 
 fn parse_metrics(text: &str) -> Result<SocketAddr, String> {
@@ -193,28 +193,6 @@ pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
         .checked_mul(millis)
         .map(std::time::Duration::from_millis)
         .ok_or_else(|| String::from("longer than can be waited"))
-}
-
-/// A secret key as it was given.
-#[derive(Clone, Debug)]
-pub(super) enum Secret {
-    Key(SecretKey),
-    File(PathBuf),
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        parse_hex(text).map_or_else(|| Self::File(text.into()), |bytes| Self::Key(SecretKey::from_bytes(&bytes)))
-    }
-}
-
-impl Secret {
-    pub(super) fn load(&self) -> Result<SecretKey, SecretError> {
-        match self {
-            Self::Key(key) => Ok(key.clone()),
-            Self::File(path) => load_or_create_secret(path),
-        }
-    }
 }
 
 /// The flags of a node, read.
@@ -298,6 +276,17 @@ mod tests {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         for wrong in ["", "5", "s", "1.5s", "5 s", "-1s", "99999999999999999h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_a_name_or_a_whole_id() {
+        let id = NetworkId::from_name("x");
+        assert_eq!(parse_network(&format!("{id}\n")), Ok(id));
+        assert_eq!(parse_network("x"), Ok(id));
+        assert_eq!(parse_network("cafe"), Ok(NetworkId::from_name("cafe")));
+        for wrong in ["", &id.to_string()[1..], &format!("{id}0")] {
+            assert!(parse_network(wrong).is_err(), "{wrong}");
         }
     }
 

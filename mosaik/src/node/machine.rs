@@ -134,16 +134,37 @@ pub enum KeyError {
         /// The variable.
         variable: &'static str,
     },
+    /// The key in the environment variable is so short that it can be guessed.
+    #[error(
+        "the environment variable {variable}, the key of the group \"{group}\", holds {bytes} bytes: a key has at least \
+         {MIN_SECRET} bytes, best random ones, the same at all members"
+    )]
+    Weak {
+        /// The group's name.
+        group: &'static str,
+        /// The variable.
+        variable: &'static str,
+        /// How many it holds, white space at its ends not counted.
+        bytes: usize,
+    },
 }
 
-/// The key in an environment variable. One that is set to nothing counts as not set.
+/// What a key from the environment has at least, in bytes.
+const MIN_SECRET: usize = 16;
+
+/// The key in an environment variable, without the white space at its ends. One that is set to nothing counts as not set.
 ///
 /// # Errors
-/// When it is not set or not text.
+/// When it is not set, not text, or shorter than 16 bytes.
 pub fn key_from_env(group: &'static str, variable: &'static str) -> Result<GroupKey, KeyError> {
-    match env::var(variable) {
-        Ok(secret) if !secret.trim().is_empty() => Ok(GroupKey::from_secret(secret)),
-        Ok(_) | Err(VarError::NotPresent) => Err(KeyError::Missing { group, variable }),
+    key(group, variable, &env::var(variable))
+}
+
+fn key(group: &'static str, variable: &'static str, value: &Result<String, VarError>) -> Result<GroupKey, KeyError> {
+    match value.as_deref().map(str::trim) {
+        Ok("") | Err(VarError::NotPresent) => Err(KeyError::Missing { group, variable }),
+        Ok(secret) if secret.len() < MIN_SECRET => Err(KeyError::Weak { group, variable, bytes: secret.len() }),
+        Ok(secret) => Ok(GroupKey::from_secret(secret)),
         Err(VarError::NotUnicode(_)) => Err(KeyError::NotUnicode { group, variable }),
     }
 }
@@ -156,5 +177,17 @@ mod tests {
     fn a_missing_key_names_the_variable_and_the_group() {
         let error = key_from_env("ledger", "MOSAIK_TEST_NO_SUCH_KEY").expect_err("is not set").to_string();
         assert!(error.contains("MOSAIK_TEST_NO_SUCH_KEY") && error.contains("\"ledger\""), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_trimmed_and_long_enough() {
+        let read = |value: &str| key("ledger", "LEDGER_KEY", &Ok(value.to_owned()));
+        let secret = "sixteen letters.";
+        assert_eq!(read(secret), Ok(GroupKey::from_secret(secret)));
+        assert_eq!(read(&format!("\t {secret} \r\n")), read(secret));
+        let weak = KeyError::Weak { group: "ledger", variable: "LEDGER_KEY", bytes: 15 };
+        assert_eq!(read(&format!(" {} \n", &secret[1..])), Err(weak));
+        let missing = KeyError::Missing { group: "ledger", variable: "LEDGER_KEY" };
+        assert_eq!(read(" \n"), Err(missing));
     }
 }

@@ -11,6 +11,7 @@ mod args;
 mod cli;
 mod decl;
 mod dev;
+mod environment;
 mod feed;
 mod graph;
 mod log;
@@ -20,6 +21,7 @@ mod metrics;
 #[cfg(feature = "cli")]
 mod operator;
 mod outcome;
+mod output;
 mod peers;
 #[doc(hidden)]
 pub mod private;
@@ -30,6 +32,7 @@ mod replica;
 mod role;
 mod run;
 mod runner;
+mod secret;
 mod snapshots;
 mod store;
 mod table;

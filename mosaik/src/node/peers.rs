@@ -134,7 +134,7 @@ mod tests {
                 printed.extend(peers.lines(Some(&Event::Lagged(1)), Duration::from_secs(second)));
             }
         }
-        printed.extend(peers.lines(None, Duration::from_secs(180)));
+        printed.extend(peers.lines(None, Duration::from_mins(3)));
         assert_eq!(printed.iter().filter(|line| line.ends_with("peers were missed")).count(), 20);
         assert_eq!(
             printed[20..],

@@ -1,27 +1,30 @@
-//! The process around a generated main: signals, exit status, the lines on stderr. What has to work even when every
-//! worker thread is stuck in user code (a second signal, the limit on a graceful end) runs on a thread of its own.
+//! The process around a generated main: signals and exit status. What has to work even when every worker thread is stuck
+//! in user code (a second signal, the limit on a graceful end) runs on a thread of its own.
 
 use std::{
     error::Error,
-    fmt::Display,
     io::{self, Write},
     process::{ExitCode, exit},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use tokio_util::sync::CancellationToken;
 
+use super::output;
+pub(super) use super::output::say;
+
 /// How long a graceful end may take, from the first signal on.
 pub(super) const GRACEFUL_LIMIT: Duration = Duration::from_secs(2);
+/// How long the last words wait for a reader when the process ends at once.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What can go wrong in a generated main once the command line is understood.
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
-
-/// One line on stderr. There is nowhere to report that stderr is gone, and it is no reason to end a node.
-pub(super) fn say(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
 
 /// Text on stdout; a reader that has seen enough (`graph | head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
@@ -34,10 +37,11 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 
 /// Runs `work` on a multi-threaded runtime to its end. The token is cancelled at the first SIGINT or SIGTERM.
 pub(super) fn run<F: Future<Output = Result<(), Failure>>>(work: impl FnOnce(CancellationToken) -> F) -> ExitCode {
-    let ending = CancellationToken::new();
-    let result = watch_signals(ending.clone()).and_then(|()| {
+    let (ending, ended) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+    let result = watch_signals(ending.clone(), ended.clone()).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let result = runtime.block_on(work(ending));
+        ended.store(true, Ordering::Release);
         // A blocking call in user code must not hold the process.
         runtime.shutdown_background();
         result
@@ -65,7 +69,7 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-fn watch_signals(ending: CancellationToken) -> Result<(), Failure> {
+fn watch_signals(ending: CancellationToken, ended: Arc<AtomicBool>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _context = runtime.enter();
@@ -73,22 +77,26 @@ fn watch_signals(ending: CancellationToken) -> Result<(), Failure> {
     };
     thread::Builder::new()
         .name(String::from("signals"))
-        .spawn(move || runtime.block_on(on_signals(signals, ending)))?;
+        .spawn(move || runtime.block_on(on_signals(signals, ending, &ended)))?;
     Ok(())
 }
 
-async fn on_signals(mut signals: Signals, ending: CancellationToken) {
+async fn on_signals(mut signals: Signals, ending: CancellationToken, ended: &AtomicBool) {
     let name = signals.next().await.0;
     say(format_args!("{name}: leaving; once more to end at once"));
     ending.cancel();
     let second = tokio::time::timeout(GRACEFUL_LIMIT, signals.next()).await;
-    match second {
-        Ok((_, number)) => exit(128 + number),
+    let status = match second {
+        Ok((_, number)) => 128 + number,
+        // It has left, and somebody still reads what it said.
+        Err(_) if ended.load(Ordering::Acquire) => 128 + signals.next().await.1,
         Err(_) => {
             say(format_args!("error: could not leave within {} s", GRACEFUL_LIMIT.as_secs()));
-            exit(1)
+            1
         }
-    }
+    };
+    output::flush(LAST_WORDS);
+    exit(status)
 }
 
 #[cfg(unix)]

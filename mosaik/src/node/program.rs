@@ -7,6 +7,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cli::{self, NodeFlags},
     decl::TagDecl,
+    environment,
+    output::UntilRead,
     process::{self, Failure},
     run,
 };
@@ -54,7 +56,8 @@ impl<E: Into<Failure>> MainResult for Result<(), E> {
 pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Network) -> F) -> ExitCode {
     let Program { name, doc, version, tags } = program;
     let command = cli::described(cli::program(name, version), doc, &format!("The program {name}"));
-    let matches = command.args(cli::node_flags(name)).get_matches();
+    let _until_read = UntilRead::new();
+    let matches = environment::read(command.args(cli::node_flags(name)));
     let flags = NodeFlags::read(&matches);
     process::run(|ending: CancellationToken| async move {
         let network = run::start(flags, name.into(), tags.iter().map(|declared| declared.tag)).await?;

@@ -1,6 +1,9 @@
 //! `run <role>`: one role on one node, until a signal.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use iroh::{EndpointAddr, TransportAddr};
 use tokio_util::sync::CancellationToken;
@@ -10,7 +13,7 @@ use super::{
     cli::NodeFlags,
     graph::RoleEntry,
     log::Gate,
-    metrics, peers,
+    metrics, output, peers,
     process::{Failure, say},
     role::Setup,
 };
@@ -18,6 +21,9 @@ use crate::{
     network::{Network, NetworkBuilder},
     primitives::{NetworkId, PeerId},
 };
+
+/// How long a node waits with everything else until somebody has read where it listens.
+const LISTENING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts the node, says where it listens as the first line on stderr, and runs the role until `ending`.
 pub(super) async fn run(
@@ -70,6 +76,8 @@ pub(super) async fn start(
     let network = builder.build().await?;
     let events = network.discovery().events();
     say(format_args!("listening {}", dialable(&network, listen, &external)));
+    // It is the first line also beside what handlers print themselves.
+    output::flush(LISTENING_LIMIT);
     for external in external {
         say(format_args!("announcing {external}"));
     }

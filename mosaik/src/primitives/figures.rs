@@ -51,6 +51,8 @@ macro_rules! table {
 }
 
 table! {
+    LOG_DROPPED = "mosaik_log_dropped_lines_total", Counter, [],
+        "Lines that found no room on stderr, of all nodes of the process";
     PEERS = "mosaik_peers", Gauge, ["node"], "Peers in the catalog, this node not counted";
     SUSPECTS = "mosaik_suspect_peers", Gauge, ["node"], "Peers whose connection was lost and that are being looked for";
     CONNECTIONS = "mosaik_connections", Gauge, ["node"], "Live connections to peers";

@@ -9,6 +9,8 @@ pub(crate) mod figures;
 mod id;
 pub(crate) mod names;
 mod peer;
+mod persistent;
+pub(crate) mod private;
 pub(crate) mod throttle;
 pub(crate) mod watch;
 
@@ -18,3 +20,4 @@ pub use peer::PeerId;
 
 pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;
+pub(crate) use persistent::OrdMap;

@@ -18,7 +18,7 @@ use super::{
     protocol::fingerprint,
     view::{Position, View},
 };
-use crate::primitives::{PeerId, StoreId};
+use crate::primitives::{PeerId, StoreId, private};
 
 /// The head under 0, the serialised state under 1.
 const STATE: TableDefinition<u8, &[u8]> = TableDefinition::new("state");
@@ -74,8 +74,9 @@ impl Disk {
     pub(super) fn open<V: View>(file: PathBuf) -> Result<(Self, Option<Kept<V>>), StoreError> {
         let disk = || -> Result<Database, Box<dyn std::error::Error>> {
             if let Some(dir) = file.parent() {
-                std::fs::create_dir_all(dir)?;
+                private::create_dir(dir)?;
             }
+            private::file().write(true).create(true).truncate(false).open(&file)?;
             Database::create(&file).map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => "another process, or another handle here, has it open".into(),
                 error => error.into(),

@@ -17,7 +17,7 @@ use super::{
 
 /// Lines of one kind that a node prints in a minute before it counts instead, the line with the count, and some honest peers.
 const MAX_LINES: usize = 30;
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_made_up_peers_do_not_flood_stderr() {

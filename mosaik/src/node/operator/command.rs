@@ -4,8 +4,11 @@ use std::{str::FromStr, time::Duration};
 
 use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
 
-use super::super::cli::{flag, node_flags, parse_duration, program, secret};
-use crate::{discovery::Bootstrap, primitives::NetworkId};
+use super::super::{
+    cli::{flag, node_flags, parse_duration, parse_network, program},
+    secret::{SecretParser, secret},
+};
+use crate::discovery::Bootstrap;
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
                     3 `explain` has found something in the way.";
@@ -76,7 +79,12 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("keygen")
                 .about("Make a secret key: print it, or keep it in a new file and print its peer id")
-                .arg(Arg::new("file").value_name("FILE").help("Where to keep it; must not exist")),
+                .arg(
+                    Arg::new("file")
+                        .value_name("FILE")
+                        .value_parser(SecretParser)
+                        .help("Where to keep it; must not exist"),
+                ),
         );
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
@@ -104,7 +112,7 @@ fn asking() -> [Arg; 2] {
         .action(ArgAction::Append)
         .value_delimiter(',')
         .value_parser(Bootstrap::from_str);
-    [network.value_parser(NetworkId::from_str).required(true), bootstrap.required(true)]
+    [network.value_parser(parse_network).required(true), bootstrap.required(true)]
 }
 
 /// A beacon has no app whose network it would join by default.

@@ -17,9 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::{command::command, show::Pings};
 use super::{
-    cli::{NodeFlags, Secret},
+    cli::NodeFlags,
+    environment,
+    output::UntilRead,
     process::{self, Failure, print, say},
     run,
+    secret::Secret,
 };
 use crate::{
     diagnostics::{Client, MAX_ASKED, Survey},
@@ -35,7 +38,8 @@ const FOUND: u8 = 3;
 /// usage, 3 `explain` has found something in the way.
 #[must_use = "the exit code is what `main` returns"]
 pub fn operator() -> ExitCode {
-    let matches = command().get_matches();
+    let _until_read = UntilRead::new();
+    let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
         Some((name @ ("id" | "keygen" | "completions"), matches)) => match offline(name, matches) {
@@ -74,9 +78,10 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
             let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;
             print(&format!("{}\n", public(secret)?))
         }
-        "keygen" => match matches.get_one::<String>("file") {
-            Some(file) if std::path::Path::new(file).exists() => Err(format!("{file} is there already").into()),
-            Some(file) => print(&format!("{}\n", public(&Secret::File(file.into()))?)),
+        "keygen" => match matches.get_one::<Secret>("file") {
+            Some(Secret::Key(_)) => Err("FILE is a key, not the name of a file to keep one in".into()),
+            Some(Secret::File(file)) if file.exists() => Err(format!("{} is there already", file.display()).into()),
+            Some(file) => print(&format!("{}\n", public(file)?)),
             None => {
                 let hex: Vec<_> = fresh_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
                 print(&(hex.concat() + "\n"))

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use im::OrdMap;
 
 use super::{
     frames::{HEADER, MAX_BATCH, batch_header},
@@ -18,6 +17,7 @@ use super::{
     log::LARGE,
     mutants::{Mutant, Switch},
 };
+use crate::primitives::OrdMap;
 
 /// Which items are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

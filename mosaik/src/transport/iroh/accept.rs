@@ -58,6 +58,9 @@ struct Dial {
     astray: bool,
 }
 
+/// A connection, and the address of this host at which it came in.
+type Done = (Connection, LocalTransportAddr);
+
 /// Handshakes under way.
 #[derive(Debug, Default)]
 struct Load {
@@ -114,8 +117,7 @@ impl Load {
 /// Takes connections until the endpoint closes.
 pub(super) async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>, reached: Reached) {
     let mut load = Load::default();
-    let mut handshakes: FuturesUnordered<BoxFuture<'static, (Dial, Option<(Connection, LocalTransportAddr)>)>> =
-        FuturesUnordered::new();
+    let mut handshakes: FuturesUnordered<BoxFuture<'static, (Dial, Option<Done>)>> = FuturesUnordered::new();
     loop {
         tokio::select! {
             biased;
@@ -171,7 +173,7 @@ fn source(incoming: &Incoming) -> Option<IpAddr> {
     }
 }
 
-async fn handshake(incoming: Incoming) -> Option<(Connection, LocalTransportAddr)> {
+async fn handshake(incoming: Incoming) -> Option<Done> {
     let local = incoming.local_addr();
     let Ok(accepting) = incoming.accept() else { return None };
     match timeout(HANDSHAKE_TIMEOUT, accepting).await {

@@ -11,6 +11,7 @@ use super::{
     faults::Faults,
     format::{FileHeader, SECTOR},
 };
+use crate::primitives::private;
 
 /// A segment grows by this much, bytes. Writing into space that exists already is what makes `fdatasync` cheap: it has
 /// no length and no blocks to record.
@@ -51,13 +52,13 @@ impl Dir {
     /// Creates the directory if there is none, and locks it.
     pub fn open(path: &Path, faults: Faults) -> Result<Self, StorageError> {
         if !path.is_dir() {
-            fs::create_dir_all(path).map_err(|error| StorageError::io("create", path, error))?;
+            private::create_dir(path).map_err(|error| StorageError::io("create", path, error))?;
             if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
                 sync_dir(parent)?;
             }
         }
         let name = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
+        let lock = private::file().create(true).truncate(false).write(true).open(&name);
         let lock = lock.map_err(|error| StorageError::io("open", &name, error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), faults, lock }),
@@ -91,7 +92,7 @@ impl Dir {
     pub fn create(&self, header: FileHeader, group: &[u8]) -> Result<Segment, StorageError> {
         let path = self.segment(header.number);
         let new = path.with_extension("new");
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(&new);
+        let file = private::file().create(true).truncate(true).write(true).open(&new);
         let file = file.map_err(|error| StorageError::io("create", &new, error))?;
         let faults = self.faults.clone();
         let mut segment = Segment { file, path: new.clone(), number: header.number, at: 0, allocated: 0, faults };
@@ -134,9 +135,7 @@ fn remove(path: &Path) -> Result<(), StorageError> {
 }
 
 fn sync_dir(path: &Path) -> Result<(), StorageError> {
-    // Only Unix lets a directory be opened and synced; elsewhere the file system sees to it.
-    let synced = if cfg!(unix) { File::open(path).and_then(|dir| dir.sync_all()) } else { Ok(()) };
-    synced.map_err(|error| StorageError::io("sync", path, error))
+    private::sync_dir(path).map_err(|error| StorageError::io("sync", path, error))
 }
 
 impl Segment {

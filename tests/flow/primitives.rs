@@ -1,0 +1,6 @@
+//! What the core has of `crate::primitives`.
+
+#[path = "../../mosaik/src/primitives/persistent.rs"]
+mod persistent;
+
+pub(crate) use persistent::OrdMap;
