@@ -4,10 +4,12 @@
 //! stays; that it is there says nothing.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
 };
+
+use crate::primitives::private;
 
 /// The file in the data directory that is locked.
 const FILE: &str = "lock";
@@ -40,8 +42,8 @@ impl DataDirLock {
     /// Locks a directory, which is made when missing. Never waits.
     pub(crate) fn take(dir: &Path) -> Result<Self, DataDirError> {
         let io = |error| DataDirError::Io { path: dir.into(), error };
-        fs::create_dir_all(dir).map_err(io)?;
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(FILE)).map_err(io)?;
+        private::create_dir(dir).map_err(io)?;
+        let file = private::file().write(true).create(true).truncate(false).open(dir.join(FILE)).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: dir.into() }),
@@ -70,8 +72,8 @@ mod tests {
         drop(first);
         DataDirLock::take(&dir).expect("is free again");
         let file = temp.join("file");
-        fs::write(&file, "").expect("writes");
+        std::fs::write(&file, "").expect("writes");
         assert!(matches!(DataDirLock::take(&file), Err(DataDirError::Io { path, .. }) if path == file));
-        fs::remove_dir_all(temp).expect("removes");
+        std::fs::remove_dir_all(temp).expect("removes");
     }
 }
