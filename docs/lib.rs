@@ -30,6 +30,8 @@ pages! {
     attributes "src/attributes.md"
     levels "src/levels.md"
     operations "src/operations.md"
+    troubleshooting "src/troubleshooting.md"
+    containers "src/containers.md"
     command_line "src/command-line.md"
     configuration "src/configuration.md"
     comparison "src/comparison.md"

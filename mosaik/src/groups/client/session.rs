@@ -104,7 +104,7 @@ pub struct Session {
     /// Something was resolved since then was decided.
     moved: bool,
     resend_after: u64,
-    patience: u64,
+    resend_base: u64,
     /// A group time, milliseconds, and when it was that late at the latest.
     clock: (u64, u64),
     /// When the session was last used, microseconds.
@@ -118,10 +118,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// `id` must be fresh and random. `patience`: microseconds without any result before commands are sent again.
+    /// `id` must be fresh and random. `resend_base`: microseconds without any result before commands are sent again; it doubles,
+    /// up to eight times.
     /// `retention`: how long the group keeps an unused session, milliseconds.
     #[must_use]
-    pub fn new(id: SessionId, patience: u64, retention: u64, now: u64, switch: Switch) -> Self {
+    pub fn new(id: SessionId, resend_base: u64, retention: u64, now: u64, switch: Switch) -> Self {
         Self {
             id,
             opened: None,
@@ -137,8 +138,8 @@ impl Session {
             not_before: now,
             resend_at: None,
             moved: false,
-            resend_after: patience,
-            patience,
+            resend_after: resend_base,
+            resend_base,
             clock: (0, now),
             used: now,
             retention,
@@ -252,7 +253,7 @@ impl Session {
             return None;
         }
         if overdue {
-            self.resend_after = (self.resend_after * 2).min(8 * self.patience);
+            self.resend_after = (self.resend_after * 2).min(8 * self.resend_base);
             self.restart();
             self.resend_at = Some(now + self.resend_after);
         }
@@ -428,7 +429,7 @@ impl Session {
             CommandResult::Settled | CommandResult::TooFar => return,
             CommandResult::Opened | CommandResult::Full => return,
         };
-        self.resend_after = self.patience;
+        self.resend_after = self.resend_base;
         pending.appended(&mut self.events);
         let Some(pending) = self.remove(sequence) else { return };
         let mut later = Vec::new();
@@ -449,7 +450,7 @@ impl Session {
             CommandResult::Opened if self.opened.is_none() => {
                 self.opened = Some(index);
                 self.moved = true;
-                self.resend_after = self.patience;
+                self.resend_after = self.resend_base;
                 self.restart();
             }
             // Nothing was sent in a session that is not open.
