@@ -83,12 +83,32 @@ fn what_met_an_ended_session_alone_is_sent_in_the_next_one() {
     assert_eq!(session.events().next(), None);
 }
 
+/// A leader of another cluster takes nothing, and a session does not outlive its cluster: what may have been applied in it is not
+/// sent in the next one.
+#[test]
+fn a_session_belongs_to_one_cluster() {
+    use mosaik::groups::{
+        client::{Notice, Rejection, Response, Router, Source},
+        raft::{ClusterId, Digest},
+    };
+    let (mut session, flight, batch) = crate::schedules::in_flight(None);
+    let other = ClusterId(Digest([8; 32]));
+    let notice = Router::new().take(batch, Source::Remote(()), Some(other));
+    assert!(matches!(notice, Some(Notice::Remote((), Response::Rejected(Rejection::NotLeader)))), "{notice:?}");
+    session.lost(flight, 0, 10);
+    session.submit([crate::schedules::call(1)]);
+    session.set_leader(Some((other, crate::schedules::LEADER, 1)));
+    let (_, opening) = crate::schedules::poll(&mut session, 20).expect("a session of that cluster");
+    assert_eq!((opening.opened, opening.cluster), (0, other));
+    assert_eq!(session.events().collect::<Vec<_>>(), [Event::Done(0, Err(Failure::Expired))]);
+}
+
 /// A group without room for a session says so to all who wait, and nothing was sent.
 #[test]
 fn a_full_table_is_told_to_all_who_wait() {
     use mosaik::groups::client::{CommandResult, Done};
     let mut session = crate::schedules::session(None);
-    session.set_leader(Some((crate::schedules::LEADER, 1)));
+    session.set_leader(Some((crate::schedules::CLUSTER, crate::schedules::LEADER, 1)));
     session.submit([crate::schedules::call(0), crate::schedules::call(1)]);
     let (flight, _) = crate::schedules::poll(&mut session, 0).expect("an opening");
     session.answered(flight, vec![Done { sequence: 0, index: 9, result: CommandResult::Full }], 1, 0, 10);

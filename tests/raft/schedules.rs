@@ -3,7 +3,7 @@
 
 use mosaik::groups::{
     client::{Batch, Call, CommandResult, Done, Event, Failure, Notice, Rejection, Router, Session, Source},
-    raft::{Change, Command, Envelope, Input, Member, Message, Mutant, Payload, SessionId, Switch},
+    raft::{Change, ClusterId, Command, Digest, Envelope, Input, Member, Message, Mutant, Payload, SessionId, Switch},
 };
 
 use crate::sim::{Lab, within};
@@ -474,6 +474,7 @@ pub fn late_opening(mutant: Planted) {
     lab.pass(300, &[0, 1, 2]);
 }
 
+pub const CLUSTER: ClusterId = ClusterId(Digest([9; 32]));
 pub const LEADER: Member = Member { node: mosaik::groups::raft::NodeId::from_bytes([1; 32]), incarnation: 1 };
 
 pub fn session(mutant: Planted) -> Session {
@@ -495,7 +496,7 @@ pub fn poll(session: &mut Session, now: u64) -> Option<(u64, Batch)> {
 /// A session that was opened at index 5 of term 1 and has one command in flight, which is returned.
 pub fn in_flight(mutant: Planted) -> (Session, u64, Batch) {
     let mut session = session(mutant);
-    session.set_leader(Some((LEADER, 1)));
+    session.set_leader(Some((CLUSTER, LEADER, 1)));
     session.submit([call(0)]);
     let (flight, opening) = poll(&mut session, 0).expect("it is to be opened");
     assert_eq!((opening.opened, opening.commands.len()), (0, 0), "commands wait for the session");
@@ -510,7 +511,7 @@ pub fn in_flight(mutant: Planted) -> (Session, u64, Batch) {
 pub fn resend_keeps_its_number(mutant: Planted) {
     let (mut session, flight, first) = in_flight(mutant);
     session.lost(flight, 0, 10);
-    session.set_leader(Some((LEADER, 2)));
+    session.set_leader(Some((CLUSTER, LEADER, 2)));
     let (_, again) = poll(&mut session, 20).expect("again");
     assert_eq!(again.commands, first.commands);
 }
@@ -546,7 +547,7 @@ pub fn order_across_a_lost_batch(mutant: Planted) {
     session.submit([call(1)]);
     let (flight, second) = poll(&mut session, 10).expect("the second");
     let mut router = Router::new();
-    let notice = router.take(second, Source::Remote(flight), true);
+    let notice = router.take(second, Source::Remote(flight), Some(CLUSTER));
     assert!(
         matches!(notice, Some(Notice::Remote(_, mosaik::groups::client::Response::Rejected(Rejection::OutOfOrder)))),
         "{notice:?}"

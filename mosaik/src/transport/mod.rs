@@ -25,7 +25,8 @@ use crate::primitives::PeerId;
 
 /// How long one `connect` may take before it fails with [`ConnectError::TimedOut`].
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Keep-alive period of a connection by default, and in simulation.
+/// Keep-alive period of a connection in simulation, as it is over QUIC by default: a fifth of the idle time-out.
+#[cfg(any(test, feature = "testing"))]
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// A connection on which nothing arrives for so long is lost: the default, and what a simulation has.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(2500);

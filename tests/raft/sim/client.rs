@@ -344,13 +344,14 @@ impl World {
         let crate::sim::world::Node { raft: Some(raft), host: Some(host), life, .. } = &mut self.nodes[n] else {
             return false;
         };
-        let (leads, term, leader, me) = (raft.is_leader(), raft.term(), raft.leader(), raft.me());
-        let led = leads.then_some(term);
+        let (cluster, term, leader, me) = (raft.cluster(), raft.term(), raft.leader(), raft.me());
+        let leads = cluster.filter(|_| raft.is_leader());
+        let led = leads.map(|_| term);
         if host.led != led {
             host.led = led;
             host.router.clear();
         }
-        host.session.set_leader(leader.map(|leader| (leader, term)));
+        host.session.set_leader(cluster.zip(leader).map(|(cluster, leader)| (cluster, leader, term)));
         let mut out: Vec<(usize, u64, Batch)> = Vec::new();
         let mut notices = Vec::new();
         while let Some((flight, to, batch)) = host.session.poll(now, || fresh) {
@@ -393,10 +394,7 @@ impl World {
             return;
         }
         let from = ReplyTo(n, life, flight);
-        if !self.calm && self.rng.chance(self.plan.duplicate) {
-            let delay = self.delay();
-            self.at(delay, Event::Request(to, from, batch.clone()));
-        }
+        // A call arrives at most once, perhaps long after its caller has given it up: bonds owe that to sessions.
         let delay = self.delay();
         self.at(delay, Event::Request(to, from, batch));
     }
@@ -407,12 +405,13 @@ impl World {
             return self.at(delay, Event::Request(n, from, batch));
         }
         let crate::sim::world::Node { raft: Some(raft), host: Some(host), .. } = &mut self.nodes[n] else { return };
-        let led = raft.is_leader().then_some(raft.term());
+        let leads = raft.cluster().filter(|_| raft.is_leader());
+        let led = leads.map(|_| raft.term());
         if host.led != led {
             host.led = led;
             host.router.clear();
         }
-        let notice = host.router.take(batch, Source::Remote(from), led.is_some());
+        let notice = host.router.take(batch, Source::Remote(from), leads);
         notice.into_iter().for_each(|notice| self.notice(n, notice));
         self.drive(n);
     }

@@ -127,7 +127,7 @@ impl Plan {
         plan.restart = rng.pick(&[(1000, 50_000), (SECOND / 2, 2 * SECOND), (2 * SECOND, 8 * SECOND)]);
         plan.crash_at_output = rng.pick(&[0, 0, 200, 2_000]);
         if rng.chance(200_000) {
-            plan.sessions = (rng.between(1, 6) as usize, rng.between(6_000, 12_000), 8);
+            plan.sessions = (rng.between(1, 6) as usize, rng.between(6_000, 12_000), 64);
         }
         if rng.chance(500_000) {
             plan.quirks = (0..Quirk::ALL.len()).filter(|_| rng.chance(250_000)).fold(0, |set, bit| set | 1 << bit);

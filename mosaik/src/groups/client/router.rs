@@ -11,7 +11,7 @@ use super::{
     ordered::Ordered,
     wire::{Batch, CommandResult, Done, RESPONSE_BYTES, Rejection, Response},
 };
-use crate::groups::raft::{Command, Payload, Proposal, Refusal, SessionId};
+use crate::groups::raft::{ClusterId, Command, Payload, Proposal, Refusal, SessionId};
 
 /// Sessions whose order is remembered; beyond it all begin again.
 const SESSIONS: usize = 8192;
@@ -117,10 +117,10 @@ impl<R> Router<R> {
         }
     }
 
-    /// Takes a batch for the next step of the core, or says why not.
-    pub fn take(&mut self, batch: Batch, source: Source<R>, is_leader: bool) -> Option<Notice<R>> {
+    /// Takes a batch for the next step of the core, or says why not. `leads`: the cluster that this member leads, if any.
+    pub fn take(&mut self, batch: Batch, source: Source<R>, leads: Option<ClusterId>) -> Option<Notice<R>> {
         let last = self.last.get(&batch.session).copied();
-        let rejection = if !is_leader {
+        let rejection = if leads != Some(batch.cluster) {
             Some(Rejection::NotLeader)
         } else if batch.commands.is_empty() != (batch.opened == 0) {
             Some(Rejection::Unintelligible)

@@ -5,7 +5,8 @@
 //! known. They go out in order; after a change of leader, a rejection or a loss everything unresolved is sent again, in
 //! order, under the same numbers. A session that the group has ended (it was not used for the retention time) is
 //! replaced: what was never sent goes into the next one, and so does what was sent once and is known not to have been
-//! applied. Of anything else the outcome is unknown, and it is never sent again.
+//! applied. Of anything else the outcome is unknown, and it is never sent again. A session belongs to one cluster: when the
+//! local member finds itself in another one, that is as if the session had ended.
 //!
 //! Times: `now` is the driver's monotonic clock in microseconds. Attempts are stamped in group time, which the session
 //! knows from answers and counts on by that clock, so it may be ahead of the leader's and is never much behind it.
@@ -19,7 +20,7 @@ use super::{
     pending::{Call, CallId, Caller, Joining, Pending},
     wire::{BATCH_BYTES, BATCH_COMMANDS, Batch, CommandResult, Done, Numbered, Rejection},
 };
-use crate::groups::raft::{Index, Member, Mutant, SessionId, Switch, Term};
+use crate::groups::raft::{ClusterId, Index, Member, Mutant, SessionId, Switch, Term};
 
 /// Commands in flight at once; one more body may exceed it. At most half of the window that the replicated table keeps for a
 /// session, should each have a body of its own.
@@ -80,6 +81,8 @@ struct Flight {
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
+    /// The cluster in which it is opened, once something was sent.
+    cluster: Option<ClusterId>,
     /// Index of the entry that opened it, once known.
     opened: Option<Index>,
     /// The next number.
@@ -89,8 +92,8 @@ pub struct Session {
     in_flight: (usize, usize),
     /// Strong commands that the leader has applied, by the index that the local machine must reach.
     awaiting: Ordered<Vec<(Caller, Bytes)>>,
-    /// To whom commands go, and in which term.
-    target: Option<(Member, Term)>,
+    /// To whom commands go, in which cluster and term.
+    target: Option<(ClusterId, Member, Term)>,
     /// Numbers below were sent in this run.
     unsent: u64,
     /// The last number sent in this run; 0 at its beginning.
@@ -125,6 +128,7 @@ impl Session {
     pub fn new(id: SessionId, resend_base: u64, retention: u64, now: u64, switch: Switch) -> Self {
         Self {
             id,
+            cluster: None,
             opened: None,
             next: 1,
             pending: Ordered::default(),
@@ -197,8 +201,8 @@ impl Session {
         self.events.push(Event::Done(caller.id, answer));
     }
 
-    /// Who leads now, as far as known.
-    pub fn set_leader(&mut self, target: Option<(Member, Term)>) {
+    /// Who leads now, as far as known, in which cluster and term.
+    pub fn set_leader(&mut self, target: Option<(ClusterId, Member, Term)>) {
         if self.target != target {
             self.target = target;
             self.restart();
@@ -241,17 +245,19 @@ impl Session {
 
     /// The next batch to send, with its number and the leader. `fresh` makes a random id for another session.
     pub fn poll(&mut self, now: u64, fresh: impl FnOnce() -> SessionId) -> Option<(u64, Member, Batch)> {
-        let (leader, _) = self.target?;
+        let (cluster, leader, _) = self.target?;
         if std::mem::take(&mut self.moved) {
             self.used = now;
             self.resend_at = (!self.pending.is_empty()).then(|| now + self.resend_after);
         }
         let overdue = self.resend_at.is_some_and(|at| now >= at);
-        if self.is_over(now, overdue) {
+        let elsewhere = self.cluster.is_some_and(|of| of != cluster);
+        if elsewhere || self.is_over(now, overdue) {
             self.replace(fresh());
         } else if self.ended {
             return None;
         }
+        self.cluster = Some(cluster);
         if overdue {
             self.resend_after = (self.resend_after * 2).min(8 * self.resend_base);
             self.restart();
@@ -264,9 +270,9 @@ impl Session {
             return None;
         }
         let batch = match self.opened {
-            Some(opened) => self.batch(opened, now)?,
+            Some(opened) => self.batch(cluster, opened, now)?,
             None if self.flights.values().any(|flight| flight.current) => return None,
-            None => self.opening(),
+            None => self.opening(cluster),
         };
         self.resend_at.get_or_insert(now + self.resend_after);
         let flight = self.next_flight;
@@ -279,13 +285,13 @@ impl Session {
         Some((flight, leader, batch))
     }
 
-    fn opening(&mut self) -> Batch {
+    fn opening(&mut self, cluster: ClusterId) -> Batch {
         self.flights.retain(|_, flight| flight.sequences.start != 0);
         let (session, commands) = (self.id, Vec::new());
-        Batch { session, opened: 0, settled: 0, prior: 0, ack_on_append: false, commands }
+        Batch { cluster, session, opened: 0, settled: 0, prior: 0, ack_on_append: false, commands }
     }
 
-    fn batch(&mut self, opened: Index, now: u64) -> Option<Batch> {
+    fn batch(&mut self, cluster: ClusterId, opened: Index, now: u64) -> Option<Batch> {
         let (session, attempt) = (self.id, self.attempt(now));
         let mut settled = self.pending.first().map_or(self.next, |(first, _)| first);
         if self.switch.is(Mutant::SettledEarly) {
@@ -311,7 +317,7 @@ impl Session {
         let last = commands.last()?.sequence;
         self.prior = last;
         self.unsent = last + 1;
-        Some(Batch { session, opened, settled, prior, ack_on_append, commands })
+        Some(Batch { cluster, session, opened, settled, prior, ack_on_append, commands })
     }
 
     fn attempt(&self, now: u64) -> u64 {
@@ -333,6 +339,7 @@ impl Session {
     fn replace(&mut self, id: SessionId) {
         let forgets = self.switch.is(Mutant::ForgetfulReplacement);
         self.id = id;
+        self.cluster = None;
         self.opened = None;
         self.ended = false;
         self.next = 1;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::groups::{
     bonds::MAX_CALL,
     error::MAX_COMMAND,
-    raft::{Index, Member, SessionId},
+    raft::{ClusterId, Index, Member, SessionId},
 };
 
 /// Bytes of commands in one batch, beyond which no further one is added.
@@ -31,6 +31,8 @@ pub enum Request {
 /// Commands of one session, in the order of their numbers; or the wish to open one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
+    /// The cluster that the session belongs to: a leader of another one rejects the batch.
+    pub cluster: ClusterId,
     /// The session.
     pub session: SessionId,
     /// Index of the entry that opened it; 0: it is to be opened, and there are no commands.

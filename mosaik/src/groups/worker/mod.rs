@@ -403,11 +403,12 @@ impl Worker {
             self.listen();
         }
         loop {
-            let leader = self.raft.leader().map(|leader| (leader, self.raft.term()));
+            let cluster = self.raft.cluster();
+            let leader = cluster.zip(self.raft.leader()).map(|(cluster, leader)| (cluster, leader, self.raft.term()));
             self.session.set_leader(leader);
             while let Some((flight, leader, batch)) = self.poll_session() {
                 if leader == self.raft.me() {
-                    let notice = self.router.take(batch, Source::Local(flight), self.raft.is_leader());
+                    let notice = self.router.take(batch, Source::Local(flight), self.leads());
                     notice.into_iter().for_each(|notice| self.notice(notice));
                 } else {
                     self.call(leader, &Request::Commands(batch), Purpose::Flight(flight));
@@ -432,6 +433,11 @@ impl Worker {
     fn poll_session(&mut self) -> Option<(u64, Member, Batch)> {
         let (now, node) = (self.micros(), &self.node);
         self.session.poll(now, || fresh_session(node))
+    }
+
+    /// The cluster that this member leads, if any.
+    fn leads(&self) -> Option<ClusterId> {
+        self.raft.cluster().filter(|_| self.raft.is_leader())
     }
 
     /// The session's clock, microseconds. Unlike that of the core it goes on when the member begins again.
@@ -518,7 +524,7 @@ impl Worker {
         let rejected = |why| encode(&Response::Rejected(why));
         match decode_request(request) {
             Some(Request::Commands(batch)) => {
-                let notice = self.router.take(batch, Source::Remote(reply), self.raft.is_leader());
+                let notice = self.router.take(batch, Source::Remote(reply), self.leads());
                 notice.into_iter().for_each(|notice| self.notice(notice));
             }
             Some(Request::Remove(member)) if self.raft.is_leader() => self.remove(member, reply),
