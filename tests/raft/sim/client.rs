@@ -484,10 +484,9 @@ impl World {
     }
 
     fn failed(&mut self, submitted: Submitted, failure: Failure) {
-        let waited = self.now - submitted.start;
-        if failure == Failure::Expired && !self.plan.settings.switch.is(Mutant::SessionEvictedEarly) {
-            assert!(waited / 1000 >= self.plan.sessions.1 / 4, "expired after {waited} us");
-        }
+        // No run takes an hour. With a short retention a session may end while slow disks and links keep its commands waiting.
+        let is_long = self.plan.sessions.1 >= 3_600_000 && !self.plan.settings.switch.is(Mutant::SessionEvictedEarly);
+        assert!(failure != Failure::Expired || !is_long, "expired, though the group remembers for an hour");
         self.clients.expired += u64::from(failure == Failure::Expired);
         if failure.is_unknown() {
             return self.clients.unknown(submitted);
