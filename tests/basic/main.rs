@@ -5,6 +5,7 @@
 
 mod api;
 mod branches;
+mod busy;
 mod chaos;
 mod declarative;
 mod declared_stores;
@@ -28,5 +29,6 @@ mod rediscovery;
 mod sim;
 mod stores;
 mod streams;
+mod subscribers;
 mod twins;
 mod ui;

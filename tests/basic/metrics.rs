@@ -16,6 +16,7 @@ use mosaik::metrics::{Kind, METRICS, Metric};
 use super::processes::{Keys, Process};
 
 const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
 const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
 const SOON: Duration = Duration::from_mins(1);
 
@@ -45,7 +46,7 @@ fn names_follow_the_conventions() {
 }
 
 /// Where a process says that it serves metrics.
-fn endpoint(process: &mut Process) -> SocketAddr {
+pub(super) fn endpoint(process: &mut Process) -> SocketAddr {
     let line = process.stderr.wait(Instant::now() + SOON, "metrics line", |line| line.starts_with("metrics "));
     let address = line.strip_prefix("metrics http://").and_then(|rest| rest.strip_suffix("/metrics"));
     address.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
@@ -61,7 +62,7 @@ fn scrape(at: SocketAddr) -> String {
 }
 
 /// Scrapes until it is so.
-fn until(at: SocketAddr, holds: impl Fn(&str) -> bool) -> String {
+pub(super) fn until(at: SocketAddr, holds: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + SOON;
     loop {
         let answer = scrape(at);
@@ -136,4 +137,20 @@ fn an_address_that_cannot_be_used_is_told() {
         assert_eq!(ended.code(), Some(status), "{told}");
         assert!(told.contains(part), "{told}");
     }
+}
+
+/// A stream that is closed has no series any more, and a histogram of the program's own is counted in buckets.
+#[test]
+fn what_is_gone_has_no_series_and_own_histograms_have_buckets() {
+    let args = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let mut program = Process::start(PROGRAM, &args, &[("PROGRAM", "measure")]);
+    let at = endpoint(&mut program);
+    let answer = until(at, |answer| answer.contains("stream=\"passing\"") && answer.contains("stream=\"lasting\""));
+    known(&answer);
+    assert!(value(&answer, "order_lines_bucket", &["le=\"+Inf\""]) == 1.0, "{answer}");
+    assert!(value(&answer, "order_lines_bucket", &["le=\"10\""]) == 0.0, "{answer}");
+    assert!(!answer.contains("quantile"), "{answer}");
+    program.stdout.wait(Instant::now() + SOON, "line", |line| line == "passed");
+    let answer = until(at, |answer| !answer.contains("stream=\"passing\""));
+    assert!(answer.contains("stream=\"lasting\"") && answer.contains("order_lines_count 1"), "{answer}");
 }

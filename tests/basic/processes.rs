@@ -703,3 +703,29 @@ fn processes_that_make_one_key_file_at_once_have_the_same_key() {
     }
     assert_eq!(std::fs::read_dir(keys.path("")).unwrap().count(), 4, "nothing else is left behind");
 }
+
+/// A handler that waits in `send` because nobody is subscribed would otherwise look as if it had nothing to do.
+#[test]
+fn a_handler_that_waits_for_a_subscriber_is_named() {
+    let args = ["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
+    let mut stuck = Process::start(PROGRAM, &args, &[("PROGRAM", "stuck")]);
+    let at = super::metrics::endpoint(&mut stuck);
+    let line = stuck.stderr.wait(Instant::now() + SOON, "warning", |line| line.contains("WARN"));
+    for part in ["place", "Stuck", "orders", "nobody is subscribed"] {
+        assert!(line.contains(part), "no {part} in: {line}");
+    }
+    let waits = |answer: &str| {
+        answer.lines().any(|line| line.starts_with("mosaik_stream_waiting_senders") && line.ends_with(" 1"))
+    };
+    super::metrics::until(at, waits);
+}
+
+/// A handler that computes is named while it does.
+#[test]
+fn a_handler_that_computes_for_seconds_is_named() {
+    let mut busy = Process::start(PROGRAM, &["--listen", "127.0.0.1:0"], &[("PROGRAM", "busy")]);
+    let line = busy.stderr.wait(Instant::now() + SOON, "warning", |line| line.contains("WARN"));
+    for part in ["compute", "Busy"] {
+        assert!(line.contains(part), "no {part} in: {line}");
+    }
+}

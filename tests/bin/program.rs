@@ -57,6 +57,7 @@ async fn exchange(net: &Network) -> anyhow::Result<()> {
     Ok(())
 }
 
+<<<<<<< HEAD
 /// Logs as many lines of some 100 bytes as `LINES` says, each with its number, and panics once in between.
 fn talk() {
     let lines: u32 = std::env::var("LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or_default();
@@ -71,6 +72,55 @@ fn talk() {
 }
 
 /// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `talk` (and waits) or `recite` (and ends).
+=======
+/// Sends to nobody.
+#[mosaik::node]
+pub struct Stuck {
+    orders: Producer<data::Order>,
+}
+
+#[mosaik::handlers]
+impl Stuck {
+    #[every("10ms")]
+    async fn place(&mut self) -> anyhow::Result<()> {
+        let amount = data::Amount { value: 1 };
+        Ok(self.orders.send(data::Order { side: data::Side::Buy, amount, note: String::new() }).await?)
+    }
+}
+
+/// Computes for seconds.
+#[mosaik::node]
+pub struct Busy {}
+
+#[mosaik::handlers]
+impl Busy {
+    #[every("10ms")]
+    async fn compute(&mut self) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    }
+}
+
+async fn play<R: mosaik::node::Handlers>(net: &Network) -> anyhow::Result<()> {
+    let values = mosaik::node::ArgValues::parse::<&str>(&R::ROLE, [])?;
+    let role = R::open(&mut mosaik::node::Setup::new(net, &values)).await?;
+    Ok(mosaik::node::spawn(net, role).ended().await?)
+}
+
+/// Measures something of its own, and has a stream that ends before the other one.
+async fn measure(net: &Network) -> anyhow::Result<()> {
+    metrics::histogram!("order_lines").record(42.0);
+    let _lasting = net.streams().producer::<u64>().with_stream_id("lasting").build()?;
+    {
+        let _passing = net.streams().producer::<u64>().with_stream_id("passing").build()?;
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    }
+    println!("passed");
+    std::future::pending().await
+}
+
+/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `stuck`, `busy` or `measure`.
+>>>>>>> 508b468 (Streams: name what a stream waits for and what it cannot have; keep the runtime awake)
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());
@@ -81,6 +131,9 @@ async fn main(net: Network) -> anyhow::Result<()> {
             mosaik::testing::panic_in_essential_task(&net);
             std::future::pending().await
         }
+        Ok("stuck") => play::<Stuck>(&net).await,
+        Ok("busy") => play::<Busy>(&net).await,
+        Ok("measure") => measure(&net).await,
         Ok("wait") => std::future::pending().await,
         Ok("block") => loop {
             std::thread::park();

@@ -132,6 +132,10 @@ impl Display for ProducerReport {
         write!(f, "{stream}  producer, {online}, {sent} items ({bytes} bytes) sent, {undelivered} reached no one, ")?;
         write!(f, "{served} subscribers")?;
         self.max_consumers.map_or(Ok(()), |max| write!(f, " of at most {max}"))?;
+        if self.waiting > 0 {
+            write!(f, "\n  {} senders wait, the first for {}", self.waiting, Time::millis(self.waiting_ms))?;
+            self.waiting_in.as_ref().map_or(Ok(()), |handler| write!(f, " ({handler})"))?;
+        }
         subscribers.iter().try_for_each(|subscriber| write!(f, "\n  to {subscriber}"))?;
         if self.omitted > 0 {
             write!(f, "\n  and {} more", self.omitted)?;

@@ -126,6 +126,12 @@ reports! {
         bytes: u64,
         /// Items that reached no one.
         undelivered: u64,
+        /// Senders that wait for a subscriber or for room.
+        waiting: u64,
+        /// For how long the first of them has waited.
+        waiting_ms: u64,
+        /// The handler that it is in, if it is in one.
+        waiting_in: Option<String>,
         /// Those who are served or wait, in the order in which they came.
         subscribers: Vec<SubscriberReport>,
         /// How many more there are.

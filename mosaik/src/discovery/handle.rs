@@ -172,9 +172,17 @@ impl Discovery {
 
     /// Changes what the local node says about itself; the same promises as [`add_tags`](Self::add_tags).
     pub(crate) fn update_local(&self, change: impl FnOnce(&mut LocalEntry)) {
-        if let Err(error) = self.shared.with(|core, now| core.try_update_local(change, now)) {
+        if let Err(error) = self.try_update_local(change) {
             tracing::warn!(%error, "the node's own entry cannot say this and stays as it was");
         }
+    }
+
+    /// The same for a caller that cannot do without.
+    ///
+    /// # Errors
+    /// When a list of the entry, or the whole, would be over its limit; the entry stays as it was.
+    pub(crate) fn try_update_local(&self, change: impl FnOnce(&mut LocalEntry)) -> Result<(), EntryError> {
+        self.shared.with(|core, now| core.try_update_local(change, now))
     }
 
     /// The local node's newest entry, for a protocol that introduces the node to a peer at once.

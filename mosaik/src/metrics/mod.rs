@@ -8,7 +8,11 @@
 //! one and serves what it has over HTTP, and so does the flag `--metrics` of a generated main.
 
 #[cfg(feature = "prometheus")]
+mod http;
+#[cfg(feature = "prometheus")]
 mod prometheus;
+#[cfg(feature = "prometheus")]
+mod recorder;
 mod sample;
 
 #[cfg(feature = "prometheus")]

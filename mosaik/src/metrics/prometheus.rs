@@ -3,17 +3,22 @@
 use std::{
     fmt,
     future::Future,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tokio::time::sleep;
 
-/// Upper bounds of the buckets of times, in seconds: from 10 us, below which nothing over a network is, to 10 s.
-const BUCKETS: [f64; 19] = [
-    1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+use super::{
+    http,
+    recorder::{Handles, Recorders},
+};
+
+/// How often the recorder is looked after, whether somebody scrapes or not.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +71,10 @@ impl fmt::Debug for Server {
 /// taken. To be called on a tokio runtime, once, before the networks are built that publish to it
 /// ([`with_metrics`](crate::network::NetworkBuilder::with_metrics)).
 ///
+/// Series of what has gone (a stream that was closed, a group that was left, a node that has ended) end within half a minute.
+/// Histograms are counted in buckets, also those that the program records itself: of times (names that end in `_seconds`) from
+/// 10 us to 10 s, of everything else from 0.001 to a thousand million, three for each power of ten.
+///
 /// Whoever reaches the address can read it: names of streams, groups, stores and roles, and counts.
 ///
 /// ```no_run
@@ -81,22 +90,25 @@ impl fmt::Debug for Server {
 /// When the address cannot be used, or a recorder is installed already.
 pub fn serve(addr: SocketAddr) -> Result<Server, ServeError> {
     let refused = |reason: String| ServeError::Listen { addr, reason };
-    // The exporter does not tell its port, so a free one is looked for here; another process may take it in between, which
-    // is told then.
-    let probe = TcpListener::bind(addr).map_err(|error| refused(error.to_string()))?;
-    let addr = probe.local_addr().map_err(|error| refused(error.to_string()))?;
-    drop(probe);
-    let builder = PrometheusBuilder::new().with_http_listener(addr);
-    let builder = builder.set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS);
-    let (recorder, serving) = builder.and_then(PrometheusBuilder::build).map_err(|error| match error {
-        BuildError::FailedToCreateHTTPListener(reason) => refused(reason),
-        error => refused(error.to_string()),
-    })?;
-    metrics::set_global_recorder(recorder).map_err(|_| ServeError::Installed)?;
+    let (listener, addr) = http::listen(addr).map_err(|error| refused(error.to_string()))?;
+    let (recorders, handles) = Recorders::new().map_err(|error| refused(error.to_string()))?;
+    metrics::set_global_recorder(recorders).map_err(|_| ServeError::Installed)?;
+    let rendered = handles.clone();
+    let serving = http::serve(listener, Arc::new(move || rendered.render()));
     let serving = Box::pin(async move {
-        if let Err(error) = serving.await {
-            tracing::error!(?error, "metrics are not served any more");
+        tokio::select! {
+            biased;
+            () = upkeep(handles) => {}
+            () = serving => {}
         }
     });
     Ok(Server { addr, serving })
+}
+
+/// Without end.
+async fn upkeep(handles: Handles) {
+    loop {
+        sleep(UPKEEP).await;
+        handles.upkeep();
+    }
 }

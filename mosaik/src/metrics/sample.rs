@@ -76,7 +76,7 @@ impl Sampler {
 
     fn streams(&self, me: &str) {
         let (producers, consumers) = self.streams.counts();
-        for (stream, Counts { stats, channels, online, .. }) in producers {
+        for (stream, Counts { stats, channels, online, waiting, .. }) in producers {
             let labels = labels(me, "stream", of::label(stream.as_bytes(), stream));
             counter!(of::SENT_ITEMS, &labels).absolute(stats.datums());
             counter!(of::SENT_BYTES, &labels).absolute(stats.bytes());
@@ -84,6 +84,9 @@ impl Sampler {
             gauge!(of::ONLINE, &labels).set(f64::from(u8::from(online)));
             gauge!(of::SUBSCRIBERS, &labels).set(channels as f64);
             gauge!(of::QUEUED, &labels).set(stats.queue().0 as f64);
+            gauge!(of::WAITING, &labels).set(waiting as f64);
+            counter!(of::WAITS, &labels).absolute(stats.waits());
+            counter!(of::TOO_SLOW, &labels).absolute(stats.too_slow());
         }
         for (stream, Counts { stats, channels, late, .. }) in consumers {
             let labels = labels(me, "stream", of::label(stream.as_bytes(), stream));

@@ -109,6 +109,12 @@ pub enum LinkError {
     /// A frame began and did not go on within 10 s.
     #[error("a frame began and did not go on")]
     Stalled,
+    /// The connection carries as many streams as it may, and none ended within 2 s.
+    #[error("the connection to the peer carries {limit} streams, which is the limit")]
+    NoStream {
+        /// Streams that one connection carries.
+        limit: u32,
+    },
 }
 
 impl LinkError {

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use iroh::EndpointAddr;
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,8 +21,11 @@ use super::{
 };
 use crate::{
     primitives::{NetworkId, PeerId},
-    transport::{ConnectError, Tasks, Transport},
+    transport::{ConnectError, MAX_STREAMS, Tasks, Transport},
 };
+
+/// How long a new link waits while its connection carries as many streams as it may.
+const STREAM_LIMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The node as its subsystems see it.
 #[derive(Clone, Debug)]
@@ -176,7 +179,10 @@ impl Node {
     pub(crate) async fn open<P: Protocol>(&self, to: &EndpointAddr) -> Result<Link<P>, OpenError> {
         let entry = self.connection(to, P::FAMILY).await?;
         let in_use = entry.in_use();
-        let (mut send, recv) = entry.connection.open_bi().await.map_err(LinkError::from)?;
+        // It waits for nothing but a place among the streams that the peer allows.
+        let opened = timeout(STREAM_LIMIT_TIMEOUT, entry.connection.open_bi()).await;
+        let opened = opened.map_err(|_| LinkError::NoStream { limit: MAX_STREAMS })?;
+        let (mut send, recv) = opened.map_err(LinkError::from)?;
         let preamble = Preamble { network: self.network_id(), protocol: P::NAME.into() };
         let frame = encode_frame(&preamble, MAX_PREAMBLE)?;
         send.write_all_chunks(&mut [frame]).await.map_err(LinkError::from)?;

@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
     close::CloseCode,
@@ -24,6 +27,8 @@ use crate::{
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that have said nothing yet.
 const MAX_SILENT: usize = 128;
+/// Streams of one connection that have not said yet what they are for; further ones are not looked at meanwhile.
+const MAX_UNSPOKEN: usize = 256;
 /// Incoming connections of one peer in one family.
 const MAX_PER_PEER: usize = 8;
 /// A connection without a stream is closed by its dialler after this time, and by the other side after twice of it.
@@ -123,11 +128,18 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>) {
     tracing::debug!(%connection, family = entry.family.alpn(), outgoing = entry.outgoing, "connection up");
     let idle_limit = if entry.outgoing { IDLE_LIMIT } else { 2 * IDLE_LIMIT };
     let mut check_at = entry.since + if entry.outgoing { idle_limit } else { PREAMBLE_TIMEOUT };
+    let unspoken = Arc::new(Semaphore::new(MAX_UNSPOKEN));
     let lost = loop {
+        let next = async {
+            let permit = unspoken.clone().acquire_owned().await.ok();
+            connection.accept_bi().await.map(|streams| (streams, permit))
+        };
         tokio::select! {
             biased;
-            stream = connection.accept_bi() => match stream {
-                Ok(streams) => node.tasks().spawn("stream", greet(node.clone(), entry.clone(), streams)),
+            stream = next => match stream {
+                Ok((streams, permit)) => {
+                    node.tasks().spawn("stream", greet(node.clone(), entry.clone(), streams, permit));
+                }
                 Err(lost) => break lost,
             },
             () = sleep_until(check_at) => {
@@ -145,9 +157,16 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>) {
 }
 
 /// Reads a stream's preamble and hands the stream to its protocol, or closes it with the reason.
-async fn greet(node: Node, entry: Arc<Entry>, (mut send, mut recv): (SendStream, RecvStream)) {
+async fn greet(
+    node: Node,
+    entry: Arc<Entry>,
+    (mut send, mut recv): (SendStream, RecvStream),
+    unspoken: Option<OwnedSemaphorePermit>,
+) {
     let mut buffer = BytesMut::new();
-    let refusal = match read_preamble(&mut recv, &mut buffer).await {
+    let preamble = read_preamble(&mut recv, &mut buffer).await;
+    drop(unspoken);
+    let refusal = match preamble {
         Ok(preamble) if preamble.network != node.network_id() => {
             tracing::debug!(peer = ?entry.connection.peer(), theirs = ?preamble.network, "peer is of another network");
             entry.connection.close(CloseCode::DifferentNetwork.code());

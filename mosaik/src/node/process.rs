@@ -23,6 +23,9 @@ pub(super) const GRACEFUL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last words wait for a reader when the process ends at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// Workers of the runtime at least.
+const MIN_WORKERS: usize = 2;
+
 /// What can go wrong in a generated main once the command line is understood.
 pub(super) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -39,7 +42,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 pub(super) fn run<F: Future<Output = Result<(), Failure>>>(work: impl FnOnce(CancellationToken) -> F) -> ExitCode {
     let (ending, ended) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
     let result = watch_signals(ending.clone(), ended.clone()).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let result = runtime.block_on(work(ending));
         ended.store(true, Ordering::Release);
         // A blocking call in user code must not hold the process.
@@ -53,6 +56,17 @@ pub(super) fn run<F: Future<Output = Result<(), Failure>>>(work: impl FnOnce(Can
             ExitCode::FAILURE
         }
     }
+}
+
+/// One worker for each core, but two at least: with one, a handler that computes would hold up everything else of the node. The
+/// variable `TOKIO_WORKER_THREADS` says otherwise, as for any program.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        builder
+            .worker_threads(thread::available_parallelism().map_or(MIN_WORKERS, |cores| cores.get().max(MIN_WORKERS)));
+    }
+    builder.enable_all().build()
 }
 
 /// The error and all of its causes; a cause that the text before it ends with already is not repeated.

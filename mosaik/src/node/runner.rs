@@ -24,12 +24,13 @@ use crate::{
         figures::{self, Watch},
         watch,
     },
+    transport::Activity,
 };
 
 use super::{
     outcome::{Call, Done, Outcome},
     role::{Handlers, RoleError},
-    table::{Once, Table},
+    table::{Listed, Once, Table},
 };
 
 /// How long a running handler may go on once the role is asked to stop.
@@ -47,9 +48,18 @@ pub fn spawn<R: Handlers>(network: &Network, role: R) -> RoleHandle {
     let counters = Arc::new(Counters::default());
     let (end, ended) = watch::channel(None);
     let handle = RoleHandle { role: R::ROLE.name, cancel: cancel.clone(), counters: counters.clone(), ended };
-    let runner = Runner { role, table: Table::new(), cancel, counters, watches: Vec::new() };
+    let mut table = Table::new();
+    R::handlers(&mut table);
+    let names = table.names();
+    let watch = |name: &&'static str| Watch::with(figures::ROLE_HANDLER, [("role", R::ROLE.name), ("handler", *name)]);
+    let watches = names[..table.sources.len()].iter().map(watch).collect();
+    let activity = Activity::new(R::ROLE.name, names);
+    let runner = Runner { role, table, cancel, counters, watches, activity: activity.clone() };
     let span = tracing::debug_span!("role", role = R::ROLE.name);
+    let tasks = node.tasks().clone();
     let task = async move {
+        tasks.watch(&activity);
+        drop(activity);
         let result = runner.run().await;
         end.send_replace(Some(result));
     };
@@ -165,35 +175,37 @@ struct Runner<R> {
     table: Table<R>,
     cancel: CancellationToken,
     counters: Arc<Counters>,
-    /// Of each source of the table.
+    /// Of each source of the table, by its place.
     watches: Vec<Watch>,
+    /// Shows which handler runs.
+    activity: Arc<Activity>,
 }
 
 impl<R: Handlers> Runner<R> {
     async fn run(mut self) -> Result<(), RoleError> {
-        R::handlers(&mut self.table);
-        let watch = |name| Watch::with(figures::ROLE_HANDLER, [("role", R::ROLE.name), ("handler", name)]);
-        self.watches = self.table.sources.iter().map(|source| watch(source.name())).collect();
+        let sources = self.table.sources.len();
+        let first_stop = sources + self.table.starts.len();
         tracing::debug!(handlers = ?self.table, "role begins");
         self.table.begin(&mut self.role);
-        for start in std::mem::take(&mut self.table.starts) {
-            self.start(&start).await?;
+        for (number, start) in (sources..).zip(std::mem::take(&mut self.table.starts)) {
+            self.start(number, &start).await?;
         }
         while let Some(index) = self.due().await {
             self.handle(index).await;
             // A stream that is always ready must not keep the executor from everything else.
             tokio::task::coop::consume_budget().await;
         }
-        for stop in std::mem::take(&mut self.table.stops) {
-            self.stop(&stop).await;
+        for (number, stop) in (first_stop..).zip(std::mem::take(&mut self.table.stops)) {
+            self.stop(number, &stop).await;
         }
         tracing::debug!(status = ?self.counters.status(), "role ended");
         Ok(())
     }
 
-    async fn start(&mut self, start: &Once<R>) -> Result<(), RoleError> {
+    async fn start(&mut self, number: usize, start: &Once<R>) -> Result<(), RoleError> {
         let call = start.call;
-        let error = match contain(|| Some(call(&mut self.role)), grace(&self.cancel)).await {
+        let handler = (&*self.activity, number);
+        let error = match contain(handler, || Some(call(&mut self.role)), grace(&self.cancel)).await {
             Contained::Ended(Ok(_)) | Contained::Abandoned => return Ok(()),
             Contained::Ended(Err(error)) => error,
             Contained::Panicked(message) => format!("panicked: {message}"),
@@ -212,18 +224,20 @@ impl<R: Handlers> Runner<R> {
     }
 
     async fn handle(&mut self, index: usize) {
-        let source = &mut self.table.sources[index];
-        let began = self.watches[index].start();
-        let result = contain(|| source.call(&mut self.role), grace(&self.cancel)).await;
-        self.watches[index].stop(began);
+        let Listed { place, source } = &mut self.table.sources[index];
+        let began = self.watches[*place].start();
+        let handler = (&*self.activity, *place);
+        let result = contain(handler, || source.call(&mut self.role), grace(&self.cancel)).await;
+        self.watches[*place].stop(began);
         let (name, origin) = (source.name(), || source.origin());
         self.counters.count(&result);
         report(R::ROLE.name, name, origin, &result);
     }
 
-    async fn stop(&mut self, stop: &Once<R>) {
+    async fn stop(&mut self, number: usize, stop: &Once<R>) {
         let call = stop.call;
-        let result = contain(|| Some(call(&mut self.role)), sleep(STOP_LIMIT)).await;
+        let handler = (&*self.activity, number);
+        let result = contain(handler, || Some(call(&mut self.role)), sleep(STOP_LIMIT)).await;
         self.counters.count(&result);
         report(R::ROLE.name, stop.name, || String::from("stop"), &result);
     }
@@ -237,16 +251,23 @@ async fn grace(cancel: &CancellationToken) {
 
 /// Calls a handler and waits for its end or for `limit`. The state that a panicking handler leaves behind is the
 /// user's own: the role goes on with it.
-async fn contain<'a>(call: impl FnOnce() -> Option<Call<'a>>, limit: impl Future<Output = ()>) -> Contained {
-    let future = match catch_unwind(AssertUnwindSafe(call)) {
+///
+/// Whatever is the user's code of it runs within [`Activity::run`].
+async fn contain<'a>(
+    (activity, handler): (&Activity, usize),
+    call: impl FnOnce() -> Option<Call<'a>>,
+    limit: impl Future<Output = ()>,
+) -> Contained {
+    let future = match activity.run(handler, || catch_unwind(AssertUnwindSafe(call))) {
         Ok(None) => return Contained::Ended(Ok(Done::Nothing)),
         Ok(Some(Call::Done(outcome))) => return Contained::Ended(outcome),
         Ok(Some(Call::Later(future))) => future,
         Err(panic) => return Contained::Panicked(message(&*panic)),
     };
+    let mut future = AssertUnwindSafe(future).catch_unwind();
     tokio::select! {
         biased;
-        result = AssertUnwindSafe(future).catch_unwind() => match result {
+        result = poll_fn(|cx| activity.run(handler, || future.poll_unpin(cx))) => match result {
             Ok(outcome) => Contained::Ended(outcome),
             Err(panic) => Contained::Panicked(message(&*panic)),
         },

@@ -34,9 +34,15 @@ type Reach<R, T> = fn(&mut R) -> &mut Consumer<T>;
 pub struct Table<R> {
     pub(super) starts: Vec<Once<R>>,
     pub(super) stops: Vec<Once<R>>,
-    pub(super) sources: Vec<Box<dyn Source<R>>>,
+    pub(super) sources: Vec<Listed<R>>,
     /// Where the next search begins: sources take turns, so that a busy stream does not starve the others.
     turn: usize,
+}
+
+/// A source with its place among all that there were at first: some end before the role does.
+pub(super) struct Listed<R> {
+    pub(super) place: usize,
+    pub(super) source: Box<dyn Source<R>>,
 }
 
 /// A handler that is called once.
@@ -64,6 +70,16 @@ impl<R: 'static> Table<R> {
         Self { starts: Vec::new(), stops: Vec::new(), sources: Vec::new(), turn: 0 }
     }
 
+    fn add(&mut self, source: impl Source<R> + 'static) {
+        self.sources.push(Listed { place: self.sources.len(), source: Box::new(source) });
+    }
+
+    /// The names of all handlers: those of the sources by their places, then of the start and the stop handlers.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let once = self.starts.iter().chain(&self.stops).map(|once| once.name);
+        self.sources.iter().map(|listed| listed.source.name()).chain(once).collect()
+    }
+
     /// A handler of the items that arrive on a consumer field, or of the states that a replica of a store shows.
     #[doc(hidden)]
     pub fn on<T: Send + 'static, O: Send + 'static>(
@@ -74,7 +90,7 @@ impl<R: 'static> Table<R> {
         call: OnItem<R, T, O>,
     ) {
         let waits = Waits::default();
-        self.sources.push(Box::new(Items { name, field, reach, call, waits, next: None, current: None }));
+        self.add(Items { name, field, reach, call, waits, next: None, current: None });
     }
 
     /// A handler of what a consumer field has missed.
@@ -91,7 +107,7 @@ impl<R: 'static> Table<R> {
             _ => None,
         };
         let told = Told { name, field, reach, call, pick, deadline: None, events: None, next: None };
-        self.sources.push(Box::new(told));
+        self.add(told);
     }
 
     /// A handler of producers of a consumer field that have been silent for `deadline`.
@@ -109,18 +125,18 @@ impl<R: 'static> Table<R> {
             _ => None,
         };
         let told = Told { name, field, reach, call, pick, deadline: Some(deadline), events: None, next: None };
-        self.sources.push(Box::new(told));
+        self.add(told);
     }
 
     /// Lets every source begin to listen; before the start handlers.
     pub(super) fn begin(&mut self, role: &mut R) {
-        self.sources.iter_mut().for_each(|source| source.begin(role));
+        self.sources.iter_mut().for_each(|listed| listed.source.begin(role));
     }
 
     /// A handler that is called once per period, first after one.
     #[doc(hidden)]
     pub fn every(&mut self, name: &'static str, period: Duration, call: Plain<R>) {
-        self.sources.push(Box::new(Periodic { name, period, call, interval: None }));
+        self.add(Periodic { name, period, call, interval: None });
     }
 
     /// A handler that is called before all others.
@@ -140,7 +156,7 @@ impl<R: 'static> Table<R> {
         let mut looked_at = 0;
         while looked_at < self.sources.len() {
             let index = (self.turn + looked_at) % self.sources.len();
-            match self.sources[index].poll_due(role, cx) {
+            match self.sources[index].source.poll_due(role, cx) {
                 Poll::Ready(true) => {
                     self.turn = index + 1;
                     return Poll::Ready(index);
@@ -273,11 +289,53 @@ impl<R> Source<R> for Periodic<R> {
 impl<R> fmt::Debug for Table<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let once = |list: &[Once<R>]| list.iter().map(|each| each.name).collect::<Vec<_>>();
-        let sources: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
+        let sources: Vec<_> = self.sources.iter().map(|listed| listed.source.name()).collect();
         f.debug_struct("Table")
             .field("starts", &once(&self.starts))
             .field("sources", &sources)
             .field("stops", &once(&self.stops))
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Is due as often as that, then ends.
+    struct Few(&'static str, usize);
+
+    impl Source<()> for Few {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn origin(&self) -> String {
+            String::new()
+        }
+
+        fn poll_due(&mut self, (): &mut (), _: &mut Context<'_>) -> Poll<bool> {
+            self.1 = self.1.saturating_sub(1);
+            Poll::Ready(self.1 > 0)
+        }
+
+        fn call<'a>(&mut self, (): &'a mut ()) -> Option<Call<'a>> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_handler_keeps_its_place_when_another_one_has_ended() {
+        let mut table: Table<()> = Table::new();
+        table.add(Few("short", 2));
+        table.add(Few("long", 10));
+        assert_eq!(table.names(), ["short", "long"]);
+        let mut due = || match table.poll_due(&mut (), &mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(index) => table.sources[index].place,
+            Poll::Pending => panic!("one is always due"),
+        };
+        assert_eq!([due(), due(), due(), due()], [0, 1, 1, 1]);
     }
 }

@@ -5,10 +5,14 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use metrics::Histogram;
+use metrics::{Histogram, Label, SharedString};
 use tokio::time::Instant;
 
 /// Whether some network of this process publishes metrics.
@@ -62,6 +66,11 @@ table! {
     ONLINE = "mosaik_stream_online", Gauge, ["node", "stream"], "Whether the producer's online condition holds";
     SUBSCRIBERS = "mosaik_stream_subscribers", Gauge, ["node", "stream"], "Consumers that the producer serves";
     QUEUED = "mosaik_stream_queued_items", Gauge, ["node", "stream"], "Items that wait for the subscriber furthest behind";
+    WAITING = "mosaik_stream_waiting_senders", Gauge, ["node", "stream"],
+        "Senders that wait for a subscriber or for room";
+    WAITS = "mosaik_stream_waits_total", Counter, ["node", "stream"], "How often a sender has had to wait";
+    TOO_SLOW = "mosaik_stream_too_slow_total", Counter, ["node", "stream"],
+        "Subscribers closed because they could not keep up";
     RECEIVED_ITEMS = "mosaik_stream_received_items_total", Counter, ["node", "stream"], "Items handed to the program";
     RECEIVED_BYTES = "mosaik_stream_received_bytes_total", Counter, ["node", "stream"], "Their bytes";
     GAPS = "mosaik_stream_gaps_total", Counter, ["node", "stream"], "How often items were missed";
@@ -109,19 +118,36 @@ pub(crate) fn wanted() -> bool {
     WANTED.load(Ordering::Relaxed)
 }
 
+/// A histogram that was not used for so long is asked for again: its recorder may have let it go.
+const ASK_AGAIN: Duration = Duration::from_mins(30);
+
 /// Measures times, once somebody wants them.
 #[derive(Clone)]
-pub(crate) struct Watch(Histogram);
+pub(crate) struct Watch(Arc<Times>);
+
+struct Times {
+    metric: &'static str,
+    labels: Vec<Label>,
+    made: Instant,
+    /// When it was recorded last: seconds since `made`.
+    used: AtomicU64,
+    histogram: RwLock<Histogram>,
+}
 
 impl Watch {
     /// Of a metric with one label.
-    pub(crate) fn new(metric: &'static str, label: &'static str, value: impl Into<metrics::SharedString>) -> Self {
-        Self(metrics::histogram!(metric, label => value))
+    pub(crate) fn new(metric: &'static str, label: &'static str, value: impl Into<SharedString>) -> Self {
+        Self::of(metric, vec![Label::new(label, value)])
     }
 
     /// Of a metric with two labels.
     pub(crate) fn with(metric: &'static str, labels: [(&'static str, &'static str); 2]) -> Self {
-        Self(metrics::histogram!(metric, &labels))
+        Self::of(metric, labels.map(|(name, value)| Label::from_static_parts(name, value)).into())
+    }
+
+    fn of(metric: &'static str, labels: Vec<Label>) -> Self {
+        let histogram = RwLock::new(metrics::histogram!(metric, labels.iter()));
+        Self(Arc::new(Times { metric, labels, made: Instant::now(), used: AtomicU64::new(0), histogram }))
     }
 
     /// Begins to measure.
@@ -132,9 +158,15 @@ impl Watch {
 
     /// Records the time since.
     pub(crate) fn stop(&self, since: Option<Instant>) {
-        if let Some(since) = since {
-            self.0.record(since.elapsed());
+        let Some(since) = since else { return };
+        let Times { metric, labels, made, used, histogram } = &*self.0;
+        let now = Instant::now();
+        let secs = now.saturating_duration_since(*made).as_secs();
+        if secs.saturating_sub(used.swap(secs, Ordering::Relaxed)) >= ASK_AGAIN.as_secs() {
+            *histogram.write().unwrap_or_else(PoisonError::into_inner) = metrics::histogram!(*metric, labels.iter());
         }
+        let histogram = histogram.read().unwrap_or_else(PoisonError::into_inner);
+        histogram.record(now.saturating_duration_since(since));
     }
 }
 

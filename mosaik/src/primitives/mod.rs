@@ -2,6 +2,7 @@
 //!
 //! Everyone may import from here; this room imports from no other one.
 
+pub(crate) mod caller;
 pub(crate) mod const_hash;
 mod datum;
 mod entropy;

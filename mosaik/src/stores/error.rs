@@ -16,6 +16,14 @@ pub enum StoreError {
         /// The store.
         store: StoreId,
     },
+    /// The node's entry cannot list the stream of the store's deltas, so no replica would ever find it.
+    #[error("this node cannot announce the store {store:?}: {reason}")]
+    NotAnnounced {
+        /// The store.
+        store: StoreId,
+        /// The limit that is in the way.
+        reason: String,
+    },
     /// The delta is larger than a stream's item may be, or cannot be encoded. It was not applied.
     #[error("the delta cannot be sent: {0}")]
     Delta(String),

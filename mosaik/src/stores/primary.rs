@@ -114,6 +114,7 @@ impl<V: View> PrimaryBuilder<V> {
         };
         let producer = producer.build().map_err(|error| match error {
             BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
+            BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
         })?;
         let position = Position { epoch: producer.epoch(), seq };
         // What is on disk is as good as what would be written now, unless there is nothing.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{limits::MAX_ITEM, producer::Producer};
-use crate::primitives::StreamId;
+use crate::{discovery::EntryError, primitives::StreamId};
 
 /// An item handed back.
 struct Returned<T>(Mutex<Option<T>>);
@@ -120,6 +120,13 @@ pub enum BuildError<T> {
         /// The Rust type of its items.
         other: &'static str,
     },
+    /// The node's entry cannot list the stream, so no consumer would ever find it.
+    NotAnnounced {
+        /// The stream.
+        stream: StreamId,
+        /// The limit that is in the way, and how much there would be.
+        error: EntryError,
+    },
 }
 
 impl<T> BuildError<T> {
@@ -127,7 +134,7 @@ impl<T> BuildError<T> {
     pub fn into_existing(self) -> Option<Producer<T>> {
         match self {
             Self::Exists { existing, .. } => Some(existing),
-            Self::OtherType { .. } => None,
+            Self::OtherType { .. } | Self::NotAnnounced { .. } => None,
         }
     }
 }
@@ -144,6 +151,9 @@ impl<T> fmt::Display for BuildError<T> {
             Self::Exists { stream, .. } => write!(f, "this node already produces the stream {stream:?}"),
             Self::OtherType { stream, other } => {
                 write!(f, "this node already produces the stream {stream:?}, with items of type {other}")
+            }
+            Self::NotAnnounced { stream, error } => {
+                write!(f, "this node cannot announce the stream {stream:?}: {error}")
             }
         }
     }

@@ -150,6 +150,11 @@ pub enum DisconnectReason {
     Undecodable(String),
     /// The connection was lost.
     Lost(String),
+    /// The connection to the producer's node carries as many streams as it may, so there was no subscription.
+    NoStream {
+        /// How many streams one connection carries.
+        limit: u32,
+    },
 }
 
 impl fmt::Display for DisconnectReason {
@@ -159,6 +164,9 @@ impl fmt::Display for DisconnectReason {
             Self::NotAllowed => f.write_str("the producer no longer qualifies"),
             Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
             Self::Lost(error) => write!(f, "connection lost: {error}"),
+            Self::NoStream { limit } => {
+                write!(f, "the connection to the producer's node carries {limit} streams, which is the limit")
+            }
         }
     }
 }
@@ -171,7 +179,7 @@ impl DisconnectReason {
             Self::Closed(code) => Some(*code),
             Self::NotAllowed => Some(CloseCode::NotAllowed),
             Self::Undecodable(_) => Some(CloseCode::Undecodable),
-            Self::Lost(_) => None,
+            Self::Lost(_) | Self::NoStream { .. } => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     Registry, Streams,
     core::admission::WaitReason,
-    producer::{Predicate, ask},
+    producer::{Predicate, Waiting, ask},
     protocol::Fingerprint,
     stats::{ChannelInfo, Stats},
 };
@@ -98,6 +98,8 @@ pub(crate) struct ProducerView {
     pub(crate) online: bool,
     pub(crate) max_consumers: usize,
     pub(crate) stats: Stats,
+    /// Senders that wait, if some do.
+    pub(crate) waiting: Option<Waiting>,
     pub(crate) subscribers: Vec<SubscriberView>,
     pub(crate) endings: Vec<Ending>,
 }
@@ -155,6 +157,8 @@ pub(crate) struct Counts {
     /// Subscriptions that are live.
     pub(crate) channels: usize,
     pub(crate) online: bool,
+    /// Senders that wait.
+    pub(crate) waiting: usize,
     /// Producers that are late.
     pub(crate) late: usize,
 }

@@ -80,7 +80,12 @@ pub enum OnLag {
     /// progress, or for 2 s in which it never gets down to half of its queue.
     #[default]
     Disconnect,
-    /// `send` waits for the slowest subscriber for up to this long; then that one is closed with `TooSlow`.
+    /// `send` waits for the slowest subscriber for up to this long; then that one is closed with `TooSlow`. So is one that, in
+    /// this long, has been full and has not taken half of its queue: it may slow its producer to half a queue per this long,
+    /// not further. With a [`Buffer`] of one or two items that is one item, so give it a larger one.
+    ///
+    /// How often `send` has had to wait and how many subscribers were closed is counted: see
+    /// [`waits`](super::Stats::waits) and [`too_slow`](super::Stats::too_slow).
     Block(Duration),
     /// A subscriber whose queue is full loses an eighth of it, the oldest items, and is told so by a gap
     /// ([`Dropped`](super::GapReason::Dropped)). Nobody is closed and `send` never waits for room.

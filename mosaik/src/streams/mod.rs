@@ -50,7 +50,7 @@ use self::{
 use crate::{
     discovery::Discovery,
     network::{Acceptors, CloseCode, Node},
-    primitives::{Datum, StreamId},
+    primitives::{Datum, StreamId, figures},
 };
 
 /// How long a shutdown lets producers hand over what is queued.
@@ -114,13 +114,15 @@ impl Streams {
     /// A producer of `T` with default settings, or another handle to the one that this node has already.
     ///
     /// # Panics
-    /// When this node produces the stream of that name with items of another type; see [`producer`](Self::producer)
-    /// for a way that says so with an error, and `with_stream_id` for the way out.
+    /// When this node produces the stream of that name with items of another type (`with_stream_id` is the way out), or
+    /// produces 512 streams already, which is all that its entry can list. See [`producer`](Self::producer) for a way that
+    /// says so with an error.
     #[must_use]
     pub fn produce<T: Datum>(&self) -> Producer<T> {
         match self.producer().build() {
             Ok(producer) | Err(BuildError::Exists { existing: producer, .. }) => producer,
             Err(error @ BuildError::OtherType { .. }) => panic!("{error}; give one of them `with_stream_id`"),
+            Err(error @ BuildError::NotAnnounced { .. }) => panic!("{error}"),
         }
     }
 
@@ -199,7 +201,10 @@ impl Registry {
     fn consumer_opened(&self, stream: StreamId, fingerprint: Option<protocol::Fingerprint>) {
         let mut consumed = self.consumed.lock().unwrap_or_else(PoisonError::into_inner);
         *consumed.entry(stream).or_default() += 1;
-        self.discovery.update_local(|entry| entry.consumes.insert(stream, fingerprint));
+        if let Err(error) = self.discovery.try_update_local(|entry| entry.consumes.insert(stream, fingerprint)) {
+            let stream = figures::label(stream.as_bytes(), stream);
+            tracing::warn!(stream, %error, "others do not see that this node consumes the stream; it does all the same");
+        }
     }
 
     fn add_consumer(&self, shared: &Arc<consumer::Shared>) {

@@ -16,6 +16,8 @@ pub struct Stats {
     pub(crate) queue: Depth,
     pub(crate) high_water: Depth,
     pub(crate) rtt: Option<Duration>,
+    pub(crate) waits: u64,
+    pub(crate) too_slow: u64,
 }
 
 impl Stats {
@@ -42,6 +44,18 @@ impl Stats {
     #[must_use]
     pub const fn drops(&self) -> u64 {
         self.drops
+    }
+
+    /// How often `send` has had to wait, for a subscriber or for room (of a producer as a whole; else 0).
+    #[must_use]
+    pub const fn waits(&self) -> u64 {
+        self.waits
+    }
+
+    /// Subscribers that were closed because they could not keep up (of a producer as a whole; else 0).
+    #[must_use]
+    pub const fn too_slow(&self) -> u64 {
+        self.too_slow
     }
 
     /// For how long it has been connected; for a handle as a whole, its oldest live subscription. `None` while disconnected.

@@ -233,7 +233,8 @@ impl Own {
             .default_path_keep_alive_interval(keep_alive)
             .default_path_max_idle_timeout(self.idle_timeout)
             .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
-            .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+            // Ours go both ways.
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
             .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
             .receive_window(VarInt::from_u32(CONNECTION_WINDOW))
             .send_window(u64::from(CONNECTION_WINDOW))

@@ -4,6 +4,7 @@
 //! injected faults). The `network` layer is the only caller. This room knows nothing of networks, peers' entries
 //! or protocols; it moves bytes between two keys.
 
+mod awake;
 mod iroh;
 mod lookup;
 #[cfg(feature = "testing")]
@@ -17,6 +18,7 @@ use std::{fmt, time::Duration};
 use ::iroh::EndpointAddr;
 use bytes::Bytes;
 
+pub(crate) use self::awake::Activity;
 pub(crate) use self::iroh::{IrohConfig, IrohTransport};
 pub(crate) use self::lookup::Lookups;
 pub(crate) use self::tasks::Tasks;
@@ -30,8 +32,9 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// A connection on which nothing arrives for so long is lost: the default, and what a simulation has.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_millis(2500);
-/// Streams of each direction that the other side may have open at once on one connection.
-pub(crate) const MAX_STREAMS: u32 = 256;
+/// Streams that the other side may have open at once on one connection: several for each of the 512 streams that an entry may list
+/// as consumed, since a node may have several consumers of one and each may be replayed to. A stream that is not open costs nothing.
+pub(crate) const MAX_STREAMS: u32 = 4096;
 
 /// An application error code, carried by closed connections and reset or stopped streams.
 pub(crate) type Code = u32;

@@ -22,6 +22,7 @@ use futures::FutureExt;
 use tokio::{sync::Notify, task::AbortHandle};
 use tracing::Instrument;
 
+use super::awake::{Activity, Awake};
 use crate::primitives::watch;
 
 /// Spawns and tracks the tasks of one node. Cheap to clone.
@@ -48,6 +49,8 @@ struct Shared {
     paused: AtomicBool,
     /// Whether long computations may go to threads; not in a simulation, whose time they would stop.
     threads: bool,
+    /// Keeps the runtime looking after timers and sockets; where there are threads.
+    awake: Option<Awake>,
     live: Mutex<Live>,
     empty: Notify,
     failure: watch::Sender<Option<NodeFailure>>,
@@ -59,6 +62,7 @@ impl Default for Shared {
             next: AtomicU64::default(),
             paused: AtomicBool::default(),
             threads: false,
+            awake: None,
             live: Mutex::default(),
             empty: Notify::default(),
             failure: watch::Sender::new(None),
@@ -97,7 +101,7 @@ impl Shared {
 impl Tasks {
     /// A spawner that may also use the runtime's threads for blocking work.
     pub(crate) fn with_threads() -> Self {
-        Self(Arc::new(Shared { threads: true, ..Shared::default() }))
+        Self(Arc::new(Shared { threads: true, awake: Awake::begin(), ..Shared::default() }))
     }
 
     /// Runs a computation or system call that may take long, beside the runtime's workers; in a simulation at once. `None`
@@ -108,6 +112,13 @@ impl Tasks {
             return tokio::task::spawn_blocking(work).await.ok();
         }
         std::panic::catch_unwind(AssertUnwindSafe(work)).ok()
+    }
+
+    /// Watches the handlers of a role that runs here; not in a simulation, where computing takes no time.
+    pub(crate) fn watch(&self, activity: &Arc<Activity>) {
+        if self.0.awake.is_some() {
+            activity.watch();
+        }
     }
 
     /// Runs a future to its end on the node's runtime. A panic is contained and logged with the task's name. After

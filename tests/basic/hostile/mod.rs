@@ -32,7 +32,7 @@ const PROTOCOLS: [(&str, &str); 8] = [
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/1"),
     (Family::GROUPS.alpn(), "bond/3"),
-    (Family::DIAGNOSTICS.alpn(), "report/2"),
+    (Family::DIAGNOSTICS.alpn(), "report/3"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

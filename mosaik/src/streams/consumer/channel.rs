@@ -194,11 +194,13 @@ impl Channel {
         self.drops.fetch_add(items, Relaxed);
     }
 
-    /// A subscription has ended, or was refused.
-    pub(super) fn ended(&self, why: String, code: Option<CloseCode>) {
+    /// A subscription has ended, or was refused; whether the one before ended otherwise.
+    pub(super) fn ended(&self, why: String, code: Option<CloseCode>) -> bool {
         let mut state = self.state();
+        let is_new = state.last_end.as_ref().is_none_or(|(before, ..)| *before != why);
         state.last_end = Some((why, code, Instant::now()));
         state.ends += 1;
+        is_new
     }
 
     // Deadline.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    network::{CloseCode, Link, LinkError, RawLink},
+    network::{CloseCode, Link, LinkError, OpenError, RawLink},
     primitives::watch,
     streams::{
         core::{
@@ -111,7 +111,10 @@ impl Task {
                 if matches!(reason.code(), Some(CloseCode::TooSlow | CloseCode::Undecodable)) {
                     self.backoff.penalize();
                 }
-                self.channel.ended(reason.to_string(), reason.code());
+                let is_new = self.channel.ended(reason.to_string(), reason.code());
+                if is_new && let DisconnectReason::NoStream { limit } = reason {
+                    tracing::warn!(peer = ?producer, ?stream, limit, "no subscription: the connection carries no more streams");
+                }
                 self.shared.events.send(Event::Disconnected { producer, reason });
             }
             End::Incompatible { theirs } => {
@@ -146,6 +149,9 @@ impl Task {
             None => return End::Cancelled,
             Some(Ok(link)) => link,
             Some(Err(error)) => {
+                if let Some(OpenError::Link(LinkError::NoStream { limit })) = error.downcast_ref() {
+                    return DisconnectReason::NoStream { limit: *limit }.into();
+                }
                 tracing::debug!(peer = ?self.channel.peer, stream = ?self.shared.stream, %error, "cannot subscribe");
                 return End::Unreachable;
             }

@@ -86,6 +86,11 @@ impl Cursor {
         head.since(Position { seq, bytes })
     }
 
+    /// Everything before was written or left out.
+    pub(super) fn written(&self) -> Position {
+        self.written
+    }
+
     /// Whether it has taken and written everything.
     pub(super) fn is_idle(&self, head: Position) -> bool {
         self.written.seq == head.seq && self.kept.is_empty()

@@ -11,6 +11,10 @@
 //! a moment at a time; with a queue of a few items one is full and another empty whenever the second one's task ran first.
 //! Whether the one ahead is faster or only ahead cannot be seen in the queues (the network buffers more behind them), only in
 //! its staying ahead. So a stalled subscriber costs a fast one [`GRACE`] once, a slow one its pace for [`DRAG`].
+//!
+//! With [`OnLag::Block`] whoever is full holds up `send`, and has the policy's time for it: to make room at all, and to take half
+//! of its queue. The second bounds the pace: one that makes room for a single item just before its time is up, again and again,
+//! would otherwise slow its producer to one item per that time, for ever.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -56,6 +60,11 @@ impl Depth {
         self.items <= limit.items / 2 && self.bytes <= limit.bytes / 2
     }
 
+    /// Whether it is half of what a queue may hold, or more.
+    fn is_half(self, limit: Limit) -> bool {
+        self.items >= limit.items.div_ceil(2) || self.bytes >= limit.bytes.div_ceil(2)
+    }
+
     fn is_nearly_empty(self, limit: Limit) -> bool {
         self.items <= limit.items / 8 && self.bytes <= limit.bytes / 8
     }
@@ -77,8 +86,11 @@ pub(crate) struct Standing {
     /// Since when it has held up others without any progress.
     stuck_since: Option<Duration>,
     /// Since when it has held up others, without having been low or all others having been well supplied since.
-    /// With [`OnLag::Block`]: since when it has been full.
+    /// With [`OnLag::Block`]: since when it has not taken half of its queue, having been full then.
     drag_since: Option<Duration>,
+    /// Only with [`OnLag::Block`]: since when it has been full, and what it had written at `drag_since`.
+    full_since: Option<Duration>,
+    drag_from: Position,
 }
 
 impl Standing {
@@ -88,6 +100,21 @@ impl Standing {
         if depth.is_low(limit) {
             self.drag_since = None;
         }
+    }
+
+    /// Since when it holds up a producer that blocks, if it is full.
+    fn blocks_since(&mut self, full: bool, written: Position, limit: Limit, now: Duration) -> Option<Duration> {
+        if !full {
+            self.full_since = None;
+            return None;
+        }
+        let keeps_up = written.since(self.drag_from).is_half(limit);
+        let drag_since = self.drag_since.filter(|_| !keeps_up).unwrap_or_else(|| {
+            self.drag_from = written;
+            now
+        });
+        self.drag_since = Some(drag_since);
+        Some(drag_since.min(*self.full_since.get_or_insert(now)))
     }
 }
 
@@ -128,6 +155,7 @@ impl Lag {
         for (id, cursor) in cursors.iter_mut() {
             let depth = cursor.depth(head);
             let full = depth.is_full(self.limit);
+            let written = cursor.written();
             let standing = &mut cursor.standing;
             let due = match self.policy {
                 OnLag::Disconnect => {
@@ -143,10 +171,9 @@ impl Lag {
                         None
                     }
                 }
-                OnLag::Block(patience) if full => Some(*standing.drag_since.get_or_insert(now) + patience),
-                OnLag::Block(_) => {
-                    standing.drag_since = None;
-                    None
+                OnLag::Block(patience) => {
+                    let since = standing.blocks_since(full, written, self.limit, now);
+                    since.map(|since| since.saturating_add(patience))
                 }
                 OnLag::DropOldest | OnLag::Conflate => return Room::Yes,
             };

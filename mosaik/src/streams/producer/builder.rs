@@ -186,7 +186,8 @@ impl<T: Datum> ProducerBuilder<T> {
     /// Starts the stream and announces it.
     ///
     /// # Errors
-    /// When this node already produces the stream; the error carries a handle to that producer.
+    /// When this node already produces the stream; the error carries a handle to that producer. When the node's entry cannot
+    /// list another stream: it lists 512 ([`MAX_STREAMS`](crate::discovery::MAX_STREAMS)), and 64 KiB in all.
     pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
         let Self { registry, mut config, retain, .. } = self;
         if let Some(retain) = retain {
@@ -208,7 +209,9 @@ impl<T: Datum> ProducerBuilder<T> {
                 BuildError::OtherType { stream, other }
             });
         }
-        registry.discovery.update_local(|entry| entry.produces.insert(stream, fingerprint));
+        let listed = registry.discovery.try_update_local(|entry| entry.produces.insert(stream, fingerprint));
+        // The end of the handle takes the producer off the list of this node again.
+        listed.map_err(|error| BuildError::NotAnnounced { stream, error })?;
         registry.node.tasks().spawn_essential("producer", worker::run(shared));
         Ok(Producer::new(handle))
     }

@@ -10,6 +10,7 @@ mod sending;
 mod session;
 mod shared;
 mod subscribers;
+mod waits;
 mod worker;
 
 use std::{
@@ -31,6 +32,7 @@ pub(super) use self::{
     session::serve,
     shared::{Predicate, Shared},
     subscribers::ask,
+    waits::Waiting,
 };
 use super::{
     Registry,
@@ -176,9 +178,15 @@ impl<T> Clone for Producer<T> {
 
 impl<T> Drop for Producer<T> {
     fn drop(&mut self) {
-        if let Some(key) = self.waiting.take() {
-            self.handle.shared.forget_sender(key);
-        }
+        forget(&self.handle.shared, &mut self.waiting);
+    }
+}
+
+/// A sender waits no longer, if it did.
+#[inline]
+fn forget(shared: &Shared, waiting: &mut Option<u64>) {
+    if let Some(key) = waiting.take() {
+        shared.forget_sender(key);
     }
 }
 
@@ -197,6 +205,7 @@ impl<T: Datum> Sink<T> for Producer<T> {
         match handle.shared.poll_room((waiting, cx)) {
             Push::Sent => {
                 coop.made_progress();
+                forget(&handle.shared, waiting);
                 Poll::Ready(Ok(()))
             }
             Push::Full | Push::Offline => Poll::Pending,
@@ -260,6 +269,7 @@ impl<T: Datum> Future for Sending<'_, T> {
             Push::Sent => {
                 coop.made_progress();
                 *item = None;
+                forget(shared, waiting);
                 Poll::Ready(Ok(()))
             }
             Push::Full | Push::Offline => Poll::Pending,
@@ -270,8 +280,6 @@ impl<T: Datum> Future for Sending<'_, T> {
 
 impl<T> Drop for Sending<'_, T> {
     fn drop(&mut self) {
-        if let Some(key) = self.waiting.take() {
-            self.shared.forget_sender(key);
-        }
+        forget(self.shared, &mut self.waiting);
     }
 }

@@ -1,15 +1,16 @@
 //! What handles do to the state of their producer: send, wait for room, close.
 
-use std::{
-    sync::MutexGuard,
-    task::{Context, Waker},
-};
+use std::{sync::MutexGuard, task::Context};
 
 use bytes::Bytes;
 
-use super::shared::{Push, Shared, State};
+use super::{
+    shared::{Push, Shared, State},
+    waits::Waiting,
+};
 use crate::{
     network::CloseCode,
+    primitives::{caller::Caller, figures},
     streams::core::{SubId, frames::split_item, lag::Room, log::LARGE, retain::Label},
 };
 
@@ -26,7 +27,7 @@ impl Shared {
         match self.room(&mut state) {
             Push::Sent => {}
             not_now => {
-                state.wait(not_now, waiter);
+                self.wait(&mut state, not_now, waiter);
                 return not_now;
             }
         }
@@ -38,7 +39,7 @@ impl Shared {
     pub(super) fn poll_room(&self, waiter: (&mut Option<u64>, &Context<'_>)) -> Push {
         let mut state = self.state();
         let room = self.room(&mut state);
-        state.wait(room, Some(waiter));
+        self.wait(&mut state, room, Some(waiter));
         room
     }
 
@@ -126,9 +127,39 @@ impl Shared {
         }
     }
 
+    /// Registers a sender that was told to wait.
+    fn wait(&self, state: &mut State, push: Push, waiter: Option<(&mut Option<u64>, &Context<'_>)>) {
+        if let Some((key, cx)) = waiter.filter(|_| matches!(push, Push::Full | Push::Offline)) {
+            state.waits.add(push, key, cx, self.now());
+        }
+    }
+
+    /// Warns of a sender that has waited for long.
+    pub(super) fn check_waits(&self) {
+        let (waiting, served, asking) = {
+            let mut state = self.state();
+            let Some(waiting) = state.waits.due(self.now()) else { return };
+            (waiting, state.served().count(), state.subs.len())
+        };
+        let why = match (waiting.for_room, served, asking) {
+            (true, ..) => "its subscribers take nothing",
+            (false, 0, 0) => "nobody is subscribed",
+            (false, 0, _) => "nobody is subscribed; who asked is not admitted",
+            _ => "the stream's online condition does not hold",
+        };
+        let Waiting { senders, time, caller, .. } = waiting;
+        let stream = figures::label(self.config.stream.as_bytes(), self.config.stream);
+        match caller {
+            Some(Caller { role, handler }) => {
+                tracing::warn!(stream, role, handler, ?time, senders, "a handler waits in `send`: {why}");
+            }
+            None => tracing::warn!(stream, ?time, senders, "a sender waits in `send`: {why}"),
+        }
+    }
+
     /// A sender no longer waits.
     pub(super) fn forget_sender(&self, key: u64) {
-        self.state().senders.remove(&key);
+        self.state().waits.remove(key);
     }
 
     /// Nothing is sent any more. Sessions write what is queued and end with `code`; who waits for admission ends at once.
@@ -171,22 +202,5 @@ impl Shared {
         // Every departure publishes the topology.
         let mut topology = self.topology();
         while !self.is_drained() && topology.changed().await.is_ok() {}
-    }
-}
-
-impl State {
-    /// Registers a sender that was told to wait.
-    pub(super) fn wait(&mut self, push: Push, waiter: Option<(&mut Option<u64>, &Context<'_>)>) {
-        let Some((key, cx)) = waiter.filter(|_| matches!(push, Push::Full | Push::Offline)) else { return };
-        let key = *key.get_or_insert_with(|| {
-            self.next_sender += 1;
-            self.next_sender
-        });
-        self.senders.insert(key, cx.waker().clone());
-    }
-
-    pub(super) fn wake_senders(&mut self) {
-        // Waking only schedules tasks, so it may be done under the lock.
-        std::mem::take(&mut self.senders).into_values().for_each(Waker::wake);
     }
 }

@@ -15,7 +15,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::Handle;
+use super::{
+    Handle,
+    waits::{Waiting, Waits},
+};
 use crate::{
     discovery::{Discovery, PeerEntry},
     network::{CloseCode, Node},
@@ -110,11 +113,12 @@ pub(super) struct State {
     pub(super) closing: Option<CloseCode>,
     /// When the lag policy wants to be asked again although nothing moves.
     pub(super) check_at: Option<Duration>,
-    pub(super) senders: BTreeMap<u64, Waker>,
-    pub(super) next_sender: u64,
+    pub(super) waits: Waits,
     pub(super) parked: Vec<(SubId, Waker)>,
     pub(super) sent: Depth,
     pub(super) drops: u64,
+    /// Subscribers that were closed because they could not keep up.
+    pub(super) too_slow: u64,
     pub(super) endings: Endings,
 }
 
@@ -200,11 +204,11 @@ impl Shared {
             online,
             closing: None,
             check_at: None,
-            senders: BTreeMap::new(),
-            next_sender: 0,
+            waits: Waits::default(),
             parked: Vec::new(),
             sent: Depth::default(),
             drops: 0,
+            too_slow: 0,
             endings: Endings::default(),
         };
         Arc::new_cyclic(|me| Self {
@@ -298,6 +302,7 @@ impl Shared {
             online: self.topology().borrow().online,
             max_consumers: self.config.max_consumers,
             stats: self.stats(),
+            waiting: self.waiting(),
             subscribers,
             endings,
         }
@@ -309,14 +314,27 @@ impl Shared {
     }
 
     pub(in crate::streams) fn counts(&self) -> Counts {
-        let (stats, state) = (self.stats(), self.state());
-        Counts { stats, channels: state.served().count(), online: state.online, late: 0 }
+        let (stats, waiting) = (self.stats(), self.waiting());
+        let state = self.state();
+        let waiting = waiting.map_or(0, |waiting| waiting.senders);
+        Counts { stats, channels: state.served().count(), online: state.online, waiting, late: 0 }
+    }
+
+    /// The senders that wait now.
+    fn waiting(&self) -> Option<Waiting> {
+        self.state().waits.waiting(self.now())
     }
 
     pub(super) fn stats(&self) -> Stats {
         let state = self.state();
-        let mut total =
-            Stats { datums: state.sent.items, bytes: state.sent.bytes, drops: state.drops, ..Stats::default() };
+        let mut total = Stats {
+            datums: state.sent.items,
+            bytes: state.sent.bytes,
+            drops: state.drops,
+            waits: state.waits.count(),
+            too_slow: state.too_slow,
+            ..Stats::default()
+        };
         for (id, sub) in state.served() {
             let stats = state.stats_of(*id, sub, None);
             total.uptime = total.uptime.max(stats.uptime);

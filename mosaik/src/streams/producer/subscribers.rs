@@ -91,6 +91,7 @@ impl Shared {
                 tracing::debug!(?peer, ?stream, "subscriber is too slow");
             }
             state.end(id, CloseCode::TooSlow);
+            state.too_slow += 1;
         }
         self.refresh(state);
         self.attention.notify_one();
@@ -105,6 +106,7 @@ impl Shared {
     pub(super) fn expel(&self, id: SubId, code: CloseCode) {
         let mut state = self.state();
         state.end(id, code);
+        state.too_slow += u64::from(code == CloseCode::TooSlow);
         self.refresh(&mut state);
         self.attention.notify_one();
     }
@@ -121,7 +123,7 @@ impl Shared {
                 self.return_unclaimed(unclaimed);
             }
         }
-        state.wake_senders();
+        state.waits.wake();
     }
 
     /// The last subscriber went before anybody took these. Decoding them is user code, so a task does it.
@@ -183,7 +185,7 @@ impl Shared {
         if state.check_at.is_some_and(|at| at <= self.now()) {
             state.check_at = None;
             if self.room(&mut state) == Push::Sent {
-                state.wake_senders();
+                state.waits.wake();
             }
         }
         state.check_at
@@ -216,8 +218,8 @@ impl Shared {
             sub.written.bytes += bytes as u64;
             sub.written.items += items;
         }
-        if !state.senders.is_empty() && self.room(&mut state) == Push::Sent {
-            state.wake_senders();
+        if !state.waits.is_empty() && self.room(&mut state) == Push::Sent {
+            state.waits.wake();
         }
     }
 

@@ -27,7 +27,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 check_at = shared.check_lag();
             }
             Ok(()) = catalog.changed() => shared.recheck(),
-            _ = recheck.tick() => shared.recheck(),
+            _ = recheck.tick() => {
+                shared.recheck();
+                shared.check_waits();
+            }
         }
     }
     drain(&shared).await;

@@ -198,6 +198,33 @@ fn block_waits_for_the_slowest_and_then_closes_it() {
     assert_eq!(log.expelled(), [1]);
 }
 
+/// Takes one item whenever it has been full for a little less than is granted.
+#[test]
+fn block_closes_one_that_only_drips_and_keeps_one_that_keeps_up() {
+    let patience = at(500);
+    for per_turn in [1, 16] {
+        let mut log = with(Limit { items: 32, bytes: 1 << 20 }, OnLag::Block(patience));
+        log.join(1, None);
+        log.join(2, None);
+        let (mut now, mut sent) = (Duration::ZERO, 0);
+        while now < at(20_000) && log.expelled.is_empty() {
+            while fill(&mut log, 1, now) == 1 {
+                drain(&mut log, 2); // ends the chunk: the other one takes items one by one
+                sent += 1;
+            }
+            now += at(490);
+            for _ in 0..per_turn {
+                let taken = log.take(1, 1).expect("it is full");
+                log.wrote(1, taken.bytes);
+            }
+            let _ = log.room(|| now);
+        }
+        let stays = per_turn == 16;
+        assert_eq!(log.expelled().is_empty(), stays, "{per_turn} at a time: {sent} items in {now:?}");
+        assert!(stays || now <= at(1500), "it held the other one up for {now:?}");
+    }
+}
+
 #[test]
 fn what_nobody_took_is_handed_out_when_the_last_one_leaves() {
     let mut log = log();
