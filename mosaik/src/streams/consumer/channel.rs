@@ -241,6 +241,7 @@ impl Channel {
             queue: Depth { items: self.queued_items.load(Relaxed), bytes: self.queued_bytes.load(Relaxed) as u64 },
             high_water: Depth { items: self.high_items.load(Relaxed), bytes: self.high_bytes.load(Relaxed) as u64 },
             rtt,
+            ..Stats::default()
         }
     }
 

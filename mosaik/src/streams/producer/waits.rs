@@ -38,14 +38,14 @@ struct Sender {
 
 /// What there is to say of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::streams) struct Waiting {
-    pub(in crate::streams) senders: usize,
+pub(crate) struct Waiting {
+    pub(crate) senders: usize,
     /// For how long the first of them has waited.
-    pub(in crate::streams) time: Duration,
+    pub(crate) time: Duration,
     /// The handler that it is in, if it is in one.
-    pub(in crate::streams) caller: Option<Caller>,
+    pub(crate) caller: Option<Caller>,
     /// Whether it waits for room, not for subscribers.
-    pub(in crate::streams) for_room: bool,
+    pub(crate) for_room: bool,
 }
 
 impl Waits {
