@@ -147,8 +147,8 @@ fn what_is_gone_has_no_series_and_own_histograms_have_buckets() {
     let at = endpoint(&mut program);
     let answer = until(at, |answer| answer.contains("stream=\"passing\"") && answer.contains("stream=\"lasting\""));
     known(&answer);
-    assert!(value(&answer, "order_lines_bucket", &["le=\"+Inf\""]) == 1.0, "{answer}");
-    assert!(value(&answer, "order_lines_bucket", &["le=\"10\""]) == 0.0, "{answer}");
+    let counts = |le: &str| value(&answer, "order_lines_bucket", &[le]);
+    assert!(counts("le=\"10\"") < 0.5 && counts("le=\"+Inf\"") > 0.5, "{answer}");
     assert!(!answer.contains("quantile"), "{answer}");
     program.stdout.wait(Instant::now() + SOON, "line", |line| line == "passed");
     let answer = until(at, |answer| !answer.contains("stream=\"passing\""));

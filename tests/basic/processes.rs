@@ -264,7 +264,7 @@ fn a_sensor_that_moves_is_reached_with_its_old_port_taken() {
     // What it sent before it died is not mistaken for a return.
     while display.stdout.coming.try_recv().is_ok() {}
     let (_second, after) = sensor("127.0.0.1:0");
-    let deadline = Instant::now() + promised(Duration::from_secs(8));
+    let deadline = Instant::now() + promised(Duration::from_secs(3));
     assert_eq!(after.id, before.id);
     hears(&mut display, &["1"], deadline);
 }
@@ -711,7 +711,7 @@ fn a_handler_that_waits_for_a_subscriber_is_named() {
     let mut stuck = Process::start(PROGRAM, &args, &[("PROGRAM", "stuck")]);
     let at = super::metrics::endpoint(&mut stuck);
     let line = stuck.stderr.wait(Instant::now() + SOON, "warning", |line| line.contains("WARN"));
-    for part in ["place", "Stuck", "orders", "nobody is subscribed"] {
+    for part in ["place", "stuck", "orders", "nobody is subscribed"] {
         assert!(line.contains(part), "no {part} in: {line}");
     }
     let waits = |answer: &str| {
@@ -725,7 +725,7 @@ fn a_handler_that_waits_for_a_subscriber_is_named() {
 fn a_handler_that_computes_for_seconds_is_named() {
     let mut busy = Process::start(PROGRAM, &["--listen", "127.0.0.1:0"], &[("PROGRAM", "busy")]);
     let line = busy.stderr.wait(Instant::now() + SOON, "warning", |line| line.contains("WARN"));
-    for part in ["compute", "Busy"] {
+    for part in ["compute", "busy"] {
         assert!(line.contains(part), "no {part} in: {line}");
     }
 }

@@ -57,7 +57,6 @@ async fn exchange(net: &Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-<<<<<<< HEAD
 /// Logs as many lines of some 100 bytes as `LINES` says, each with its number, and panics once in between.
 fn talk() {
     let lines: u32 = std::env::var("LINES").ok().and_then(|lines| lines.parse().ok()).unwrap_or_default();
@@ -71,8 +70,6 @@ fn talk() {
     println!("all is said");
 }
 
-/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `talk` (and waits) or `recite` (and ends).
-=======
 /// Sends to nobody.
 #[mosaik::node]
 pub struct Stuck {
@@ -120,8 +117,8 @@ async fn measure(net: &Network) -> anyhow::Result<()> {
     std::future::pending().await
 }
 
-/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `stuck`, `busy` or `measure`.
->>>>>>> 508b468 (Streams: name what a stream waits for and what it cannot have; keep the runtime awake)
+/// Ends when `PROGRAM` says how: `ok`, `exchange`, `error`, `fail`, `wait`, `block`, `stuck`, `busy`, `measure`, `talk` (and waits)
+/// or `recite` (and ends).
 #[mosaik::main(name = "program", tags = ["program"])]
 async fn main(net: Network) -> anyhow::Result<()> {
     println!("{}", net.local().id());

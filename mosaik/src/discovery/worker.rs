@@ -154,6 +154,7 @@ impl Worker {
             Output::Join { peer, force } => self.overlay.join(peer, force, now),
             Output::Dial { target, purpose } => self.dial(target, purpose),
             Output::Reach(target) => self.reach(target),
+            Output::Moved(to) => self.shared.node.close_moved(&to),
             Output::Pull { request, from, wants } => self.pull(request, from, wants),
             // Published where it was made.
             Output::Event(_) => {}

@@ -155,6 +155,11 @@ impl Node {
         self.0.pool.connections(peer)
     }
 
+    /// The peer was started anew at this address: connections to where it was before are closed.
+    pub(crate) fn close_moved(&self, to: &EndpointAddr) {
+        self.0.pool.close_moved(to);
+    }
+
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.
     pub(crate) fn connection_events(&self) -> broadcast::Receiver<ConnectionEvent> {
         self.0.pool.events()

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -301,6 +302,24 @@ impl Pool {
             Some(ConnectionInfo { family, outgoing: entry.outgoing, relayed, rtt, age: entry.since.elapsed() })
         };
         Family::ALL.into_iter().filter_map(info).collect()
+    }
+
+    /// The peer was started anew at `to`: what this node dialled elsewhere leads to nobody, or to somebody else. What the peer
+    /// dialled is left alone, since behind a port mapping it comes from where nobody listens.
+    pub(super) fn close_moved(&self, to: &EndpointAddr) {
+        let peer: PeerId = to.id.into();
+        let entries: Vec<_> = {
+            let state = self.state();
+            let families = Family::ALL.into_iter().filter_map(|family| state.live.get(&(peer, family)));
+            families.flatten().filter(|entry| entry.outgoing).cloned().collect()
+        };
+        for entry in entries {
+            let elsewhere = |socket: &SocketAddr| to.ip_addrs().all(|known| known != socket);
+            if let Some(socket) = entry.connection.socket().filter(elsewhere) {
+                tracing::debug!(?peer, family = entry.family.alpn(), %socket, "peer was started anew elsewhere");
+                entry.connection.close(CloseCode::Normal.code());
+            }
+        }
     }
 
     /// Closes everything and refuses what comes later.

@@ -293,6 +293,14 @@ impl IrohConnection {
         self.0.export_keying_material(&mut material, label, context).ok().map(|()| material)
     }
 
+    pub(crate) fn socket(&self) -> Option<SocketAddr> {
+        let paths = self.0.paths();
+        match paths.iter().find(|path| path.is_selected())?.remote_addr() {
+            TransportAddr::Ip(socket) => Some(*socket),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_relayed(&self) -> Option<bool> {
         let paths = self.0.paths();
         paths.iter().find(|path| path.is_selected()).map(|path| path.is_relay())

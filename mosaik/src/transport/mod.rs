@@ -13,7 +13,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use ::iroh::EndpointAddr;
 use bytes::Bytes;
@@ -255,6 +255,12 @@ impl Connection {
     /// `None` when the connection has ended.
     pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
         on!(self, c => c.exporter(label, context))
+    }
+
+    /// Where the packets of this connection go; `None` through a relay, before a path is chosen, and in a simulation, where
+    /// addresses are made up.
+    pub(crate) fn socket(&self) -> Option<SocketAddr> {
+        on!(self, c => c.socket())
     }
 
     /// Whether the path in use goes through a relay; `None` while there is no path.

@@ -13,7 +13,7 @@ use super::{
     },
     Core, FULL_GAP, Notice, Now, Output, Record, Sign,
     lease::Peer,
-    twins::Echo,
+    twins::{Echo, is_restart},
 };
 use crate::primitives::PeerId;
 
@@ -168,6 +168,9 @@ impl Core {
                 self.dial(entry.addr().clone().into(), dialling.purpose);
             }
             self.watch_outbids(&old, &entry, now);
+            if is_restart(old.version(), entry.version()) && old.addr() != entry.addr() {
+                self.outputs.push(Output::Moved(entry.addr().clone()));
+            }
             self.outputs.push(Output::Event(Event::PeerUpdated(entry)));
         }
     }

@@ -181,6 +181,8 @@ pub(super) enum Output {
     Pull { request: u64, from: EndpointAddr, wants: Vec<Want> },
     /// Join the gossip overlay through the peer; when not `force`d, only if there are few neighbours.
     Join { peer: PeerId, force: bool },
+    /// The peer was started anew and is there now: connections to elsewhere lead to nobody.
+    Moved(EndpointAddr),
     /// Tell the subscribers.
     Event(Event),
     /// Tell the operator.

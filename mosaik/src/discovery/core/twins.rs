@@ -43,6 +43,11 @@ pub(super) struct Echo<'a> {
     pub(super) from: Option<PeerId>,
 }
 
+/// Whether the newer version is of another start of the peer. Between twins, who outbid each other, runs differ by little.
+pub(super) const fn is_restart(old: Version, new: Version) -> bool {
+    new.run_id.saturating_sub(old.run_id) > STEP
+}
+
 impl Outbids {
     pub(super) const fn new(now: Now) -> Self {
         Self { count: 0, since: now, other: None, told: None }
@@ -61,8 +66,7 @@ impl Outbids {
 impl Core {
     /// A peer's entry was replaced.
     pub(super) fn watch_outbids(&mut self, old: &PeerEntry, new: &PeerEntry, now: Now) {
-        let step = new.version().run_id.saturating_sub(old.version().run_id);
-        if step == 0 || step > STEP {
+        if new.version().run_id <= old.version().run_id || is_restart(old.version(), new.version()) {
             return;
         }
         let key = *new.id().as_bytes();

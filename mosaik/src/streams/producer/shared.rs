@@ -124,7 +124,10 @@ pub(super) struct State {
 
 /// One subscription, served or waiting.
 pub(super) struct Sub {
+    /// The newest that the catalog has.
     pub(super) entry: PeerEntry,
+    /// The run of the peer that asked.
+    pub(super) run: u64,
     pub(super) asked: Asked,
     /// What it may ask to be replayed, for [`HANDSHAKE`] at the longest.
     pub(super) replay: Option<Replay>,

@@ -41,10 +41,9 @@ impl Shared {
         if let Some(code) = state.closing {
             return Err(code);
         }
-        let replaced = |sub: &Sub| {
-            sub.entry.id() == entry.id()
-                && (sub.asked.consumer == asked.consumer || sub.entry.version().run_id < entry.version().run_id)
-        };
+        let run = entry.version().run_id;
+        let replaced =
+            |sub: &Sub| sub.entry.id() == entry.id() && (sub.asked.consumer == asked.consumer || sub.run < run);
         let dead: Vec<SubId> = state.subs.iter().filter(|(_, sub)| replaced(sub)).map(|(id, _)| *id).collect();
         dead.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         let id = state.next_sub;
@@ -55,7 +54,7 @@ impl Shared {
             Answer::Refuse => return Err(CloseCode::NoCapacity),
         };
         let (sender, receiver) = watch::channel(signal);
-        let sub = Sub { entry, asked, replay, since: Instant::now(), signal: sender, written: Depth::default() };
+        let sub = Sub { entry, run, asked, replay, since: Instant::now(), signal: sender, written: Depth::default() };
         state.subs.insert(id, sub);
         self.refresh(&mut state);
         Ok((id, receiver))

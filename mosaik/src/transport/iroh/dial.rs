@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// How long a dial waits for an answer until addresses are dialled alone, if there is reason to.
-const HEAD_START: Duration = Duration::from_millis(600);
+const HEAD_START: Duration = Duration::from_millis(250);
 /// Addresses of one dial that are dialled alone.
 const MAX_ALONE: usize = 32;
 /// Spare endpoints of a node, each with a socket; further ones wait for their turn.
@@ -104,21 +104,28 @@ impl IrohTransport {
         self.each_alone(to.id, to.ip_addrs().copied().collect(), alpn).await.ok_or(failed.error)
     }
 
-    /// Resolves after a while when the endpoint sends to the address of a connection only, and others are known: those.
+    /// Resolves after a while when the endpoint may send to an old address only, and others are known: those. It does so while a
+    /// connection to the old one seems alive, and for a moment longer.
     async fn elsewhere(&self, to: &EndpointAddr) -> Vec<SocketAddr> {
+        let before = self.active(to).await;
         sleep(HEAD_START).await;
-        if let Some(info) = self.endpoint.remote_info(to.id).await {
-            let active = |addr: &TransportAddr| {
-                info.addrs().any(|known| known.addr() == addr && matches!(known.usage(), TransportAddrUsage::Active))
-            };
-            let connected =
-                info.addrs().any(|known| known.addr().is_ip() && matches!(known.usage(), TransportAddrUsage::Active));
-            let others: Vec<_> = to.ip_addrs().copied().filter(|socket| !active(&TransportAddr::Ip(*socket))).collect();
-            if connected && !others.is_empty() {
-                return others;
-            }
+        let active = [before, self.active(to).await].concat();
+        let others: Vec<_> = to.ip_addrs().copied().filter(|socket| !active.contains(socket)).collect();
+        if !active.is_empty() && !others.is_empty() {
+            return others;
         }
         std::future::pending().await
+    }
+
+    /// Where the endpoint has connections to the peer, or believes so.
+    async fn active(&self, to: &EndpointAddr) -> Vec<SocketAddr> {
+        let info = self.endpoint.remote_info(to.id).await;
+        let active =
+            info.iter().flat_map(|info| info.addrs()).filter_map(|known| match (known.addr(), known.usage()) {
+                (TransportAddr::Ip(socket), TransportAddrUsage::Active) => Some(*socket),
+                _ => None,
+            });
+        active.collect()
     }
 
     /// Whether the dial went to one address only: then nobody else can be asked.

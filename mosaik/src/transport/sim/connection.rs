@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
@@ -223,6 +224,11 @@ impl SimConnection {
             hasher.update(part);
         }
         Some(*hasher.update(context).finalize().as_bytes())
+    }
+
+    #[expect(clippy::unused_self, reason = "as the other backend")]
+    pub(crate) const fn socket(&self) -> Option<SocketAddr> {
+        None
     }
 
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as the other backend")]

@@ -156,6 +156,25 @@ fn only_a_higher_version_replaces_an_entry() {
 }
 
 #[test]
+fn a_peer_that_was_started_anew_elsewhere_has_moved() {
+    let at = |run_id: u64, port: u16| {
+        let addr = EndpointAddr::from(id(1)).with_ip_addr(([127, 0, 0, 1], port).into());
+        let entry = LocalEntry::new(addr).sign(Version { run_id, seq: 0 }, NET, &secret(1)).expect("small");
+        let hint = hint_of(&entry, 1, 1, Kind::Alive);
+        Record { entry, sign: Sign { hint, age: Duration::ZERO } }
+    };
+    let moved = |run: u64, port: u16| {
+        let mut core = core(0);
+        learn(&mut core, at(5, 1), T0);
+        let outputs = learn(&mut core, at(run, port), T0);
+        outputs.into_iter().any(|output| matches!(output, Output::Moved(to) if to.id == id(1).into()))
+    };
+    assert!(moved(5_000, 2));
+    assert!(!moved(5_000, 1), "where it was before");
+    assert!(!moved(6, 2), "two nodes with one key outbid each other by little");
+}
+
+#[test]
 fn a_record_whose_hint_is_of_another_entry_is_not_believed() {
     let mut core = core(0);
     let mut forged = record(1, 5, 1, 1, secs(0));

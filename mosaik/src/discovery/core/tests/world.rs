@@ -119,7 +119,7 @@ impl World {
                     }
                 }
                 // In this world a dial finds its peer wherever that is.
-                Output::Reach(_) | Output::Event(_) | Output::Notice(_) => {}
+                Output::Reach(_) | Output::Moved(_) | Output::Event(_) | Output::Notice(_) => {}
             }
         }
     }
