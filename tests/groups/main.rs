@@ -9,8 +9,10 @@ mod faults;
 mod lab;
 #[path = "../raft/sim/linear.rs"]
 mod linear;
+mod machines;
 mod random;
 mod registers;
 mod scenarios;
 mod soak;
 mod swarm;
+mod versions;

@@ -14,7 +14,8 @@ pub(crate) fn derived(derived: &Derived) -> TokenStream {
     let (query, answer) = (or_unit(&derived.query), or_unit(&derived.answer));
     let ty: Type = syn::parse_quote!(#ident);
     let (group, from_group) = (group_of(runtime, &ty), from_group(runtime, &ty));
-    let (version, snapshots) = settings(runtime, derived.version.as_ref(), derived.snapshots.as_ref());
+    let (version, snapshots) =
+        settings(runtime, derived.version.as_ref(), derived.snapshots.as_ref(), &derived.migrations);
     let shape = format!("command {}->{}", canonical(command.clone()), canonical(output.clone()));
     let (applied, answered) = match &derived.query {
         _ if derived.broken => (quote!(::core::unreachable!()), quote!(::core::unreachable!())),

@@ -109,7 +109,8 @@ fn implementation(machine: &Machine, names: &Names, commands: &[&Method], querie
     let Machine { runtime, ty, .. } = machine;
     let Names { command, output, query, answer, .. } = names;
     let group = group_of(runtime, ty);
-    let (version, snapshots) = settings(runtime, machine.version.as_ref(), machine.snapshots.as_ref());
+    let (version, snapshots) =
+        settings(runtime, machine.version.as_ref(), machine.snapshots.as_ref(), &machine.migrations);
     let shape = shape(commands);
     let applied = commands.iter().map(|method| arm(method, command, output));
     let answered = queries.iter().map(|method| arm(method, query, answer));
@@ -167,6 +168,7 @@ pub(super) fn settings(
     runtime: &TokenStream,
     version: Option<&Expr>,
     snapshots: Option<&Expr>,
+    migrations: &[(Expr, Expr)],
 ) -> (TokenStream, TokenStream) {
     let version = version.map(|version| quote!(const VERSION: u32 = #version;));
     let snapshots = match snapshots {
@@ -177,10 +179,11 @@ pub(super) fn settings(
             (&&&#runtime::__private::Probe::<Self>::NEW).snapshots()
         }},
     };
+    let migrations = migrations.iter().map(|(version, up)| quote_spanned!(up.span()=> .migrate_from(#version, #up)));
     let snapshots = quote! {
         #[allow(clippy::needless_borrow)]
         fn snapshots() -> #runtime::groups::Snapshots<Self> {
-            #snapshots
+            #snapshots #(#migrations)*
         }
     };
     (version.unwrap_or_default(), snapshots)

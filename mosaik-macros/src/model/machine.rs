@@ -13,6 +13,8 @@ pub(crate) struct Machine {
     pub(crate) ident: Ident,
     pub(crate) version: Option<Expr>,
     pub(crate) snapshots: Option<Expr>,
+    /// Earlier versions, and what takes over their state.
+    pub(crate) migrations: Vec<(Expr, Expr)>,
     pub(crate) methods: Vec<Method>,
     /// Its other functions, which commands may call.
     pub(crate) helpers: Vec<Helper>,
@@ -96,6 +98,8 @@ pub(crate) struct Derived {
     pub(crate) answer: Option<Type>,
     pub(crate) version: Option<Expr>,
     pub(crate) snapshots: Option<Expr>,
+    /// Earlier versions, and what takes over their state.
+    pub(crate) migrations: Vec<(Expr, Expr)>,
     /// Set by `check`: a rule is broken, and its methods are not called.
     pub(crate) broken: bool,
 }

@@ -27,6 +27,7 @@ enum Value {
     Type(Box<Type>),
     Types(Vec<Type>),
     Path(Path),
+    Migration(Expr, Box<Expr>),
     Word(Ident),
     Member(Ident, Option<Ident>),
 }
@@ -86,7 +87,9 @@ impl Args {
             diag.error(&name, unknown_key(attribute, &name.to_string()));
             return Ok(());
         };
-        let value = if input.peek(Token![=]) {
+        let value = if key.kind == Kind::Migration {
+            read_migration(key, &name, input)?
+        } else if input.peek(Token![=]) {
             if key.kind == Kind::Flag {
                 return Err(syn::Error::new_spanned(&name, format!("`{name}` takes no value")));
             }
@@ -100,7 +103,7 @@ impl Args {
                 format!("`{name}` takes a value: {}", key.kind.usage(key.name)),
             ));
         };
-        if self.entries.iter().any(|(known, _)| *known == name) {
+        if key.kind != Kind::Migration && self.entries.iter().any(|(known, _)| *known == name) {
             diag.error(&name, format!("`{name}` is given twice"));
         } else {
             self.entries.push((name, value));
@@ -159,6 +162,16 @@ impl Args {
         }
     }
 
+    /// All that is given of an earlier version and the function that takes its state over.
+    pub(crate) fn migrations(&self, key: &str) -> Vec<(Expr, Expr)> {
+        let given = self.entries.iter().filter(|(name, _)| name == key);
+        let pair = |(_, value): &(Ident, Value)| match value {
+            Value::Migration(version, up) => Some((version.clone(), (**up).clone())),
+            _ => None,
+        };
+        given.filter_map(pair).collect()
+    }
+
     pub(crate) fn word(&self, key: &str) -> Option<&Ident> {
         match self.get(key) {
             Some(Value::Word(word)) => Some(word),
@@ -181,10 +194,28 @@ impl Args {
     }
 }
 
+/// `migrate_from(1, up)`: the key is read already.
+fn read_migration(key: &Key, name: &Ident, input: ParseStream<'_>) -> syn::Result<Value> {
+    let wrong = || syn::Error::new_spanned(name, format!("expected {}", key.kind.usage(key.name)));
+    if !input.peek(syn::token::Paren) {
+        return Err(wrong());
+    }
+    let inside;
+    syn::parenthesized!(inside in input);
+    let both = Punctuated::<Expr, Token![,]>::parse_terminated(&inside)?;
+    let mut both = both.into_iter();
+    match (both.next(), both.next(), both.next()) {
+        (Some(version), Some(up), None) => Ok(Value::Migration(version, Box::new(up))),
+        _ => Err(wrong()),
+    }
+}
+
 fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
     let wrong = |span: Span| syn::Error::new(span, format!("expected {}", key.kind.usage(key.name)));
     match key.kind {
         Kind::Flag => Ok(Value::Flag),
+        // Has a form of its own, which is read before.
+        Kind::Migration => Err(wrong(input.span())),
         Kind::FlagOrExpr | Kind::Expr => input.parse().map(Value::Expr),
         Kind::Function | Kind::Retain => match input.parse()? {
             expr @ (Expr::Closure(_) | Expr::Path(_)) if key.kind == Kind::Function => Ok(Value::Expr(expr)),

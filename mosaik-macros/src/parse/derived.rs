@@ -50,6 +50,7 @@ pub(crate) fn derived(item: TokenStream, diag: &Diag) -> Option<Derived> {
         answer: args.ty("answer").cloned(),
         version: args.expr("version").cloned(),
         snapshots: args.expr("snapshots").cloned(),
+        migrations: args.migrations("migrate_from"),
         ident: item.ident,
         generics: item.generics,
         broken: false,

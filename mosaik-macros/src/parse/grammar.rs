@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Types,
     /// A path, such as `crate::reexports::mosaik`.
     Path,
+    /// `(version, function)`: what takes the state of an earlier version over. May be given for several versions.
+    Migration,
     /// One identifier.
     Word,
     /// One identifier, or two with a dot between them.
@@ -45,6 +47,7 @@ impl Kind {
             ),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Type => format!("`{key} = Type`"),
+            Self::Migration => format!("`{key}(1, up)` with `fn up(old: Old) -> Self`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
             Self::Word | Self::Member => format!("`{key} = <name>`"),
@@ -119,7 +122,12 @@ pub(crate) const GROUP: Attribute = Attribute {
 pub(crate) const STATE_MACHINE: Attribute = Attribute {
     name: "#[mosaik::state_machine]",
     first: None,
-    keys: &[key("version", Kind::Expr), key("snapshots", Kind::Expr), key("crate", Kind::Path)],
+    keys: &[
+        key("version", Kind::Expr),
+        key("snapshots", Kind::Expr),
+        key("migrate_from", Kind::Migration),
+        key("crate", Kind::Path),
+    ],
 };
 
 /// On the struct of a machine that is written by hand.
@@ -133,6 +141,7 @@ pub(crate) const DERIVED: Attribute = Attribute {
         key("answer", Kind::Type),
         key("version", Kind::Expr),
         key("snapshots", Kind::Expr),
+        key("migrate_from", Kind::Migration),
         key("crate", Kind::Path),
     ],
 };

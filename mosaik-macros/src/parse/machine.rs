@@ -50,6 +50,7 @@ pub(crate) fn machine(attribute: TokenStream, item: TokenStream, diag: &Diag) ->
         ty: *item.self_ty,
         version: args.expr("version").cloned(),
         snapshots: args.expr("snapshots").cloned(),
+        migrations: args.migrations("migrate_from"),
         methods,
         helpers,
         at: Span::call_site(),

@@ -264,6 +264,7 @@ impl Display for GroupReport {
         if !self.compacts {
             f.write_str("\n  the log is never compacted (the machine has no snapshots)")?;
         }
+        self.notes.iter().try_for_each(|note| write!(f, "\n  {note}"))?;
         for member in &self.members {
             write!(f, "\n  member {:?}  {}", member.id, member.kind)?;
             member.lag.map_or(Ok(()), |lag| write!(f, ", {lag} behind"))?;

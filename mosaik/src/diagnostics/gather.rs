@@ -347,6 +347,7 @@ fn group(view: &GroupView) -> GroupReport {
         has_quorum: status.has_quorum(),
         floor: status.floor() as u64,
         compacts: status.compacts(),
+        notes: status.machine().notes().iter().map(text).collect(),
         dropped_messages: status.dropped_messages(),
         members: members
             .map(|it| MemberReport {

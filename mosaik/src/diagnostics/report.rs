@@ -312,6 +312,8 @@ reports! {
         floor: u64,
         /// Whether the machine has snapshots; if not, the log grows without end.
         compacts: bool,
+        /// What an operator should know of its machine: snapshots that fail, commands that panicked or take long.
+        notes: Vec<String>,
         /// Messages that were dropped for want of a link or of room.
         dropped_messages: u64,
         /// The members, from the configuration in its log.

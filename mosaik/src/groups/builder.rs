@@ -1,22 +1,24 @@
 //! [`GroupBuilder`]: how a node becomes a member.
 
-use std::{future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
+use std::{any::type_name, fmt, future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry,
     bonds::{Bonds, Identity, Terms},
+    build::Build,
     error::JoinError,
     group::{Group, Handle},
     inspect::Window,
     key::GroupKey,
-    machine::{NoOp, StateMachine},
+    machine::{NoOp, StateMachine, machine_id},
     options::{MemberRole, Timing},
-    raft::{self, Member, Preference, Settings, Stored, Write},
+    raft::{self, MachineId, Member, Preference, Settings, Stored, Write},
+    snapshots::{SnapshotError, Snapshots},
     status::node_of,
     storage::{Disk, InMemory, Storage, StorageError},
-    worker::{self, Board, Queue, RETENTION, Replica, SESSIONS, Setup, WINDOW},
+    worker::{self, Board, Initial, Queue, RETENTION, Replica, SESSIONS, Setup, WINDOW, pack, unpack},
 };
 use crate::primitives::{
     GroupId,
@@ -24,12 +26,15 @@ use crate::primitives::{
 };
 
 /// Configures a member of a group; made by [`Groups::with_key`](super::Groups::with_key).
-#[derive(Debug)]
 #[must_use = "a builder does nothing until joined"]
 pub struct GroupBuilder<M = NoOp> {
     registry: Arc<Registry>,
     key: GroupKey,
     machine: M,
+    /// Makes the machine again.
+    initial: Option<Initial<M>>,
+    /// Whether the machine must survive a snapshot before it joins.
+    tried: bool,
     storage: Option<Box<dyn Storage>>,
     size: u32,
     role: MemberRole,
@@ -43,6 +48,8 @@ impl GroupBuilder<NoOp> {
             registry,
             key,
             machine: NoOp,
+            initial: None,
+            tried: false,
             storage: None,
             size: 0,
             role: MemberRole::default(),
@@ -57,7 +64,20 @@ impl<M> GroupBuilder<M> {
     /// agrees on a leader.
     pub fn with_state_machine<N: StateMachine>(self, machine: N) -> GroupBuilder<N> {
         let Self { registry, key, storage, size, role, timing, log_limit, .. } = self;
-        GroupBuilder { registry, key, machine, storage, size, role, timing, log_limit }
+        GroupBuilder { registry, key, machine, initial: None, tried: false, storage, size, role, timing, log_limit }
+    }
+
+    /// As [`with_state_machine`](Self::with_state_machine), from a function that makes the machine in its first state, the same
+    /// each time. A machine without snapshots is made anew with it when a command has panicked.
+    pub fn with_initial<N: StateMachine>(self, initial: impl Fn() -> N + Send + Sync + 'static) -> GroupBuilder<N> {
+        let machine = initial();
+        GroupBuilder { initial: Some(Arc::new(initial)), ..self.with_state_machine(machine) }
+    }
+
+    /// Joining fails unless the machine, as it is, survives a snapshot, if it has any.
+    pub(crate) fn tried(mut self) -> Self {
+        self.tried = true;
+        self
     }
 
     /// Where the member keeps its log and what it promised. Default: on disk below the network's data directory if there
@@ -94,15 +114,25 @@ impl<M> GroupBuilder<M> {
     }
 }
 
+impl<M> fmt::Debug for GroupBuilder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, storage, size, role, timing, log_limit, .. } = self;
+        let mut debug = f.debug_struct("GroupBuilder");
+        debug.field("key", key).field("storage", storage).field("size", size).field("role", role);
+        debug.field("timing", timing).field("log_limit", log_limit).finish_non_exhaustive()
+    }
+}
+
 impl<M: StateMachine> GroupBuilder<M> {
     /// Becomes a member. Resolves when the local member runs, not when there is a leader: see
     /// [`Group::when`](super::Group::when). Cancelled, it has not joined.
     ///
     /// # Errors
-    /// When the storage cannot be opened or read, when this node is a member of the group already, or when the network is
-    /// shut down.
+    /// When the storage cannot be opened or read, or was written by another version of the machine; when this node is a member
+    /// of the group already; or when the network is shut down.
     pub async fn join(mut self) -> Result<Group<M>, JoinError> {
         let group = self.key.group_id(M::NAME);
+        self.try_first()?;
         let registry = self.registry.clone();
         let (cancel, shutdown) = (registry.cancel(), CancellationToken::new());
         registry.enter(group, M::NAME, &cancel, &shutdown)?;
@@ -121,7 +151,18 @@ impl<M: StateMachine> GroupBuilder<M> {
             let stored = storage.load()?;
             Ok::<_, StorageError>((storage, stored))
         });
-        Ok(opened.await.ok_or(JoinError::Shutdown)??)
+        let (storage, stored) = opened.await.ok_or(JoinError::Shutdown)??;
+        Ok((storage, admit::<M>(stored)?))
+    }
+
+    /// A state that does not survive a snapshot would show when the log is long already.
+    fn try_first(&self) -> Result<(), JoinError> {
+        let snapshots = M::snapshots();
+        if !self.tried || !snapshots.any() {
+            return Ok(());
+        }
+        let tried = snapshots.encode(&self.machine).and_then(|bytes| snapshots.read_back(&bytes));
+        tried.map(|_| ()).map_err(|error| JoinError::Snapshot { machine: type_name::<M>(), error })
     }
 
     fn start(
@@ -137,14 +178,14 @@ impl<M: StateMachine> GroupBuilder<M> {
         let incarnation = if blank { worker::incarnation(&node, 0) } else { stored.hard.incarnation };
         let me = Member { node: node_of(node.id()), incarnation };
         let settings = self.settings(!storage.is_durable());
-        let identity =
-            Identity { group, key: self.key.clone(), terms: terms::<M>(&settings), me, cluster: stored.hard.cluster };
+        let replica = Arc::new(Replica::new(self.machine, self.initial));
+        let terms = terms::<M>(&settings, replica.can_be_made_anew());
+        let identity = Identity { group, key: self.key.clone(), terms, me, cluster: stored.hard.cluster };
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
         let compacts = M::snapshots().any();
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
         let (size, version) = (self.size, M::VERSION);
         self.registry.show(group, Window { board: board.clone(), bonds: bonds.downgrade(), size, version });
-        let replica = Arc::new(Replica::new(self.machine));
         let setup = Setup {
             node,
             settings,
@@ -175,6 +216,7 @@ impl<M: StateMachine> GroupBuilder<M> {
             election_min,
             election_max: micros(self.timing.election_max).max(2 * election_min),
             founding_delay: micros(self.timing.founding_delay),
+            machine: Some(machine_id::<M>()),
             declared: self.size,
             target_voters: (self.size as usize | 1).max(5),
             volatile,
@@ -234,15 +276,95 @@ fn open(given: Option<Box<dyn Storage>>, dir: Option<PathBuf>) -> Result<Box<dyn
     })
 }
 
+/// What is stored, if the machine may run on it, or what that becomes for this version of the machine.
+fn admit<M: StateMachine>(mut stored: Stored) -> Result<Stored, JoinError> {
+    let ours = machine_id::<M>();
+    let snapshots = M::snapshots();
+    let sealed = stored.snapshot.as_mut().filter(|snapshot| snapshot.manifest.sealed);
+    if let (Some(snapshot), Some(theirs)) = (sealed, &stored.machine)
+        && theirs.name == ours.name
+        && theirs.version != ours.version
+        && snapshots.migrates_from(theirs.version)
+    {
+        // The worker writes it, with the new name of the machine: until then all is as it was.
+        migrate(&snapshots, theirs.version, &ours, snapshot).map_err(|error| JoinError::Migration {
+            stored: theirs.to_string(),
+            ours: ours.to_string(),
+            error,
+        })?;
+        return Ok(stored);
+    }
+    check(&ours, &stored, snapshots.migrates_from(stored.machine.as_ref().map_or(0, |theirs| theirs.version)))?;
+    Ok(stored)
+}
+
+/// Makes the snapshot of an earlier version one of this version.
+fn migrate<M: StateMachine>(
+    snapshots: &Snapshots<M>,
+    version: u32,
+    ours: &MachineId,
+    snapshot: &mut raft::Snapshot,
+) -> Result<(), SnapshotError> {
+    let (sessions, old) = unpack(&snapshot.data)?;
+    let machine = snapshots.encode(&snapshots.migrate(version, &old)?)?;
+    snapshots.read_back(&machine)?;
+    let data = pack(&sessions, &machine)?;
+    let manifest = &mut snapshot.manifest;
+    manifest.chunks = raft::chunks(&data, Settings::default().chunk);
+    (manifest.machine, manifest.sealed) = (Some(ours.clone()), false);
+    snapshot.data = data;
+    Ok(())
+}
+
+/// Whether the machine may run on what is stored.
+fn check(ours: &MachineId, stored: &Stored, migrates: bool) -> Result<(), JoinError> {
+    let in_snapshot = stored.snapshot.as_ref().and_then(|snapshot| snapshot.manifest.machine.as_ref());
+    let Some(theirs) = [stored.machine.as_ref(), in_snapshot].into_iter().flatten().find(|theirs| !ours.reads(theirs))
+    else {
+        return Ok(());
+    };
+    Err(JoinError::Machine {
+        stored: theirs.to_string(),
+        ours: ours.to_string(),
+        remedy: remedy(ours, theirs, migrates),
+    })
+}
+
+/// What to do about a storage of another machine.
+fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool) -> String {
+    let (old, new) = (theirs.version, ours.version);
+    if ours.name != theirs.name {
+        "it belongs to another group; give this member a storage of its own".to_owned()
+    } else if old > new {
+        format!("run version {old} or a later one")
+    } else if old < new && migrates {
+        format!(
+            "it is not sealed; run version {old} once more with `group seal`, then version {new}. If the other members were \
+             sealed and run version {new}, remove the storage of this one: it takes their state"
+        )
+    } else if old < new {
+        format!(
+            "run version {old} once more with `group seal`, then version {new} declared with `migrate_from({old}, ..)`; or \
+             remove the storage of all members to begin anew"
+        )
+    } else {
+        format!(
+            "the commands or what they give back have changed: raise the version, run the program that wrote it once more with \
+             `group seal`, then the new one declared with `migrate_from({old}, ..)`"
+        )
+    }
+}
+
 /// What members must agree on.
-fn terms<M: StateMachine>(settings: &Settings) -> Terms {
+fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool) -> Terms {
     let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 agreed settings of a group");
     let Settings { heartbeat, election_min, election_max, target_voters, .. } = settings;
     let numbers = [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
     numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
-    hasher.update(&[u8::from(M::SCHEMA.is_some()), u8::from(M::snapshots().any())]);
+    hasher.update(&[M::SCHEMA.is_some(), M::snapshots().any(), can_be_made_anew].map(u8::from));
     hasher.update(&M::SCHEMA.unwrap_or_default());
-    Terms { size: settings.declared, version: M::VERSION, settings: *hasher.finalize().as_bytes() }
+    let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
+    Terms { size: settings.declared, version: M::VERSION, build, settings: settings_digest }
 }
 
 /// Gives the place of the group up again unless the member runs.

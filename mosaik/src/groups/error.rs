@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     raft::{ClusterId, Halt},
+    snapshots::SnapshotError,
     status::WhyOffline,
     storage::StorageError,
 };
@@ -52,6 +53,12 @@ pub enum CallError {
     /// The members could not decode the command: its `Serialize` and `Deserialize` do not fit each other. Not applied.
     #[error("the command cannot be decoded by the machine; it was not applied")]
     Undecodable,
+    /// The command panicked when it was applied, which all members have contained: the machine is as if it had never come.
+    #[error("the command panicked at index {index}; it was not applied")]
+    Panicked {
+        /// Its place in the log.
+        index: u64,
+    },
     /// The command was applied, but its output cannot be decoded here.
     #[error("the command was applied, but its output cannot be decoded: {0}")]
     UndecodableOutput(String),
@@ -61,6 +68,9 @@ pub enum CallError {
     /// The command is older than the group remembers: it may have been applied.
     #[error("the command is older than the group remembers; it may have been applied")]
     Expired,
+    /// The group is [sealed](super::Group::seal): this version of the machine takes no commands any more. Not applied.
+    #[error("the group is sealed for the next version of its machine; the command was not applied")]
+    Sealed,
     /// The local member has stopped before it took the command.
     #[error("the local member has stopped: {0}; it was not applied")]
     Stopped(StopReason),
@@ -78,7 +88,9 @@ impl CallError {
             | Self::TooLarge { .. }
             | Self::Encode(_)
             | Self::Undecodable
+            | Self::Panicked { .. }
             | Self::SessionsFull
+            | Self::Sealed
             | Self::Stopped(_) => Outcome::None,
             Self::Unknown { .. } | Self::Expired | Self::Interrupted(_) | Self::UndecodableOutput(_) => {
                 Outcome::Unknown
@@ -165,9 +177,60 @@ pub enum JoinError {
     /// The storage could not be opened or read.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What is stored was written by another machine, or by another version of this one.
+    #[error("the storage holds {stored}, and this program runs {ours}: {remedy}")]
+    Machine {
+        /// What wrote it.
+        stored: String,
+        /// What this program runs.
+        ours: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The state of an earlier version could not be taken over. Nothing was changed.
+    #[error("{stored} cannot be taken over by {ours}: {error}")]
+    Migration {
+        /// What wrote it.
+        stored: String,
+        /// What this program runs.
+        ours: String,
+        /// What went wrong.
+        error: SnapshotError,
+    },
+    /// The machine's first state cannot be encoded, or not be read back as it was: no snapshot of it would be any good.
+    #[error("the first state of {machine} does not survive a snapshot: {error}")]
+    Snapshot {
+        /// The machine's Rust type.
+        machine: &'static str,
+        /// What went wrong.
+        error: SnapshotError,
+    },
     /// The network is shut down.
     #[error("the network is shut down")]
     Shutdown,
+}
+
+/// Why a group could not be sealed, or this member not take the snapshot that goes with it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The machine has no snapshots, so nothing could begin after the seal.
+    #[error("the machine has no snapshots: the next version would have nothing to begin with")]
+    NoSnapshots,
+    /// The group is sealed, and this member cannot take the snapshot yet. It goes on trying.
+    #[error("the group is sealed, but its snapshot cannot be taken here yet: {0}")]
+    Snapshot(String),
+    /// The seal was not committed and applied here in time. It may still be.
+    #[error("not sealed within {waited:?}: {why}")]
+    Timeout {
+        /// The deadline.
+        waited: Duration,
+        /// Why the group does not answer.
+        why: Why,
+    },
+    /// The local member does not run.
+    #[error("the local member has stopped: {0}")]
+    Stopped(StopReason),
 }
 
 /// Why a member could not leave its group.

@@ -25,12 +25,12 @@ use super::{
     bonds::{Bonds, Refused},
     client::bundle::{self, Unpacked},
     encoding,
-    error::{CallError, LeaveError, MAX_COMMAND, StopReason},
+    error::{CallError, LeaveError, MAX_COMMAND, SealError, StopReason},
     machine::StateMachine,
     options::Consistency,
     status::{GroupStatus, MemberInfo, peer_of},
     when::When,
-    worker::{Answer, Ask, Board, Queue, Replica, Slot, Submission, slots},
+    worker::{Answer, Ask, Board, NotAsked, Queue, Replica, Slot, Submission, slots},
 };
 use crate::primitives::{Datum, GroupId, PeerId, figures::Watch};
 
@@ -190,25 +190,26 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// Asks the machine. `Weak`: the local one as it is now. `Strong`: linearizable, which takes one round trip of the leader
-    /// to a majority; all strong queries that wait share one. Cancellation-safe.
+    /// to a majority; all strong queries that wait share one. Queries run between commands, and wait as a task for the one that
+    /// is being applied. Cancellation-safe.
     ///
     /// # Errors
-    /// `Strong` only: after the handle's timeout, or when the local member has stopped.
+    /// After the handle's timeout, or when the local member has stopped.
     pub async fn query(
         &self,
         query: M::Query,
         consistency: Consistency,
     ) -> Result<Answered<M::QueryResult>, CallError> {
+        let deadline = Instant::now() + self.timeout;
         if consistency == Consistency::Strong {
             let (sender, answer) = oneshot::channel();
-            let deadline = Instant::now() + self.timeout;
             let ask = Ask::Read { deadline, timeout: self.timeout, answer: sender };
             self.handle.queue.ask(ask).map_err(CallError::Stopped)?;
             answer.await.unwrap_or_else(|_| Err(CallError::Stopped(self.stopped())))?;
         } else if let Some(why) = self.handle.queue.closed() {
             return Err(CallError::Stopped(why));
         }
-        Ok(self.ask_machine(query))
+        self.ask_machine(query, deadline).await
     }
 
     /// Asks the local machine once it has applied everything up to the index, such as that of an earlier answer or of
@@ -227,12 +228,16 @@ impl<M: StateMachine> Group<M> {
                 return Err(CallError::Timeout { waited: self.timeout, why: self.handle.board.why() });
             }
         }
-        Ok(self.ask_machine(query))
+        self.ask_machine(query, deadline).await
     }
 
-    fn ask_machine(&self, query: M::Query) -> Answered<M::QueryResult> {
-        let (result, index) = self.handle.replica.query(query);
-        Answered { result, index }
+    async fn ask_machine(&self, query: M::Query, deadline: Instant) -> Result<Answered<M::QueryResult>, CallError> {
+        let tasks = self.handle.registry.node.tasks();
+        match self.handle.replica.query(tasks, query, deadline).await {
+            Ok((result, index)) => Ok(Answered { result, index }),
+            Err(NotAsked::Late) => Err(CallError::Timeout { waited: self.timeout, why: self.handle.board.why() }),
+            Err(NotAsked::Ended) => Err(CallError::Stopped(self.stopped())),
+        }
     }
 
     fn submission(&self, body: Bytes, strong: bool) -> (Submission, oneshot::Receiver<Answer>) {
@@ -325,6 +330,23 @@ impl<M: StateMachine> Group<M> {
             let status = receiver.borrow_and_update().clone();
             Some((status, (receiver, false)))
         }))
+    }
+
+    /// Ends this version of the machine: a seal is committed, every member takes a snapshot at exactly that index, and no command
+    /// is taken after it; queries go on. Then stop all members and start the next version, which takes the state over with
+    /// [`Snapshots::migrate_from`](super::Snapshots::migrate_from). Resolves to the index once the local snapshot is durable;
+    /// [`GroupStatus::machine`] says so at every member. A seal cannot be taken back. Cancelling the future does not stop it.
+    ///
+    /// # Errors
+    /// When the machine has no snapshots, when it takes longer than the handle's timeout, or when the snapshot cannot be taken.
+    pub async fn seal(&self) -> Result<u64, SealError> {
+        if !M::snapshots().any() {
+            return Err(SealError::NoSnapshots);
+        }
+        let (sender, answer) = oneshot::channel();
+        let (deadline, timeout) = (Instant::now() + self.timeout, self.timeout);
+        self.handle.queue.ask(Ask::Seal { deadline, timeout, answer: sender }).map_err(SealError::Stopped)?;
+        answer.await.unwrap_or_else(|_| Err(SealError::Stopped(self.stopped())))
     }
 
     /// Leaves the group for good: leadership is handed over, the removal is committed, the local state is deleted and the
@@ -481,5 +503,9 @@ fn unpack<T: Datum>(counts: &[usize], outputs: &[Bytes]) -> Result<Vec<T>, CallE
 }
 
 fn decode<T: Datum>(output: &[u8]) -> Result<T, CallError> {
-    postcard::from_bytes(output).map_err(|error| CallError::UndecodableOutput(error.to_string()))
+    match postcard::from_bytes::<Result<T, u64>>(output) {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(index)) => Err(CallError::Panicked { index }),
+        Err(error) => Err(CallError::UndecodableOutput(error.to_string())),
+    }
 }

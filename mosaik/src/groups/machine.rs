@@ -1,14 +1,16 @@
-//! [`StateMachine`]: what a group replicates, written by the user; and how it is turned into bytes.
+//! [`StateMachine`]: what a group replicates, written by the user.
 //!
 //! Every member applies the same commands in the same order to its own copy. Nothing here does IO; the apply worker is
 //! the only caller.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
-use super::raft::{Entry, Index, Term};
+use super::{
+    raft::{Digest, Entry, Index, MachineId, Term},
+    snapshots::Snapshots,
+};
 use crate::primitives::Datum;
 
 /// A deterministic machine that a group keeps equal on all its members.
@@ -65,7 +67,13 @@ pub trait StateMachine: Send + Sized + 'static {
     /// A fingerprint of the shape of commands and outputs: members that differ in it refuse each other. None: not compared.
     const SCHEMA: Option<[u8; 32]> = None;
 
-    /// Applies a committed command. Must be deterministic and must not panic: a machine that panics stops its member.
+    /// Applies a committed command. Must be deterministic.
+    ///
+    /// A panic is contained: the caller gets [`CallError::Panicked`](super::CallError::Panicked), the command counts as one that
+    /// did nothing, and all members go on from the state before it. For that the machine is made anew from its last snapshot
+    /// and the log. One that has no [snapshots](Self::snapshots) and was not given as a function
+    /// ([`with_initial`](super::GroupBuilder::with_initial)) cannot be made anew: it goes on with what the command had changed
+    /// before it panicked, which is the same at all members.
     fn apply(&mut self, command: Self::Command, ctx: &ApplyContext) -> Self::Output;
 
     /// Answers a query from the present state.
@@ -76,6 +84,11 @@ pub trait StateMachine: Send + Sized + 'static {
     fn snapshots() -> Snapshots<Self> {
         Snapshots::none()
     }
+}
+
+/// Who the machine is, in storage and snapshots.
+pub(crate) fn machine_id<M: StateMachine>() -> MachineId {
+    MachineId { name: M::NAME.to_owned(), version: M::VERSION, schema: M::SCHEMA.map(Digest), codec: 0 }
 }
 
 /// Where and when a command is applied: the same at every member.
@@ -150,121 +163,6 @@ impl ApplyContext {
     }
 }
 
-/// A machine's state, taken at one point, that is yet to be encoded. Runs outside of the apply worker.
-pub type Encode = Box<dyn FnOnce() -> Result<Bytes, SnapshotError> + Send>;
-
-/// A machine could not be turned into bytes, or not be read back from them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SnapshotError(String);
-
-impl SnapshotError {
-    /// An error with a text for the operator.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl From<postcard::Error> for SnapshotError {
-    fn from(error: postcard::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// How a machine becomes bytes and back.
-///
-/// A snapshot lets the log go and brings a member that is far behind up to date. It is held in memory whole.
-pub struct Snapshots<M>(Option<Codec<M>>);
-
-struct Codec<M> {
-    capture: fn(&M) -> Encode,
-    restore: fn(&[u8]) -> Result<M, SnapshotError>,
-}
-
-impl<M> Clone for Codec<M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<M> Copy for Codec<M> {}
-
-impl<M> Clone for Snapshots<M> {
-    fn clone(&self) -> Self {
-        Self(self.0)
-    }
-}
-
-impl<M> fmt::Debug for Snapshots<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Snapshots(yes)" } else { "Snapshots(none)" })
-    }
-}
-
-impl<M> Snapshots<M> {
-    /// No snapshots: the log is kept for ever.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self(None)
-    }
-
-    /// Encodes the machine with postcard, between two commands. Applying waits for as long as that takes, some 10 ms for
-    /// each 10 MB; elections and replication do not wait. For machines that are cheap to clone, [`cloned`](Self::cloned)
-    /// does not hold applying up.
-    #[must_use]
-    pub fn serde() -> Self
-    where
-        M: Serialize + DeserializeOwned,
-    {
-        Self::with(
-            |machine| {
-                let bytes = postcard::to_allocvec(machine).map(Bytes::from);
-                Box::new(move || Ok(bytes?))
-            },
-            |bytes| Ok(postcard::from_bytes(bytes)?),
-        )
-    }
-
-    /// Clones the machine between two commands and encodes the clone with postcard while applying goes on.
-    #[must_use]
-    pub fn cloned() -> Self
-    where
-        M: Serialize + DeserializeOwned + Clone + Send + 'static,
-    {
-        Self::with(
-            |machine| {
-                let machine = machine.clone();
-                Box::new(move || Ok(postcard::to_allocvec(&machine)?.into()))
-            },
-            |bytes| Ok(postcard::from_bytes(bytes)?),
-        )
-    }
-
-    /// By hand: `capture` runs between two commands and should be quick; what it returns does the encoding and runs beside
-    /// the applying of further commands. `restore` must take what it made, byte for byte.
-    #[must_use]
-    pub const fn with(capture: fn(&M) -> Encode, restore: fn(&[u8]) -> Result<M, SnapshotError>) -> Self {
-        Self(Some(Codec { capture, restore }))
-    }
-
-    /// Whether there are any.
-    #[must_use]
-    pub const fn any(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Takes the machine's state.
-    pub(crate) fn capture(&self, machine: &M) -> Option<Encode> {
-        self.0.map(|codec| (codec.capture)(machine))
-    }
-
-    pub(crate) fn restore(&self, bytes: &[u8]) -> Result<M, SnapshotError> {
-        let codec = self.0.ok_or_else(|| SnapshotError::new("this machine has no snapshots"))?;
-        (codec.restore)(bytes)
-    }
-}
-
 /// A machine without state: for groups that are used only to agree on a leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct NoOp;
@@ -288,19 +186,6 @@ impl StateMachine for NoOp {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Clone, Serialize, serde::Deserialize)]
-    struct Sum(u64);
-
-    #[test]
-    fn both_kinds_of_serde_snapshots_read_back_what_they_wrote() {
-        for snapshots in [Snapshots::serde(), Snapshots::cloned()] {
-            let bytes = snapshots.capture(&Sum(77)).unwrap()().unwrap();
-            assert_eq!(snapshots.restore(&bytes).unwrap().0, 77);
-            assert!(snapshots.restore(&[0xFF; 11]).is_err());
-        }
-        assert!(Snapshots::<Sum>::none().capture(&Sum(1)).is_none());
-    }
 
     #[test]
     fn the_seed_differs_from_command_to_command() {

@@ -8,18 +8,21 @@
 //! a majority keeps its memory; a strong query sees all that was acknowledged before it.
 
 pub(crate) mod bonds;
+mod build;
 mod builder;
 #[doc(hidden)]
 pub mod client;
 mod encoding;
 mod error;
 mod group;
+mod health;
 pub(crate) mod inspect;
 mod key;
 mod machine;
 mod options;
 #[doc(hidden)]
 pub mod raft;
+mod snapshots;
 mod status;
 pub mod storage;
 mod when;
@@ -42,11 +45,13 @@ use self::bonds::BondRegistry;
 pub use self::{
     bonds::{Refusal, Refused},
     builder::{GroupBuilder, RecoverError},
-    error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, StopReason, Why},
+    error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, Why},
     group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
+    health::{LongCommand, MachineStatus, SnapshotFailure},
     key::GroupKey,
-    machine::{ApplyContext, Encode, NoOp, SnapshotError, Snapshots, StateMachine},
+    machine::{ApplyContext, NoOp, StateMachine},
     options::{Consistency, MemberRole, Timing},
+    snapshots::{Encode, SnapshotError, Snapshots},
     status::{GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
     when::{Bonded, Committed, When},
 };

@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc};
 use super::{
     bonds::Refused,
     error::StopReason,
+    health::MachineStatus,
     raft::{ClusterId, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
 };
 use crate::primitives::PeerId;
@@ -222,6 +223,7 @@ pub struct GroupStatus {
     pub(crate) bonds: usize,
     pub(crate) dropped: u64,
     pub(crate) compacts: bool,
+    pub(crate) machine: MachineStatus,
     pub(crate) why: Option<WhyOffline>,
 }
 
@@ -243,6 +245,7 @@ impl GroupStatus {
             bonds: 0,
             dropped: 0,
             compacts,
+            machine: MachineStatus::default(),
             why: Some(WhyOffline::Looking),
         }
     }
@@ -327,6 +330,12 @@ impl GroupStatus {
         self.compacts
     }
 
+    /// How the local state machine fares: its snapshots, commands that panicked or take long.
+    #[must_use]
+    pub const fn machine(&self) -> &MachineStatus {
+        &self.machine
+    }
+
     /// How far the local wall clock is ahead of the median of the voters', milliseconds, if that is more than a second:
     /// negative if it is behind. The group does not depend on it; what reads the local clock does.
     #[must_use]
@@ -351,7 +360,8 @@ impl GroupStatus {
         let why = |status: &Self| status.why.as_ref().map(ToString::to_string);
         let group = |it: &Self| (it.cluster, it.has_quorum, it.bonds, it.voters, it.settled, it.floor);
         let head = |it: &Self| (it.role, it.leader, it.term, group(it));
-        head(self) != head(other) || self.members != other.members || why(self) != why(other)
+        let machine = self.machine.differs(&other.machine);
+        head(self) != head(other) || self.members != other.members || why(self) != why(other) || machine
     }
 }
 
@@ -367,7 +377,7 @@ impl fmt::Display for GroupStatus {
         if !self.compacts {
             f.write_str(", the log is never compacted (the machine has no snapshots)")?;
         }
-        Ok(())
+        self.machine.notes().iter().try_for_each(|note| write!(f, ", {note}"))
     }
 }
 

@@ -113,6 +113,11 @@ impl Sampler {
             set(of::GROUP_MEMBERS, status.members().len() as f64);
             set(of::GROUP_BONDS, status.bonds() as f64);
             counter!(of::GROUP_DROPPED, &labels).absolute(status.dropped_messages());
+            let machine = status.machine();
+            counter!(of::GROUP_NO_SNAPSHOT, &labels).absolute(machine.snapshot_failures());
+            counter!(of::GROUP_PANICS, &labels).absolute(machine.panics());
+            let running = machine.long_command().filter(|long| long.is_running());
+            set(of::GROUP_LONG, running.map_or(0.0, |long| long.took().as_secs_f64()));
         }
     }
 

@@ -41,7 +41,7 @@ impl<M: Declared> Replica<M> {
 }
 
 async fn join<M: Declared>(network: &Network, size: Option<u32>) -> Result<Replica<M>, RoleError> {
-    let mut builder = network.groups().with_key(M::key()?).with_state_machine(M::initial());
+    let mut builder = network.groups().with_key(M::key()?).with_initial(M::initial).tried();
     if let Some(size) = size {
         builder = builder.with_size(size);
     }

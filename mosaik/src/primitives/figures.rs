@@ -88,6 +88,12 @@ table! {
     GROUP_BONDS = "mosaik_group_bonds", Gauge, ["node", "group"], "Members that this one has a link to";
     GROUP_DROPPED = "mosaik_group_dropped_messages_total", Counter, ["node", "group"],
         "Messages dropped for want of a link or of room";
+    GROUP_NO_SNAPSHOT = "mosaik_group_snapshot_failures_total", Counter, ["node", "group"],
+        "Snapshots that could not be made or read back; the log is kept";
+    GROUP_PANICS = "mosaik_group_command_panics_total", Counter, ["node", "group"],
+        "Commands that panicked when they were applied";
+    GROUP_LONG = "mosaik_group_long_command_seconds", Gauge, ["node", "group"],
+        "How long the command being applied has taken so far, if that is over 50 ms";
     GROUP_EXECUTE = "mosaik_group_execute_seconds", Histogram, ["group"],
         "From the call of `execute` to its result, at the caller";
     GROUP_WRITE = "mosaik_group_write_seconds", Histogram, ["group"],

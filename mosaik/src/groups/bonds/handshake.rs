@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::super::{
+    build::Build,
     key::GroupKey,
     raft::{ClusterId, Member, NodeId},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Terms {
     pub(crate) size: u32,
     /// The version of the state machine.
     pub(crate) version: u32,
+    /// How the program was built, as far as it decides what a command does.
+    pub(crate) build: Build,
     /// A digest of the agreed settings of the consensus.
     pub(crate) settings: [u8; 32],
 }
@@ -53,6 +56,9 @@ impl Terms {
         }
         if self.version != theirs.version {
             return differs("machine version", self.version.to_string(), theirs.version.to_string());
+        }
+        if self.build != theirs.build {
+            return differs("build", self.build.to_string(), theirs.build.to_string());
         }
         if self.settings != theirs.settings {
             let show = |digest: &[u8; 32]| blake3::Hash::from_bytes(*digest).to_hex()[..8].to_owned();

@@ -63,7 +63,7 @@ pub(crate) struct BondProtocol;
 impl Protocol for BondProtocol {
     type Message = handshake::Message;
     const FAMILY: Family = Family::GROUPS;
-    const NAME: &'static str = "bond/3";
+    const NAME: &'static str = "bond/4";
     const MAX_FRAME: usize = 1024;
 }
 

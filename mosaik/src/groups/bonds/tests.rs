@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{super::raft::NodeId, *};
+use super::{
+    super::{build::Build, raft::NodeId},
+    *,
+};
 use crate::{
     Network, NetworkId,
     groups::raft::{Message, Position},
@@ -38,7 +41,7 @@ struct Spec {
 }
 
 fn spec() -> Spec {
-    let terms = Terms { size: 3, version: 1, settings: [0; 32] };
+    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
     Spec { incarnation: 1, key: GroupKey::from_bytes([5; 32]), terms }
 }
 

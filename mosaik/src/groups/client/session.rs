@@ -50,6 +50,8 @@ pub enum Failure {
     SessionsFull,
     /// Older than the group remembers: perhaps applied.
     Expired,
+    /// The group takes no commands any more. Certainly not applied.
+    Sealed,
     /// The machine could not decode it. Not applied.
     Undecodable,
     /// It was applied, and its output is missing from what came back.
@@ -522,6 +524,16 @@ impl Session {
             late.extend(gone.map(|(caller, _)| (caller, Failure::Unknown)));
         }
         late.into_iter().for_each(|(caller, why)| self.answer(&caller, Err(why)));
+    }
+
+    /// The group is sealed: no command is applied any more. `seen`: the local machine has applied all that came before, so
+    /// what was sent and is not resolved was not applied.
+    pub fn seal(&mut self, seen: bool) {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            let why = if pending.is_out() && !seen { Failure::Unknown } else { Failure::Sealed };
+            self.fail(pending, why);
+        }
+        self.moved = true;
     }
 
     /// The member stops: nobody waits in vain.

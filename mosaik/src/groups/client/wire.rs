@@ -1,4 +1,5 @@
-//! What members ask of each other beside consensus: to propose a client's commands, and to remove a member.
+//! What members ask of each other beside consensus: to propose a client's commands, to remove a
+//! member, and to seal the group.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub enum Request {
     Commands(Batch),
     /// Remove the member from the group.
     Remove(Member),
+    /// End this version of the machine.
+    Seal,
 }
 
 /// Commands of one session, in the order of their numbers; or the wish to open one.

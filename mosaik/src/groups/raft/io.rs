@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     founding::Founding,
+    machine::MachineId,
     message::{Envelope, Manifest},
     types::{ClusterId, Entry, Index, Member, Payload, Term, Token},
 };
@@ -35,6 +36,8 @@ pub enum Input {
     Transfer { to: Option<Member> },
     /// An operator's change of the voters; refused silently unless leader, legal and nothing else is under way.
     Change(Change),
+    /// An operator ends the log of this version of the machine: no command is taken after the seal. Ignored unless leader.
+    Seal,
     /// The state machine's snapshot at an applied index: the log up to there may go.
     Compact { index: Index, data: Bytes },
     /// An operator says that the proposer of the accepted founding ballot is gone for good, and that no member belongs to the
@@ -73,6 +76,8 @@ pub enum Refusal {
     Busy,
     /// Leadership is being handed over, or the cluster dissolves.
     Leaving,
+    /// The log is sealed: it takes no commands any more.
+    Sealed,
 }
 
 /// Why a member stopped for good. Its storage stays as it is.
@@ -119,6 +124,8 @@ pub enum Write {
     Hard(HardState),
     /// Replace the founding record.
     Founding(Founding),
+    /// Say which machine all of this is of.
+    Machine(MachineId),
     /// Drop everything from the first entry's index on and append these, atomically.
     Replace(Vec<Entry>),
     /// Replace the snapshot; drop the entries that it stands for, and all others too unless `keep`.
@@ -156,6 +163,8 @@ pub struct Stored {
     pub hard: HardState,
     /// The founding record.
     pub founding: Founding,
+    /// Which machine all of this is of; none in a blank storage.
+    pub machine: Option<MachineId>,
     /// The newest snapshot.
     pub snapshot: Option<Snapshot>,
     /// The entries after it, contiguous.

@@ -203,6 +203,7 @@ impl Raft {
         let mut times = (0, 0);
         let refusal = match &self.role {
             Role::Leader(leader) if leader.transfer.is_some() || self.log.is_yielding() => Some(Refusal::Leaving),
+            Role::Leader(_) if self.is_sealed() => Some(Refusal::Sealed),
             // Only in the first moments of a cluster: machines are to see a time that a majority agrees with.
             Role::Leader(leader) if !leader.clock.has_begun() => Some(Refusal::Busy),
             Role::Leader(leader) => {
@@ -238,6 +239,15 @@ impl Raft {
             self.outbox.put(Output::Refused { id, why: Refusal::Busy });
         }
         if self.log.last().index >= first {
+            self.feed_all();
+        }
+    }
+
+    /// Ends the log for this version of the machine.
+    pub(super) fn on_seal(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        if leader.transfer.is_none() && !self.log.is_yielding() && !self.is_sealed() {
+            self.append(vec![Payload::Seal]);
             self.feed_all();
         }
     }

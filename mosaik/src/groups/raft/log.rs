@@ -25,6 +25,8 @@ pub struct Log {
     user: usize,
     /// `Yield`s among `entries`.
     yields: usize,
+    /// `Seal`s among `entries`.
+    seals: usize,
     durable: Index,
     /// Writes under way: when `token` is done, the log is durable up to the index.
     writing: VecDeque<(Token, Index)>,
@@ -52,6 +54,7 @@ impl Log {
             configs: vec![(base.index, membership)],
             user: 0,
             yields: 0,
+            seals: 0,
             durable: base.index,
             writing: VecDeque::new(),
             scratch: Vec::with_capacity(256),
@@ -92,6 +95,17 @@ impl Log {
     #[must_use]
     pub const fn is_yielding(&self) -> bool {
         self.yields > 0
+    }
+
+    /// Whether a seal is among the entries, committed or not.
+    pub(super) const fn has_seal(&self) -> bool {
+        self.seals > 0
+    }
+
+    /// Whether a seal is among the entries at or below `index`.
+    pub(super) fn has_seal_up_to(&self, index: Index) -> bool {
+        let sealed = |entry: &Entry| entry.payload == Payload::Seal;
+        self.seals > 0 && self.entries.iter().take_while(|entry| entry.index <= index).any(sealed)
     }
 
     /// Whether the log adopts the cluster.
@@ -168,6 +182,11 @@ impl Log {
         out
     }
 
+    /// The entries from `from` to `to`, which must not be compacted.
+    pub(crate) fn between(&self, from: Index, to: Index) -> Vec<Entry> {
+        self.slice(from, to, usize::MAX, usize::MAX)
+    }
+
     /// All entries from `from` on.
     pub(super) fn since(&self, from: Index) -> Vec<Entry> {
         self.slice(from, Index::MAX, usize::MAX, usize::MAX)
@@ -236,6 +255,9 @@ impl Log {
     fn count(&mut self, entry: &Entry, by: isize) {
         if entry.payload.is_user() {
             self.user = self.user.saturating_add_signed(by);
+        }
+        if entry.payload == Payload::Seal {
+            self.seals = self.seals.saturating_add_signed(by);
         } else if matches!(entry.payload, Payload::Yield(_)) {
             self.yields = self.yields.saturating_add_signed(by);
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     founding::Ballot,
+    machine::MachineId,
     membership::Membership,
     types::{ClusterId, Digest, Entry, Index, Member, Position, Term},
 };
@@ -106,6 +107,10 @@ pub struct Manifest {
     pub adopted: Vec<ClusterId>,
     /// The digest of each chunk.
     pub chunks: Vec<Digest>,
+    /// Whose state it is.
+    pub machine: Option<MachineId>,
+    /// No command stands after it in the log of this version of the machine, and none will: the next version may begin here.
+    pub sealed: bool,
 }
 
 impl Manifest {

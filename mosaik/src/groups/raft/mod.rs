@@ -7,8 +7,8 @@
 //!
 //! `election` terms and votes; `leader` what only a leader does; `replication` what a follower does with entries;
 //! `read` strong reads; `change` membership and autopilot; `catchup` fetching from many; `snapshot` compaction;
-//! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once; `status` for
-//! displays.
+//! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once; `machine` whose log it
+//! is; `status` for displays.
 
 mod catchup;
 mod change;
@@ -20,6 +20,7 @@ mod founding;
 mod io;
 mod leader;
 mod log;
+mod machine;
 mod membership;
 mod merge;
 mod message;
@@ -41,6 +42,7 @@ pub use clock::SKEW_LIMIT;
 pub use founding::{Ballot, Founding};
 pub use io::{Change, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
 pub use log::Log;
+pub use machine::MachineId;
 pub use membership::Membership;
 pub use message::{Conflict, Envelope, Manifest, Message};
 pub use mutants::{Mutant, Quirk, Switch};
@@ -58,6 +60,7 @@ use leader::Leader;
 use outbox::Outbox;
 use read::Reads;
 use snapshot::Install;
+pub use snapshot::chunks;
 
 /// What a member is at the moment.
 #[derive(Clone, Debug)]
@@ -136,7 +139,7 @@ impl Raft {
     /// When `stored` contradicts itself: a storage layer must not hand that out.
     #[must_use]
     pub fn new(settings: Settings, me: Member, stored: Stored, seed: u64, now: Now) -> Self {
-        let Stored { mut hard, founding, snapshot, entries } = stored;
+        let Stored { mut hard, founding, machine, snapshot, entries } = stored;
         let blank = hard.incarnation == 0;
         assert!(blank || hard.incarnation == me.incarnation, "storage of another incarnation");
         hard.incarnation = me.incarnation;
@@ -153,6 +156,17 @@ impl Raft {
         let mut outbox = Outbox::new(me, &hard);
         if blank {
             outbox.write_hard(Write::Hard(hard.clone()));
+        }
+        if let Some(ours) = &settings.machine
+            && machine.as_ref() != Some(ours)
+        {
+            outbox.write(Write::Machine(ours.clone()));
+            // The snapshot was made from an earlier version's. Both are written as one.
+            if let Some(snapshot) = snapshot.as_ref().filter(|it| it.manifest.machine.as_ref() == Some(ours))
+                && machine.is_some()
+            {
+                outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
+            }
         }
         if let Some(snapshot) = &snapshot {
             outbox.put(Output::Restore(snapshot.clone()));
@@ -213,6 +227,7 @@ impl Raft {
             Input::PeerDown(member) => self.on_peer_down(member),
             Input::Transfer { to } => self.on_transfer(to),
             Input::Change(change) => self.on_change(change),
+            Input::Seal => self.on_seal(),
             Input::Compact { index, data } => self.on_compact(index, data),
             Input::ReleaseBallot => self.release_ballot(),
         }
@@ -384,6 +399,24 @@ impl Raft {
     #[must_use]
     pub const fn commit(&self) -> Index {
         self.commit
+    }
+
+    /// The newest snapshot, as it will be when all writes are done.
+    #[must_use]
+    pub const fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    /// Whether the log takes no commands any more: it holds a seal, committed or not.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.log.has_seal() || self.snapshot.as_ref().is_some_and(|snapshot| snapshot.manifest.sealed)
+    }
+
+    /// Whether it has no commands after `index`, which a seal at or before it says.
+    #[must_use]
+    pub fn is_sealed_at(&self, index: Index) -> bool {
+        self.log.has_seal_up_to(index) || self.snapshot.as_ref().is_some_and(|snapshot| snapshot.manifest.sealed)
     }
 
     /// The hard state, as it will be when all writes are done.

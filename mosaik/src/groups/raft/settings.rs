@@ -1,6 +1,6 @@
 //! Every constant of the core, with what it trades.
 
-use super::mutants::Switch;
+use super::{machine::MachineId, mutants::Switch};
 
 /// What a member is willing to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,8 @@ pub struct Settings {
     pub volatile: bool,
     /// What this member is willing to be.
     pub preference: Preference,
+    /// Which machine the log is of, for storage and snapshots (*agreed*, by name and version).
+    pub machine: Option<MachineId>,
     /// A planted bug or oddities; only with feature `testing`.
     pub switch: Switch,
 }
@@ -99,6 +101,7 @@ impl Default for Settings {
             peers: 256,
             volatile: false,
             preference: Preference::Normal,
+            machine: None,
             switch: Switch::default(),
         }
     }

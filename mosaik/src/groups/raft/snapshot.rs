@@ -28,6 +28,12 @@ impl Install {
     }
 }
 
+/// The digests of a snapshot's chunks of so many bytes.
+#[must_use]
+pub fn chunks(data: &[u8], size: usize) -> Vec<Digest> {
+    data.chunks(size).map(|it| Digest(*blake3::hash(it).as_bytes())).collect()
+}
+
 /// Chunks asked for at once.
 const WINDOW: usize = 4;
 
@@ -48,7 +54,9 @@ impl Raft {
             user: self.log.has_user_up_to(index),
             membership: self.log.membership_at(index).clone(),
             adopted: self.adopted.clone(),
-            chunks: data.chunks(self.settings.chunk).map(|it| Digest(*blake3::hash(it).as_bytes())).collect(),
+            chunks: chunks(&data, self.settings.chunk),
+            machine: self.settings.machine.clone(),
+            sealed: self.is_sealed_at(index),
         };
         let snapshot = Snapshot { manifest, data };
         self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
@@ -71,6 +79,12 @@ impl Raft {
     }
 
     pub(super) fn on_offer(&mut self, from: Member, manifest: Manifest) {
+        // Members of different machines have no bond; what comes all the same is not taken.
+        if let (Some(ours), Some(theirs)) = (&self.settings.machine, &manifest.machine)
+            && !ours.reads(theirs)
+        {
+            return;
+        }
         if manifest.position.index <= self.commit {
             return self.ack(from, None, 0);
         }

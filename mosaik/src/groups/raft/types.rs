@@ -134,13 +134,15 @@ pub enum Payload {
     Adopt(ClusterId),
     /// This cluster dissolves into another one; members wipe themselves on applying it.
     Yield(ClusterId),
+    /// The last entry for this version of the machine: no command follows.
+    Seal,
 }
 
 impl Payload {
     /// Whether a user wrote it: such a log is never given up silently.
     #[must_use]
     pub const fn is_user(&self) -> bool {
-        matches!(self, Self::Open(_) | Self::Command(_))
+        matches!(self, Self::Open(_) | Self::Command(_) | Self::Seal)
     }
 
     /// Bytes that it counts for in windows and batches.
@@ -149,7 +151,7 @@ impl Payload {
         match self {
             Self::Command(command) => 64 + command.body.len(),
             Self::Config(membership) => 64 + membership.size(),
-            Self::Noop | Self::Open(_) | Self::Adopt(_) | Self::Yield(_) => 64,
+            Self::Noop | Self::Open(_) | Self::Adopt(_) | Self::Yield(_) | Self::Seal => 64,
         }
     }
 
@@ -178,6 +180,7 @@ impl Payload {
                 out.put(&[5]);
                 out.put(&cluster.0.0);
             }
+            Self::Seal => out.put(&[6]),
         }
     }
 }
@@ -312,6 +315,7 @@ mod tests {
             Payload::Open(SessionId(7)),
             Payload::Adopt(cluster),
             Payload::Yield(cluster),
+            Payload::Seal,
             Payload::Config(Box::new(Membership::founding(cluster, [].into(), 1))),
             Payload::Config(Box::new(Membership::founding(cluster, [].into(), 2))),
         ];

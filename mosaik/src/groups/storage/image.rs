@@ -15,6 +15,7 @@ pub fn apply(stored: &mut Stored, write: Write) -> Result<(), Contradiction> {
     match write {
         Write::Hard(hard) => stored.hard = hard,
         Write::Founding(founding) => stored.founding = founding,
+        Write::Machine(machine) => stored.machine = Some(machine),
         Write::Replace(entries) => {
             let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
             let base = base(stored).0;

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::apply;
 use crate::groups::raft::{
-    ClusterId, Command, Digest, Entry, Founding, HardState, Manifest, Member, Membership, NodeId, Payload, Position,
-    SessionId, Snapshot, Stored, Write,
+    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Member, Membership, NodeId, Payload,
+    Position, SessionId, Snapshot, Stored, Write,
 };
 
 /// Makes batches, the same for the same seed.
@@ -56,6 +56,7 @@ impl StorageScript {
         for _ in 0..self.random(3) + u64::from(self.image.entries.is_empty()) {
             let write = match self.random(20) {
                 0..3 => self.hard(),
+                3 if self.random(2) == 0 => Write::Machine(self.machine()),
                 3 => self.founding(),
                 4 if !self.image.entries.is_empty() => self.compact(),
                 5 if self.random(4) == 0 => self.install(),
@@ -101,6 +102,11 @@ impl StorageScript {
         Write::Hard(HardState { cluster, incarnation: 1 + self.random(9), term, voted, commit: self.base().index })
     }
 
+    fn machine(&mut self) -> MachineId {
+        let version = u32::try_from(self.random(9)).unwrap_or_default();
+        MachineId { name: String::from("script"), version, schema: Some(Digest([9; 32])), codec: 0 }
+    }
+
     fn founding(&mut self) -> Write {
         let (number, refused) = (self.random(1000), (self.member(), self.random(50)));
         Write::Founding(Founding { number, refused: [refused].into(), ..Founding::default() })
@@ -140,7 +146,9 @@ impl StorageScript {
         let chunks = vec![Digest(*blake3::hash(&data).as_bytes())];
         let (time, user, adopted) = (self.random(1 << 40), true, Vec::new());
         let civil = self.random(1 << 40);
-        Snapshot { manifest: Manifest { position, time, civil, user, membership, adopted, chunks }, data }
+        let (machine, sealed) = (Some(self.machine()), self.random(2) == 0);
+        let manifest = Manifest { position, time, civil, user, membership, adopted, chunks, machine, sealed };
+        Snapshot { manifest, data }
     }
 
     /// Random bytes or, as often, zeros: a format must not take data for empty space.

@@ -24,6 +24,8 @@ fn snapshot(position: Position) -> Snapshot {
         membership: Membership::founding(ClusterId(Digest::default()), [].into(), 0),
         adopted: Vec::new(),
         chunks: Vec::new(),
+        machine: None,
+        sealed: false,
     };
     Snapshot { manifest, data: bytes::Bytes::from_static(b"state") }
 }

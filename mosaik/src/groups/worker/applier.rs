@@ -1,55 +1,36 @@
 //! The apply worker: the one task that changes the state machine, so that a slow machine holds up nobody else.
 //!
-//! It takes committed entries from the consensus worker, decides with the replicated table of sessions what is run, and
-//! reports results. Readers lock the machine between commands.
+//! It takes committed entries from the consensus worker, applies them in chunks that are bounded in number and in time, and
+//! reports results. Chunks of a machine that was seen to be slow run beside the runtime's workers. A command that panics is
+//! contained: `mend` makes the machine anew. Snapshots are read back before they are reported.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::Lane;
+use super::{
+    lane::Lane,
+    mend::Checkpoint,
+    replica::{Applied, Captured, Replica, State, unpack},
+};
 use crate::{
     groups::{
-        client::{CommandResult, Done, bundle},
-        machine::{ApplyContext, SnapshotError, Snapshots, StateMachine},
-        raft::{Command, Entry, Index, Payload, SessionId, Sessions, Switch, Verdict},
+        client::{Done, bundle},
+        machine::StateMachine,
+        raft::{Entry, Index, Payload, SessionId},
+        snapshots::{ReadBack, SnapshotError, Snapshots},
     },
     transport::Tasks,
 };
 
-/// Sessions that a group holds at most. *Agreed*, as the next two: all members must have the same.
-pub(in crate::groups) const SESSIONS: usize = 16_384;
-/// Group time after which an unused session ends, milliseconds.
-pub(in crate::groups) const RETENTION: u64 = 3_600_000;
-/// Outputs kept for one session.
-pub(in crate::groups) const WINDOW: u64 = 16_384;
 /// Commands between two looks at who else wants the machine.
 const CHUNK: usize = 64;
-/// A chunk that took longer than this makes the next one run beside the runtime's workers.
-const SLOW: Duration = Duration::from_millis(2);
-
-/// The state machine with what is replicated beside it.
-pub(in crate::groups) struct Replica<M> {
-    state: Mutex<State<M>>,
-    /// As in the state, for those who do not want to wait for it.
-    applied: AtomicU64,
-    snapshots: Snapshots<M>,
-}
-
-struct State<M> {
-    machine: M,
-    sessions: Sessions,
-    applied: Index,
-}
+/// A chunk ends with the entry that takes it beyond this, and the next ones run beside the runtime's workers.
+pub(super) const SLOW: Duration = Duration::from_millis(2);
+/// So many quick chunks in a row, and they run on the runtime's workers again: a thread for each costs some 10 us.
+const QUICK: u32 = 16;
 
 /// Work for the machine.
 #[derive(Debug)]
@@ -61,6 +42,16 @@ pub(super) enum Job {
     Reset,
     /// Take the state, for a snapshot.
     Capture,
+    /// What the machine is made anew from, after [`What::Panicked`].
+    Rebuild(Source),
+}
+
+/// The log up to and with the command that panicked, and what it begins after.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// None: the log begins at its beginning, or after what the applier said that it has.
+    pub snapshot: Option<(Index, Bytes)>,
+    pub entries: Vec<Entry>,
 }
 
 /// What came of it. `life` is that of the job.
@@ -81,11 +72,24 @@ pub(super) enum What {
     Restored {
         index: Index,
     },
-    /// A snapshot, encoded.
+    /// A snapshot, encoded and read back.
     Captured {
         index: Index,
         data: Bytes,
+        varies: bool,
     },
+    /// A snapshot that cannot be made, or not be read back.
+    NotCaptured {
+        index: Index,
+        why: String,
+    },
+    /// The command at the index panicked. [`Job::Rebuild`] is waited for; what stands for the log up to `have` is here.
+    Panicked {
+        index: Index,
+        have: Index,
+    },
+    /// The seal was applied: no command follows.
+    Sealed,
     /// The machine cannot go on.
     Failed(String),
 }
@@ -104,120 +108,25 @@ pub(super) struct Lanes {
     pub reports: Lane<Report>,
 }
 
-fn sessions() -> Sessions {
-    Sessions::new(SESSIONS, RETENTION, WINDOW)
+/// The machine's only writer.
+pub(super) struct Applier<M> {
+    pub replica: Arc<Replica<M>>,
+    pub lanes: Arc<Lanes>,
+    pub tasks: Tasks,
+    pub cancel: CancellationToken,
+    /// Jobs that were taken from the lane.
+    pub jobs: VecDeque<(u64, Job)>,
+    pub checkpoint: Option<Checkpoint>,
+    /// The lock of a broken machine that the next job replaces.
+    held: Option<OwnedMutexGuard<State<M>>>,
+    /// A command was seen that takes long: all run beside the runtime's workers from then on.
+    long: bool,
+    /// Quick chunks since the last slow one.
+    quick: u32,
 }
 
-impl<M: StateMachine> Replica<M> {
-    pub(in crate::groups) fn new(machine: M) -> Self {
-        let state = State { machine, sessions: sessions(), applied: 0 };
-        Self { state: Mutex::new(state), applied: AtomicU64::new(0), snapshots: M::snapshots() }
-    }
-
-    /// The last index applied.
-    pub(in crate::groups) fn applied(&self) -> Index {
-        self.applied.load(Ordering::Acquire)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<M>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the machine as it is now. Returns the index that it reflects, too. Waits for the command being applied.
-    pub(in crate::groups) fn query(&self, query: M::Query) -> (M::QueryResult, Index) {
-        let state = self.state();
-        (state.machine.query(query), state.applied)
-    }
-
-    fn apply(&self, entries: &[Entry]) -> Vec<Outcome> {
-        let mut results = Vec::with_capacity(entries.len());
-        let mut state = self.state();
-        for entry in entries {
-            debug_assert_eq!(entry.index, state.applied + 1, "the machine is given every entry once");
-            if let Some(outcome) = state.take(entry) {
-                results.push(outcome);
-            }
-            state.applied = entry.index;
-        }
-        self.applied.store(state.applied, Ordering::Release);
-        results
-    }
-
-    fn restore(&self, index: Index, data: &[u8]) -> Result<(), SnapshotError> {
-        let (sessions, machine): (Sessions, Bytes) = postcard::from_bytes(data)?;
-        let machine = self.snapshots.restore(&machine)?;
-        let mut state = self.state();
-        *state = State { machine, sessions, applied: index };
-        self.applied.store(index, Ordering::Release);
-        Ok(())
-    }
-
-    fn reset(&self) {
-        let mut state = self.state();
-        state.sessions = sessions();
-        state.applied = 0;
-        self.applied.store(0, Ordering::Release);
-    }
-
-    /// The state now, yet to be encoded.
-    fn capture(&self) -> Option<(Index, impl FnOnce() -> Result<Bytes, SnapshotError> + Send + use<M>)> {
-        let state = self.state();
-        let machine = self.snapshots.capture(&state.machine)?;
-        let (sessions, index) = (state.sessions.clone(), state.applied);
-        Some((index, move || Ok(postcard::to_allocvec(&(sessions, machine()?))?.into())))
-    }
-}
-
-impl<M: StateMachine> State<M> {
-    fn take(&mut self, entry: &Entry) -> Option<Outcome> {
-        match &entry.payload {
-            Payload::Open(session) => {
-                let (index, result) = match self.sessions.open(*session, entry.index, entry.time, Switch::default()) {
-                    Some(opened) => (opened, CommandResult::Opened),
-                    None => (entry.index, CommandResult::Full),
-                };
-                Some(Outcome { session: *session, done: Done { sequence: 0, index, result } })
-            }
-            Payload::Command(command) => {
-                let result = self.run(command, entry);
-                let done = Done { sequence: command.sequence, index: entry.index, result };
-                Some(Outcome { session: command.session, done })
-            }
-            _ => None,
-        }
-    }
-
-    fn run(&mut self, command: &Command, entry: &Entry) -> CommandResult {
-        match self.sessions.admit(command, entry.time, Switch::default()) {
-            Verdict::Apply => {}
-            Verdict::Duplicate(output) => return CommandResult::Output(output),
-            Verdict::Expired => return CommandResult::Expired,
-            Verdict::Settled => return CommandResult::Settled,
-            Verdict::Ended => return CommandResult::Ended,
-            Verdict::TooFar => return CommandResult::TooFar,
-        }
-        let ctx = ApplyContext::of(entry);
-        let output = match bundle::count(&command.body) {
-            1 => match postcard::from_bytes(&command.body[1..]) {
-                // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
-                Ok(one) => postcard::to_allocvec(&self.machine.apply(one, &ctx)).unwrap_or_default(),
-                Err(_) => return CommandResult::Undecodable,
-            },
-            count => {
-                let mut outputs = Vec::with_capacity(8 * count);
-                for (part, encoded) in bundle::commands(&command.body).enumerate() {
-                    let decoded = encoded.and_then(|encoded| postcard::from_bytes(encoded).ok());
-                    let output = decoded.map(|decoded| self.machine.apply(decoded, &ctx.part_at(part)));
-                    bundle::append_output(output.as_ref(), &mut outputs);
-                }
-                outputs
-            }
-        };
-        let output = Bytes::from(output);
-        self.sessions.record(command, entry.index, output.clone());
-        CommandResult::Output(output)
-    }
-}
+/// The applier ends: it was cancelled, or the machine cannot go on.
+pub(super) struct Ended;
 
 /// Runs until cancelled or until the machine fails.
 pub(super) async fn run<M: StateMachine>(
@@ -226,83 +135,189 @@ pub(super) async fn run<M: StateMachine>(
     tasks: Tasks,
     cancel: CancellationToken,
 ) {
-    let mut slow = false;
+    let (jobs, checkpoint) = (VecDeque::new(), None);
+    let mut applier = Applier { replica, lanes, tasks, cancel, jobs, checkpoint, held: None, long: false, quick: 0 };
     loop {
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return,
-            () = lanes.jobs.filled() => {}
-        }
-        for (life, job) in lanes.jobs.take() {
-            let report = |what| lanes.reports.push(Report { life, what });
-            match job {
-                Job::Apply(entries) => {
-                    for chunk in chunks(entries) {
-                        match apply(&replica, chunk, &tasks, &mut slow).await {
-                            Ok((index, time, results)) => report(What::Applied { index, time, results }),
-                            Err(why) => return report(What::Failed(why)),
-                        }
-                    }
-                }
-                Job::Restore(index, data) => {
-                    let replica = replica.clone();
-                    match tasks.blocking(move || replica.restore(index, &data)).await {
-                        Some(Ok(())) => report(What::Restored { index }),
-                        Some(Err(error)) => return report(What::Failed(format!("cannot read a snapshot: {error}"))),
-                        None => return report(What::Failed("panicked while reading a snapshot".into())),
-                    }
-                }
-                Job::Reset => replica.reset(),
-                Job::Capture => {
-                    let from = replica.clone();
-                    let Some(Some((index, encode))) = tasks.blocking(move || from.capture()).await else { continue };
-                    let (lanes, threads) = (lanes.clone(), tasks.clone());
-                    tasks.spawn("group snapshot", async move {
-                        let what = match threads.blocking(encode).await {
-                            Some(Ok(data)) => What::Captured { index, data },
-                            Some(Err(error)) => What::Failed(format!("cannot make a snapshot: {error}")),
-                            None => What::Failed("panicked while making a snapshot".into()),
-                        };
-                        lanes.reports.push(Report { life, what });
-                    });
-                }
+        while let Some((life, job)) = applier.jobs.pop_front() {
+            if let Err(Ended) = applier.job(life, job).await {
+                return;
             }
+        }
+        if let Err(Ended) = applier.more().await {
+            return;
         }
     }
 }
 
-/// Cuts entries into pieces that are applied in one go.
-fn chunks(entries: Vec<Entry>) -> impl Iterator<Item = Vec<Entry>> {
-    let mut entries = entries.into_iter();
-    std::iter::from_fn(move || {
-        let mut commands = 0;
-        let mut few = |entry: &Entry| {
-            let room = commands < CHUNK;
-            commands += match &entry.payload {
-                Payload::Command(command) => bundle::count(&command.body),
-                _ => 1,
+impl<M: StateMachine> Applier<M> {
+    /// Waits for further jobs.
+    pub async fn more(&mut self) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return Err(Ended),
+            () = self.lanes.jobs.filled() => {}
+        }
+        self.jobs.extend(self.lanes.jobs.take());
+        Ok(())
+    }
+
+    pub fn report(&self, life: u64, what: What) {
+        self.lanes.reports.push(Report { life, what });
+    }
+
+    pub fn fail(&self, life: u64, why: String) -> Ended {
+        self.report(life, What::Failed(why));
+        Ended
+    }
+
+    async fn job(&mut self, life: u64, job: Job) -> Result<(), Ended> {
+        match job {
+            Job::Apply(entries) => self.apply(life, entries).await,
+            Job::Restore(index, data) => self.restore(life, index, data).await,
+            Job::Reset => {
+                self.checkpoint = None;
+                let mut state = self.locked().await;
+                if !state.reset() {
+                    *state = self.replica.first().map_err(|error| self.fail(life, error.to_string()))?;
+                }
+                self.replica.show(&state);
+                Ok(())
+            }
+            Job::Capture => {
+                let state = self.replica.lock().await;
+                self.capture(life, state).await;
+                Ok(())
+            }
+            // A snapshot has taken the place of the broken machine meanwhile.
+            Job::Rebuild(_) => Ok(()),
+        }
+    }
+
+    /// The machine, which may be broken.
+    async fn locked(&mut self) -> OwnedMutexGuard<State<M>> {
+        match self.held.take() {
+            Some(state) => state,
+            None => self.replica.lock().await,
+        }
+    }
+
+    async fn apply(&mut self, life: u64, mut entries: Vec<Entry>) -> Result<(), Ended> {
+        let mut from = 0;
+        while from < entries.len() {
+            let to = from + chunk(&entries[from..]);
+            let (mut state, applied);
+            (state, entries, applied) = self.chunk(entries, from..to).await.ok_or(Ended)?;
+            self.quick = if applied.slow { 0 } else { self.quick.saturating_add(1) };
+            self.long |= applied.long;
+            from += applied.count;
+            self.replica.show(&state);
+            let done = |results| {
+                let last = &entries[from - 1];
+                What::Applied { index: last.index, time: last.time, results }
             };
-            room
+            if let Some(said) = applied.panicked {
+                if applied.count > 0 {
+                    self.report(life, done(applied.results));
+                }
+                if !self.mend(life, &mut state, &entries[from], &said).await? {
+                    // A later job replaces all of it, and what these entries did is in there.
+                    self.held = Some(state);
+                    return Ok(());
+                }
+                from += 1;
+                continue;
+            }
+            if applied.sealed {
+                // At exactly this index.
+                self.report(life, done(applied.results));
+                self.report(life, What::Sealed);
+                self.capture(life, state).await;
+                continue;
+            }
+            drop(state);
+            self.report(life, done(applied.results));
+            // Lets others run on a runtime of one thread.
+            tokio::task::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    /// Applies some of the entries. Nothing: the runtime ends.
+    async fn chunk(
+        &mut self,
+        entries: Vec<Entry>,
+        range: std::ops::Range<usize>,
+    ) -> Option<(OwnedMutexGuard<State<M>>, Vec<Entry>, Applied)> {
+        let (mut state, busy) = (self.replica.lock().await, self.replica.busy.clone());
+        let work = move || {
+            let applied = state.apply(&entries[range], &busy);
+            (state, entries, applied)
         };
-        let len = entries.as_slice().iter().take_while(|entry| few(entry)).count();
-        (len > 0).then(|| entries.by_ref().take(len).collect())
-    })
+        if self.long || self.quick < QUICK { self.tasks.blocking(work).await } else { Some(work()) }
+    }
+
+    async fn restore(&mut self, life: u64, index: Index, data: Bytes) -> Result<(), Ended> {
+        let replica = self.replica.clone();
+        match self.tasks.blocking(move || replica.decode(index, &data)).await {
+            Some(Ok(restored)) => {
+                let mut state = self.locked().await;
+                *state = restored;
+                self.replica.show(&state);
+                drop(state);
+                self.report(life, What::Restored { index });
+                Ok(())
+            }
+            Some(Err(error)) => Err(self.fail(life, format!("cannot read a snapshot: {error}"))),
+            None => Err(self.fail(life, "panicked while reading a snapshot".into())),
+        }
+    }
+
+    /// Takes the state between two commands; it is encoded and read back while further ones are applied.
+    async fn capture(&mut self, life: u64, state: OwnedMutexGuard<State<M>>) {
+        let replica = self.replica.clone();
+        let index = state.applied();
+        let captured = self.tasks.blocking(move || replica.capture(&state)).await;
+        let why = match captured {
+            Some(Some(Captured { index, encode })) => {
+                let (lanes, replica, threads) = (self.lanes.clone(), self.replica.clone(), self.tasks.clone());
+                self.tasks.spawn("group snapshot", async move {
+                    let made = threads.blocking(move || make(replica.snapshots(), encode)).await;
+                    let what = match made {
+                        Some(Ok((data, varies))) => What::Captured { index, data, varies },
+                        Some(Err(error)) => What::NotCaptured { index, why: error.to_string() },
+                        None => What::NotCaptured { index, why: String::from("the machine panicked") },
+                    };
+                    lanes.reports.push(Report { life, what });
+                });
+                return;
+            }
+            Some(None) => String::from("the machine has no snapshots"),
+            None => String::from("the machine panicked"),
+        };
+        self.report(life, What::NotCaptured { index, why });
+    }
 }
 
-type Chunk = Result<(Index, u64, Vec<Outcome>), String>;
+/// Encodes a snapshot and reads it back, so that nothing relies on one that has lost something.
+pub(super) fn make<M: StateMachine>(
+    snapshots: &Snapshots<M>,
+    encode: impl FnOnce() -> Result<Bytes, SnapshotError>,
+) -> Result<(Bytes, bool), SnapshotError> {
+    let data = encode()?;
+    let (_, machine) = unpack(&data)?;
+    Ok((data, snapshots.read_back(&machine)? == ReadBack::Varies))
+}
 
-async fn apply<M: StateMachine>(replica: &Arc<Replica<M>>, chunk: Vec<Entry>, tasks: &Tasks, slow: &mut bool) -> Chunk {
-    let (index, time) = chunk.last().map_or((0, 0), |entry| (entry.index, entry.time));
-    let began = Instant::now();
-    let results = if *slow {
-        let replica = replica.clone();
-        tasks.blocking(move || replica.apply(&chunk)).await
-    } else {
-        catch_unwind(AssertUnwindSafe(|| replica.apply(&chunk))).ok()
+/// How many of the entries are applied in one go.
+fn chunk(entries: &[Entry]) -> usize {
+    let mut commands = 0;
+    let mut few = |entry: &&Entry| {
+        let room = commands < CHUNK;
+        commands += match &entry.payload {
+            Payload::Command(command) => bundle::count(&command.body),
+            _ => 1,
+        };
+        room
     };
-    *slow = began.elapsed() > SLOW;
-    let results = results.ok_or_else(|| format!("it panicked while applying a command, at or before index {index}"))?;
-    // Lets others run on a runtime of one thread.
-    tokio::task::consume_budget().await;
-    Ok((index, time, results))
+    entries.iter().take_while(|entry| few(entry)).count()
 }

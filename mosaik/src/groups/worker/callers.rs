@@ -86,6 +86,7 @@ fn error(
         Failure::Unknown => CallError::Unknown { waited, why: why() },
         Failure::SessionsFull => CallError::SessionsFull,
         Failure::Expired => CallError::Expired,
+        Failure::Sealed => CallError::Sealed,
         Failure::Undecodable => CallError::Undecodable,
         Failure::OutputMissing => CallError::UndecodableOutput("it is missing".to_owned()),
         Failure::Stopped => CallError::Stopped(stopped()),

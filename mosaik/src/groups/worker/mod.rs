@@ -3,17 +3,22 @@
 //! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
 //! follower. It never waits for storage or for the machine: both answer as events. Who sends which command when is decided
-//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `reads`, `applier` (the machine), `output`
-//! (what the core wants done), `publish` (what the outside sees), `departure` (leaving and shutdown).
+//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `reads`, `applier`, `replica`, `mend` and
+//! `busy` (the machine), `seal` (the end of a version of it), `output` (what the core wants done), `publish` (what the
+//! outside sees), `departure` (leaving and shutdown).
 
 mod applier;
+mod busy;
 mod callers;
 mod departure;
 mod lane;
+mod mend;
 mod output;
 mod publish;
 mod queue;
 mod reads;
+mod replica;
+mod seal;
 
 use std::{
     collections::VecDeque,
@@ -31,14 +36,16 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::{
     applier::{Job, Lanes, Outcome, What},
+    busy::Busy,
     callers::Callers,
     departure::Departure,
     reads::Reads,
+    seal::Sealing,
 };
 pub(super) use self::{
-    applier::{RETENTION, Replica, SESSIONS, WINDOW},
     publish::Board,
     queue::{Answer, Ask, Queue, Slot, Submission, slots},
+    replica::{Initial, NotAsked, RETENTION, Replica, SESSIONS, WINDOW, pack, unpack},
 };
 use super::{
     bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
@@ -46,7 +53,7 @@ use super::{
         Batch, Notice, Rejection, Request, Response, Router, Session, Source, bundle, decode_request, decode_response,
         encode,
     },
-    error::StopReason,
+    error::{CallError, StopReason},
     machine::StateMachine,
     raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token, Write},
     status::peer_of,
@@ -99,6 +106,7 @@ type Called = (Purpose, Result<Bytes, CallFailed>);
 enum Purpose {
     Flight(u64),
     Removal,
+    Seal,
 }
 
 struct Worker {
@@ -145,6 +153,7 @@ struct Worker {
     durable: Token,
     publish: publish::Publish,
     departure: Departure,
+    sealing: Sealing,
     next_look: Instant,
     /// When the core was last told the time, microseconds.
     ticked: u64,
@@ -176,7 +185,7 @@ pub(super) fn spawn<M: StateMachine>(setup: Setup, replica: Arc<Replica<M>>) {
     let tasks = setup.node.tasks().clone();
     let lanes = Arc::new(Lanes::default());
     let cancel = setup.cancel.clone();
-    let worker = Worker::new(setup, lanes.clone());
+    let worker = Worker::new(setup, lanes.clone(), replica.busy.clone());
     let ended = Ended { queue: worker.queue.clone(), board: worker.board.clone(), cancel: cancel.clone() };
     tasks.spawn("group machine", applier::run(replica, lanes, tasks.clone(), cancel));
     tasks.spawn("group", async move {
@@ -210,7 +219,7 @@ impl Drop for Ended {
 }
 
 impl Worker {
-    fn new(setup: Setup, lanes: Arc<Lanes>) -> Self {
+    fn new(setup: Setup, lanes: Arc<Lanes>, busy: Arc<Busy>) -> Self {
         let Setup { node, settings, me, stored, storage, bonds, events, queue, board, .. } = setup;
         let now = Instant::now();
         let seed = seed(&node);
@@ -218,8 +227,9 @@ impl Worker {
         let raft = Raft::new(settings.clone(), me, stored, seed, Now { mono: 0, wall });
         let session = Session::new(fresh_session(&node), 2 * settings.election_max, RETENTION, 0, settings.switch);
         Self {
-            publish: publish::Publish::new(setup.compacts),
+            publish: publish::Publish::new(setup.compacts, busy),
             departure: Departure::default(),
+            sealing: Sealing::default(),
             compaction: output::Compaction::new(setup.compacts, setup.log_limit),
             node,
             settings,
@@ -345,7 +355,7 @@ impl Worker {
         let now = Instant::now();
         let core = self.epoch + Duration::from_micros(self.tick_at());
         let session = self.session.wake_at(self.callers.micros(now)).map(|at| self.callers.instant(at));
-        let others = [session, self.reads.wake_at(now), self.departure.wake_at()];
+        let others = [session, self.reads.wake_at(now), self.departure.wake_at(), self.sealing.wake_at()];
         others.into_iter().flatten().chain([core, self.next_look]).min().unwrap_or(core)
     }
 
@@ -391,6 +401,7 @@ impl Worker {
             self.is_outdated = self.cluster.is_none() && self.is_refused_as_old();
         }
         self.depart();
+        self.seal();
         self.compact();
         self.note();
     }
@@ -456,6 +467,11 @@ impl Worker {
 
     /// Takes the commands of local callers, as far as there is room.
     fn listen(&mut self) {
+        if self.sealing.is_applied() {
+            return self.queue.take(|_| true).into_iter().for_each(|refused| {
+                refused.answer.send(Err(CallError::Sealed));
+            });
+        }
         let (session, mut count, mut bytes, mut full) = (&self.session, 0, 0, false);
         let taken = self.queue.take(|next| {
             full = !session.has_room(count, bytes);
@@ -480,8 +496,13 @@ impl Worker {
 
     fn called(&mut self, purpose: Purpose, result: Result<Bytes, CallFailed>) {
         let response = result.map(|bytes| decode_response(&bytes));
-        let Purpose::Flight(flight) = purpose else {
-            return self.departure.answered(matches!(response, Ok(Some(Response::Removed))), Instant::now());
+        let flight = match purpose {
+            Purpose::Flight(flight) => flight,
+            Purpose::Removal => {
+                return self.departure.answered(matches!(response, Ok(Some(Response::Removed))), Instant::now());
+            }
+            // The seal itself, when it comes, is the answer.
+            Purpose::Seal => return,
         };
         let now = self.micros();
         match response {
@@ -529,6 +550,10 @@ impl Worker {
             }
             Some(Request::Remove(member)) if self.raft.is_leader() => self.remove(member, reply),
             Some(Request::Remove(_)) => reply.send(rejected(Rejection::NotLeader)),
+            Some(Request::Seal) => {
+                self.step(Input::Seal);
+                reply.send(encode(&Response::Queued));
+            }
             None => reply.send(rejected(Rejection::Unintelligible)),
         }
     }
@@ -552,12 +577,35 @@ impl Worker {
                     self.applied(&mut applied);
                     self.step(Input::Applied { index });
                     self.publish.applied(index, &self.board);
+                    self.publish.restored(index);
+                    if self.raft.is_sealed_at(index) {
+                        self.sealed(false);
+                    }
                     self.session.restored(index);
                 }
-                What::Captured { index, data } => {
+                What::Captured { index, data, varies } => {
                     self.applied(&mut applied);
                     self.compaction.done(data.len());
+                    self.publish.captured(index, varies);
                     self.step(Input::Compact { index, data });
+                    let snapshot = self.raft.snapshot().map(|snapshot| &snapshot.manifest);
+                    if snapshot.is_some_and(|manifest| manifest.sealed && manifest.position.index == index) {
+                        self.seal_written(index);
+                    }
+                }
+                What::Sealed => {
+                    self.applied(&mut applied);
+                    self.sealed(true);
+                }
+                What::NotCaptured { index, why } => {
+                    let retry = self.compaction.failed(Instant::now());
+                    self.compaction.wanted |= self.sealing.is_applied();
+                    tracing::warn!(group = ?self.board.group(), index, why, ?retry, "no snapshot, the log is kept; it is tried again");
+                    self.publish.not_captured(index, why);
+                }
+                What::Panicked { index, have } => {
+                    self.publish.panicked(index);
+                    self.rebuild(index, have);
                 }
                 What::Failed(why) => self.stop = Some(StopReason::Machine(why)),
             }
@@ -588,6 +636,7 @@ impl Worker {
         for ask in self.queue.asks() {
             match ask {
                 Ask::Read { deadline, timeout, answer } => self.reads.add(answer, deadline, timeout),
+                Ask::Seal { deadline, timeout, answer } => self.sealing.add(deadline, timeout, answer),
                 Ask::Leave { forced, deadline, answer } => self.departure.leave(forced, now, deadline, answer),
             }
         }
@@ -629,7 +678,7 @@ impl Worker {
         for late in self.queue.expired(now) {
             // Never taken, so its outcome is known.
             let waited = late.timeout;
-            late.answer.send(Err(super::error::CallError::Timeout { waited, why: why.clone() }));
+            late.answer.send(Err(CallError::Timeout { waited, why: why.clone() }));
         }
     }
 
@@ -648,6 +697,7 @@ impl Worker {
         self.tell_callers();
         self.reads.stop(why);
         self.departure.stop(why);
+        self.sealing.stop(why);
         self.router.clear();
         if !self.cancel.is_cancelled() {
             self.flush().await;

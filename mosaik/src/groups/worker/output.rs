@@ -1,7 +1,16 @@
 //! What the core wants done, and when the log is compacted.
 
-use super::{Job, Worker};
-use crate::groups::raft::{Entry, Input, Output, Token, Write};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Job, Worker, applier::Source};
+use crate::groups::raft::{Entry, Index, Input, Output, Token, Write};
+
+/// After a snapshot that was not taken the next one is tried so much later, doubled with each further one.
+const RETRY: Duration = Duration::from_secs(15);
+/// But at most so much later.
+const RETRY_MAX: Duration = Duration::from_mins(15);
 
 /// Decides when a snapshot is taken: when the log since the last one is longer than the limit and than twice the snapshot, so
 /// that writing snapshots costs at most half as much as writing the log.
@@ -11,13 +20,30 @@ pub(super) struct Compaction {
     limit: u64,
     /// Bytes of log that the machine was given since the last snapshot was begun.
     since: u64,
+    /// Those of them that the snapshot under way stands for.
+    begun: u64,
     snapshot: u64,
     running: bool,
+    /// Snapshots that were not taken, one after the other.
+    failures: u32,
+    not_before: Option<Instant>,
+    /// However short the log is.
+    pub wanted: bool,
 }
 
 impl Compaction {
     pub const fn new(possible: bool, limit: u64) -> Self {
-        Self { possible, limit, since: 0, snapshot: 0, running: false }
+        Self {
+            possible,
+            limit,
+            since: 0,
+            begun: 0,
+            snapshot: 0,
+            running: false,
+            failures: 0,
+            not_before: None,
+            wanted: false,
+        }
     }
 
     fn grew(&mut self, entries: &[Entry]) {
@@ -26,22 +52,36 @@ impl Compaction {
 
     /// Whether to begin one now.
     fn begin(&mut self) -> bool {
-        let due = self.possible && !self.running && self.since > self.limit.max(2 * self.snapshot);
+        let later = self.not_before.is_some_and(|at| at > Instant::now());
+        let long = self.wanted || self.since > self.limit.max(2 * self.snapshot);
+        let due = self.possible && !self.running && !later && long;
         if due {
             self.running = true;
-            self.since = 0;
+            self.not_before = None;
+            self.begun = self.since;
+            self.wanted = false;
         }
         due
     }
 
     pub fn done(&mut self, size: usize) {
-        self.running = false;
+        (self.running, self.failures) = (false, 0);
         self.snapshot = size as u64;
+        // What the machine was given meanwhile is not in it.
+        self.since -= self.begun.min(self.since);
+    }
+
+    /// There is no snapshot, so the log is as long as before. Returns when the next one is tried.
+    pub fn failed(&mut self, now: Instant) -> Duration {
+        let wait = (RETRY * 2_u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX);
+        (self.running, self.failures) = (false, self.failures.saturating_add(1));
+        self.not_before = Some(now + wait);
+        wait
     }
 
     fn restored(&mut self, size: usize) {
         self.snapshot = size as u64;
-        self.since = 0;
+        (self.since, self.begun) = (0, 0);
     }
 
     pub fn restart(&mut self) {
@@ -79,6 +119,9 @@ impl Worker {
             }
             Output::Restore(snapshot) => {
                 self.compaction.restored(snapshot.data.len());
+                if snapshot.manifest.sealed {
+                    self.seal_written(snapshot.manifest.position.index);
+                }
                 let job = Job::Restore(snapshot.manifest.position.index, snapshot.data);
                 self.lanes.jobs.push((self.life, job));
             }
@@ -109,6 +152,19 @@ impl Worker {
         for (token, writes) in std::mem::take(&mut self.unwritten) {
             self.write(token, writes);
         }
+    }
+
+    /// Gives the applier what it makes its machine anew from. It has what stands for the log up to `have`.
+    pub(super) fn rebuild(&mut self, index: Index, have: Index) {
+        let snapshot = self.raft.snapshot().filter(|snapshot| snapshot.manifest.position.index > have);
+        let begin = snapshot.map_or(have, |snapshot| snapshot.manifest.position.index);
+        if begin < self.raft.log().base().index || begin >= index {
+            // The log begins after a snapshot that was fetched: it waits in the lane and replaces the machine.
+            return;
+        }
+        let snapshot = snapshot.map(|it| (it.manifest.position.index, it.data.clone()));
+        let entries = self.raft.log().between(begin + 1, index);
+        self.lanes.jobs.push((self.life, Job::Rebuild(Source { snapshot, entries })));
     }
 
     pub(super) fn compact(&mut self) {

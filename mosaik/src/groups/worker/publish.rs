@@ -1,11 +1,12 @@
 //! What the outside sees of a member: the [`Board`], written by the worker alone and read by every handle.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use super::Worker;
+use super::{Busy, Worker};
 use crate::{
     groups::{
         error::{StopReason, Why},
+        health::{MachineStatus, SnapshotFailure},
         raft::{Index, Member, Preference},
         status::{self, Facts, GroupStatus, Role, Skew, WhyOffline, peer_of},
     },
@@ -85,6 +86,8 @@ impl fmt::Debug for Board {
 #[derive(Debug)]
 pub(super) struct Publish {
     compacts: bool,
+    machine: MachineStatus,
+    busy: Arc<Busy>,
     applied: Index,
     /// When the status is due again, in the core's time.
     status_at: u64,
@@ -92,8 +95,42 @@ pub(super) struct Publish {
 }
 
 impl Publish {
-    pub fn new(compacts: bool) -> Self {
-        Self { compacts, applied: 0, status_at: 0, shown: Facts::default() }
+    pub fn new(compacts: bool, busy: Arc<Busy>) -> Self {
+        let machine = MachineStatus::default();
+        Self { compacts, machine, busy, applied: 0, status_at: 0, shown: Facts::default() }
+    }
+
+    /// A snapshot was taken.
+    pub fn captured(&mut self, index: Index, varies: bool) {
+        self.machine.varies |= varies;
+        self.restored(index);
+    }
+
+    /// A snapshot took the place of the machine.
+    pub fn restored(&mut self, index: Index) {
+        (self.machine.snapshot, self.machine.failure) = (Some(index), None);
+    }
+
+    /// A snapshot was not taken.
+    pub fn not_captured(&mut self, index: Index, why: String) {
+        self.machine.failures += 1;
+        self.machine.failure = Some(SnapshotFailure { index, why });
+    }
+
+    /// A durable snapshot of the seal is here.
+    pub const fn sealed(&mut self, index: Index) {
+        self.machine.sealed = Some(index);
+    }
+
+    /// Why there is no snapshot.
+    pub fn snapshot_failure(&self) -> Option<&str> {
+        self.machine.failure.as_ref().map(SnapshotFailure::why)
+    }
+
+    /// A command panicked.
+    pub const fn panicked(&mut self, index: Index) {
+        self.machine.panics += 1;
+        self.machine.panicked = Some(index);
     }
 
     /// Shown at once, before anybody is told that a command is done.
@@ -194,6 +231,7 @@ impl Worker {
             bonds: facts.bonds,
             dropped: self.bonds.dropped(),
             compacts: self.publish.compacts,
+            machine: MachineStatus { long: self.publish.busy.long(), ..self.publish.machine.clone() },
             why,
         }
     }

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::groups::client::Ordered;
 use crate::groups::{
-    error::{CallError, LeaveError, StopReason},
+    error::{CallError, LeaveError, SealError, StopReason},
     raft::Index,
 };
 
@@ -139,6 +139,8 @@ pub(in crate::groups) struct Submission {
 pub(in crate::groups) enum Ask {
     /// Resolves when the local machine reflects all that was acknowledged before.
     Read { deadline: Instant, timeout: Duration, answer: oneshot::Sender<Result<Index, CallError>> },
+    /// Ends this version of the machine. Resolves when the local snapshot of the seal is durable.
+    Seal { deadline: Instant, timeout: Duration, answer: oneshot::Sender<Result<Index, SealError>> },
     /// Removes this member from the group and ends it.
     Leave { forced: bool, deadline: Instant, answer: oneshot::Sender<Result<(), LeaveError>> },
 }
@@ -204,6 +206,7 @@ impl Queue {
         state.asks.retain(|ask| match ask {
             Ask::Read { answer, .. } => !answer.is_closed(),
             Ask::Leave { answer, .. } => !answer.is_closed(),
+            Ask::Seal { answer, .. } => !answer.is_closed(),
         });
         state.asks.push(ask);
         drop(state);

@@ -19,7 +19,7 @@ fn setup(role: Role, me: u8, other: u8, key: &GroupKey) -> Setup {
         dial: u64::from(role == Role::Dialler),
         gave_up: 0,
     };
-    let terms = Terms { size: 3, version: 1, settings: [0; 32] };
+    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
     Setup { role, me: peer(me), peer: peer(other), exporter: [9; 32], key: key.clone(), terms, hello }
 }
 
@@ -71,9 +71,10 @@ fn two_members_of_one_group_agree_on_who_they_are() {
 #[test]
 fn terms_that_differ_are_named_at_both_ends() {
     type Change = fn(&mut Terms);
-    let cases: [(&str, Change); 3] = [
+    let cases: [(&str, Change); 4] = [
         ("size", |terms| terms.size = 5),
         ("machine version", |terms| terms.version = 2),
+        ("build", |terms| terms.build = Build::from_bits(0)),
         ("consensus settings", |terms| terms.settings = [1; 32]),
     ];
     for (name, change) in cases {
@@ -117,7 +118,7 @@ fn a_stranger_that_is_dialled_hears_no_terms() {
 
 #[test]
 fn nothing_but_the_next_message_is_taken() {
-    let terms = Terms { size: 3, version: 1, settings: [0; 32] };
+    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
     let wrong = [Message::Proof([0; 32]), Message::Shown { proof: [0; 32], terms }, Message::Terms(terms)];
     for message in wrong {
         for side in [pair().0, pair().1] {

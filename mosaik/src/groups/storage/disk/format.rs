@@ -18,7 +18,7 @@ use crate::groups::raft::Write;
 /// What a disk writes at once, bytes.
 pub(super) const SECTOR: usize = 512;
 /// The version of all this.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 const FILE_MAGIC: [u8; 8] = *b"mosaikSL";
 const GROUP_MAGIC: [u8; 4] = *b"mSg\xB7";
@@ -294,12 +294,14 @@ const FOUNDING: u8 = 2;
 const REPLACE: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const SNAPSHOT_ALONE: u8 = 5;
+const MACHINE: u8 = 6;
 
 /// Appends a write to the payload of a group.
 pub(super) fn put(out: &mut Vec<u8>, write: &Write) -> Result<(), postcard::Error> {
     match write {
         Write::Hard(hard) => put_value(out, HARD, hard),
         Write::Founding(founding) => put_value(out, FOUNDING, founding),
+        Write::Machine(machine) => put_value(out, MACHINE, machine),
         Write::Replace(entries) => put_value(out, REPLACE, entries),
         Write::Snapshot { snapshot, keep: true } => put_value(out, SNAPSHOT, snapshot),
         Write::Snapshot { snapshot, keep: false } => put_value(out, SNAPSHOT_ALONE, snapshot),
@@ -325,6 +327,7 @@ pub(super) fn take(payload: &mut &[u8]) -> Option<Write> {
     match *tag {
         HARD => value(payload).map(Write::Hard),
         FOUNDING => value(payload).map(Write::Founding),
+        MACHINE => value(payload).map(Write::Machine),
         REPLACE => value(payload).map(Write::Replace),
         SNAPSHOT => value(payload).map(|snapshot| Write::Snapshot { snapshot, keep: true }),
         SNAPSHOT_ALONE => value(payload).map(|snapshot| Write::Snapshot { snapshot, keep: false }),

@@ -7,7 +7,7 @@ use super::{
     files::{Dir, Segment},
     format::{self, FileHeader, Kind, SECTOR},
 };
-use crate::groups::raft::{Founding, HardState, Index, Write};
+use crate::groups::raft::{Founding, HardState, Index, MachineId, Write};
 
 /// A segment that is longer than this, bytes, gets a successor.
 const SEGMENT: u64 = 64 << 20;
@@ -23,6 +23,7 @@ pub(super) struct Ledger {
     pub snapshot: Option<(u64, Index)>,
     pub hard: HardState,
     pub founding: Founding,
+    pub machine: Option<MachineId>,
     /// The last index of the log.
     pub last: Index,
 }
@@ -34,6 +35,7 @@ impl Ledger {
         match write {
             Write::Hard(hard) => self.hard = hard.clone(),
             Write::Founding(founding) => self.founding = founding.clone(),
+            Write::Machine(machine) => self.machine = Some(machine.clone()),
             Write::Replace(entries) => {
                 let Some(last) = entries.last() else { return };
                 current.1 = current.1.max(last.index);
@@ -177,8 +179,10 @@ impl Log {
 }
 
 /// What every segment begins with, so that the ones before it can go.
-fn state(ledger: &Ledger) -> [Write; 2] {
-    [Write::Hard(ledger.hard.clone()), Write::Founding(ledger.founding.clone())]
+fn state(ledger: &Ledger) -> Vec<Write> {
+    let machine = ledger.machine.clone().map(Write::Machine);
+    let small = [Write::Hard(ledger.hard.clone()), Write::Founding(ledger.founding.clone())];
+    machine.into_iter().chain(small).collect()
 }
 
 fn encode(buffer: &mut Vec<u8>, writes: &[Write]) -> Result<(), StorageError> {

@@ -192,6 +192,7 @@ impl Replay {
         match write {
             Write::Hard(hard) => self.stored.hard = hard,
             Write::Founding(founding) => self.stored.founding = founding,
+            Write::Machine(machine) => self.stored.machine = Some(machine),
             Write::Replace(new) => {
                 let Some(first) = new.first().map(|entry| entry.index) else { return Ok(()) };
                 let begin = entries.first().map_or(first, |entry: &Entry| entry.index);

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::format::{self, FileHeader, Kind, SECTOR, Scan};
 use crate::groups::raft::{
-    ClusterId, Command, Digest, Entry, Founding, HardState, Manifest, Member, Membership, NodeId, Payload, SessionId,
-    Snapshot, Write,
+    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Member, Membership, NodeId, Payload,
+    SessionId, Snapshot, Write,
 };
 
 const HEADER: FileHeader = FileHeader { number: 3, oldest: 2, sequence: 40, fresh: false };
@@ -19,6 +19,7 @@ fn writes() -> Vec<Write> {
     let body = Bytes::from_static(b"command");
     let command = Command { session: SessionId(1 << 100), opened: 7, sequence: 1, settled: 0, attempted: 39, body };
     let entries = vec![Entry::after(&Digest([4; 32]), 9, 3, (40, 1_700_000_000_001), Payload::Command(command))];
+    let machine = MachineId { name: String::from("ledger"), version: 7, schema: Some(Digest([6; 32])), codec: 0 };
     let manifest = Manifest {
         position: entries[0].position(),
         time: 8,
@@ -27,11 +28,14 @@ fn writes() -> Vec<Write> {
         membership: Membership::founding(cluster, [member].into(), 1),
         adopted: vec![cluster],
         chunks: vec![Digest([5; 32])],
+        machine: Some(machine.clone()),
+        sealed: true,
     };
     let snapshot = Snapshot { manifest, data: Bytes::from_static(b"state") };
     vec![
         Write::Hard(hard),
         Write::Founding(founding),
+        Write::Machine(machine),
         Write::Replace(entries),
         Write::Snapshot { snapshot: snapshot.clone(), keep: true },
         Write::Snapshot { snapshot, keep: false },

@@ -181,7 +181,7 @@ impl Shared {
 /// How much the batch weighs, bytes.
 fn size(batch: &[Write]) -> usize {
     let of = |write: &Write| match write {
-        Write::Hard(_) | Write::Founding(_) => 64,
+        Write::Hard(_) | Write::Founding(_) | Write::Machine(_) => 64,
         Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
         Write::Snapshot { snapshot, .. } => snapshot.data.len(),
     };
