@@ -233,8 +233,8 @@ mod declared {
             count: u64,
         }
 
-        fn up(old: super::Tally) -> Tally {
-            Tally { label: String::from("taken over"), count: u64::from(old.count) }
+        fn up(super::Tally { count }: super::Tally) -> Tally {
+            Tally { label: String::from("taken over"), count: u64::from(count) }
         }
 
         #[mosaik::state_machine(version = 2, migrate_from(1, up))]
