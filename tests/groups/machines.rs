@@ -463,7 +463,9 @@ fn a_state_in_random_order_has_snapshots_and_is_named() {
         lab.start_as(0, |builder| builder.with_log_limit(4096)).await;
         lab.elected().await;
         let group = lab.group(0).clone();
-        group.execute_many(0..200, Consistency::Strong).await.unwrap();
+        for key in 0..200 {
+            group.execute(key, Consistency::Strong).await.unwrap();
+        }
         until("a snapshot", || lab.disks.as_ref().unwrap()[&0].durable().snapshot.is_some()).await;
         until("it is named", || group.status().machine().is_nondeterministic()).await;
         assert!(group.status().to_string().contains("not deterministic"), "{}", group.status());

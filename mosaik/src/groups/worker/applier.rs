@@ -42,7 +42,7 @@ pub(super) enum Job {
     Reset,
     /// Take the state, for a snapshot.
     Capture,
-    /// What the machine is made anew from, after [`What::Panicked`].
+    /// What the machine is made anew from, after [`What::Broken`].
     Rebuild(Source),
 }
 
@@ -83,10 +83,15 @@ pub(super) enum What {
         index: Index,
         why: String,
     },
-    /// The command at the index panicked. [`Job::Rebuild`] is waited for; what stands for the log up to `have` is here.
-    Panicked {
+    /// A command at the index panicked. [`Job::Rebuild`] is waited for; what stands for the log up to `have` is here.
+    Broken {
         index: Index,
         have: Index,
+    },
+    /// So many commands of the entry panicked and were contained.
+    Panicked {
+        index: Index,
+        commands: u64,
     },
     /// The seal was applied: no command follows.
     Sealed,

@@ -30,6 +30,8 @@ pub(super) struct Checkpoint {
 /// The machine with the entry applied but for the commands that panic, what the entry gave, and what to begin with next time.
 struct Mended<M> {
     state: State<M>,
+    /// How many commands of the entry panic.
+    commands: u64,
     outcome: Option<Outcome>,
     checkpoint: Option<Checkpoint>,
 }
@@ -45,29 +47,24 @@ impl<M: StateMachine> Applier<M> {
         said: &str,
     ) -> Result<bool, Ended> {
         let index = entry.index;
-        tracing::warn!(
-            machine = M::NAME,
-            index,
-            said,
-            "a command panicked: its caller gets an error, the group goes on"
-        );
-        let have = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
-        self.report(life, What::Panicked { index, have });
+        warn::<M>(index, said);
         if !self.replica.can_be_made_anew() {
             tracing::warn!(machine = M::NAME, index, "it goes on with what the command had changed before it panicked");
-            let outcome = state.go_on(entry);
-            self.applied(life, state, entry, outcome.into_iter().collect());
+            let (commands, outcome) = state.go_on(entry);
+            self.applied(life, state, entry, commands, outcome);
             return Ok(true);
         }
+        let have = self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index);
+        self.report(life, What::Broken { index, have });
         let Some(source) = self.source(life).await? else { return Ok(false) };
         let skipped = state.panicked(index);
         let (replica, checkpoint) = (self.replica.clone(), self.checkpoint.take());
         let mended = self.tasks.blocking(move || mended(&replica, skipped, &source, checkpoint)).await;
         match mended {
-            Some(Ok(Mended { state: anew, outcome, checkpoint })) => {
+            Some(Ok(Mended { state: anew, commands, outcome, checkpoint })) => {
                 **state = anew;
                 self.checkpoint = checkpoint;
-                self.applied(life, state, entry, outcome.into_iter().collect());
+                self.applied(life, state, entry, commands, outcome);
                 Ok(true)
             }
             Some(Err(error)) => Err(self.fail(life, format!("a command panicked at index {index}: {error}"))),
@@ -75,8 +72,10 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    fn applied(&self, life: u64, state: &State<M>, entry: &Entry, results: Vec<Outcome>) {
+    fn applied(&self, life: u64, state: &State<M>, entry: &Entry, commands: u64, outcome: Option<Outcome>) {
         self.replica.show(state);
+        self.report(life, What::Panicked { index: entry.index, commands });
+        let results = outcome.into_iter().collect();
         self.report(life, What::Applied { index: entry.index, time: entry.time, results });
     }
 
@@ -95,6 +94,10 @@ impl<M: StateMachine> Applier<M> {
             self.more().await?;
         }
     }
+}
+
+fn warn<M: StateMachine>(index: Index, said: &str) {
+    tracing::warn!(machine = M::NAME, index, said, "a command panicked: its caller gets an error, the group goes on");
 }
 
 fn mended<M: StateMachine>(
@@ -118,6 +121,7 @@ fn mended<M: StateMachine>(
         Ok::<_, SnapshotError>(state)
     };
     let mut state = begin(&skipped, checkpoint.as_ref())?;
+    let mut commands = 1;
     if let Some(newer) = self::checkpoint(replica, &state) {
         checkpoint = Some(newer);
     }
@@ -125,7 +129,7 @@ fn mended<M: StateMachine>(
         match state.replay(slice::from_ref(last)) {
             Ok(outcome) => {
                 state.forget_up_to(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.index));
-                return Ok(Mended { state, outcome, checkpoint });
+                return Ok(Mended { state, commands, outcome, checkpoint });
             }
             // Another command of the same entry.
             Err(said) => {
@@ -133,6 +137,8 @@ fn mended<M: StateMachine>(
                 if more.len() == skipped.len() {
                     return Err(SnapshotError::new(format!("it panics without the command, too: {said}")));
                 }
+                warn::<M>(last.index, &said);
+                commands += 1;
                 skipped = more;
                 state = match &checkpoint {
                     Some(Checkpoint { index, data }) if *index + 1 == last.index => {

@@ -603,10 +603,8 @@ impl Worker {
                     tracing::warn!(group = ?self.board.group(), index, why, ?retry, "no snapshot, the log is kept; it is tried again");
                     self.publish.not_captured(index, why);
                 }
-                What::Panicked { index, have } => {
-                    self.publish.panicked(index);
-                    self.rebuild(index, have);
-                }
+                What::Broken { index, have } => self.rebuild(index, have),
+                What::Panicked { index, commands } => self.publish.panicked(index, commands),
                 What::Failed(why) => self.stop = Some(StopReason::Machine(why)),
             }
         }

@@ -127,9 +127,9 @@ impl Publish {
         self.machine.failure.as_ref().map(SnapshotFailure::why)
     }
 
-    /// A command panicked.
-    pub const fn panicked(&mut self, index: Index) {
-        self.machine.panics += 1;
+    /// So many commands of an entry panicked.
+    pub const fn panicked(&mut self, index: Index, commands: u64) {
+        self.machine.panics += commands;
         self.machine.panicked = Some(index);
     }
 

@@ -344,17 +344,20 @@ impl<M: StateMachine> State<M> {
         ended.map_err(|panic| words(&*panic)).map(|()| last)
     }
 
-    /// Goes on after a command that panicked with what it left behind. The rest of its entry is applied.
-    pub(super) fn go_on(&mut self, entry: &Entry) -> Option<Outcome> {
-        let Payload::Command(command) = &entry.payload else { return None };
+    /// Goes on after a command that panicked with what it left behind. The rest of its entry is applied. Returns how many
+    /// commands of it panicked, too.
+    pub(super) fn go_on(&mut self, entry: &Entry) -> (u64, Option<Outcome>) {
+        let Payload::Command(command) = &entry.payload else { return (1, None) };
+        let mut panics = 0;
         loop {
+            panics += 1;
             self.skipped = [(entry.index, self.part.done)].into();
             self.part.outputs.truncate(self.part.whole);
             // Each turn ends at the end or at a later command of the entry.
             if let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| self.execute(command, entry))) {
                 (self.applied, self.broken) = (entry.index, false);
                 self.skipped.clear();
-                return Some(outcome);
+                return (panics, Some(outcome));
             }
         }
     }
