@@ -92,8 +92,8 @@ table! {
         "Snapshots that could not be made or read back; the log is kept";
     GROUP_PANICS = "mosaik_group_command_panics_total", Counter, ["node", "group"],
         "Commands that panicked when they were applied";
-    GROUP_LONG = "mosaik_group_long_command_seconds", Gauge, ["node", "group"],
-        "How long the command being applied has taken so far, if that is over 50 ms";
+    GROUP_LONG = "mosaik_group_long_command_millis", Gauge, ["node", "group"],
+        "Milliseconds that the command being applied has taken so far, if over 50";
     GROUP_EXECUTE = "mosaik_group_execute_seconds", Histogram, ["group"],
         "From the call of `execute` to its result, at the caller";
     GROUP_WRITE = "mosaik_group_write_seconds", Histogram, ["group"],

@@ -31,7 +31,7 @@ const PROTOCOLS: [(&str, &str); 8] = [
     (Family::STREAMS.alpn(), "subscribe/3"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/1"),
-    (Family::GROUPS.alpn(), "bond/3"),
+    (Family::GROUPS.alpn(), "bond/4"),
     (Family::DIAGNOSTICS.alpn(), "report/3"),
 ];
 const ALPNS: [&str; 4] =

@@ -59,7 +59,7 @@ fn the_format_is_what_it_was() {
     let mut bytes = segment(|group| writes().iter().for_each(|write| format::put(group, write).unwrap()));
     assert_eq!(
         blake3::hash(&bytes).to_hex().as_str(),
-        "ced77304d5c3f93592e1de17d8bbf224e394ba100725d8bafb26defc07eabe62"
+        "3f3e24e964a0bce4dd2807e61d635640910820c52349695789ced0486ef7a474"
     );
     assert_eq!(FileHeader::decode(&bytes).unwrap(), (format::VERSION, HEADER));
     bytes.resize(bytes.len() + SECTOR, 0);
