@@ -31,11 +31,15 @@ impl View for Turnover {
 }
 
 fn mosaik(args: &[&str]) -> Output {
+    mosaik_with(args, &[])
+}
+
+fn mosaik_with(args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(OPERATOR);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
         command.env_remove(name);
     }
-    command.args(args).output().unwrap()
+    command.args(args).envs(env.iter().copied()).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -59,6 +63,10 @@ impl Asked {
         mosaik(&[args, &["--network", NETWORK, "--bootstrap", &self.bootstrap]].concat())
     }
 
+    fn run_with(&self, args: &[&str], env: &[(&str, &str)]) -> Output {
+        mosaik_with(&[args, &["--network", NETWORK, "--bootstrap", &self.bootstrap]].concat(), env)
+    }
+
     fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[args, &["--json"]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {output:?}"))
@@ -79,6 +87,24 @@ impl Asked {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The key seals the ledger, and every member says so.
+fn sealing(asked: &Asked, key: [(&str, &str); 1]) {
+    let seal = ["group", "seal", "ledger", "--key-env", key[0].0];
+    let unset = asked.run_with(&seal, &[(key[0].0, "")]);
+    assert_eq!(unset.status.code(), Some(1), "{unset:?}");
+    let other = asked.run_with(&seal, &[(key[0].0, "another key of the same length..")]);
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("no member of the group"), "{other:?}");
+    let sealed = asked.run_with(&seal, &key);
+    assert!(sealed.status.success() && text(&sealed).contains("sealed at index"), "{sealed:?}");
+    asked.until(&["groups"], |value| {
+        let all: Vec<_> = list(value).iter().flat_map(|node| list(&node["groups"])).collect();
+        let says =
+            |group: &Value| list(&group["notes"]).iter().any(|note| note.to_string().contains("sealed at index"));
+        all.len() == 3 && all.into_iter().all(says)
+    });
 }
 
 #[test]
@@ -142,6 +168,7 @@ fn a_session_of_an_operator() {
 
     explanations(&asked, &sensor, &display, &banks[0].1);
     watching(&asked);
+    sealing(&asked, key);
 
     beacon.signal("TERM");
     assert_eq!(beacon.wait(SOON).code(), Some(0), "it leaves gracefully");

@@ -4,10 +4,10 @@
 //! written by one command only, must have been applied once if that was acknowledged, never if it was refused, and at most
 //! once if nobody knows.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, panic::resume_unwind, rc::Rc, time::Duration};
 
 use mosaik::{
-    groups::{ApplyContext, Group, Outcome, Snapshots, StateMachine},
+    groups::{ApplyContext, CallError, Group, Outcome, SnapshotError, Snapshots, StateMachine},
     prelude::*,
     testing::Sim,
 };
@@ -26,6 +26,22 @@ const KEYS: u64 = 3;
 pub struct Registers {
     values: BTreeMap<u64, u64>,
     applied: BTreeMap<u64, u64>,
+    jam: Jam,
+}
+
+/// What is wrong with a state: it survives no snapshot.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Jam {
+    #[default]
+    Nothing,
+    /// It cannot be encoded.
+    NotWritten,
+    /// It cannot be decoded.
+    NotRead,
+    /// Decoding it panics.
+    ReadPanics,
+    /// It is decoded as something else.
+    ReadWrong,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -39,6 +55,13 @@ pub enum Change {
         expect: u64,
         value: u64,
     },
+    /// Writes, and then panics.
+    Panic {
+        key: u64,
+        value: u64,
+    },
+    /// From now on the state survives no snapshot, or does again.
+    Jam(Jam),
     /// Forgets everything, between two rounds.
     Clear,
 }
@@ -64,9 +87,18 @@ impl StateMachine for Registers {
     const NAME: &'static str = "registers";
 
     fn apply(&mut self, change: Change, _: &ApplyContext) -> u64 {
-        let (Change::Write { key, value } | Change::Cas { key, value, .. }) = change else {
-            *self = Self::default();
-            return 0;
+        let (key, value) = match change {
+            Change::Write { key, value } | Change::Cas { key, value, .. } | Change::Panic { key, value } => {
+                (key, value)
+            }
+            Change::Jam(jam) => {
+                self.jam = jam;
+                return 0;
+            }
+            Change::Clear => {
+                *self = Self::default();
+                return 0;
+            }
         };
         *self.applied.entry(value).or_default() += 1;
         let slot = self.values.entry(key).or_default();
@@ -74,6 +106,10 @@ impl StateMachine for Registers {
         match change {
             Change::Cas { expect, .. } if was != expect => {}
             _ => *slot = value,
+        }
+        if matches!(change, Change::Panic { .. }) {
+            // As a panic does, without its words on stderr.
+            resume_unwind(Box::new("asked for"));
         }
         was
     }
@@ -86,7 +122,55 @@ impl StateMachine for Registers {
     }
 
     fn snapshots() -> Snapshots<Self> {
-        Snapshots::serde()
+        Snapshots::with(
+            |state| {
+                let state = state.clone();
+                Box::new(move || match state.jam {
+                    Jam::NotWritten => Err(SnapshotError::new("jammed")),
+                    _ => Ok(postcard::to_allocvec(&state)?.into()),
+                })
+            },
+            |bytes| {
+                let mut state: Self = postcard::from_bytes(bytes)?;
+                match state.jam {
+                    Jam::NotRead => return Err(SnapshotError::new("jammed")),
+                    Jam::ReadPanics => resume_unwind(Box::new("jammed")),
+                    Jam::ReadWrong => state.applied.insert(0, state.applied.len() as u64),
+                    Jam::Nothing | Jam::NotWritten => None,
+                };
+                Ok(state)
+            },
+        )
+    }
+}
+
+/// The next version of the machine: all of it is where it was.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Next {
+    migrated: bool,
+    registers: Registers,
+}
+
+impl StateMachine for Next {
+    type Command = ();
+    type Output = u64;
+    type Query = ();
+    type QueryResult = (bool, Registers);
+    const NAME: &'static str = Registers::NAME;
+    const VERSION: u32 = Registers::VERSION + 1;
+
+    fn apply(&mut self, (): (), _: &ApplyContext) -> u64 {
+        let slot = self.registers.values.entry(u64::MAX).or_default();
+        *slot += 1;
+        *slot
+    }
+
+    fn query(&self, (): ()) -> (bool, Registers) {
+        (self.migrated, self.registers.clone())
+    }
+
+    fn snapshots() -> Snapshots<Self> {
+        Snapshots::serde().migrate_from(Registers::VERSION, |registers| Self { migrated: true, registers })
     }
 }
 
@@ -152,14 +236,29 @@ impl Shared {
             let Told::Value(saw) = *told else { panic!("not what was asked for") };
             return self.record(key, Event { start, end: Some(micros(sim)), action: Action::Read { saw } });
         }
+        if rng.below(100) == 0 {
+            let jams = [Jam::NotWritten, Jam::NotRead, Jam::ReadPanics, Jam::ReadWrong, Jam::Nothing, Jam::Nothing];
+            // What becomes of it does not matter.
+            let _ = group.execute(Change::Jam(jams[rng.node(jams.len())]), Consistency::Weak).await;
+            return;
+        }
         let value = *self.values.borrow() + 1;
         *self.values.borrow_mut() = value;
         let expect = value.saturating_sub(1 + rng.below(5));
         let cas = rng.below(100) < 25;
-        let change = if cas { Change::Cas { key, expect, value } } else { Change::Write { key, value } };
+        let panics = rng.below(100) < 4;
+        let change = match (panics, cas) {
+            (true, _) => Change::Panic { key, value },
+            (false, true) => Change::Cas { key, expect, value },
+            (false, false) => Change::Write { key, value },
+        };
         let consistency = if rng.below(2) == 0 { Consistency::Strong } else { Consistency::Weak };
         let result = group.execute(change, consistency).await;
         let (was, fate) = match &result {
+            Ok(_) if panics => panic!("a command that panics has no output"),
+            // Whatever became of it, it has no effect.
+            Err(_) if panics => (None, Fate::Refused),
+            Err(CallError::Panicked { index }) => panic!("a command that does not panic is said to at {index}"),
             Ok(was) => (Some(*was), Fate::Acknowledged),
             Err(error) if error.outcome() == Outcome::None => (None, Fate::Refused),
             Err(_) => (None, Fate::Unknown),
@@ -173,6 +272,11 @@ impl Shared {
 
     fn record(&self, key: u64, event: Event) {
         self.history.borrow_mut().entry(key).or_default().push(event);
+    }
+
+    /// Snapshots can be made again.
+    pub async fn unjam(&self, group: &Group<Registers>) {
+        group.execute(Change::Jam(Jam::Nothing), Consistency::Strong).await.unwrap();
     }
 
     /// Judges what was done since the last judgement, by what the group has in the end. No client runs.

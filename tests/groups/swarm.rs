@@ -25,9 +25,9 @@ use tokio::time::sleep;
 
 use crate::{
     faults::Faults,
-    lab::Lab,
+    lab::{LIMIT, Lab, until},
     random::Rng,
-    registers::{Judged, Registers, Shared, client, first_write},
+    registers::{Ask, Judged, Next, Registers, Shared, Told, client, first_write},
 };
 
 /// Seeds with every test run.
@@ -72,11 +72,68 @@ async fn scenario(sim: Sim) -> Run {
         *shared.done.borrow_mut() = true;
         (faults, recovery)
     };
-    let ((faults, recovery), _) = join(story, join_all(clients)).await;
+    let ((mut faults, recovery), _) = join(story, join_all(clients)).await;
     let judged = shared.judge(faults.lab.group(0)).await;
     shared.groups.borrow_mut().clear();
-    faults.lab.end().await;
+    if faults.lab.disks.is_some() && faults.rng.below(2) == 0 {
+        shared.unjam(faults.lab.group(0)).await;
+        next_version(faults).await;
+    } else {
+        faults.lab.end().await;
+    }
     Run { judged, recovery }
+}
+
+/// Seals the group while members fail, and goes on with the next version of the machine. One member may have missed it all.
+async fn next_version(mut faults: Faults) {
+    let nodes = faults.nodes;
+    let missing = (faults.rng.below(2) == 0).then(|| faults.rng.node(nodes));
+    missing.into_iter().for_each(|n| faults.lab.crash(n));
+    let there: Vec<usize> = (0..nodes).filter(|n| Some(*n) != missing).collect();
+    faults.lab.elected().await;
+    let asked = there[faults.rng.node(there.len())];
+    let sealing = faults.lab.group(asked).clone().with_timeout(LIMIT);
+    let crashed = there[faults.rng.node(there.len())];
+    let pause = faults.rng.millis(0, 60);
+    let (sealed, ()) = join(async { sealing.seal().await }, async {
+        sleep(pause).await;
+        // With one that is missing, a majority must stay for the seal to come.
+        if missing.is_none() {
+            faults.lab.crash(crashed);
+            sleep(pause).await;
+            faults.lab.start(crashed).await;
+        }
+    })
+    .await;
+    let again = faults.lab.group(there[0]).with_timeout(LIMIT).seal().await.unwrap();
+    assert!(sealed.is_err() || sealed.is_ok_and(|index| index == again), "one index");
+    for n in &there {
+        until("sealed", || faults.lab.group(*n).status().machine().sealed() == Some(again)).await;
+    }
+    let told = faults.lab.group(there[0]).query(Ask::All, Consistency::Strong).await.unwrap().into_inner();
+    for n in there.clone() {
+        faults.lab.shut_down(n).await;
+    }
+    let Lab { sim, size, timing, known, disks, .. } = faults.lab;
+    let mut lab = Lab::<Next> { timing, known, disks, ..Lab::durable(&sim, size) };
+    for n in there {
+        lab.start(n).await;
+    }
+    lab.elected().await;
+    if let Some(n) = missing {
+        lab.disks.as_mut().unwrap().remove(&n);
+        lab.start(n).await;
+        lab.elected().await;
+    }
+    for n in 0..nodes {
+        let (migrated, registers) = lab.group(n).query((), Consistency::Strong).await.unwrap().into_inner();
+        assert!(migrated && Told::All(registers) == told, "n{n} has taken something else over");
+    }
+    for n in 0..nodes {
+        let count = lab.group(n).execute((), Consistency::Strong).await.unwrap();
+        assert_eq!(count, n as u64 + 1);
+    }
+    lab.end().await;
 }
 
 pub fn number(name: &str) -> Option<u64> {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mosaik::{
-    groups::{ApplyContext, CallError, JoinError, Outcome, Snapshots, StateMachine},
+    diagnostics::Client,
+    groups::{ApplyContext, CallError, JoinError, OperateError, Outcome, Snapshots, StateMachine},
     prelude::*,
     testing::Sim,
 };
@@ -203,6 +204,26 @@ fn the_next_version_wants_a_seal_and_who_missed_it_takes_its_snapshot() {
         let there = lab.group(2).query((), Consistency::Strong).await.unwrap().into_inner();
         assert_eq!(there, (8, 2, "old".to_owned()));
     });
+}
+
+#[tokio::test]
+async fn an_operator_who_has_the_key_seals_a_group() {
+    let (network_id, key) = (NetworkId::random(), GroupKey::random());
+    let network = Network::new(network_id).await.unwrap();
+    let builder = network.groups().with_key(key.clone()).with_state_machine(Old::default());
+    let group = builder.join().await.unwrap();
+    group.execute(5, Consistency::Strong).await.unwrap();
+    let client = Client::new(network_id).await.unwrap();
+    let at = network.local().addr();
+    for (key, machine) in [(&GroupKey::random(), Old::NAME), (&key, "another")] {
+        assert_eq!(client.seal(&at, key, machine).await, Err(OperateError::NotMember));
+    }
+    let index = client.seal(&at, &key, Old::NAME).await.unwrap();
+    assert_eq!(group.status().machine().sealed(), Some(index));
+    assert!(matches!(group.execute(1, Consistency::Weak).await, Err(CallError::Sealed)));
+    assert_eq!(client.seal(&at, &key, Old::NAME).await, Ok(index), "sealed already");
+    client.close().await;
+    network.shutdown().await;
 }
 
 mod declared {

@@ -3,7 +3,10 @@
 
 use mosaik::groups::{
     client::{Batch, Call, CommandResult, Done, Event, Failure, Notice, Rejection, Router, Session, Source},
-    raft::{Change, ClusterId, Command, Digest, Envelope, Input, Member, Message, Mutant, Payload, SessionId, Switch},
+    raft::{
+        Change, ClusterId, Command, Digest, Envelope, Input, MachineId, Member, Message, Mutant, Payload, SessionId,
+        Switch,
+    },
 };
 
 use crate::sim::{Lab, within};
@@ -367,6 +370,58 @@ pub fn retry_after_snapshot(mutant: Planted) {
     assert_eq!(lab.nodes[1].machine.sessions, lab.nodes[2].machine.sessions, "session tables differ");
 }
 
+/// No command follows a seal, at the leader that has appended it, at the next one, nor in a log that begins after it.
+pub fn nothing_after_a_seal(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.feed(0, Input::Seal);
+    lab.write(0, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    let sealed = |lab: &Lab, n: usize| lab.raft(n).is_sealed_at(lab.commit(n)) && lab.value(n) == 0;
+    assert!((0..3).all(|n| sealed(&lab, n)), "the seal is committed, and nothing else");
+    let seal = lab.last(0);
+    assert!((0..3).all(|n| lab.entry(n, seal).payload == Payload::Seal));
+    lab.feed(0, Input::Seal);
+    assert_eq!(lab.last(0), seal, "one seal is enough");
+    lab.drop_mail();
+    assert!(lab.stand(1, &[0, 1, 2]));
+    lab.write(1, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert!((0..3).all(|n| sealed(&lab, n)));
+    let (index, data) = (lab.nodes[1].machine.applied, lab.nodes[1].machine.snapshot());
+    lab.feed(1, Input::Compact { index, data });
+    assert_eq!(lab.raft(1).log().base().index, index, "its log begins after the seal");
+    lab.write(1, 1, 1, 7);
+    lab.restart(1);
+    assert!(lab.raft(1).is_sealed(), "also after a restart");
+    lab.drop_mail();
+    assert!(lab.stand(1, &[0, 1, 2]));
+    lab.write(1, 1, 1, 7);
+    lab.pass(300, &[0, 1, 2]);
+    assert!((0..3).all(|n| lab.value(n) == 0), "a command was taken after the seal");
+}
+
+/// A member takes no snapshot of another version of its machine.
+pub fn snapshot_of_another_version(mutant: Planted) {
+    let machine = |version| Some(MachineId { name: String::from("registers"), version, ..MachineId::default() });
+    let mut lab = Lab::new(3, 3, mutant, |settings| (settings.tail, settings.machine) = (0, machine(1)));
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    lab.write(0, 1, 1, 7);
+    lab.pass(200, &[0, 1]);
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    lab.feed(0, Input::Compact { index, data });
+    lab.drop_mail();
+    lab.settings.machine = machine(2);
+    lab.restart(2);
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 0, "version 2 runs on what version 1 wrote");
+    lab.settings.machine = machine(1);
+    lab.restart(2);
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 7);
+}
+
 /// A full table refuses newcomers; it never forgets a session early.
 pub fn full_session_table(mutant: Planted) {
     let mut lab = Lab::new(3, 3, mutant, |_| {});
@@ -594,6 +649,9 @@ pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::YieldBeforeAdopt, two_foundings_meet),
     (Mutant::AckBeforeDurable, acknowledgement_waits_for_disk),
     (Mutant::ChangeBeforeOwnTermCommit, change_before_own_commit),
+    (Mutant::CommandAfterSeal, nothing_after_a_seal),
+    (Mutant::SealNotInSnapshot, nothing_after_a_seal),
+    (Mutant::SnapshotOfAnotherMachine, snapshot_of_another_version),
     (Mutant::SessionNamedByIdAlone, late_opening),
     (Mutant::RenumberedResend, resend_keeps_its_number),
     (Mutant::ForgetfulReplacement, ended_session_takes_nothing_along),

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap},
+    groups::{GroupKey, OperateError, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node},
     primitives::{NetworkId, PeerId},
 };
@@ -135,6 +136,15 @@ impl Client {
     /// See [`node`](Self::node).
     pub async fn groups(&self, to: &EndpointAddr) -> Result<Vec<GroupReport>, AskError> {
         self.session(to).await?.groups().await
+    }
+
+    /// Seals the group of this key and machine, as [`Group::seal`](crate::groups::Group::seal) does at a member: `to` must be
+    /// one. Resolves to the index of the seal once that member's snapshot is durable. The key does not travel.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, is no member, or the group could not be sealed within 10 s.
+    pub async fn seal(&self, to: &EndpointAddr, key: &GroupKey, machine: &str) -> Result<u64, OperateError> {
+        operate::seal(&self.node, to, key, machine).await
     }
 
     /// The stores of a node.

@@ -2,7 +2,8 @@
 //!
 //! `gather` makes reports ([`report`](self::NodeReport) types, plain data) of what the subsystems let be seen, `serve`
 //! answers questions (`wire`) within bounds, [`Client`] asks them, [`Survey`] finds whom to ask,
-//! and `explain` compares the reports of two nodes and names the first thing that is in the way between them. Nothing here changes anything, and nobody below knows it.
+//! and `explain` compares the reports of two nodes and names the first thing that is in the way between them. Nothing here changes
+//! anything, and nobody below knows it; but [`Client::seal`] passes an operator's word on to the groups, which ask for the key.
 //! The protocol: `docs/src/protocols.md`.
 
 mod client;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap},
+    groups::{GroupKey, OperateError},
     primitives::PeerId,
 };
 
@@ -66,6 +67,20 @@ pub enum SurveyError {
     /// A node gave no answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// None of the nodes that were asked is a member of the group.
+    #[error("no member of the group of the machine `{machine}` and this key was found")]
+    NoMember {
+        /// The machine's name.
+        machine: String,
+    },
+    /// A member did not seal its group.
+    #[error("{peer} did not seal the group: {error}")]
+    Seal {
+        /// Who.
+        peer: PeerId,
+        /// Why.
+        error: OperateError,
+    },
     /// A host name cannot be resolved.
     #[error(transparent)]
     Resolve(#[from] discovery::Error),
@@ -156,6 +171,25 @@ impl Survey {
         let asked = self.chosen(peer).await?.into_iter();
         let asked = asked.map(|place| async move { (place.id, self.client.stores(&place.addr).await) });
         Ok(stream::iter(asked).buffered(AT_ONCE).collect().await)
+    }
+
+    /// Seals the group of this key and machine for the machine's next version, by way of a member: that which is named, or the
+    /// first that is found. Returns that member and the index of the seal.
+    ///
+    /// # Errors
+    /// When no bootstrap peer answers, there is no member, or it could not seal the group within 10 s.
+    pub async fn seal(&self, key: &GroupKey, machine: &str, peer: Option<&str>) -> Result<(PeerId, u64), SurveyError> {
+        let group = key.group_id(machine);
+        for place in self.chosen(peer).await? {
+            // Nodes that give no answer are no members for this purpose.
+            let groups = self.client.groups(&place.addr).await.unwrap_or_default();
+            if groups.iter().any(|report| report.group == group && report.online) {
+                let sealed = self.client.seal(&place.addr, key, machine).await;
+                let peer = place.id;
+                return Ok((peer, sealed.map_err(|error| SurveyError::Seal { peer, error })?));
+            }
+        }
+        Err(SurveyError::NoMember { machine: machine.to_owned() })
     }
 
     /// A link to a node, as for [`Session::ping`].

@@ -185,7 +185,9 @@ impl<M: StateMachine> GroupBuilder<M> {
         let compacts = M::snapshots().any();
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
         let (size, version) = (self.size, M::VERSION);
-        self.registry.show(group, Window { board: board.clone(), bonds: bonds.downgrade(), size, version });
+        let (seen, key) = (bonds.downgrade(), self.key);
+        let window = Window { board: board.clone(), bonds: seen, queue: queue.clone(), key, size, version };
+        self.registry.show(group, window);
         let setup = Setup {
             node,
             settings,

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Groups,
     bonds::{Refused, WeakBonds},
+    key::GroupKey,
     status::GroupStatus,
-    worker::Board,
+    worker::{Board, Queue},
 };
 use crate::primitives::{GroupId, PeerId};
 
@@ -15,6 +16,9 @@ use crate::primitives::{GroupId, PeerId};
 pub(super) struct Window {
     pub(super) board: Arc<Board>,
     pub(super) bonds: WeakBonds,
+    /// For what operators ask of it, and what they prove first.
+    pub(super) queue: Arc<Queue>,
+    pub(super) key: GroupKey,
     /// Declared founders; 0: undeclared.
     pub(super) size: u32,
     /// The machine's version.

@@ -19,6 +19,7 @@ mod health;
 pub(crate) mod inspect;
 mod key;
 mod machine;
+pub(crate) mod operate;
 mod options;
 #[doc(hidden)]
 pub mod raft;
@@ -50,6 +51,7 @@ pub use self::{
     health::{LongCommand, MachineStatus, SnapshotFailure},
     key::GroupKey,
     machine::{ApplyContext, NoOp, StateMachine},
+    operate::OperateError,
     options::{Consistency, MemberRole, Timing},
     snapshots::{Encode, SnapshotError, Snapshots},
     status::{GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},

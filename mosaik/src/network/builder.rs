@@ -287,6 +287,7 @@ impl NetworkBuilder {
             Stores::new(node.clone(), discovery.clone(), streams.clone(), self.data_dir.clone(), &mut acceptors);
         let bonds = BondRegistry::new(&node, &mut acceptors);
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
+        groups.serve_operators(&mut acceptors);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
         #[cfg(feature = "mdns")]

@@ -127,6 +127,22 @@ async fn a_stranger_without_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_without_the_key_seals_no_group() {
+    let two = Two::new("hostile: seal").await;
+    let attacker = Attacker::new(1).await;
+    for (group, code) in [([3; 32], CloseCode::GroupNotFound), (two.group(), CloseCode::WrongKey)] {
+        let request = postcard::to_allocvec(&(0u8, group, [9u8; 32])).expect("encodes");
+        let bytes = [preamble(two.scene.network, "operate/1"), frame(&request)].concat();
+        let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
+        assert_eq!(refusal(&mut recv).await, code);
+    }
+    let bytes = [preamble(two.scene.network, "operate/1"), frame(&[1, 7])].concat();
+    let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
+    assert_eq!(refusal(&mut recv).await, CloseCode::Undecodable);
+    two.assert_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_out_of_turn_and_garbage() {
     let two = Two::new("hostile: bond garbage").await;
     let attacker = Attacker::new(1).await;

@@ -24,7 +24,7 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 8] = [
+const PROTOCOLS: [(&str, &str); 9] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
@@ -32,6 +32,7 @@ const PROTOCOLS: [(&str, &str); 8] = [
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/1"),
     (Family::GROUPS.alpn(), "bond/4"),
+    (Family::GROUPS.alpn(), "operate/1"),
     (Family::DIAGNOSTICS.alpn(), "report/3"),
 ];
 const ALPNS: [&str; 4] =

@@ -203,7 +203,9 @@ impl Raft {
         let mut times = (0, 0);
         let refusal = match &self.role {
             Role::Leader(leader) if leader.transfer.is_some() || self.log.is_yielding() => Some(Refusal::Leaving),
-            Role::Leader(_) if self.is_sealed() => Some(Refusal::Sealed),
+            Role::Leader(_) if self.is_sealed() && !self.settings.switch.is(Mutant::CommandAfterSeal) => {
+                Some(Refusal::Sealed)
+            }
             // Only in the first moments of a cluster: machines are to see a time that a majority agrees with.
             Role::Leader(leader) if !leader.clock.has_begun() => Some(Refusal::Busy),
             Role::Leader(leader) => {

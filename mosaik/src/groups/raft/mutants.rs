@@ -37,6 +37,9 @@ pub enum Mutant {
     YieldBeforeAdopt,
     AckBeforeDurable,
     ChangeBeforeOwnTermCommit,
+    CommandAfterSeal,
+    SealNotInSnapshot,
+    SnapshotOfAnotherMachine,
 }
 
 /// Something odd that a correct member may do at any time, and a healthy one hardly ever does.

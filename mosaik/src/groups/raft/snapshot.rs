@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    Digest, Fetching, Index, Log, Manifest, Member, Output, Raft, Role, Snapshot, Write, message::Message,
+    Digest, Fetching, Index, Log, Manifest, Member, Mutant, Output, Raft, Role, Snapshot, Write, message::Message,
     progress::Mode,
 };
 
@@ -56,7 +56,7 @@ impl Raft {
             adopted: self.adopted.clone(),
             chunks: chunks(&data, self.settings.chunk),
             machine: self.settings.machine.clone(),
-            sealed: self.is_sealed_at(index),
+            sealed: self.is_sealed_at(index) && !self.settings.switch.is(Mutant::SealNotInSnapshot),
         };
         let snapshot = Snapshot { manifest, data };
         self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
@@ -82,6 +82,7 @@ impl Raft {
         // Members of different machines have no bond; what comes all the same is not taken.
         if let (Some(ours), Some(theirs)) = (&self.settings.machine, &manifest.machine)
             && !ours.reads(theirs)
+            && !self.settings.switch.is(Mutant::SnapshotOfAnotherMachine)
         {
             return;
         }

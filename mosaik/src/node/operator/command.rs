@@ -67,6 +67,26 @@ pub(super) fn command() -> Command {
                 .help("A stream, a store, or a group by its machine's name"),
         )
         .arg(Arg::new("with").long("with").value_name("PEER").help("The other node [default: all that are involved]"));
+    let seal = Command::new("seal")
+        .about("End the present version of a group's machine: all members take a snapshot, the next version goes on from it")
+        .long_about(
+            "End the present version of a group's machine: every member takes a snapshot at one index and commands are refused \
+             from then on. Once `mosaik groups` says `sealed` of every member, stop them all and start the next version. It cannot \
+             be taken back.",
+        )
+        .arg(Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine"))
+        .arg(peer().help("The member to ask [default: the first that is found]"))
+        .arg(
+            Arg::new("key-env")
+                .long("key-env")
+                .value_name("VARIABLE")
+                .required(true)
+                .help("The environment variable that holds the group's key"),
+        )
+        .args(asking())
+        .arg(json())
+        .after_help(format!("{PEER}\n{EXIT}"));
+    let group = Command::new("group").about("Change a group").subcommand_required(true).subcommand(seal);
     let mut all = program("mosaik", Some(env!("CARGO_PKG_VERSION")))
         .about("Start a beacon, and look at the nodes of any network of mosaik")
         .after_help(EXIT)
@@ -86,6 +106,7 @@ pub(super) fn command() -> Command {
                         .help("Where to keep it; must not exist"),
                 ),
         );
+    all = all.subcommand(group);
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
@@ -159,6 +180,7 @@ mod tests {
         let bootstrap = format!("--bootstrap={id}@127.0.0.1:1");
         let parse = |args: &[&str]| command().try_get_matches_from([&["mosaik"], args].concat());
         assert!(parse(&["peers", "--network", "a", &bootstrap, "--json", "--watch"]).is_ok());
+        assert!(parse(&["group", "seal", "ledger", "--key-env=LEDGER_KEY", "--network=a", &bootstrap]).is_ok());
         assert!(parse(&["explain", "abcd", "readings", "--network=a", &bootstrap]).is_ok());
         for wrong in [
             &["peers", &bootstrap][..],
@@ -167,6 +189,8 @@ mod tests {
             &["explain", "abcd", "--network=a", &bootstrap],
             &["ping", "abcd", "--interval=1m", "--network=a", &bootstrap],
             &["stores"],
+            &["group", "--network=a", &bootstrap],
+            &["group", "seal", "ledger", "--network=a", &bootstrap],
             &["stores", "--network=a", "--bootstrap=nowhere"],
             &["completions", "tcsh"],
         ] {

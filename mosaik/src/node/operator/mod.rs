@@ -1,11 +1,12 @@
 //! The command `mosaik` (feature `cli`): what an operator has in hand for the network of any app. `command` is the command
 //! line as clap sees it, [`Survey`] asks, `show` prints. It is no member of the network, but for `beacon`, and changes
-//! nothing.
+//! nothing, but for `group seal`.
 
 mod command;
 mod show;
 
 use std::{
+    env::VarError,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     diagnostics::{Client, MAX_ASKED, Survey},
     discovery::Bootstrap,
+    groups::GroupKey,
     network::SecretError,
     primitives::{NetworkId, PeerId, fresh_bytes},
 };
@@ -48,6 +50,10 @@ pub fn operator() -> ExitCode {
                 say(format_args!("error: {}", process::chain(&*error)));
                 ExitCode::FAILURE
             }
+        },
+        Some(("group", matches)) => match matches.subcommand() {
+            Some((_, matches)) => process::run(|ending| seal(matches, ending)),
+            None => ExitCode::FAILURE,
         },
         Some((name, matches)) => {
             let found = AtomicBool::new(false);
@@ -96,11 +102,48 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// The commands that ask nodes, once or again and again.
-async fn ask(name: &str, matches: &ArgMatches, found: &AtomicBool, ending: CancellationToken) -> Result<(), Failure> {
+/// Whom to ask, as the command line says.
+async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
     let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
     let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
-    let survey = Survey::new(Client::new(network).await?, bootstrap);
+    Ok(Survey::new(Client::new(network).await?, bootstrap))
+}
+
+/// Ends the present version of a group's machine.
+async fn seal(matches: &ArgMatches, ending: CancellationToken) -> Result<(), Failure> {
+    let argument = |name: &str| matches.get_one::<String>(name).map(String::as_str);
+    let machine = argument("machine").ok_or("the machine is missing")?;
+    let key = group_key(argument("key-env").ok_or("--key-env is missing")?)?;
+    let survey = survey(matches).await?;
+    let sealed = tokio::select! {
+        biased;
+        () = ending.cancelled() => None,
+        sealed = survey.seal(&key, machine, argument("peer")) => Some(sealed),
+    };
+    survey.close().await;
+    match sealed {
+        Some(sealed) => {
+            let (member, index) = sealed?;
+            print(&show::sealed(machine, member, index, matches.get_flag("json"))?)
+        }
+        None => Err("interrupted: it may be sealed, `mosaik groups` says so".into()),
+    }
+}
+
+/// The key of a group in an environment variable.
+fn group_key(variable: &str) -> Result<GroupKey, Failure> {
+    match std::env::var(variable) {
+        Ok(secret) if !secret.trim().is_empty() => Ok(GroupKey::from_secret(secret.trim())),
+        Ok(_) | Err(VarError::NotPresent) => {
+            Err(format!("the environment variable {variable} is not set: it holds the group's key").into())
+        }
+        Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {variable} is not UTF-8").into()),
+    }
+}
+
+/// The commands that ask nodes, once or again and again.
+async fn ask(name: &str, matches: &ArgMatches, found: &AtomicBool, ending: CancellationToken) -> Result<(), Failure> {
+    let survey = survey(matches).await?;
     let asked = again_and_again(name, matches, &survey, found, ending).await;
     survey.close().await;
     asked

@@ -27,6 +27,17 @@ fn pretty(value: &Value) -> Result<String, Failure> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
+/// What came of sealing a group.
+pub(super) fn sealed(machine: &str, member: PeerId, index: u64, json: bool) -> Result<String, Failure> {
+    if json {
+        return pretty(&json!({ "machine": machine, "member": member, "index": index }));
+    }
+    Ok(format!(
+        "sealed at index {index}, says {member}\nonce `mosaik groups` says so of every member, stop all of them and start the next \
+         version\n"
+    ))
+}
+
 /// One more answer of a command that is watched: on a terminal in place of the last one, as JSON on one line.
 pub(super) fn again(text: &str, json: bool) -> String {
     if json {
