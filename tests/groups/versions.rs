@@ -219,7 +219,7 @@ async fn an_operator_who_has_the_key_seals_a_group() {
         assert_eq!(client.seal(&at, key, machine).await, Err(OperateError::NotMember));
     }
     let index = client.seal(&at, &key, Old::NAME).await.unwrap();
-    assert_eq!(group.status().machine().sealed(), Some(index));
+    until("the status says so", || group.status().machine().sealed() == Some(index)).await;
     assert!(matches!(group.execute(1, Consistency::Weak).await, Err(CallError::Sealed)));
     assert_eq!(client.seal(&at, &key, Old::NAME).await, Ok(index), "sealed already");
     client.close().await;

@@ -4,7 +4,10 @@
 //! is the command's output in the table of sessions, so a retry, a snapshot and a later member give the same. While the applier
 //! waits for the log it keeps the lock of the machine: nobody sees the broken state.
 
-use std::slice;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    slice,
+};
 
 use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
@@ -155,7 +158,11 @@ fn mended<M: StateMachine>(
 
 /// The state, encoded and read back. Nothing if it cannot be: the next time begins further back.
 fn checkpoint<M: StateMachine>(replica: &Replica<M>, state: &State<M>) -> Option<Checkpoint> {
-    let Captured { index, encode } = replica.capture(state)?;
-    let (data, _) = make(replica.snapshots(), encode).ok()?;
-    Some(Checkpoint { index, data })
+    // The user's code, which may panic, too.
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        let Captured { index, encode } = replica.capture(state)?;
+        let (data, _) = make(replica.snapshots(), encode).ok()?;
+        Some(Checkpoint { index, data })
+    }));
+    made.ok().flatten()
 }

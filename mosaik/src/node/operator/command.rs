@@ -67,26 +67,6 @@ pub(super) fn command() -> Command {
                 .help("A stream, a store, or a group by its machine's name"),
         )
         .arg(Arg::new("with").long("with").value_name("PEER").help("The other node [default: all that are involved]"));
-    let seal = Command::new("seal")
-        .about("End the present version of a group's machine: all members take a snapshot, the next version goes on from it")
-        .long_about(
-            "End the present version of a group's machine: every member takes a snapshot at one index and commands are refused \
-             from then on. Once `mosaik groups` says `sealed` of every member, stop them all and start the next version. It cannot \
-             be taken back.",
-        )
-        .arg(Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine"))
-        .arg(peer().help("The member to ask [default: the first that is found]"))
-        .arg(
-            Arg::new("key-env")
-                .long("key-env")
-                .value_name("VARIABLE")
-                .required(true)
-                .help("The environment variable that holds the group's key"),
-        )
-        .args(asking())
-        .arg(json())
-        .after_help(format!("{PEER}\n{EXIT}"));
-    let group = Command::new("group").about("Change a group").subcommand_required(true).subcommand(seal);
     let mut all = program("mosaik", Some(env!("CARGO_PKG_VERSION")))
         .about("Start a beacon, and look at the nodes of any network of mosaik")
         .after_help(EXIT)
@@ -106,7 +86,7 @@ pub(super) fn command() -> Command {
                         .help("Where to keep it; must not exist"),
                 ),
         );
-    all = all.subcommand(group);
+    all = all.subcommand(group());
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
@@ -120,6 +100,30 @@ pub(super) fn command() -> Command {
         "zsh",
     ]));
     all.subcommand(Command::new("completions").about("Print a script that completes this command line").arg(shell))
+}
+
+/// What changes a group.
+fn group() -> Command {
+    let seal = Command::new("seal")
+        .about("End the present version of a group's machine: all members take a snapshot, the next version goes on from it")
+        .long_about(
+            "End the present version of a group's machine: every member takes a snapshot at one index and commands are refused \
+             from then on. Once `mosaik groups` says `sealed` of every member, stop them all and start the next version. It cannot \
+             be taken back.",
+        )
+        .arg(Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine"))
+        .arg(peer().help("The member to ask [default: the first that is found]"))
+        .arg(
+            Arg::new("key-env")
+                .long("key-env")
+                .value_name("VARIABLE")
+                .required(true)
+                .help("The environment variable that holds the group's key"),
+        )
+        .args(asking())
+        .arg(json())
+        .after_help(format!("{PEER}\n{EXIT}"));
+    Command::new("group").about("Change a group").subcommand_required(true).subcommand(seal)
 }
 
 fn peer() -> Arg {
