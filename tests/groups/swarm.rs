@@ -77,7 +77,7 @@ async fn scenario(sim: Sim) -> Run {
     shared.groups.borrow_mut().clear();
     if faults.lab.disks.is_some() && faults.rng.below(2) == 0 {
         shared.unjam(faults.lab.group(0)).await;
-        next_version(faults).await;
+        Box::pin(next_version(faults)).await;
     } else {
         faults.lab.end().await;
     }
