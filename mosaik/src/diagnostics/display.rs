@@ -203,8 +203,11 @@ impl Display for StoreReport {
 
 impl Display for PrimaryReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { store, view, version, epoch, seq, snapshots, .. } = self;
+        let Self { store, view, version, epoch, seq, snapshots, trouble, .. } = self;
         write!(f, "{store}  primary of a {view} (version {version}) at {epoch}:{seq}, {snapshots} snapshots served")?;
+        if let Some(trouble) = trouble {
+            write!(f, ", TROUBLE: {trouble}")?;
+        }
         let Some(deltas) = &self.deltas else { return f.write_str(", ends") };
         let served = deltas.subscribers.iter().filter(|it| it.state == LinkState::Connected).count();
         write!(f, ", {served} replicas")?;
@@ -223,6 +226,7 @@ impl Display for ReplicaReport {
             SyncState::Alone => "NO PRIMARY",
             SyncState::Catching => "WAITS FOR A SNAPSHOT",
             SyncState::Synced => "synced",
+            SyncState::OtherHistory => "KEEPS ANOTHER HISTORY",
         };
         write!(
             f,
@@ -236,7 +240,7 @@ impl Display for ReplicaReport {
             write!(f, "\n  THE STORE HAS {primaries} PRIMARIES: all but one are ignored")?;
         }
         if let Some(failure) = &self.failure {
-            write!(f, "\n  no snapshot: {failure}")?;
+            write!(f, "\n  not in step: {failure}")?;
         }
         let Some(deltas) = &self.deltas else { return Ok(()) };
         deltas.producers.iter().try_for_each(|producer| write!(f, "\n  from {producer}"))?;

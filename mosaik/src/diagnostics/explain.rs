@@ -410,7 +410,7 @@ fn replication((p, primary): (PeerId, &PrimaryReport), (r, replica): (PeerId, &R
     it.check("the replica is synced", || {
         unless(replica.state != SyncState::Synced, Fault::NotSynced, || {
             let why = replica.failure.clone().unwrap_or_else(|| "it is on its way".to_owned());
-            format!("{r:?} waits for a snapshot of {store}: {why}")
+            format!("{r:?} is not in step with {store}: {why}")
         })
     });
     it

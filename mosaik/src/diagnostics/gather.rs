@@ -300,6 +300,7 @@ fn primary(view: &PrimaryView, deltas: Option<&ProducerView>) -> PrimaryReport {
         epoch: view.store.position.epoch,
         seq: view.store.position.seq,
         snapshots: view.snapshots,
+        trouble: view.trouble.clone().map(text),
         deltas: deltas.map(producer),
     }
 }
@@ -309,6 +310,7 @@ fn replica(view: ReplicaView, deltas: Option<ConsumerView>) -> ReplicaReport {
         ReplicaState::Alone => (SyncState::Alone, None),
         ReplicaState::Catching { primary } => (SyncState::Catching, Some(primary)),
         ReplicaState::Synced { primary } => (SyncState::Synced, Some(primary)),
+        ReplicaState::OtherHistory { primary } => (SyncState::OtherHistory, Some(primary)),
     };
     ReplicaReport {
         store: store(view.store.store),
@@ -318,7 +320,7 @@ fn replica(view: ReplicaView, deltas: Option<ConsumerView>) -> ReplicaReport {
         seq: view.store.position.seq,
         state,
         primary,
-        failure: view.failure.map(text),
+        failure: view.trouble.map(text),
         folded: view.stats.deltas,
         snapshots: view.stats.snapshots,
         resumed: view.stats.resumed,

@@ -246,6 +246,8 @@ reports! {
         seq: u64,
         /// Snapshots that were served to replicas.
         snapshots: u64,
+        /// What an operator should know of it: that its disk is full, or that its file was an older copy.
+        trouble: Option<String>,
         /// The stream of its deltas, with its replicas as subscribers; nothing while the primary ends.
         deltas: Option<ProducerReport>,
     }
@@ -266,7 +268,7 @@ reports! {
         state: SyncState,
         /// The primary that it follows.
         primary: Option<PeerId>,
-        /// Why there is no snapshot, while one is needed and the last attempt has failed.
+        /// Why it is not in step with its primary, or not on disk.
         failure: Option<String>,
         /// Deltas folded.
         folded: u64,
@@ -394,6 +396,8 @@ pub enum SyncState {
     Catching,
     /// It has everything but what is on its way.
     Synced,
+    /// The primary has another history than what it keeps.
+    OtherHistory,
 }
 
 /// How a subscription stands.

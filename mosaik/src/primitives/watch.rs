@@ -222,8 +222,15 @@ impl<T: fmt::Debug> fmt::Debug for Ref<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
-    use tokio::sync::mpsc;
+    use std::{
+        pin::pin,
+        sync::{Barrier, atomic::AtomicBool},
+        task::{Context, Poll, Wake, Waker},
+        time::Duration,
+    };
+
+    use futures::{FutureExt, poll};
+    use tokio::{sync::mpsc, time::timeout};
 
     use super::*;
 
@@ -260,5 +267,80 @@ mod tests {
         drop(sender);
         assert_eq!(receiver.wait_for(|value| *value == 3).now_or_never().map(|found| found.map(|v| *v)), Some(Ok(3)));
         assert_eq!(receiver.changed().now_or_never(), Some(Err(RecvError)));
+    }
+
+    /// Who waits when the last sender goes is told, and only then.
+    #[tokio::test]
+    async fn the_end_of_the_last_sender_wakes_who_waits() {
+        let (sender, receiver) = channel(1);
+        let other = sender.clone();
+        let (mut waits, mut seeks) = (receiver.clone(), receiver);
+        let (mut change, mut find) = (pin!(waits.changed()), pin!(seeks.wait_for(|value| *value == 2)));
+        assert!(poll!(change.as_mut()).is_pending() && poll!(find.as_mut()).is_pending());
+        drop(sender);
+        assert!(poll!(change.as_mut()).is_pending() && poll!(find.as_mut()).is_pending(), "there is another one");
+        let both = async {
+            let limit = Duration::from_secs(10);
+            let change = timeout(limit, change).await;
+            (change, timeout(limit, find).await.map(|found| found.map(|value| *value)))
+        };
+        let ended = async {
+            tokio::task::yield_now().await;
+            drop(other);
+        };
+        let ((change, find), ()) = futures::join!(both, ended);
+        assert_eq!((change, find), (Ok(Err(RecvError)), Ok(Err(RecvError))));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// A value that is set while somebody has looked at the former one and not yet begun to wait wakes it all the same, and so
+    /// does the end of the last sender; and what that has set is seen. Whether the two meet is chance, so it is tried often.
+    #[test]
+    fn no_wake_up_is_missed() {
+        const ROUNDS: u32 = 30_000;
+        let (begin, end) = (Barrier::new(2), Barrier::new(2));
+        let (give, take) = std::sync::mpsc::channel::<Sender<u32>>();
+        let sends = || {
+            for (round, sender) in (0..ROUNDS).zip(take) {
+                begin.wait();
+                (0..round % 100).for_each(|_| std::hint::spin_loop());
+                if round % 3 > 0 {
+                    sender.send_modify(|value| *value = 1);
+                }
+                let kept = (round % 3 == 1).then_some(sender);
+                end.wait();
+                drop(kept);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(sends);
+            for round in 0..ROUNDS {
+                let (sender, mut receiver) = channel(0);
+                assert!(give.send(sender).is_ok(), "the other thread has failed");
+                let woken = Arc::<Woken>::default();
+                let waker = Waker::from(woken.clone());
+                let mut cx = Context::from_waker(&waker);
+                let mut change = pin!(receiver.changed());
+                begin.wait();
+                let first = change.as_mut().poll(&mut cx);
+                end.wait();
+                let last = if first.is_pending() {
+                    assert!(woken.0.load(Ordering::SeqCst), "round {round}: it would wait for ever");
+                    change.as_mut().poll(&mut cx)
+                } else {
+                    first
+                };
+                let expected = if round % 3 == 0 { Err(RecvError) } else { Ok(()) };
+                assert_eq!(last, Poll::Ready(expected), "round {round}");
+            }
+        });
     }
 }

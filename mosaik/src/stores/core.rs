@@ -1,13 +1,21 @@
-//! What a replica does with what it hears of its primary: which deltas it folds, which wait, and when it needs a snapshot.
+//! What a replica does with what comes from its primary: which deltas it folds, which wait, and when it needs a snapshot.
 //!
 //! A pure state machine. Deltas carry (primary, epoch, sequence number), a snapshot says which deltas it has: all of an epoch
 //! before its position. So the cut is exact whatever the order in which the two arrive: deltas before the position are dropped,
 //! the one at it is the next. A replica follows one primary at a time, and never folds what is of another one or another run.
 //!
+//! Two rules guard what a replica has. Before it goes on with a run after a reconnect it lets the primary [check](Claim) that
+//! its file was not put back to an older copy meanwhile. And one whose state is durable and came from a durable primary leaves
+//! that history for an unrelated one only on an operator's word.
+//!
 //! Invariant: what was folded is a snapshot and all deltas behind it, each once, in order.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
+use super::lineage::{Start, Witness};
 use crate::primitives::PeerId;
 
 /// What to do with a delta.
@@ -15,9 +23,9 @@ use crate::primitives::PeerId;
 pub(super) enum Verdict {
     /// It is the next one.
     Fold,
-    /// It comes behind a snapshot that is needed; ask again when there is one.
+    /// It comes behind a snapshot that is needed, or behind a check; ask again when there is one.
     Hold,
-    /// It is in the state already, or of no concern.
+    /// It is in the state already, of no concern, or there is no room for it; the last is remembered.
     Drop,
 }
 
@@ -26,7 +34,7 @@ pub(super) enum Verdict {
 pub(super) struct Wanted {
     pub(super) primary: PeerId,
     pub(super) epoch: u64,
-    /// It must have all deltas before this one.
+    /// It must have all deltas before this one, or another one is needed after it.
     pub(super) at_least: u64,
 }
 
@@ -38,31 +46,105 @@ pub(super) struct At {
     pub(super) next: u64,
 }
 
+/// What the primary is to be asked before its deltas are folded: whether it ever gave so many deltas of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) primary: PeerId,
+    pub(super) epoch: u64,
+    pub(super) next: u64,
+    /// The start of the primary from which the last of them came, if it is durable.
+    pub(super) start: Option<Start>,
+}
+
+/// How the replica stands to its primaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No primary is connected.
+    Alone,
+    /// It needs a snapshot, or a check.
+    Catching(PeerId),
+    /// Its state is all that is known to exist, but for deltas on their way.
+    Synced(PeerId),
+    /// This primary is connected, and has another history.
+    Refused(PeerId),
+}
+
+/// A connection whose check is under way.
+#[derive(Debug, Clone, Copy)]
+struct Checking {
+    claim: Claim,
+    /// As [`Cut::connected`] was told.
+    next: u64,
+    resumed: bool,
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     at: Option<At>,
+    /// Who vouches for `at`.
+    witness: Witness,
+    /// Whether the state must not be given up for an unrelated one.
+    guarded: bool,
+    /// Whether the state is worth that before its first delta: the run continues another one, or began with a state.
+    begun: bool,
+    /// The primary whose history may replace the state whatever it is.
+    word: Option<PeerId>,
     /// The state lacks something before this number, so that only a snapshot which has that will do, also after a reconnect.
     lacks: Option<u64>,
     wanted: Option<Wanted>,
+    checking: Option<Checking>,
     /// The primaries that are connected: their epoch, and the number of the next delta to come from them.
     connected: BTreeMap<PeerId, (u64, u64)>,
+    /// Those of them that have another history, and the epoch in which they had it.
+    refused: BTreeMap<PeerId, u64>,
     /// How often a connection was made again and the state could go on.
     pub(super) resumed: u64,
+    /// Deltas for which there was no room since the last snapshot.
+    pub(super) left_out: u64,
 }
 
 impl Cut {
     /// One whose state is what an earlier life had.
-    pub(super) fn restored(at: At) -> Self {
-        Self { at: Some(at), ..Self::default() }
+    pub(super) fn restored(at: At, witness: Witness) -> Self {
+        Self { at: Some(at), witness, ..Self::default() }
+    }
+
+    /// Never gives up the state of a durable primary for an unrelated one without a word.
+    pub(super) fn guarded(mut self, guarded: bool) -> Self {
+        self.guarded = guarded;
+        self
+    }
+
+    /// Tells whether a state without deltas has something all the same.
+    pub(super) fn begins_with(&mut self, something: bool) {
+        self.begun = something;
     }
 
     pub(super) fn at(&self) -> Option<At> {
         self.at
     }
 
+    pub(super) fn witness(&self) -> Witness {
+        self.witness
+    }
+
     pub(super) fn wanted(&self) -> Option<Wanted> {
         self.wanted
+    }
+
+    /// What the primary is to be asked now.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.checking.map(|checking| checking.claim)
+    }
+
+    /// The epoch that a snapshot of the wanted run must continue, if not every history will do.
+    pub(super) fn must_continue(&self) -> Option<u64> {
+        let (wanted, at) = (self.wanted?, self.at?);
+        let same = (wanted.primary, wanted.epoch) == (at.primary, at.epoch);
+        let something = at.next > 0 || self.begun;
+        let guarded = self.guarded && something && matches!(self.witness, Witness::Durable(_));
+        (guarded && !same && self.word != Some(wanted.primary)).then_some(at.epoch)
     }
 
     /// How many primaries are connected. More than one is a mistake.
@@ -70,36 +152,85 @@ impl Cut {
         self.connected.len()
     }
 
-    /// The primary that is followed, if it is connected.
-    pub(super) fn followed(&self) -> Option<PeerId> {
-        let followed = self.wanted.map(|wanted| wanted.primary).or(self.at.map(|at| at.primary))?;
-        self.connected.contains_key(&followed).then_some(followed)
-    }
-
-    /// Whether the state is all that is known to exist, but for deltas on their way.
-    pub(super) fn is_synced(&self) -> bool {
-        self.wanted.is_none() && self.followed().is_some()
+    pub(super) fn standing(&self) -> Standing {
+        if let Some(wanted) = self.wanted {
+            let connected = self.connected.contains_key(&wanted.primary);
+            return if connected { Standing::Catching(wanted.primary) } else { Standing::Alone };
+        }
+        if let Some(checking) = self.checking {
+            return Standing::Catching(checking.claim.primary);
+        }
+        match self.at.filter(|at| self.epoch_of(at.primary) == Some(at.epoch) && !self.is_refused(at.primary)) {
+            Some(at) => Standing::Synced(at.primary),
+            None => self.refused.keys().next().map_or(Standing::Alone, |peer| Standing::Refused(*peer)),
+        }
     }
 
     /// Deltas of a primary flow, from `next` on. `resumed`: what was missed before that, if something was, is told as missed.
     pub(super) fn connected(&mut self, primary: PeerId, epoch: u64, next: u64, resumed: bool) {
         self.connected.insert(primary, (epoch, next));
+        self.refused.remove(&primary);
         match self.at {
-            Some(at) if (at.primary, at.epoch) == (primary, epoch) => match self.lacks {
-                Some(to) => self.want(primary, epoch, to.max(if resumed { 0 } else { next })),
-                None if !resumed && at.next < next => self.lack(primary, epoch, next),
-                None => {
-                    self.wanted = None;
-                    self.resumed += 1;
+            Some(at) if (at.primary, at.epoch) == (primary, epoch) => {
+                // A volatile primary has a new epoch whenever it has forgotten something.
+                if self.witness == Witness::Volatile && at.next <= next {
+                    return self.goes_on(at, next, resumed);
                 }
-            },
+                self.check(at, next, resumed);
+            }
+            // An earlier run than the one that it gave out: it may have been put back to a copy that knows nothing of that.
+            Some(at) if at.primary == primary && epoch < at.epoch && self.witness.start().is_some() => {
+                self.check(at, next, resumed);
+            }
             _ => self.choose(),
+        }
+    }
+
+    fn check(&mut self, At { primary, epoch, next: has }: At, next: u64, resumed: bool) {
+        let claim = Claim { primary, epoch, next: has, start: self.witness.start() };
+        self.checking = Some(Checking { claim, next, resumed });
+    }
+
+    /// The primary has checked the claim: its run is the one that the state is of.
+    pub(super) fn checked(&mut self, claim: Claim, witness: Witness) {
+        let Some(checking) = self.checking.take_if(|checking| checking.claim == claim) else { return };
+        match self.at.filter(|at| self.epoch_of(at.primary) == Some(at.epoch)) {
+            Some(at) => {
+                self.witness = witness;
+                self.goes_on(at, checking.next, checking.resumed);
+            }
+            None => self.choose(),
+        }
+    }
+
+    /// The primary does not know of deltas that the state has: it was put back to an older copy. It begins a new run.
+    pub(super) fn contradicted(&mut self, claim: Claim) {
+        if self.checking.take_if(|checking| checking.claim == claim).is_some() {
+            self.wanted.take_if(|wanted| wanted.primary == claim.primary);
+            self.refused.extend(self.epoch_of(claim.primary).map(|epoch| (claim.primary, epoch)));
+            self.choose();
+        }
+    }
+
+    fn goes_on(&mut self, at: At, next: u64, resumed: bool) {
+        match self.lacks {
+            Some(to) => self.want(at.primary, at.epoch, to.max(if resumed { 0 } else { next })),
+            None if !resumed && at.next < next => self.lack(at.primary, at.epoch, next),
+            None => {
+                self.wanted = None;
+                self.resumed += 1;
+            }
         }
     }
 
     pub(super) fn disconnected(&mut self, primary: PeerId) {
         self.connected.remove(&primary);
-        self.wanted.take_if(|wanted| wanted.primary == primary);
+        self.refused.remove(&primary);
+        self.checking.take_if(|checking| checking.claim.primary == primary);
+        // A snapshot that is on its way is as good as before, unless there is somebody else to follow.
+        if self.candidate().is_some() {
+            self.wanted.take_if(|wanted| wanted.primary == primary);
+        }
         self.choose();
     }
 
@@ -115,17 +246,26 @@ impl Cut {
         }
     }
 
-    /// A delta came.
-    pub(super) fn delta(&mut self, primary: PeerId, epoch: u64, seq: u64) -> Verdict {
+    /// A delta came; `room` says whether it can be held.
+    pub(super) fn delta(&mut self, primary: PeerId, epoch: u64, seq: u64, room: bool) -> Verdict {
         if let Some((known, next)) = self.connected.get_mut(&primary)
             && *known == epoch
         {
             *next = (*next).max(seq + 1);
         }
+        let verdict = if room { Verdict::Hold } else { Verdict::Drop };
+        let refused = self.is_refused(primary);
         match &mut self.at {
             Some(at) if (at.primary, at.epoch) == (primary, epoch) => {
-                if seq < at.next {
+                if seq < at.next || refused {
                     return Verdict::Drop;
+                }
+                if self.checking.is_some() {
+                    if !room {
+                        self.left_out += 1;
+                        self.lacks = self.lacks.max(Some(seq + 1));
+                    }
+                    return verdict;
                 }
                 if seq == at.next {
                     at.next += 1;
@@ -135,31 +275,94 @@ impl Cut {
                     self.wanted.take_if(|it| (it.primary, it.epoch) == (primary, epoch) && it.at_least <= next);
                     return Verdict::Fold;
                 }
-                self.lack(primary, epoch, seq);
-                Verdict::Hold
+                self.left_out += u64::from(!room);
+                self.lack(primary, epoch, if room { seq } else { seq + 1 });
+                verdict
             }
-            _ => match self.wanted {
-                Some(wanted) if (wanted.primary, wanted.epoch) == (primary, epoch) => Verdict::Hold,
+            _ => match &mut self.wanted {
+                Some(wanted) if (wanted.primary, wanted.epoch) == (primary, epoch) => {
+                    if !room {
+                        self.left_out += 1;
+                        wanted.at_least = wanted.at_least.max(seq + 1);
+                    }
+                    verdict
+                }
                 _ => Verdict::Drop,
             },
         }
     }
 
-    /// A snapshot came: whether it is to replace the state. Then deltas that were held are to be asked about again.
-    pub(super) fn snapshot(&mut self, primary: PeerId, epoch: u64, position: u64) -> bool {
-        let fits =
-            |wanted: &mut Wanted| (wanted.primary, wanted.epoch) == (primary, epoch) && position >= wanted.at_least;
-        if self.wanted.take_if(fits).is_none() {
+    /// A snapshot came: whether it is to replace the state. Then deltas that were held are to be asked about again. One that has
+    /// not all that is needed is taken too if it has more than the state, and another one is wanted after it.
+    pub(super) fn snapshot(&mut self, primary: PeerId, epoch: u64, position: u64, witness: Witness) -> bool {
+        let run = (primary, epoch);
+        let Some(wanted) = self.wanted.filter(|wanted| (wanted.primary, wanted.epoch) == run) else { return false };
+        let known = self.at.filter(|at| (at.primary, at.epoch) == run).map(|at| at.next);
+        if known.is_some_and(|next| position < next || (position == next && position < wanted.at_least)) {
             return false;
         }
-        self.at = Some(At { primary, epoch, next: position });
-        self.lacks = None;
+        if self.word.is_some_and(|word| word == primary) {
+            self.word = None;
+        }
+        (self.at, self.witness) = (Some(At { primary, epoch, next: position }), witness);
+        (self.wanted, self.lacks, self.left_out, self.begun) = (None, None, 0, false);
+        if position < wanted.at_least {
+            self.lacks = Some(wanted.at_least);
+            self.want(primary, epoch, wanted.at_least);
+        }
         true
     }
 
-    /// Follows whom it followed, if that one is connected, or else the first that is.
+    /// A snapshot could not be had. It is tried again while the primary is connected.
+    pub(super) fn failed(&mut self, primary: PeerId) {
+        if !self.connected.contains_key(&primary) {
+            self.wanted.take_if(|wanted| wanted.primary == primary);
+        }
+    }
+
+    /// What this primary has in this epoch is another history, which must not replace the state.
+    pub(super) fn refuse(&mut self, primary: PeerId, epoch: u64) {
+        if self.epoch_of(primary) == Some(epoch) {
+            self.refused.insert(primary, epoch);
+        }
+        self.wanted.take_if(|wanted| (wanted.primary, wanted.epoch) == (primary, epoch));
+        self.choose();
+    }
+
+    /// The operator says that the history of this primary may replace the state.
+    pub(super) fn follow(&mut self, primary: PeerId) {
+        self.word = Some(primary);
+        self.refused.remove(&primary);
+        self.choose();
+    }
+
+    /// The state cannot be brought further by this delta and is as it was when `next` was the next one: only a snapshot helps.
+    pub(super) fn unfoldable(&mut self, next: u64, seq: u64) {
+        if let Some(at) = &mut self.at {
+            at.next = next;
+            let At { primary, epoch, .. } = *at;
+            self.lack(primary, epoch, seq + 1);
+        }
+    }
+
+    fn epoch_of(&self, primary: PeerId) -> Option<u64> {
+        self.connected.get(&primary).map(|(epoch, _)| *epoch)
+    }
+
+    fn is_refused(&self, primary: PeerId) -> bool {
+        !self.refused.is_empty() && self.refused.get(&primary).copied() == self.epoch_of(primary)
+    }
+
+    /// Whom to follow of those that are connected: whom the operator names, or else whom it followed, or else the first.
+    fn candidate(&self) -> Option<PeerId> {
+        let is_there = |peer: &PeerId| self.connected.contains_key(peer) && !self.is_refused(*peer);
+        let known = [self.word, self.wanted.map(|wanted| wanted.primary), self.at.map(|at| at.primary)];
+        let first = || self.connected.keys().copied().find(is_there);
+        known.into_iter().flatten().find(is_there).or_else(first)
+    }
+
     fn choose(&mut self) {
-        let Some(primary) = self.followed().or_else(|| self.connected.keys().next().copied()) else { return };
+        let Some(primary) = self.candidate() else { return };
         let Some((epoch, next)) = self.connected.get(&primary).copied() else { return };
         if self.at.is_none_or(|at| (at.primary, at.epoch) != (primary, epoch)) {
             self.want(primary, epoch, next);
@@ -168,7 +371,7 @@ impl Cut {
 
     fn lack(&mut self, primary: PeerId, epoch: u64, to: u64) {
         self.lacks = self.lacks.max(Some(to));
-        if self.connected.get(&primary).is_some_and(|(connected, _)| *connected == epoch) {
+        if self.epoch_of(primary) == Some(epoch) {
             self.want(primary, epoch, to);
         }
     }
@@ -177,178 +380,5 @@ impl Cut {
         let known = self.wanted.filter(|wanted| (wanted.primary, wanted.epoch) == (primary, epoch));
         let at_least = known.map_or(at_least, |wanted| wanted.at_least.max(at_least));
         self.wanted = Some(Wanted { primary, epoch, at_least });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use rand::{RngExt, SeedableRng, rngs::SmallRng};
-
-    use super::*;
-
-    fn peer(number: u8) -> PeerId {
-        iroh::SecretKey::from_bytes(&[number; 32]).public().into()
-    }
-
-    fn wanted(primary: PeerId, epoch: u64, at_least: u64) -> Wanted {
-        Wanted { primary, epoch, at_least }
-    }
-
-    #[test]
-    fn a_late_joiner_takes_a_snapshot_and_the_deltas_behind_it() {
-        let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 10, false);
-        assert_eq!(cut.wanted(), Some(wanted(a, 7, 10)));
-        assert!(!cut.is_synced());
-        assert_eq!([cut.delta(a, 7, 10), cut.delta(a, 7, 11), cut.delta(a, 7, 12)], [Verdict::Hold; 3]);
-        assert!(!cut.snapshot(a, 7, 9), "too old: delta 9 would be missing");
-        assert!(cut.snapshot(a, 7, 12));
-        assert_eq!([cut.delta(a, 7, 10), cut.delta(a, 7, 11), cut.delta(a, 7, 12)], {
-            use Verdict::*;
-            [Drop, Drop, Fold]
-        });
-        assert!(cut.is_synced());
-        assert!(!cut.snapshot(a, 7, 13), "nobody asked");
-    }
-
-    #[test]
-    fn who_comes_back_goes_on_unless_something_is_missing() {
-        let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 0, false);
-        assert!(cut.snapshot(a, 7, 0));
-        assert_eq!(cut.delta(a, 7, 0), Verdict::Fold);
-        cut.disconnected(a);
-        assert!(!cut.is_synced());
-        cut.connected(a, 7, 1, true);
-        assert!(cut.is_synced() && cut.resumed == 1);
-        cut.disconnected(a);
-        cut.connected(a, 7, 5, true);
-        cut.missed(a, 5);
-        assert_eq!(cut.wanted(), Some(wanted(a, 7, 5)));
-        assert_eq!(cut.delta(a, 7, 5), Verdict::Hold);
-        assert!(cut.snapshot(a, 7, 5));
-        assert_eq!(cut.delta(a, 7, 5), Verdict::Fold);
-    }
-
-    #[test]
-    fn another_run_and_another_primary_are_never_mixed_in() {
-        let (mut cut, a, b) = (Cut::default(), peer(1), peer(2));
-        cut.connected(a, 7, 0, false);
-        assert!(cut.snapshot(a, 7, 3));
-        cut.connected(b, 9, 50, false);
-        assert_eq!((cut.wanted(), cut.primaries()), (None, 2), "it stays with the one it has");
-        assert_eq!(cut.delta(b, 9, 50), Verdict::Drop);
-        cut.disconnected(a);
-        assert_eq!(cut.wanted(), Some(wanted(b, 9, 51)), "a delta of it was dropped");
-        assert_eq!(cut.delta(a, 7, 3), Verdict::Fold, "what was on its way still fits the state");
-        assert!(!cut.snapshot(a, 7, 60));
-        assert!(cut.snapshot(b, 9, 51));
-        assert_eq!([cut.delta(a, 7, 4), cut.delta(b, 9, 51)], [Verdict::Drop, Verdict::Fold]);
-        cut.connected(b, 10, 0, false);
-        assert_eq!(cut.wanted(), Some(wanted(b, 10, 0)), "it has started anew");
-        assert_eq!([cut.delta(b, 9, 52), cut.delta(b, 10, 0)], [Verdict::Fold, Verdict::Hold]);
-    }
-
-    #[test]
-    fn what_is_lacked_is_not_forgotten_by_a_reconnect() {
-        let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 0, false);
-        assert!(cut.snapshot(a, 7, 5));
-        assert_eq!(cut.delta(a, 7, 8), Verdict::Hold);
-        cut.disconnected(a);
-        assert_eq!(cut.wanted(), None);
-        cut.connected(a, 7, 9, true); // the stream goes on behind delta 8
-        assert_eq!((cut.wanted(), cut.is_synced()), (Some(wanted(a, 7, 8)), false));
-        assert!(cut.snapshot(a, 7, 8));
-        assert_eq!(cut.delta(a, 7, 8), Verdict::Fold);
-    }
-
-    #[test]
-    fn who_forgot_what_it_received_asks_for_what_it_may_lack() {
-        let (mut cut, a) = (Cut::default(), peer(1));
-        cut.connected(a, 7, 0, false);
-        assert!(cut.snapshot(a, 7, 5));
-        cut.disconnected(a);
-        cut.connected(a, 7, 6, false);
-        assert_eq!((cut.wanted(), cut.is_synced()), (Some(wanted(a, 7, 6)), false));
-        assert!(cut.snapshot(a, 7, 6));
-        cut.disconnected(a);
-        cut.connected(a, 7, 6, false);
-        assert!(cut.is_synced() && cut.resumed == 1, "nothing is lacking");
-        // What was on its way all the time makes a snapshot needless, and one that comes late is of no use.
-        cut.disconnected(a);
-        cut.connected(a, 7, 8, false);
-        assert_eq!([cut.delta(a, 7, 6), cut.delta(a, 7, 7), cut.delta(a, 7, 8)], [Verdict::Fold; 3]);
-        assert!(cut.is_synced() && !cut.snapshot(a, 7, 8), "the state is at 9");
-    }
-
-    /// Deltas and snapshots in any order that streams allow: the state is always a prefix of one run, and all of it when
-    /// nothing is under way.
-    #[test]
-    fn what_is_folded_is_always_a_prefix() {
-        for seed in 0..2000 {
-            let mut rng = SmallRng::seed_from_u64(seed);
-            let (mut cut, a) = (Cut::default(), peer(1));
-            let (mut epoch, mut head) = (1, 0u64);
-            // What the consumer has: epoch and next number; and what the state has.
-            let mut received: Option<(u64, u64)> = None;
-            let mut state: Option<(u64, u64)> = None;
-            let (mut queue, mut held, mut connected) = (VecDeque::new(), Vec::new(), false);
-            for _ in 0..300 {
-                match rng.random_range(0..10) {
-                    0..4 => {
-                        if connected {
-                            queue.push_back((epoch, head));
-                            received = Some((epoch, head + 1));
-                        }
-                        head += 1;
-                    }
-                    4 if !connected => {
-                        // Now and then the consumer has forgotten what it had.
-                        received = received.filter(|_| rng.random_range(0..4) > 0);
-                        let had = received.map(|(of, next)| if of == epoch { next } else { 0 });
-                        let next = if rng.random() { head } else { had.unwrap_or(head) };
-                        cut.connected(a, epoch, next, received.is_some_and(|(of, _)| of == epoch));
-                        if had.is_some_and(|had| had < next) {
-                            cut.missed(a, next);
-                        }
-                        queue.extend((next..head).map(|seq| (epoch, seq)));
-                        (received, connected) = (Some((epoch, head)), true);
-                    }
-                    5 if connected && rng.random_range(0..4) == 0 => {
-                        cut.disconnected(a);
-                        connected = false;
-                        if rng.random() {
-                            (epoch, head) = (epoch + 1, 0);
-                        }
-                    }
-                    6 => {
-                        let position = rng.random_range(0..=head);
-                        let wanted = cut.wanted().filter(|it| it.epoch == epoch && position >= it.at_least);
-                        assert_eq!(cut.snapshot(a, epoch, position), wanted.is_some());
-                        if wanted.is_some() {
-                            state = Some((epoch, position));
-                            std::mem::take(&mut held).into_iter().rev().for_each(|delta| queue.push_front(delta));
-                        }
-                    }
-                    _ => {
-                        let Some((of, seq)) = queue.pop_front() else { continue };
-                        match cut.delta(a, of, seq) {
-                            Verdict::Fold => {
-                                assert_eq!(state, Some((of, seq)), "seed {seed}: folded out of order");
-                                state = Some((of, seq + 1));
-                            }
-                            Verdict::Hold => held.push((of, seq)),
-                            Verdict::Drop => {}
-                        }
-                    }
-                }
-                if connected && cut.is_synced() && queue.is_empty() {
-                    assert_eq!(state, Some((epoch, head)), "seed {seed}: synced and not all there");
-                }
-            }
-        }
     }
 }

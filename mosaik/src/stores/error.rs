@@ -27,6 +27,23 @@ pub enum StoreError {
     /// The delta is larger than a stream's item may be, or cannot be encoded. It was not applied.
     #[error("the delta cannot be sent: {0}")]
     Delta(String),
+    /// The view has panicked on the delta. It was not applied, nothing of it is in the state, on disk or at a replica, and the
+    /// store goes on.
+    #[error("the view panicked on the delta, which was not applied: {0}")]
+    Panicked(String),
+    /// The store's file has deltas on which the view panics, so it cannot be opened. Build the primary with
+    /// [`skip_delta`](super::PrimaryBuilder::skip_delta) for each, or write their numbers into the file `word`.
+    #[error(
+        "the store's file {file}: the view panics on its deltas {deltas:?}; to skip them, write their numbers into {word}"
+    )]
+    Unfoldable {
+        /// The file.
+        file: String,
+        /// The numbers of the deltas in their run.
+        deltas: Vec<u64>,
+        /// The file by which an operator says that they are to be skipped: numbers, between them white space.
+        word: String,
+    },
     /// The store is to be kept on disk, and the network has no data directory
     /// ([`NetworkBuilder::with_data_dir`](crate::network::NetworkBuilder::with_data_dir)).
     #[error("the store is durable, and the network has no data directory to keep it in")]

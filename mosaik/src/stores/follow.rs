@@ -1,22 +1,33 @@
 //! The worker of a replica: it folds what comes, fetches snapshots when the core wants one, and publishes.
+//!
+//! It never stops reading its deltas: those that it can neither fold nor hold are left out, and fetched with a later snapshot. A
+//! consumer that is not read would be closed as too slow, and could not come back while its queue is full.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+mod ask;
+mod status;
+
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
 use futures::FutureExt;
-use tokio::time::{Instant, sleep, sleep_until};
+use postcard::ser_flavors::Size;
+use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Registry, StoreError,
-    core::{At, Cut, Verdict, Wanted},
-    disk::Disk,
-    fetch::{FetchError, fetch},
+    Registry,
+    core::{At, Claim, Cut, Verdict, Wanted},
+    disk::Failure,
+    fetch::{FetchError, Fetched, Progress},
+    lineage::Witness,
     replica::{Published, ReplicaState, ReplicaStats, consumer},
-    view::{Position, Versioned, View},
+    save::Saver,
+    tried,
+    view::{Position, View},
 };
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        StoreId,
+        PeerId, StoreId,
         figures::{self, Watch},
         watch,
     },
@@ -26,17 +37,16 @@ use crate::{
 /// Whether a primary may be followed.
 pub(super) type Predicate = Arc<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 
-/// Deltas that wait for a snapshot; then the network's flow control holds the primary back.
-const HELD: usize = 65_536;
+/// Deltas, and their bytes, that wait for a snapshot; further ones are left out, and another snapshot is fetched after it.
+const HELD: (usize, usize) = (65_536, 64 << 20);
 /// Deltas that are folded before they are published.
 const BATCH: usize = 1024;
-/// Between two writes of a durable replica's state.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// Between attempts to get a snapshot: from the first to the second, doubling.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The file that is an operator's word to follow another history; it has the name of the replica's own up to this.
+const FOLLOW: &str = "follow";
 
-type Saving = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + Send>>;
-type Fetching<V> = Pin<Box<dyn Future<Output = Result<(V, u64), FetchError>> + Send>>;
+type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Fetching<V> = Later<Result<Fetched<V>, FetchError>>;
+type Checking = Later<Result<Option<Witness>, FetchError>>;
 
 pub(super) struct Worker<V: View> {
     registry: Arc<Registry>,
@@ -45,22 +55,26 @@ pub(super) struct Worker<V: View> {
     published: watch::Sender<Published<V>>,
     cut: Cut,
     state: V,
-    held: VecDeque<(V::Delta, Origin)>,
+    held: VecDeque<(V::Delta, Origin, usize)>,
+    held_bytes: usize,
     fetching: Option<(Wanted, Fetching<V>)>,
+    progress: Arc<Progress>,
+    checking: Option<(Claim, Checking)>,
     failures: u32,
     stats: ReplicaStats,
-    /// Why there is no snapshot, while one is needed.
+    /// Why the last attempt to get a snapshot, or a check, has failed.
     failure: Option<String>,
+    /// How the last connection to a primary has ended.
+    last_end: Option<String>,
     /// By this the registry knows the replica.
     number: u64,
     /// How long snapshots take.
     watch: Watch,
-    disk: Option<Arc<Disk>>,
-    /// The write under way, and what it writes.
-    saving: Option<(Position, Saving)>,
-    /// What is on disk, and when the next state may be written.
-    saved: Position,
-    save_at: Instant,
+    saver: Option<Saver>,
+    /// The primary that the operator names.
+    word: watch::Receiver<Option<PeerId>>,
+    /// Whether the operator has left a file that says so.
+    looking: Option<Later<bool>>,
 }
 
 impl<V: View> Drop for Worker<V> {
@@ -73,37 +87,54 @@ impl<V: View> Drop for Worker<V> {
     }
 }
 
+/// What a worker is made from.
+pub(super) struct Parts<V: View> {
+    pub(super) registry: Arc<Registry>,
+    pub(super) store: StoreId,
+    pub(super) subscribe_if: Option<Predicate>,
+    pub(super) published: watch::Sender<Published<V>>,
+    pub(super) number: u64,
+    pub(super) saver: Option<Saver>,
+    pub(super) kept: Option<(V, At, Witness)>,
+    pub(super) word: watch::Receiver<Option<PeerId>>,
+}
+
 impl<V: View> Worker<V> {
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        store: StoreId,
-        subscribe_if: Option<Predicate>,
-        published: watch::Sender<Published<V>>,
-        number: u64,
-        disk: Option<Arc<Disk>>,
-        kept: Option<(V, At)>,
-    ) -> Self {
-        let saved = kept.as_ref().map_or_else(Position::default, |(_, at)| Position { epoch: at.epoch, seq: at.next });
-        let (state, cut) =
-            kept.map_or_else(|| (V::default(), Cut::default()), |(state, at)| (state, Cut::restored(at)));
-        Self {
+    pub(super) fn new(parts: Parts<V>) -> Self {
+        let Parts { registry, store, subscribe_if, published, number, saver, kept, word } = parts;
+        let (state, cut) = kept
+            .map_or_else(|| (V::default(), Cut::default()), |(state, at, witness)| (state, Cut::restored(at, witness)));
+        let mut worker = Self {
             registry,
             store,
             subscribe_if,
             published,
-            cut,
+            cut: cut.guarded(saver.is_some()),
             state,
             held: VecDeque::new(),
+            held_bytes: 0,
             fetching: None,
+            progress: Arc::default(),
+            checking: None,
             failures: 0,
             stats: ReplicaStats::default(),
             failure: None,
+            last_end: None,
             number,
             watch: Watch::new(figures::STORE_SNAPSHOT, "store", figures::label(store.as_bytes(), store)),
-            disk,
-            saving: None,
-            saved,
-            save_at: Instant::now(),
+            saver,
+            word,
+            looking: None,
+        };
+        worker.note_beginning();
+        worker
+    }
+
+    /// Tells the core whether a state without deltas has something.
+    fn note_beginning(&mut self) {
+        if self.cut.at().is_some_and(|at| at.next == 0) {
+            let [state, empty] = [&self.state, &V::default()].map(postcard::to_allocvec);
+            self.cut.begins_with(state.ok() != empty.ok());
         }
     }
 
@@ -120,177 +151,178 @@ impl<V: View> Worker<V> {
                 return;
             }
             // Events were lost, so nothing is known for certain but what the state has.
-            tracing::warn!(?store, "a replica was too busy to hear of everything; it subscribes again");
-            self.cut = self.cut.at().map_or_else(Cut::default, Cut::restored);
-            self.held.clear();
-            self.fetching = None;
+            tracing::warn!(?store, "a replica was too busy to take in every event; it subscribes again");
+            let cut = self.cut.at().map_or_else(Cut::default, |at| Cut::restored(at, self.cut.witness()));
+            self.cut = cut.guarded(self.saver.is_some());
+            self.note_beginning();
+            self.release();
+            (self.fetching, self.checking) = (None, None);
         }
     }
 
     /// Follows until the network ends (false), or events were lost (true).
     async fn follow(&mut self, deltas: &mut Consumer<V::Delta>, events: &mut Events) -> bool {
+        self.publish();
         loop {
-            let wanted = self.cut.wanted();
-            let right = |now: Wanted| wanted.is_some_and(|it| (it.primary, it.epoch) == (now.primary, now.epoch));
-            self.fetching.take_if(|(now, _)| !right(*now));
-            if self.fetching.is_none()
-                && let Some(wanted) = wanted
-            {
-                self.fetching = Some((wanted, self.fetch(wanted)));
-            }
-            let due = self.disk.is_some() && self.saving.is_none() && self.position() != self.saved;
-            let fetched = async {
-                match &mut self.fetching {
-                    Some((wanted, fetching)) => (*wanted, fetching.await),
-                    None => std::future::pending().await,
-                }
-            };
+            self.ask();
+            let save_at = self.saver.as_ref().and_then(|saver| saver.due(self.cut.at(), self.cut.witness()));
+            let saver = &mut self.saver;
             let saved = async {
-                match &mut self.saving {
-                    Some((position, saving)) => (*position, saving.await),
+                match saver {
+                    Some(saver) => saver.written().await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                event = events.recv() => match event {
-                    Some(Event::Lost { .. }) => return true,
-                    Some(event) => self.heard(&event),
-                    None => return false,
-                },
-                (wanted, result) = fetched => self.fetched(wanted, result),
-                (position, result) = saved => self.was_saved(position, result),
-                () = sleep_until(self.save_at), if due => self.save(),
-                delta = deltas.recv_from(), if self.held.len() < HELD => {
-                    let Some((delta, origin)) = delta else { return false };
-                    let mut next = Some((delta, origin));
+                Ok(()) = self.word.changed() => {
+                    let named = *self.word.borrow_and_update();
+                    named.into_iter().for_each(|primary| self.cut.follow(primary));
+                }
+                found = later(&mut self.looking) => self.looked(found),
+                result = job(&mut self.checking) => self.checked(result),
+                result = job(&mut self.fetching) => self.fetched(result),
+                result = saved => self.was_saved(result),
+                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => self.save(),
+                delta = deltas.recv_from() => {
+                    let Some(delta) = delta else { return false };
+                    let mut next = Some(delta);
                     for _ in 0..BATCH {
                         let Some((delta, origin)) = next.take() else { break };
-                        // What is connected must be known before its deltas are looked at, and is told before they come.
+                        // What is connected must be known before its deltas are looked at. It is told before they come, so
+                        // this is the one place where the order of the two is decided.
                         while let Some(event) = events.recv().now_or_never() {
                             match event {
                                 Some(Event::Lost { .. }) => return true,
-                                Some(event) => self.heard(&event),
+                                Some(event) => self.take(&event),
                                 None => return false,
                             }
                         }
                         self.fold(delta, origin);
-                        if self.held.len() < HELD {
-                            next = deltas.recv_from().now_or_never().flatten();
-                        }
+                        next = deltas.recv_from().now_or_never().flatten();
                     }
                 }
+                event = events.recv() => match event {
+                    Some(Event::Lost { .. }) => return true,
+                    Some(event) => self.take(&event),
+                    None => return false,
+                },
             }
             self.publish();
         }
     }
 
-    fn heard(&mut self, event: &Event) {
-        let before = self.cut.primaries();
-        match *event {
-            Event::Connected { producer, epoch, next, resumed } => self.cut.connected(producer, epoch, next, resumed),
-            Event::Disconnected { producer, .. } => self.cut.disconnected(producer),
-            Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
+    fn take(&mut self, event: &Event) {
+        let before = (self.cut.primaries(), self.cut.standing());
+        match event {
+            &Event::Connected { producer, epoch, next, resumed } => self.cut.connected(producer, epoch, next, resumed),
+            Event::Disconnected { producer, reason } => {
+                self.last_end = Some(format!("{producer:?} {reason}"));
+                self.cut.disconnected(*producer);
+            }
+            &Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
             _ => return,
         }
-        if before < 2 && self.cut.primaries() > 1 {
-            tracing::warn!(store = ?self.store, following = ?self.cut.followed(), "a store has two primaries");
+        // What waits for a run that is not followed any more never has its turn.
+        let runs = [self.cut.wanted().map(|it| (it.primary, it.epoch)), self.cut.at().map(|it| (it.primary, it.epoch))];
+        if self.held.front().is_some_and(|(_, it, _)| !runs.contains(&Some((it.producer, it.epoch)))) {
+            self.held.retain(|(_, it, _)| runs.contains(&Some((it.producer, it.epoch))));
+            self.held_bytes = self.held.iter().map(|(_, _, bytes)| bytes).sum();
         }
-        if let Some(wanted) = self.cut.wanted() {
-            tracing::debug!(store = ?self.store, ?wanted, "needs a snapshot");
+        if before.0 < 2 && self.cut.primaries() > 1 {
+            tracing::warn!(store = ?self.store, standing = ?self.cut.standing(), "a store has two primaries");
+        }
+        if before.1 != self.cut.standing() {
+            tracing::debug!(store = ?self.store, standing = ?self.cut.standing(), "a replica stands otherwise");
         }
     }
 
     fn fold(&mut self, delta: V::Delta, origin: Origin) {
-        match self.cut.delta(origin.producer, origin.epoch, origin.seq) {
+        let room = self.held.len() < HELD.0 && self.held_bytes < HELD.1;
+        match self.cut.delta(origin.producer, origin.epoch, origin.seq, room) {
             Verdict::Fold => {
-                self.state.fold(delta);
-                self.stats.deltas += 1;
+                if let Some(saver) = &mut self.saver {
+                    saver.folds::<V>(&delta);
+                }
+                match tried(&mut self.state, delta) {
+                    Ok(()) => self.stats.deltas += 1,
+                    Err(panic) => self.unfoldable(origin.seq, &panic),
+                }
             }
-            Verdict::Hold => self.held.push_back((delta, origin)),
+            Verdict::Hold => {
+                let bytes = encoded_size(&delta) + size_of::<V::Delta>();
+                self.held_bytes += bytes;
+                self.held.push_back((delta, origin, bytes));
+            }
             Verdict::Drop => {}
         }
     }
 
-    /// Gets a snapshot, after a pause if the last attempts failed.
-    fn fetch(&self, wanted: Wanted) -> Fetching<V> {
-        let (registry, store, watch) = (self.registry.clone(), self.store, self.watch.clone());
-        let pause = match self.failures {
-            0 => Duration::ZERO,
-            failures => (PAUSES.0 * 2u32.pow((failures - 1).min(8))).min(PAUSES.1),
-        };
-        Box::pin(async move {
-            sleep(pause).await;
-            let began = watch.start();
-            let fetched = fetch::<V>(&registry, store, wanted).await;
-            watch.stop(began.filter(|_| fetched.is_ok()));
-            fetched
-        })
-    }
-
-    fn fetched(&mut self, wanted: Wanted, result: Result<(V, u64), FetchError>) {
-        self.fetching = None;
-        match result {
-            Ok((state, seq)) => {
-                (self.failures, self.failure) = (0, None);
-                if !self.cut.snapshot(wanted.primary, wanted.epoch, seq) {
-                    return;
-                }
-                tracing::debug!(store = ?self.store, primary = ?wanted.primary, seq, "took a snapshot");
-                self.state = state;
-                self.stats.snapshots += 1;
-                for (delta, origin) in std::mem::take(&mut self.held) {
-                    self.fold(delta, origin);
-                }
-            }
-            Err(error) => {
-                self.failures = self.failures.saturating_add(1);
-                self.failure = Some(error.to_string());
-                tracing::debug!(store = ?self.store, primary = ?wanted.primary, %error, "no snapshot");
-            }
+    /// The view panicked on a delta that the primary has folded: goes back to what is published, and has the primary's state
+    /// instead.
+    fn unfoldable(&mut self, seq: u64, panic: &str) {
+        tracing::error!(store = ?self.store, seq, panic, "a view panicked on a delta that its primary has folded");
+        let value = self.published.borrow().value.clone();
+        self.state = V::clone(&value);
+        self.cut.unfoldable(value.position().seq, seq);
+        self.failure = Some(format!("the view panicked on delta {seq}: {panic}"));
+        if let Some(saver) = &mut self.saver {
+            saver.replaced();
         }
     }
 
-    /// Begins to write the state.
-    fn save(&mut self) {
-        let (Some(disk), Some(at)) = (self.disk.clone(), self.cut.at()) else { return };
-        let (tasks, state, position) = (self.registry.node.tasks().clone(), self.state.clone(), self.position());
-        let write = move || disk.replace(Some(at.primary), position, &state);
-        let saving = async move { tasks.blocking(write).await.unwrap_or(Err(StoreError::Closed)) };
-        self.saving = Some((position, Box::pin(saving)));
-        self.save_at = Instant::now() + SAVE_EVERY;
+    /// Asks about everything again that was held.
+    fn fold_held(&mut self) {
+        self.held_bytes = 0;
+        for (delta, origin, _) in std::mem::take(&mut self.held) {
+            self.fold(delta, origin);
+        }
     }
 
-    fn was_saved(&mut self, position: Position, result: Result<usize, StoreError>) {
-        self.saving = None;
-        match result {
-            Ok(_) => self.saved = position,
-            Err(error) => tracing::error!(store = ?self.store, %error, "a replica was not written; tried again"),
+    fn release(&mut self) {
+        self.held.clear();
+        self.held_bytes = 0;
+    }
+
+    fn save(&mut self) {
+        if let (Some(saver), Some(at)) = (&mut self.saver, self.cut.at()) {
+            saver.write(self.registry.node.tasks(), at, self.cut.witness(), &self.state);
+        }
+    }
+
+    fn was_saved(&mut self, result: Result<Option<usize>, Failure>) {
+        let store = self.store;
+        match self.saver.as_mut().and_then(|saver| saver.over(result)) {
+            None => {}
+            Some(Ok(())) => tracing::warn!(?store, "a replica is written again"),
+            Some(Err(error)) => {
+                tracing::error!(?store, %error, "a replica cannot be written; it is tried every second");
+            }
         }
     }
 
     fn position(&self) -> Position {
         self.cut.at().map_or_else(Position::default, |at| Position { epoch: at.epoch, seq: at.next })
     }
+}
 
-    fn publish(&mut self) {
-        let state = match self.cut.followed() {
-            None => ReplicaState::Alone,
-            Some(primary) if self.cut.is_synced() => ReplicaState::Synced { primary },
-            Some(primary) => ReplicaState::Catching { primary },
-        };
-        (self.stats.resumed, self.stats.primaries) = (self.cut.resumed, self.cut.primaries());
-        let position = self.position();
-        let known = self.published.borrow().value.position();
-        let value = (known != position).then(|| Versioned::new(self.state.clone(), position));
-        let stats = self.stats;
-        self.published.send_modify(|published| {
-            published.state = state;
-            published.stats = stats;
-            published.failure.clone_from(&self.failure);
-            if let Some(value) = value {
-                published.value = value;
-            }
-        });
+/// How many bytes a delta has on the wire.
+fn encoded_size(delta: &impl Serialize) -> usize {
+    postcard::serialize_with_flavor(delta, Size::default()).unwrap_or(0)
+}
+
+/// Resolves with what is awaited, if anything is.
+async fn later<T>(what: &mut Option<Later<T>>) -> T {
+    match what {
+        Some(what) => what.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The same of something that is known by what it is for.
+async fn job<K, T>(what: &mut Option<(K, Later<T>)>) -> T {
+    match what {
+        Some((_, what)) => what.await,
+        None => std::future::pending().await,
     }
 }

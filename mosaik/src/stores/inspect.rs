@@ -33,6 +33,8 @@ pub(crate) struct PrimaryView {
     pub(crate) store: StoreView,
     /// Snapshots that were served.
     pub(crate) snapshots: u64,
+    /// What an operator should know of it.
+    pub(crate) trouble: Option<String>,
 }
 
 /// A replica of this node.
@@ -41,8 +43,8 @@ pub(crate) struct ReplicaView {
     pub(crate) store: StoreView,
     pub(crate) state: ReplicaState,
     pub(crate) stats: ReplicaStats,
-    /// Why there is no snapshot, while one is needed and the last attempt has failed.
-    pub(crate) failure: Option<String>,
+    /// Why it is not in step, or not on disk.
+    pub(crate) trouble: Option<String>,
 }
 
 /// A replica as the registry knows it: how to look at it.
@@ -51,14 +53,14 @@ pub(super) type Look = Box<dyn Fn() -> ReplicaView + Send + Sync>;
 pub(super) fn look<V: View>(store: StoreId, published: watch::Receiver<Published<V>>) -> Look {
     Box::new(move || {
         let now = published.borrow();
-        let (state, stats, failure) = (now.state, now.stats, now.failure.clone());
-        ReplicaView { store: StoreView::new::<V>(store, now.value.position()), state, stats, failure }
+        let (state, stats, trouble) = (now.state, now.stats, now.trouble.clone());
+        ReplicaView { store: StoreView::new::<V>(store, now.value.position()), state, stats, trouble }
     })
 }
 
 impl Snapshots {
     fn inspect(&self) -> PrimaryView {
-        PrimaryView { store: self.look(), snapshots: self.served.load(Ordering::Relaxed) }
+        PrimaryView { store: self.look(), snapshots: self.served.load(Ordering::Relaxed), trouble: self.trouble() }
     }
 }
 

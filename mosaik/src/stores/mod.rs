@@ -10,18 +10,27 @@
 mod core;
 mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
 mod fetch;
 mod follow;
 pub(crate) mod inspect;
+mod lead;
+mod lineage;
 mod primary;
 mod protocol;
 mod replica;
+mod save;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{
+    any::Any,
     collections::{BTreeMap, btree_map::Entry},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -150,6 +159,14 @@ impl Registry {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A number that nobody else has drawn.
+    fn random(&self) -> u64 {
+        let transport = self.node.transport();
+        let mut hasher = blake3::Hasher::new_derive_key("mosaik store start 1");
+        hasher.update(&transport.random_seed()).update(&transport.wall_clock().to_le_bytes());
+        hasher.finalize().as_bytes().iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// The file of a durable store.
     fn file(&self, store: StoreId, part: &str) -> Result<PathBuf, StoreError> {
         let data_dir = self.data_dir.as_deref().ok_or(StoreError::NoDataDir)?;
@@ -187,6 +204,17 @@ impl Registry {
             });
         }
     }
+}
+
+/// Folds a delta. If the view panics, what it has done by then is left in the state, and what it said is told.
+fn tried<V: View>(state: &mut V, delta: V::Delta) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| state.fold(delta))).map_err(|panic| said(&*panic))
+}
+
+/// The text of a panic.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a text".to_owned())
 }
 
 impl fmt::Debug for Stores {

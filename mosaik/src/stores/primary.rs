@@ -1,39 +1,31 @@
 //! The primary of a store: the one node that folds deltas first and sends them on. [`Primary`] is the handle.
 //!
-//! One worker owns the state. It sends each delta on the store's stream and folds it, in that order, and publishes the state
-//! after each batch; readers and snapshots use what is published and never wait for it. Deltas of a durable store are on disk
-//! before that: no replica ever shows what its primary could lose.
+//! Its worker ([`lead`](super::lead)) owns the state; readers and snapshots use what it publishes and never wait for it. Of a
+//! durable store the file is read here, when it is built.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{collections::BTreeSet, fmt, marker::PhantomData, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry, StoreError,
-    disk::{Disk, Kept},
+    disk::{Disk, Kept, Origin, Unfoldable, word},
+    lead::{COMMANDS, Command, Durable, Worker},
     protocol::{fingerprint, named_deltas},
-    serve::{Predicate, Snapshots},
+    serve::{Predicate, Run, Snapshots},
     view::{Position, Versioned, View},
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{
-        Datum, StoreId,
-        figures::{self, Watch},
-        watch,
-    },
-    streams::{Buffer, BuildError, ChannelInfo, MAX_ITEM, Producer, ProducerBuilder, SendErrorKind},
+    primitives::{StoreId, watch},
+    streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder},
 };
 
-/// Deltas that may wait for the worker, and that it publishes at once.
-const COMMANDS: usize = 1024;
-/// A durable store puts its state in the place of its deltas when these have so many bytes, and at least as many as the state.
-const COMPACT: usize = 4 << 20;
 /// What is kept of the newest deltas for replicas that come back.
 const REPLAY: usize = 8 << 20;
-
-type Command<V> = (<V as View>::Delta, oneshot::Sender<Result<Position, StoreError>>);
+/// The word of an operator that deltas may be skipped: a file with their numbers.
+const SKIP: &str = "skip";
 
 /// Configures the primary of a store; made by [`Stores::primary`](super::Stores::primary).
 #[must_use = "a builder does nothing until built"]
@@ -44,6 +36,7 @@ pub struct PrimaryBuilder<V: View> {
     accept_if: Option<Predicate>,
     initial: V,
     durable: bool,
+    skipped: BTreeSet<u64>,
 }
 
 impl<V: View> PrimaryBuilder<V> {
@@ -52,7 +45,15 @@ impl<V: View> PrimaryBuilder<V> {
         let producer =
             registry.streams.producer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
         let producer = producer.online_when(|c| c.minimum_of(0)).with_replay(replay);
-        Self { registry, store, producer, accept_if: None, initial: V::default(), durable: false }
+        Self {
+            registry,
+            store,
+            producer,
+            accept_if: None,
+            initial: V::default(),
+            durable: false,
+            skipped: BTreeSet::new(),
+        }
     }
 
     /// Serves only replicas on peers for which this holds; as [`ProducerBuilder::accept_if`].
@@ -79,9 +80,17 @@ impl<V: View> PrimaryBuilder<V> {
     /// Keeps the store in the data directory: a delta is on disk before [`apply`](Primary::apply) resolves and before a replica
     /// gets it, and the next start goes on with the same run, so that replicas which lack nothing need no snapshot. Deltas
     /// that wait are written together, with one sync. When they have 4 MiB, and as many bytes as the state, the state is
-    /// written in their place, for which deltas wait. Default: the state ends with the handle.
+    /// written in their place, for which deltas wait. While the disk is full, deltas wait until there is room again; see
+    /// [`trouble`](Primary::trouble). Default: the state ends with the handle.
     pub fn durable(mut self) -> Self {
         self.durable = true;
+        self
+    }
+
+    /// Leaves out a delta of the file on which the view panics, as [`StoreError::Unfoldable`] names it. An operator says the same
+    /// by a file. The store then begins a new run. Repeatable. Default: such a file is not opened.
+    pub fn skip_delta(mut self, number: u64) -> Self {
+        self.skipped.insert(number);
         self
     }
 
@@ -95,55 +104,96 @@ impl<V: View> PrimaryBuilder<V> {
     ///
     /// # Errors
     /// When this node is the primary of that store already. Of a durable one: when there is no data directory, or the file
-    /// cannot be read, is in use, or holds another view or version.
+    /// cannot be read or written, is in use, holds another view or version, or has a delta on which the view panics.
     pub fn build(self) -> Result<Primary<V>, StoreError> {
-        let Self { registry, store, mut producer, accept_if, initial, durable } = self;
+        let Self { registry, store, mut producer, accept_if, initial, durable, skipped } = self;
         if registry.primaries().contains_key(&store) {
             return Err(StoreError::Exists { store });
         }
-        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "primary")?)).transpose()?;
-        let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(Arc::new(disk)), kept));
-        let is_new = kept.is_none();
-        let (state, seq, (mut kept, grown)) = match kept {
-            None => (initial, 0, (0, 0)),
-            Some(Kept { state, position, tail, bytes, .. }) => {
-                let begun = producer.begin_at(position.epoch, position.seq, &tail);
-                producer = begun.map_err(|kind| StoreError::Delta(kind.to_string()))?;
-                (state, position.seq + tail.len() as u64, bytes)
+        let opened = durable
+            .then(|| Disk::open::<V>(registry.file(store, "primary")?, Unfoldable::Skip))
+            .transpose()?
+            .map(|(disk, kept)| (Arc::new(disk), kept));
+        let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(disk), kept));
+        let (mut state, mut seq, mut bytes, mut origin, mut renew) = (initial, 0, (0, 0), Origin::default(), true);
+        let mut before = None;
+        if let Some(kept) = kept {
+            renew = may_skip(disk.as_deref(), &kept, &skipped)?;
+            let Kept { state: known, position, mut tail, .. } = kept;
+            (state, seq, bytes, origin) = (known, position.seq + tail.len() as u64, kept.bytes, kept.origin);
+            if renew {
+                (before, tail) = (Some(position.epoch), Vec::new());
             }
-        };
+            let begun = producer.begin_at(position.epoch, seq - tail.len() as u64, &tail);
+            producer = begun.map_err(|kind| StoreError::Delta(kind.to_string()))?;
+        }
         let producer = producer.build().map_err(|error| match error {
             BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
             BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
         })?;
+        let id = registry.random();
+        if let Some(epoch) = before {
+            // What was skipped is in the history that replicas know: it must not go on.
+            origin.lineage = origin.lineage.continued(epoch, None, id);
+            producer.begin_anew(producer.epoch_after(epoch));
+            seq = 0;
+        } else {
+            origin.lineage.begin(id, seq);
+        }
         let position = Position { epoch: producer.epoch(), seq };
-        // What is on disk is as good as what would be written now, unless there is nothing.
-        if let Some(disk) = disk.as_ref().filter(|_| is_new) {
-            kept = disk.replace(None, position, &state)?;
+        if let Some(disk) = &disk {
+            if renew {
+                bytes = (disk.replace(None, position, &state, &origin).map_err(|failure| failure.error)?, 0);
+            } else {
+                disk.append(seq, &[], Some(&origin)).map_err(|failure| failure.error)?;
+            }
         }
         let published = watch::Sender::new(Versioned::new(state.clone(), position));
         let cancel = registry.cancel.child_token();
-        let snapshots = Snapshots::new(store, &published, accept_if, cancel.clone());
+        let run = Run { epoch: position.epoch, end: seq, lineage: disk.is_some().then_some(origin.lineage) };
+        let snapshots = Snapshots::new(store, &published, accept_if, run, cancel.clone());
         registry.add_primary(store, snapshots.clone());
         let (commands, received) = mpsc::channel(COMMANDS);
+        let durable = disk.map(|disk| Durable::new(disk, store, bytes));
         let worker = Worker {
             registry: registry.clone(),
             store,
             producer: producer.clone(),
             state,
             position,
-            disk,
-            writes: Watch::new(figures::STORE_WRITE, "store", figures::label(store.as_bytes(), store)),
-            kept,
-            grown,
+            durable,
             published: published.clone(),
-            snapshots,
+            snapshots: snapshots.clone(),
             cancel: cancel.clone(),
         };
         registry.node.tasks().spawn_essential("primary", worker.run(received));
-        let inner = Inner { commands, producer, published, store, cancel };
+        let inner = Inner { commands, producer, published, snapshots, store, cancel };
         Ok(Primary { inner: Arc::new(inner), view: PhantomData })
     }
+}
+
+/// Whether a file has deltas on which the view panics, all of which may be skipped.
+fn may_skip<V: View>(disk: Option<&Disk>, kept: &Kept<V>, skipped: &BTreeSet<u64>) -> Result<bool, StoreError> {
+    let Some(disk) = disk.filter(|_| !kept.unfoldable.is_empty()) else { return Ok(false) };
+    let say = word(disk.file(), SKIP);
+    let mut skipped = skipped.clone();
+    match std::fs::read_to_string(&say) {
+        Ok(text) => skipped.extend(text.split_whitespace().filter_map(|number| number.parse::<u64>().ok())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(StoreError::Disk { file: say.display().to_string(), reason: error.to_string() });
+        }
+    }
+    if kept.unfoldable.iter().all(|number| skipped.contains(number)) {
+        let file = disk.file().display();
+        tracing::warn!(%file, deltas = ?kept.unfoldable, "the view panics on these deltas; they are skipped as told");
+        return Ok(true);
+    }
+    Err(StoreError::Unfoldable {
+        file: disk.file().display().to_string(),
+        deltas: kept.unfoldable.clone(),
+        word: say.display().to_string(),
+    })
 }
 
 impl<V: View> fmt::Debug for PrimaryBuilder<V> {
@@ -163,6 +213,7 @@ struct Inner<V: View> {
     commands: mpsc::Sender<Command<V>>,
     producer: Producer<V::Delta>,
     published: watch::Sender<Versioned<V>>,
+    snapshots: Arc<Snapshots>,
     store: StoreId,
     cancel: CancellationToken,
 }
@@ -180,7 +231,8 @@ impl<V: View> Primary<V> {
     /// delta may be applied or not.
     ///
     /// # Errors
-    /// When the store is closed, the delta cannot be sent, or it cannot be written; after the last the store is closed.
+    /// When the store is closed, the delta cannot be sent, the view panics on it ([`StoreError::Panicked`]: nothing was changed, and
+    /// the store goes on), or it cannot be written; after the last the store is closed. A full disk is no error: it waits.
     pub async fn apply(&self, delta: V::Delta) -> Result<Position, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.inner.commands.send((delta, answer)).await.map_err(|_| StoreError::Closed)?;
@@ -191,6 +243,13 @@ impl<V: View> Primary<V> {
     #[must_use]
     pub fn read(&self) -> Versioned<V> {
         self.inner.published.borrow().clone()
+    }
+
+    /// What an operator should know of this primary: that its disk is full, and since when deltas wait for it; or that its file
+    /// was found to be an older copy. `None` while there is nothing.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.inner.snapshots.trouble()
     }
 
     /// The replicas that are served now.
@@ -220,126 +279,4 @@ impl<V: View> fmt::Debug for Primary<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Primary").field("store", &self.inner.store).finish_non_exhaustive()
     }
-}
-
-struct Worker<V: View> {
-    registry: Arc<Registry>,
-    store: StoreId,
-    producer: Producer<V::Delta>,
-    state: V,
-    position: Position,
-    disk: Option<Arc<Disk>>,
-    /// How long writing takes.
-    writes: Watch,
-    /// Bytes of the state that was written last, and of the deltas since.
-    kept: usize,
-    grown: usize,
-    published: watch::Sender<Versioned<V>>,
-    snapshots: Arc<Snapshots>,
-    cancel: CancellationToken,
-}
-
-impl<V: View> Drop for Worker<V> {
-    /// A replica whose primary has failed must not take itself for synced. What is shut down, on the other hand, hands over what
-    /// is queued first.
-    fn drop(&mut self) {
-        if !self.cancel.is_cancelled() {
-            self.producer.close();
-        }
-        self.registry.remove_primary(self.store, &self.snapshots);
-    }
-}
-
-impl<V: View> Worker<V> {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command<V>>) {
-        let cancel = self.cancel.clone();
-        let mut batch = Vec::new();
-        while cancel.run_until_cancelled(commands.recv_many(&mut batch, COMMANDS)).await.is_some_and(|taken| taken > 0)
-        {
-            if !self.write(&mut batch).await {
-                return;
-            }
-            let mut answers = Vec::with_capacity(batch.len());
-            for (delta, answer) in batch.drain(..) {
-                let Some(result) = cancel.run_until_cancelled(self.apply(delta)).await else { return };
-                answers.push((answer, result));
-            }
-            self.published.send_replace(Versioned::new(self.state.clone(), self.position));
-            for (answer, result) in answers {
-                // Who asked may be gone.
-                let _ = answer.send(result);
-            }
-            if !self.compact().await {
-                return;
-            }
-            tokio::task::coop::consume_budget().await;
-        }
-    }
-
-    /// Makes a batch durable, if the store is; what cannot be sent is answered and taken out. False when it cannot be done:
-    /// all are answered then.
-    async fn write(&mut self, batch: &mut Vec<Command<V>>) -> bool {
-        let Some(disk) = self.disk.clone() else { return true };
-        let mut encoded = Vec::with_capacity(batch.len());
-        let mut good = Vec::with_capacity(batch.len());
-        for (delta, answer) in batch.drain(..) {
-            match encode(&delta) {
-                Ok(bytes) => {
-                    self.grown += bytes.len();
-                    encoded.push(bytes);
-                    good.push((delta, answer));
-                }
-                // Who asked may be gone; so below.
-                Err(reason) => _ = answer.send(Err(StoreError::Delta(reason))),
-            }
-        }
-        *batch = good;
-        let (first, began) = (self.position.seq, self.writes.start());
-        let written = self.registry.node.tasks().blocking(move || disk.append(first, &encoded)).await;
-        self.writes.stop(began);
-        let error = match written {
-            Some(Ok(())) => return true,
-            Some(Err(error)) => error,
-            None => StoreError::Closed,
-        };
-        tracing::error!(store = ?self.store, %error, "a delta cannot be written; the store is closed");
-        batch.drain(..).for_each(|(_, answer)| _ = answer.send(Err(error.clone())));
-        false
-    }
-
-    /// Writes the state in the place of its deltas, if these have become many. False when it cannot be done.
-    async fn compact(&mut self) -> bool {
-        let Some(disk) = self.disk.clone().filter(|_| self.grown >= COMPACT.max(self.kept)) else { return true };
-        let state = self.published.borrow().clone();
-        let write = move || disk.replace(None, state.position(), &*state);
-        match self.registry.node.tasks().blocking(write).await.unwrap_or(Err(StoreError::Closed)) {
-            Ok(bytes) => {
-                (self.kept, self.grown) = (bytes, 0);
-                true
-            }
-            Err(error) => {
-                tracing::error!(store = ?self.store, %error, "the state cannot be written; the store is closed");
-                false
-            }
-        }
-    }
-
-    async fn apply(&mut self, delta: V::Delta) -> Result<Position, StoreError> {
-        self.producer.send(delta.clone()).await.map_err(|error| match error.kind() {
-            SendErrorKind::Closed => StoreError::Closed,
-            kind => StoreError::Delta(kind.to_string()),
-        })?;
-        self.state.fold(delta);
-        self.position.seq += 1;
-        Ok(self.position)
-    }
-}
-
-/// A delta as it is on disk, if it can also be sent.
-fn encode<D: Datum>(delta: &D) -> Result<Vec<u8>, String> {
-    let bytes = postcard::to_allocvec(delta).map_err(|error| error.to_string())?;
-    if bytes.len() > MAX_ITEM {
-        return Err(SendErrorKind::TooLarge { size: bytes.len() }.to_string());
-    }
-    Ok(bytes)
 }

@@ -1,13 +1,15 @@
-//! How a replica gets a snapshot from its primary. Deltas travel as an ordinary stream.
+//! How a replica gets a snapshot from its primary, and lets it check what it has. Deltas travel as an ordinary stream.
 //!
-//! The replica asks; the answer is a head, then the serialised state in chunks, in order. The replica counts them and holds them
-//! against the hash before it believes anything.
+//! The replica asks; the answer is a head, then the serialised state in chunks, in order, and while others are served first a
+//! word now and then that it has to wait. The replica counts the chunks and holds them against the hash before it believes
+//! anything. One that comes back with a state tells what it has of the run instead, and is answered whether that can be.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::lineage::Start;
 use crate::{
     network::{Family, Protocol},
     primitives::{StoreId, StreamId, names},
@@ -21,6 +23,8 @@ pub(super) const CHUNK: usize = 64 << 10;
 pub(super) const CHUNK_TIME: Duration = Duration::from_micros(1_000_000 / 512);
 /// How long the other side may take to say anything, or to take anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a replica that waits for its turn is told so.
+pub(super) const TURN: Duration = Duration::from_secs(2);
 
 /// The protocol of a snapshot.
 pub(super) struct Snapshot;
@@ -28,7 +32,7 @@ pub(super) struct Snapshot;
 impl Protocol for Snapshot {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "snapshot/1";
+    const NAME: &'static str = "snapshot/2";
     const MAX_FRAME: usize = 2 * CHUNK;
 }
 
@@ -36,10 +40,18 @@ impl Protocol for Snapshot {
 pub(super) enum Message {
     /// The replica's question: a state of this run that has at least so many deltas.
     Ask { store: StoreId, epoch: u64, at_least: u64 },
-    /// A state with so many deltas follows.
-    Head { seq: u64, bytes: u64, hash: [u8; 32] },
+    /// A state with so many deltas follows. `start` is that of a durable primary; the run continues those of the epochs `parents`.
+    Head { seq: u64, bytes: u64, hash: [u8; 32], start: Option<Start>, parents: Vec<u64> },
     /// A part of it.
     Chunk(Bytes),
+    /// So many others are served now; the answer follows.
+    Wait { served: u32 },
+    /// The replica has all deltas of this run before `next`, the last of them from that start. Can that be?
+    Check { store: StoreId, epoch: u64, next: u64, start: Option<Start> },
+    /// It can. This is the start of a durable primary.
+    Checked { start: Option<Start> },
+    /// It cannot: the primary's file is older than what it once gave out.
+    Contradicted,
 }
 
 /// The stream of a store's deltas.

@@ -7,9 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry, StoreError,
     core::At,
-    disk::{Disk, Kept},
+    disk::{Disk, Kept, Unfoldable},
     follow, inspect,
     protocol::{fingerprint, named_deltas},
+    save::Saver,
     view::{Position, Versioned, View},
 };
 use crate::{
@@ -35,6 +36,12 @@ pub enum ReplicaState {
         /// The primary.
         primary: PeerId,
     },
+    /// A primary is connected whose history does not continue what this durable replica keeps. It keeps that, and waits until
+    /// the primary that has it is back, or for a word: [`StoreReplica::follow`].
+    OtherHistory {
+        /// That primary.
+        primary: PeerId,
+    },
 }
 
 /// What a replica did so far.
@@ -56,8 +63,8 @@ pub(super) struct Published<V> {
     pub(super) value: Versioned<V>,
     pub(super) state: ReplicaState,
     pub(super) stats: ReplicaStats,
-    /// Why there is no snapshot, while one is needed.
-    pub(super) failure: Option<String>,
+    /// Why it is not in step, or not on disk.
+    pub(super) trouble: Option<String>,
     /// The worker has ended.
     pub(super) closed: bool,
 }
@@ -83,9 +90,10 @@ impl<V: View> ReplicaBuilder<V> {
         self
     }
 
-    /// Keeps what the replica has in the data directory, written about once a second while it changes: after a restart that can
-    /// be read at once, also without a primary, and if the primary still has the deltas behind it no snapshot is needed.
-    /// Default: the state ends with the handle.
+    /// Keeps what the replica has in the data directory: deltas are appended about once a second, and when they have 4 MiB and as
+    /// many bytes as the state, that is written in their place. After a restart it can be read at once, also without a primary,
+    /// and if the primary still has the deltas behind it no snapshot is needed. What came from a durable primary is not
+    /// given up for an unrelated history without a word ([`ReplicaState::OtherHistory`]). Default: the state ends with the handle.
     pub fn durable(mut self) -> Self {
         self.durable = true;
         self
@@ -96,7 +104,7 @@ impl<V: View> ReplicaBuilder<V> {
     pub fn build(self) -> StoreReplica<V> {
         let Self { registry, store, subscribe_if, durable, .. } = self;
         let cancel = registry.cancel.child_token();
-        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "replica")?));
+        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "replica")?, Unfoldable::Stop));
         let (disk, kept) = match opened {
             None => (None, None),
             Some(Ok((disk, kept))) => (Some(Arc::new(disk)), kept),
@@ -105,28 +113,50 @@ impl<V: View> ReplicaBuilder<V> {
                 (None, None)
             }
         };
-        let kept = kept.and_then(|Kept { primary, state, position: Position { epoch, seq }, .. }| {
-            Some((state, At { primary: primary?, epoch, next: seq }))
-        });
-        let value = kept.clone().map_or_else(
+        let (mut saver, mut restored) = (None, None);
+        if let Some(Kept { primary: Some(primary), state, position, tail, unfoldable, origin, bytes }) = kept {
+            let at = At { primary, epoch: position.epoch, next: position.seq + tail.len() as u64 };
+            let mut known = disk.clone().map(|disk| Saver::new(disk, Some((at, origin.witness)), bytes));
+            if let (Some(number), Some(known)) = (unfoldable.first(), &mut known) {
+                tracing::error!(
+                    ?store,
+                    number,
+                    "the view panics on a delta that a replica keeps; it begins before that"
+                );
+                known.replaced();
+            }
+            (saver, restored) = (known, Some((state, at, origin.witness)));
+        }
+        let saver = saver.or_else(|| disk.map(|disk| Saver::new(disk, None, (0, 0))));
+        let value = restored.as_ref().map_or_else(
             || Versioned::new(V::default(), Position::default()),
-            |(state, at)| Versioned::new(state, Position { epoch: at.epoch, seq: at.next }),
+            |(state, at, _)| Versioned::new(state.clone(), Position { epoch: at.epoch, seq: at.next }),
         );
         let published = Published {
             value,
             state: ReplicaState::default(),
             stats: ReplicaStats::default(),
-            failure: None,
+            trouble: None,
             closed: cancel.is_cancelled(),
         };
         let (sender, receiver) = watch::channel(published);
         let number = registry.add_replica(inspect::look(store, receiver.clone()));
-        let worker = follow::Worker::new(registry.clone(), store, subscribe_if, sender, number, disk, kept);
+        let (word, words) = watch::channel(None);
+        let worker = follow::Worker::new(follow::Parts {
+            registry: registry.clone(),
+            store,
+            subscribe_if,
+            published: sender,
+            number,
+            saver,
+            kept: restored,
+            word: words,
+        });
         let until = cancel.clone();
         registry.node.tasks().spawn_essential("replica", async move {
             until.run_until_cancelled(worker.run()).await;
         });
-        StoreReplica { published: receiver, inner: Arc::new(Inner { store, cancel }) }
+        StoreReplica { published: receiver, inner: Arc::new(Inner { store, word, cancel }) }
     }
 }
 
@@ -162,6 +192,8 @@ pub struct StoreReplica<V: View> {
 
 struct Inner {
     store: StoreId,
+    /// The primary whose history may replace what is here.
+    word: watch::Sender<Option<PeerId>>,
     cancel: CancellationToken,
 }
 
@@ -188,6 +220,20 @@ impl<V: View> StoreReplica<V> {
     #[must_use]
     pub fn stats(&self) -> ReplicaStats {
         self.published.borrow().stats
+    }
+
+    /// Why it is not in step with its primary, or not on disk although it is durable; in plain words, for an operator. `None`
+    /// while it is [`Synced`](ReplicaState::Synced) and there is nothing else.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.published.borrow().trouble.clone()
+    }
+
+    /// The word for which a replica waits that is in [`OtherHistory`](ReplicaState::OtherHistory): the history of this primary
+    /// may replace what it has, which is kept as the previous generation of its file. An operator says the same by an empty
+    /// file, which [`trouble`](Self::trouble) names. Holds until that primary was followed.
+    pub fn follow(&self, primary: PeerId) {
+        self.inner.word.send_replace(Some(primary));
     }
 
     /// Futures that wait for the replica.

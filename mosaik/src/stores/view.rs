@@ -46,7 +46,8 @@ pub trait View: Clone + Default + Serialize + DeserializeOwned + Send + Sync + '
     /// The fingerprint of the delta's type, if there is one. Both ends must agree.
     const SCHEMA: Option<[u8; 32]> = None;
 
-    /// Changes the state. A panic ends the store on this node.
+    /// Changes the state. The delta of a panic is refused by the primary, and leaves no trace; a replica on which alone it panics
+    /// takes a snapshot instead.
     fn fold(&mut self, delta: Self::Delta);
 }
 

@@ -32,6 +32,7 @@ use std::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::producer::Encoded;
 pub use self::{
     conditions::{Conditions, IntoTags, Online, Subscribed, When},
     consumer::{Consumer, ConsumerBuilder, Origin},
@@ -228,6 +229,12 @@ impl Registry {
                 entry.consumes.remove(stream);
             });
         }
+    }
+
+    /// An epoch after that one, which an earlier life of a producer may have had.
+    fn epoch_after(&self, epoch: u64) -> u64 {
+        self.last_epoch.fetch_max(epoch, Ordering::SeqCst);
+        self.next_epoch()
     }
 
     /// Wall-clock microseconds, but always more than the last time.

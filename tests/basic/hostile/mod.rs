@@ -30,7 +30,7 @@ const PROTOCOLS: [(&str, &str); 9] = [
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/3"),
     (Family::STREAMS.alpn(), "replay/1"),
-    (Family::STREAMS.alpn(), "snapshot/1"),
+    (Family::STREAMS.alpn(), "snapshot/2"),
     (Family::GROUPS.alpn(), "bond/4"),
     (Family::GROUPS.alpn(), "operate/1"),
     (Family::DIAGNOSTICS.alpn(), "report/3"),

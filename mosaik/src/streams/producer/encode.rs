@@ -50,6 +50,11 @@ impl Scratch {
         Ok(())
     }
 
+    /// The encoded payload of a framed item.
+    pub(super) fn payload(framed: &[u8]) -> &[u8] {
+        framed.get(ITEM_HEADER..).unwrap_or_default()
+    }
+
     /// The framed item; may be taken out.
     pub(super) fn framed(&mut self) -> &mut Vec<u8> {
         &mut self.0

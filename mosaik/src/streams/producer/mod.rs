@@ -10,6 +10,8 @@ mod sending;
 mod session;
 mod shared;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 mod waits;
 mod worker;
 
@@ -74,6 +76,26 @@ pub struct Producer<T> {
     datum: PhantomData<fn(T)>,
 }
 
+/// An item as it will be sent.
+#[derive(Debug)]
+pub(crate) struct Encoded<T> {
+    framed: Vec<u8>,
+    label: Label,
+    datum: PhantomData<fn() -> T>,
+}
+
+impl<T: Datum> Encoded<T> {
+    /// The item's bytes.
+    pub(crate) fn payload(&self) -> &[u8] {
+        Scratch::payload(&self.framed)
+    }
+
+    /// The item once more.
+    pub(crate) fn decode(&self) -> Result<T, postcard::Error> {
+        postcard::from_bytes(self.payload())
+    }
+}
+
 /// What all clones share; its end is the end of the stream.
 pub(crate) struct Handle {
     pub(super) shared: Arc<Shared>,
@@ -110,6 +132,22 @@ impl<T: Datum> Producer<T> {
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
         Sending { shared: &self.handle.shared, item: Some(item), encoded: None, waiting: None }
+    }
+
+    /// Encodes an item, for [`send_encoded`](Self::send_encoded) of the same producer.
+    pub(crate) fn encode(&self, item: &T) -> Result<Encoded<T>, SendErrorKind> {
+        let mut scratch = Scratch::take();
+        scratch.encode(item)?;
+        Ok(Encoded { framed: scratch.keep(), label: self.shared().label_of(item), datum: PhantomData })
+    }
+
+    /// As [`send`](Self::send), of what was encoded before. Fails only when the stream is closed.
+    pub(crate) fn send_encoded(
+        &self,
+        item: Encoded<T>,
+    ) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
+        let encoded = Some((item.framed, item.label));
+        Sending { shared: &self.handle.shared, item: None, encoded, waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
@@ -166,7 +204,18 @@ impl<T: Datum> Producer<T> {
     /// The number of this run of the stream: a later one has a greater one.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.shared().epoch
+        self.shared().epoch()
+    }
+
+    /// An epoch after the present one and that one.
+    pub(crate) fn epoch_after(&self, epoch: u64) -> u64 {
+        self.handle.registry.epoch_after(epoch.max(self.epoch()))
+    }
+
+    /// Begins a new run, as if the producer had started anew: items count from 0 again, nothing of the old run is kept, and
+    /// subscribers are closed, so that they come back to the new one.
+    pub(crate) fn begin_anew(&self, epoch: u64) {
+        self.shared().begin_anew(epoch);
     }
 }
 

@@ -115,8 +115,8 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
                 tracing::debug!(?peer, ?stream, ?reason, "subscriber waits");
                 Message::Waiting { reason }
             }
-            Signal::Serve { next, replay } => {
-                Message::Accepted { epoch: present.shared.epoch, next, replay: replay.then_some(present.id) }
+            Signal::Serve { epoch, next, replay } => {
+                Message::Accepted { epoch, next, replay: replay.then_some(present.id) }
             }
             Signal::Close(code) => return link.close(code),
         };

@@ -85,10 +85,22 @@ pub(super) struct Config {
     pub(super) begin: Option<Begin>,
 }
 
+impl Config {
+    /// How the log is to be.
+    fn settings(&self) -> Settings {
+        Settings {
+            policy: self.on_lag,
+            limit: self.buffer.into(),
+            ring: self.replay.into(),
+            lifespan: self.lifespan,
+            switch: Switch::default(),
+        }
+    }
+}
+
 /// See the module's text.
 pub(crate) struct Shared {
     pub(super) config: Config,
-    pub(super) epoch: u64,
     pub(super) node: Node,
     pub(super) discovery: Discovery,
     started: Instant,
@@ -102,6 +114,7 @@ pub(crate) struct Shared {
 }
 
 pub(super) struct State {
+    pub(super) epoch: u64,
     pub(super) log: Log,
     pub(super) admission: Admission,
     pub(super) bucket: Option<Bucket>,
@@ -153,6 +166,7 @@ pub(super) enum Signal {
     Wait(WaitReason),
     /// Serve it from this sequence number on, after a replay if there is one.
     Serve {
+        epoch: u64,
         next: u64,
         replay: bool,
     },
@@ -181,15 +195,8 @@ pub(super) enum Next {
 
 impl Shared {
     pub(super) fn new(mut config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
-        let settings = Settings {
-            policy: config.on_lag,
-            limit: config.buffer.into(),
-            ring: config.replay.into(),
-            lifespan: config.lifespan,
-            switch: Switch::default(),
-        };
         let online = config.online_when.met([]);
-        let mut log = Log::new(settings);
+        let mut log = Log::new(config.settings());
         if let Some(begin) = config.begin.take() {
             log.begin_at(begin.first);
             for framed in &begin.framed {
@@ -197,6 +204,7 @@ impl Shared {
             }
         }
         let state = State {
+            epoch,
             log,
             admission: Admission::new(config.max_consumers, MAX_WAITING),
             bucket: config.egress.map(Bucket::new),
@@ -216,7 +224,6 @@ impl Shared {
         };
         Arc::new_cyclic(|me| Self {
             config,
-            epoch,
             node,
             discovery,
             started: Instant::now(),
@@ -230,6 +237,24 @@ impl Shared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
+    /// See [`Producer::begin_anew`](super::Producer::begin_anew). What is kept for late joiners is of the old run, and goes.
+    pub(super) fn begin_anew(&self, epoch: u64) {
+        let mut state = self.state();
+        let served: Vec<SubId> = state.subs.keys().copied().collect();
+        served.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
+        state.epoch = epoch;
+        state.log = Log::new(self.config.settings());
+        state.retained = self.config.retention.map(|retention| Retained::new(retention, Switch::default()));
+        state.check_at = None;
+        self.refresh(&mut state);
+        drop(state);
+        self.attention.notify_one();
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -301,7 +326,7 @@ impl Shared {
             stream: self.config.stream,
             fingerprint: self.config.fingerprint,
             datum,
-            epoch: self.epoch,
+            epoch: self.epoch(),
             online: self.topology().borrow().online,
             max_consumers: self.config.max_consumers,
             stats: self.stats(),
@@ -377,7 +402,7 @@ impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer")
             .field("stream", &self.config.stream)
-            .field("epoch", &self.epoch)
+            .field("epoch", &self.epoch())
             .finish_non_exhaustive()
     }
 }

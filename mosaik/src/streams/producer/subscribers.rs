@@ -51,7 +51,11 @@ impl Shared {
         let (signal, replay) = match state.admission.request(id, allowed) {
             Answer::Admit => self.join(&mut state, id, asked),
             Answer::Wait(reason) => (Signal::Wait(reason), None),
-            Answer::Refuse => return Err(CloseCode::NoCapacity),
+            Answer::Refuse => {
+                // What was replaced has ended all the same.
+                self.refresh(&mut state);
+                return Err(CloseCode::NoCapacity);
+            }
         };
         let (sender, receiver) = watch::channel(signal);
         let sub = Sub { entry, run, asked, replay, since: Instant::now(), signal: sender, written: Depth::default() };
@@ -62,11 +66,11 @@ impl Shared {
 
     /// Starts to serve a subscription: from where on, and what is replayed before.
     fn join(&self, state: &mut State, id: SubId, asked: Asked) -> (Signal, Option<Replay>) {
-        let from = asked.resume.map(|resume| resume.within(self.epoch));
+        let from = asked.resume.map(|resume| resume.within(state.epoch));
         let next = state.log.join(id, from);
         let retained = state.retained.as_mut().filter(|_| asked.replay);
         let replay = retained.and_then(|retained| retained.replay(from.unwrap_or_default(), next, self.now()));
-        (Signal::Serve { next, replay: replay.is_some() }, replay)
+        (Signal::Serve { epoch: state.epoch, next, replay: replay.is_some() }, replay)
     }
 
     /// A session is over, whoever ended it.
