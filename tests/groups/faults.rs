@@ -29,6 +29,11 @@ pub struct Faults {
     pub log_limit: u64,
     /// Frozen members and when they go on.
     frozen: BTreeMap<usize, Instant>,
+    /// Members whose disk hangs and when it answers again.
+    hung: BTreeMap<usize, Instant>,
+    /// A node that came with a fresh identity, and is to go again; and how many there were.
+    guest: Option<usize>,
+    guests: usize,
     /// Links that are slow and lose packets.
     bad: Vec<(usize, usize)>,
     log: Log,
@@ -49,7 +54,20 @@ impl Drop for Log {
 impl Faults {
     pub fn new(lab: Lab<Registers>, shared: Rc<Shared>, mut rng: Rng, nodes: usize) -> Self {
         let log_limit = if rng.below(2) == 0 { 8 << 10 } else { 16 << 20 };
-        Self { lab, shared, rng, nodes, log_limit, frozen: BTreeMap::new(), bad: Vec::new(), log: Log::default() }
+        let (frozen, hung) = (BTreeMap::new(), BTreeMap::new());
+        Self {
+            lab,
+            shared,
+            rng,
+            nodes,
+            log_limit,
+            frozen,
+            hung,
+            guest: None,
+            guests: 0,
+            bad: Vec::new(),
+            log: Log::default(),
+        }
     }
 
     fn note(&mut self, what: std::fmt::Arguments<'_>) {
@@ -97,6 +115,37 @@ impl Faults {
         self.lab.node(n).resume();
     }
 
+    /// Its disk answers nothing for a while.
+    fn hang(&mut self, n: usize) {
+        let time = self.rng.millis(500, 12_000);
+        if let Some(disk) = self.lab.disks.as_ref().and_then(|disks| disks.get(&n)) {
+            disk.set_hung(true);
+            self.hung.insert(n, Instant::now() + time);
+            self.note(format_args!("disk of n{n} hangs for {time:?}"));
+        }
+    }
+
+    fn answer(&mut self, n: usize) {
+        if self.hung.remove(&n).is_some() {
+            self.note(format_args!("disk of n{n} answers"));
+            self.lab.disks.iter().flatten().filter(|(of, _)| **of == n).for_each(|(_, disk)| disk.set_hung(false));
+        }
+    }
+
+    /// A node that was never there comes, or the one that came goes for good: a container without a volume.
+    async fn come_or_go(&mut self) {
+        if let Some(guest) = self.guest.take() {
+            self.note(format_args!("n{guest} goes for good"));
+            self.lab.crash(guest);
+            return;
+        }
+        let guest = self.nodes + self.guests;
+        self.guests += 1;
+        self.note(format_args!("n{guest} comes"));
+        self.lab.start(guest).await;
+        self.guest = Some(guest);
+    }
+
     fn crash(&mut self, n: usize) {
         self.note(format_args!("crash n{n}"));
         self.stop(n);
@@ -127,7 +176,7 @@ impl Faults {
     pub async fn fault(&mut self) {
         self.thaw(false);
         let n = self.victim();
-        match self.rng.below(16) {
+        match self.rng.below(20) {
             0..=2 => self.crash(n),
             3 => {
                 // It is started again at once, or soon.
@@ -139,6 +188,8 @@ impl Faults {
             5 => (0..self.nodes).for_each(|n| self.crash(n)),
             6 => self.restart_one_by_one().await,
             7 => self.skew(n),
+            16..=17 => self.hang(n),
+            18..=19 => self.come_or_go().await,
             8..=12 => self.disturb(n),
             _ => self.mend(false).await,
         }
@@ -205,7 +256,7 @@ impl Faults {
         }
     }
 
-    /// Frozen members whose time is over go on.
+    /// Frozen members and hung disks whose time is over go on.
     fn thaw(&mut self, all: bool) {
         let now = Instant::now();
         let over: Vec<usize> = self.frozen.iter().filter(|(_, at)| all || **at <= now).map(|(n, _)| *n).collect();
@@ -214,6 +265,8 @@ impl Faults {
             self.frozen.remove(&n);
             self.lab.node(n).resume();
         }
+        let over: Vec<usize> = self.hung.iter().filter(|(_, at)| all || **at <= now).map(|(n, _)| *n).collect();
+        over.into_iter().for_each(|n| self.answer(n));
     }
 
     /// Takes back some of the faults, or all.
@@ -226,6 +279,9 @@ impl Faults {
             }
         }
         self.thaw(all);
+        if all && self.guest.is_some() {
+            self.come_or_go().await;
+        }
         for n in 0..self.nodes {
             if !self.lab.members.contains_key(&n) && (all || self.rng.below(3) > 0) {
                 self.start(n).await;

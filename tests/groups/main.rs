@@ -9,6 +9,7 @@ mod faults;
 mod lab;
 #[path = "../raft/sim/linear.rs"]
 mod linear;
+mod liveness;
 mod machines;
 mod random;
 mod registers;

@@ -26,6 +26,8 @@ const KEYS: u64 = 3;
 pub struct Registers {
     values: BTreeMap<u64, u64>,
     applied: BTreeMap<u64, u64>,
+    /// The place of each value among all that were applied.
+    order: BTreeMap<u64, u64>,
     jam: Jam,
 }
 
@@ -69,6 +71,8 @@ pub enum Change {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Ask {
     Value(u64),
+    /// How often the value was applied.
+    Applied(u64),
     All,
 }
 
@@ -101,6 +105,8 @@ impl StateMachine for Registers {
             }
         };
         *self.applied.entry(value).or_default() += 1;
+        let place = self.order.len() as u64;
+        self.order.entry(value).or_insert(place);
         let slot = self.values.entry(key).or_default();
         let was = *slot;
         match change {
@@ -117,6 +123,7 @@ impl StateMachine for Registers {
     fn query(&self, ask: Ask) -> Told {
         match ask {
             Ask::Value(key) => Told::Value(self.values.get(&key).copied().unwrap_or_default()),
+            Ask::Applied(value) => Told::Value(self.applied.get(&value).copied().unwrap_or_default()),
             Ask::All => Told::All(self.clone()),
         }
     }
@@ -193,6 +200,10 @@ pub struct Shared {
     pub round: RefCell<u64>,
     history: RefCell<BTreeMap<u64, Vec<Event>>>,
     fates: RefCell<BTreeMap<u64, Fate>>,
+    /// Values of commands that one handle was given one after the other, without waiting.
+    pipelines: RefCell<Vec<Vec<u64>>>,
+    /// Strong reads, and those of them that failed.
+    reads: RefCell<(usize, usize)>,
     values: RefCell<u64>,
 }
 
@@ -201,6 +212,9 @@ pub struct Shared {
 pub struct Judged {
     pub acknowledged: usize,
     pub unknown: usize,
+    /// Strong reads, and those of them that failed.
+    pub reads: usize,
+    pub failed_reads: usize,
     /// Histories, and those of them that were too large to be searched.
     pub histories: usize,
     pub too_large: usize,
@@ -210,6 +224,8 @@ impl Judged {
     pub fn add(&mut self, other: Self) {
         self.acknowledged += other.acknowledged;
         self.unknown += other.unknown;
+        self.reads += other.reads;
+        self.failed_reads += other.failed_reads;
         self.histories += other.histories;
         self.too_large += other.too_large;
     }
@@ -232,7 +248,16 @@ impl Shared {
         let key = *self.round.borrow() * KEYS + rng.below(KEYS);
         let start = micros(sim);
         if rng.below(100) < 35 {
-            let Ok(told) = group.query(Ask::Value(key), Consistency::Strong).await else { return };
+            self.reads.borrow_mut().0 += 1;
+            let told = match group.query(Ask::Value(key), Consistency::Strong).await {
+                Ok(told) => told,
+                Err(error) => {
+                    let known = matches!(error, CallError::Timeout { .. } | CallError::Stopped(_));
+                    assert!(known, "a read fails for want of time or of a member only: {error}");
+                    self.reads.borrow_mut().1 += 1;
+                    return;
+                }
+            };
             let Told::Value(saw) = *told else { panic!("not what was asked for") };
             return self.record(key, Event { start, end: Some(micros(sim)), action: Action::Read { saw } });
         }
@@ -242,6 +267,17 @@ impl Shared {
             let _ = group.execute(Change::Jam(jams[rng.node(jams.len())]), Consistency::Weak).await;
             return;
         }
+        // Some are sent one after the other, without waiting: they are applied in this order, those that are.
+        let count = if rng.below(4) == 0 { 2 + rng.below(4) } else { 1 };
+        let commands: Vec<_> = (0..count).map(|_| self.command(key, rng)).collect();
+        if count > 1 {
+            self.pipelines.borrow_mut().push(commands.iter().map(|command| command.1).collect());
+        }
+        let runs = commands.into_iter().map(|command| self.run(sim, &group, key, start, command));
+        futures::future::join_all(runs).await;
+    }
+
+    fn command(&self, key: u64, rng: &mut Rng) -> (Change, u64, Consistency) {
         let value = *self.values.borrow() + 1;
         *self.values.borrow_mut() = value;
         let expect = value.saturating_sub(1 + rng.below(5));
@@ -253,7 +289,25 @@ impl Shared {
             (false, false) => Change::Write { key, value },
         };
         let consistency = if rng.below(2) == 0 { Consistency::Strong } else { Consistency::Weak };
+        (change, value, consistency)
+    }
+
+    async fn run(
+        &self,
+        sim: &Sim,
+        group: &Group<Registers>,
+        key: u64,
+        start: u64,
+        (change, value, consistency): (Change, u64, Consistency),
+    ) {
+        let panics = matches!(change, Change::Panic { .. });
         let result = group.execute(change, consistency).await;
+        if result.is_ok()
+            && consistency == Consistency::Strong
+            && let Ok(told) = group.query(Ask::Applied(value), Consistency::Weak).await
+        {
+            assert_eq!(*told, Told::Value(1), "a strong command is applied locally when it is answered");
+        }
         let (was, fate) = match &result {
             Ok(_) if panics => panic!("a command that panics has no output"),
             // Whatever became of it, it has no effect.
@@ -265,7 +319,10 @@ impl Shared {
         };
         self.fates.borrow_mut().insert(value, fate);
         if fate != Fate::Refused {
-            let action = if cas { Action::Cas { expect, value, was } } else { Action::Write { value, was } };
+            let action = match change {
+                Change::Cas { expect, .. } => Action::Cas { expect, value, was },
+                _ => Action::Write { value, was },
+            };
             self.record(key, Event { start, end: was.map(|_| micros(sim)), action });
         }
     }
@@ -284,6 +341,14 @@ impl Shared {
         let told = group.query(Ask::All, Consistency::Strong).await.unwrap();
         let Told::All(end) = &*told else { panic!("not what was asked for") };
         let mut judged = Judged::default();
+        (judged.reads, judged.failed_reads) = std::mem::take(&mut *self.reads.borrow_mut());
+        for pipeline in std::mem::take(&mut *self.pipelines.borrow_mut()) {
+            let places: Vec<_> = pipeline.iter().filter_map(|value| end.order.get(value)).collect();
+            assert!(
+                places.is_sorted(),
+                "commands {pipeline:?} of one handle were applied in another order: {places:?}"
+            );
+        }
         for (value, fate) in std::mem::take(&mut *self.fates.borrow_mut()) {
             let times = end.applied.get(&value).copied().unwrap_or_default();
             let right = match fate {

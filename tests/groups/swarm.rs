@@ -179,8 +179,10 @@ fn report(runs: &[(u64, Run)], took: Duration) {
     runs.iter().for_each(|(_, run)| all.add(run.judged));
     let mut recoveries: Vec<_> = runs.iter().map(|(seed, run)| (run.recovery, *seed)).collect();
     recoveries.sort_unstable();
-    let Judged { acknowledged, unknown, histories, too_large } = all;
+    let Judged { acknowledged, unknown, reads, failed_reads, histories, too_large } = all;
     println!("{} seeds, {acknowledged} acknowledged commands, {unknown} of unknown outcome, {took:.1?}", runs.len());
+    println!("  {reads} strong reads, {failed_reads} of which failed");
+    assert!(failed_reads * 3 <= reads, "{failed_reads} of {reads} strong reads failed");
     println!("  {histories} histories linearizable but for {too_large} that are too large to judge");
     if let (Some((median, _)), Some((longest, seed))) = (recoveries.get(runs.len() / 2), recoveries.last()) {
         println!("  service back after all faults: median {median:.0?}, longest {longest:.0?} (seed {seed})");

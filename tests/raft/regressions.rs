@@ -1,6 +1,8 @@
 //! Named regressions: the situations in which an earlier design of such groups, or a classic Raft bug, lost something.
 
-use mosaik::groups::raft::{Change, Halt, Input, Member, Message, Standing, recover};
+use mosaik::groups::raft::{
+    Change, Contradiction, Envelope, Halt, Input, Member, Message, Position, Standing, recover,
+};
 
 use crate::{
     schedules,
@@ -463,4 +465,69 @@ fn entries_are_answered_when_durable_and_rounds_at_once() {
     lab.sync(1);
     lab.tick(1);
     assert_eq!(answers(&mut lab), [before + 1]);
+}
+
+fn from_another(lab: &Lab, from: usize, to: usize, body: Message) -> Envelope {
+    let raft = lab.raft(to);
+    Envelope { from: lab.member(from), to: lab.member(to), cluster: raft.cluster(), term: raft.term(), body }
+}
+
+/// A voter that was put back to an older state may have voted twice. Who hears of the second leader of its term goes on with
+/// the first, whether it leads itself or follows.
+#[test]
+fn a_second_leader_in_one_term_is_refused() {
+    let mut lab = three();
+    let beat = Message::Append { previous: Position::default(), entries: Vec::new(), commit: 0, round: 1 };
+    for to in [0, 1] {
+        let forged = from_another(&lab, 2, to, beat.clone());
+        lab.feed(to, Input::Message(forged));
+        assert_eq!(lab.raft(to).leader(), Some(lab.member(0)));
+        let (term, first) = (lab.raft(0).term(), lab.member(0));
+        let named = (lab.member(2), Contradiction::SecondLeader { term, first });
+        assert_eq!(lab.raft(to).status().contradicted, [named]);
+    }
+    lab.write(0, 1, 1, 7);
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_eq!((lab.value(0), lab.value(1), lab.value(2)), (7, 7, 7));
+}
+
+/// A copy of a follower may have entries that the leader never sent: the leader goes on and believes nothing of it.
+#[test]
+fn an_acknowledgement_beyond_the_end_of_the_log_is_refused() {
+    let mut lab = three();
+    let commit = lab.commit(0);
+    for from in [1, 2] {
+        let reply = Message::AppendReply { matched: lab.last(0) + 10, asked: None, conflict: None, round: 0 };
+        let forged = from_another(&lab, from, 0, reply);
+        lab.feed(0, Input::Message(forged));
+    }
+    assert!(lab.leads(0) && lab.commit(0) == commit);
+    let last = lab.last(0);
+    let named = [1, 2].map(|n| (lab.member(n), Contradiction::BeyondTheEnd { matched: last + 10, last }));
+    assert_eq!(lab.raft(0).status().contradicted, named);
+    lab.write(0, 1, 1, 7);
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_eq!((lab.value(0), lab.value(1), lab.value(2)), (7, 7, 7));
+}
+
+/// A group without room says so, to the leader's operator and to who asks; a member that leaves makes room.
+#[test]
+fn a_full_group_says_so() {
+    let mut lab = Lab::new(6, 3, None, |settings| (settings.peers, settings.target_voters) = (5, 3));
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.link_all();
+    let all = [0, 1, 2, 3, 4, 5];
+    lab.pass(2_000, &all[..5]);
+    assert_eq!(lab.raft(0).status().full, Some(5), "as many as there may be");
+    lab.pass(2_000, &all);
+    let newcomer = lab.member(5);
+    assert!(!lab.raft(0).log().membership().contains(&newcomer));
+    assert_eq!(lab.raft(5).status().full, Some(5), "the newcomer knows why it waits");
+    let leaves = Change::Remove(lab.member(4));
+    lab.feed(0, Input::Change(leaves));
+    lab.crash(4);
+    lab.pass(4_000, &all[..4]);
+    lab.pass(4_000, &[0, 1, 2, 3, 5]);
+    assert!(lab.raft(0).log().membership().contains(&newcomer));
+    assert_eq!(lab.raft(5).status().full, None);
 }

@@ -9,7 +9,7 @@ use mosaik::groups::{
     },
 };
 
-use crate::sim::{Lab, within};
+use crate::sim::{Lab, machine::Op, within};
 
 type Planted = Option<Mutant>;
 
@@ -623,6 +623,136 @@ pub fn attempts_in_group_time(mutant: Planted) {
     assert_eq!(second.commands[0].attempted, 5_500);
 }
 
+/// A leader whose disk hangs gives leadership up within a bound; what it sent is not lost, and it follows afterwards.
+pub fn leader_with_a_hung_disk(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.nodes[0].stuck = true;
+    lab.write(0, 1, 1, 7);
+    lab.pass(4_500, &[0, 1, 2]);
+    let next = (1..3).find(|n| lab.leads(*n)).expect("another leads");
+    assert!(!lab.leads(0), "it gave up");
+    lab.pass(500, &[0, 1, 2]);
+    assert_eq!(lab.value(next), 7);
+    lab.nodes[0].stuck = false;
+    lab.sync(0);
+    lab.pass(1_000, &[0, 1, 2]);
+    assert_eq!((lab.value(0), lab.commit(0)), (7, lab.commit(next)));
+}
+
+/// A follower whose disk hangs asks for nobody's vote: its own would never count.
+pub fn follower_with_a_hung_disk(mutant: Planted) {
+    let mut lab = three(mutant);
+    lab.nodes[1].stuck = true;
+    lab.write(0, 1, 1, 7);
+    lab.pass(2_500, &[0, 1, 2]);
+    lab.drop_mail();
+    lab.pass(5_000, &[1]);
+    let asks = |mail: &Envelope| matches!(mail.body, Message::PreVote { .. } | Message::Vote { .. });
+    assert!(!lab.mail.iter().any(asks), "it campaigns");
+    lab.drop_mail();
+    lab.nodes[1].stuck = false;
+    lab.sync(1);
+    lab.pass(5_000, &[1]);
+    assert!(lab.mail.iter().any(asks), "and when the disk has answered it does");
+}
+
+/// What waits for a disk is bounded, at a leader whose followers are quick and at a follower whose leader is.
+pub fn unwritten_is_bounded(mutant: Planted) {
+    for n in [0, 2] {
+        let mut lab = Lab::new(3, 3, mutant, |settings| settings.unwritten_bytes = 500);
+        assert!(lab.stand(0, &[0, 1, 2]));
+        lab.open(0, 1);
+        lab.pass(300, &[0, 1, 2]);
+        lab.nodes[n].stuck = true;
+        for sequence in 1..60 {
+            lab.write(0, 1, sequence, sequence);
+            lab.flow(&[0, 1, 2]);
+        }
+        assert!(lab.nodes[n].disk.pending() <= 10, "{} batches wait for the disk of {n}", lab.nodes[n].disk.pending());
+        lab.pass(1_000, &[0, 1, 2]);
+        assert!(lab.nodes[n].disk.pending() <= 10, "{} batches wait for the disk of {n}", lab.nodes[n].disk.pending());
+        lab.nodes[n].stuck = false;
+        lab.sync(n);
+        lab.pass(3_000, &[0, 1, 2]);
+        let leader = (0..3).find(|n| lab.leads(*n)).expect("one leads");
+        lab.write(leader, 1, 61, 7);
+        lab.pass(1_000, &[0, 1, 2]);
+        assert_eq!((lab.value(0), lab.value(1), lab.value(2)), (7, 7, 7));
+    }
+}
+
+/// Learners that have been silent for long make room for new ones.
+pub fn silent_learners_make_room(mutant: Planted) {
+    let mut lab = Lab::new(12, 3, mutant, |settings| {
+        (settings.peers, settings.target_voters, settings.silent) = (6, 3, 3_000_000);
+    });
+    assert!(lab.stand(0, &[0, 1, 2]));
+    for n in 3..12 {
+        (0..3).for_each(|other| lab.link(other, n));
+        lab.pass(2_000, &[0, 1, 2, n]);
+        let member = lab.member(n);
+        assert!(lab.raft(0).log().membership().contains(&member), "{n} is not taken in");
+        assert!(lab.raft(0).log().membership().everyone().len() <= 6);
+        lab.crash(n);
+        (0..3).for_each(|other| lab.feed(other, Input::PeerDown(member)));
+        lab.pass(4_000, &[0, 1, 2]);
+    }
+    let voters: Vec<_> = (0..3).map(|n| lab.member(n)).collect();
+    assert!(voters.iter().all(|it| lab.raft(0).log().membership().voters.contains(it)));
+}
+
+/// A snapshot that is being fetched can be fetched to its end, however often the leader compacts meanwhile; and the entries
+/// after it are still there.
+pub fn fetched_snapshot_stays(mutant: Planted) {
+    let mut lab = Lab::new(3, 3, mutant, |settings| (settings.tail, settings.chunk) = (0, 16));
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(300, &[0, 1, 2]);
+    lab.drop_mail();
+    let mut asked = std::collections::BTreeSet::new();
+    let mut sequence = 0;
+    for round in 0..100 {
+        for _ in 0..if round == 0 { 20 } else { 3 } {
+            sequence += 1;
+            let (session, attempted) = (SessionId(1), lab.raft(0).log().last_times().0);
+            let opened = lab.opened[&session];
+            let body = Op::Write { key: 0, value: sequence }.body();
+            let command = Command { session, opened, sequence, settled: sequence, attempted, body };
+            lab.propose_raw(0, Payload::Command(command));
+        }
+        lab.flow(&[0, 1]);
+        if round == 0 {
+            lab.drop_mail(); // nothing of this reaches 2
+        }
+        if round % 4 == 0 {
+            let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+            lab.feed(0, Input::Compact { index, data });
+        }
+        lab.now += 100_000;
+        lab.tick(0);
+        lab.tick(2);
+        // A slow link: one chunk goes through in a round.
+        let mut left = 1;
+        lab.flow_if(|mail| {
+            if let Message::PullChunk { snapshot, .. } = &mail.body {
+                asked.insert(*snapshot);
+            }
+            if matches!(mail.body, Message::Chunk { .. }) {
+                left -= i32::from(left > 0 || within(mail, &[0, 1]));
+                return left >= 0;
+            }
+            true
+        });
+        if lab.last(2) == lab.last(0) {
+            break;
+        }
+    }
+    lab.pass(1_000, &[0, 1, 2]);
+    assert!(!asked.is_empty(), "it fetched");
+    assert_eq!(asked.len(), 1, "it began again");
+    assert_eq!(lab.value(2), sequence);
+}
+
 /// Every planted bug with the schedule that kills it.
 pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::VoteNotPersisted, vote_across_restart),
@@ -658,4 +788,9 @@ pub const KILLS: &[(Mutant, fn(Planted))] = &[
     (Mutant::SettledEarly, settled_means_answered),
     (Mutant::PriorSkipped, order_across_a_lost_batch),
     (Mutant::AttemptInLocalTime, attempts_in_group_time),
+    (Mutant::LeadsOnHungDisk, leader_with_a_hung_disk),
+    (Mutant::CampaignsOnHungDisk, follower_with_a_hung_disk),
+    (Mutant::UnwrittenUnbounded, unwritten_is_bounded),
+    (Mutant::SilentLearnersStay, silent_learners_make_room),
+    (Mutant::FetchedSnapshotDropped, fetched_snapshot_stays),
 ];

@@ -265,6 +265,9 @@ impl Display for GroupReport {
             Some(why) => write!(f, "\n  NOT ONLINE: {why}")?,
             None => f.write_str(", online")?,
         }
+        for warning in &self.warnings {
+            write!(f, "\n  WARNING: {warning}")?;
+        }
         if !self.compacts {
             f.write_str("\n  the log is never compacted (the machine has no snapshots)")?;
         }

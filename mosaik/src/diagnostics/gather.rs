@@ -12,7 +12,7 @@ use super::report::{
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},
-    groups::{Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
+    groups::{GroupStatus, Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
     network::{ConnectionInfo, Node},
     primitives::{NetworkId, PeerId, StoreId, StreamId, Tag, Tags, names},
     stores::{
@@ -29,6 +29,8 @@ use crate::{
 const MAX_LISTED: usize = 128;
 /// Members and bonds in one report.
 const MAX_MEMBERS: usize = 256;
+/// A disk that has not answered for so long is worth a warning.
+const SILENCE: Duration = Duration::from_secs(1);
 /// The longest text that is taken from a program, in bytes.
 const MAX_TEXT: usize = 256;
 
@@ -374,7 +376,20 @@ fn group(view: &GroupView) -> GroupReport {
                 count: it.count,
             })
             .collect(),
+        warnings: warnings(status),
     }
+}
+
+fn warnings(status: &GroupStatus) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(silence) = status.storage_silence().filter(|it| *it >= SILENCE && status.is_online()) {
+        warnings.push(format!("its disk has not answered for {:.1} s", silence.as_secs_f64()));
+    }
+    if status.is_full() {
+        warnings.push(format!("the group is full: it has {} members", status.members().len()));
+    }
+    warnings.extend(status.contradictions().iter().map(|it| text(*it)));
+    warnings
 }
 
 const fn trouble(why: &WhyOffline) -> Trouble {
@@ -390,6 +405,8 @@ const fn trouble(why: &WhyOffline) -> Trouble {
         WhyOffline::Refused(_) => Trouble::Refused,
         WhyOffline::Stopped(StopReason::SplitGenesis(_)) => Trouble::SplitGenesis,
         WhyOffline::Stopped(_) => Trouble::Stopped,
+        WhyOffline::StorageHangs { .. } => Trouble::StorageHangs,
+        WhyOffline::Full { .. } => Trouble::Full,
     }
 }
 

@@ -324,6 +324,8 @@ reports! {
         bonds: Vec<BondReport>,
         /// Who was refused or has refused it, oldest first.
         refusals: Vec<RefusalReport>,
+        /// What an operator should look at although it may be online, in plain words.
+        warnings: Vec<String>,
     }
 
     /// A member of a group, from its configuration.
@@ -442,6 +444,10 @@ pub enum Trouble {
     SplitGenesis,
     /// It has stopped for another reason.
     Stopped,
+    /// Its disk does not answer.
+    StorageHangs,
+    /// The group has no room for it.
+    Full,
 }
 
 /// Why two nodes do not become members of one group.

@@ -107,7 +107,8 @@ impl<M> GroupBuilder<M> {
     }
 
     /// Bytes of log after which a snapshot is taken and the log is cut, if the machine has snapshots and the log is twice as
-    /// long as the last one. Default: 16 MiB. Members may differ.
+    /// long as the last one; by up to a half more, by chance, so that members do not all do it at once. Default: 16 MiB.
+    /// Members may differ.
     pub fn with_log_limit(mut self, bytes: u64) -> Self {
         self.log_limit = bytes;
         self
@@ -217,6 +218,7 @@ impl<M: StateMachine> GroupBuilder<M> {
             heartbeat,
             election_min,
             election_max: micros(self.timing.election_max).max(2 * election_min),
+            hung: Settings::default().hung.max(2 * micros(self.timing.election_max)),
             founding_delay: micros(self.timing.founding_delay),
             machine: Some(machine_id::<M>()),
             declared: self.size,

@@ -54,7 +54,7 @@ pub use self::{
     operate::OperateError,
     options::{Consistency, MemberRole, Timing},
     snapshots::{Encode, SnapshotError, Snapshots},
-    status::{GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
+    status::{Contradicted, GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
     when::{Bonded, Committed, When},
 };
 use crate::{discovery::Discovery, network::Node, primitives::GroupId};

@@ -3,13 +3,13 @@
 //! The worker publishes [`Facts`] after each of its rounds (cheap, for conditions) and a [`GroupStatus`] whenever
 //! something in it may have changed and with every heartbeat.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     bonds::Refused,
     error::StopReason,
     health::MachineStatus,
-    raft::{ClusterId, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
+    raft::{ClusterId, Contradiction, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
 };
 use crate::primitives::PeerId;
 
@@ -144,6 +144,17 @@ pub enum WhyOffline {
     },
     /// There is a cluster, and it has not taken this member in yet.
     WaitingToBeTakenIn,
+    /// There is a cluster, and it has no room: every member is there or was lately.
+    Full {
+        /// Its members.
+        members: usize,
+    },
+    /// The local disk owes an answer and gives none: the member neither leads nor campaigns until it does. Calls may be served
+    /// through another leader for a while.
+    StorageHangs {
+        /// For how long.
+        silent: Duration,
+    },
     /// The member is being brought up to date.
     CatchingUp {
         /// Applied part of what the group has committed.
@@ -181,6 +192,10 @@ impl fmt::Display for WhyOffline {
             Self::Founding { missing } if missing.is_empty() => f.write_str("founding the group"),
             Self::Founding { missing } => write!(f, "founding the group: waiting for {missing:?} to accept"),
             Self::WaitingToBeTakenIn => f.write_str("waiting to be taken in by the group"),
+            Self::Full { members } => {
+                write!(f, "the group is full: it has {members} members, and none of them has been silent for long")
+            }
+            Self::StorageHangs { silent } => write!(f, "its disk has not answered for {:.1} s", silent.as_secs_f64()),
             Self::CatchingUp { percent } => write!(f, "catching up {percent} %"),
             Self::NoQuorum { reachable, voters } => {
                 write!(f, "no quorum: {reachable} of {voters} voters reachable")
@@ -205,7 +220,47 @@ impl fmt::Display for WhyOffline {
     }
 }
 
+/// A member that said what none says whose storage is its own: it was not believed. It or a voter is a copy, or was put back to
+/// an older state. `Display` says it in plain words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradicted {
+    peer: PeerId,
+    what: Contradiction,
+}
+
+impl Contradicted {
+    pub(crate) fn new(by: Member, what: Contradiction) -> Option<Self> {
+        Some(Self { peer: peer_of(by.node)?, what })
+    }
+
+    /// Who said it.
+    #[must_use]
+    pub const fn peer(&self) -> PeerId {
+        self.peer
+    }
+}
+
+impl fmt::Display for Contradicted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peer = self.peer;
+        match self.what {
+            Contradiction::SecondLeader { term, first } => {
+                write!(f, "{peer:?} says that it leads term {term}, in which ")?;
+                match peer_of(first.node) {
+                    Some(first) => write!(f, "{first:?} leads")?,
+                    None => write!(f, "{first:?} leads")?,
+                }
+            }
+            Contradiction::BeyondTheEnd { matched, last } => {
+                write!(f, "{peer:?} acknowledges entry {matched} of a log that ends at {last}")?;
+            }
+        }
+        f.write_str(": refused; some member is a copy of another one, or its disk was put back to an older state")
+    }
+}
+
 /// How the local member stands.
+#[expect(clippy::struct_excessive_bools, reason = "what an operator asks, one by one")]
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
     pub(crate) me: PeerId,
@@ -224,6 +279,11 @@ pub struct GroupStatus {
     pub(crate) dropped: u64,
     pub(crate) compacts: bool,
     pub(crate) machine: MachineStatus,
+    pub(crate) storage_silence: Option<Duration>,
+    pub(crate) storage_hangs: bool,
+    pub(crate) unwritten: (usize, usize),
+    pub(crate) full: bool,
+    pub(crate) contradictions: Arc<[Contradicted]>,
     pub(crate) why: Option<WhyOffline>,
 }
 
@@ -246,6 +306,11 @@ impl GroupStatus {
             dropped: 0,
             compacts,
             machine: MachineStatus::default(),
+            storage_silence: None,
+            storage_hangs: false,
+            unwritten: (0, 0),
+            full: false,
+            contradictions: Arc::new([]),
             why: Some(WhyOffline::Looking),
         }
     }
@@ -343,6 +408,38 @@ impl GroupStatus {
         self.members.iter().find(|member| member.id == self.me)?.skew
     }
 
+    /// For how long the local storage has owed an answer and given none; none while it owes none. After two seconds, or twice
+    /// the longest election timeout if that is more, it is taken to hang: the member gives leadership up.
+    #[must_use]
+    pub const fn storage_silence(&self) -> Option<Duration> {
+        self.storage_silence
+    }
+
+    /// Batches that the local storage has not answered. From 16,384 on nothing more is taken.
+    #[must_use]
+    pub const fn unwritten_batches(&self) -> usize {
+        self.unwritten.0
+    }
+
+    /// Bytes that the local storage has not answered. From 64 MiB on nothing more is taken.
+    #[must_use]
+    pub const fn unwritten_bytes(&self) -> usize {
+        self.unwritten.1
+    }
+
+    /// Whether the group has as many members as it can have (256), so that no further one is taken in. Known to the leader.
+    /// Members without a vote that have been silent for 30 s make room.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Members that said in the last ten minutes what cannot be. What they said was not believed.
+    #[must_use]
+    pub fn contradictions(&self) -> &[Contradicted] {
+        &self.contradictions
+    }
+
     /// Whether calls are served.
     #[must_use]
     pub const fn is_online(&self) -> bool {
@@ -357,11 +454,22 @@ impl GroupStatus {
 
     /// Whether anything but the indexes differs, so that somebody who watches should be told.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        let why = |status: &Self| status.why.as_ref().map(ToString::to_string);
+        let said = |it: &Self| (it.full, it.contradictions.clone());
         let group = |it: &Self| (it.cluster, it.has_quorum, it.bonds, it.voters, it.settled, it.floor);
         let head = |it: &Self| (it.role, it.leader, it.term, group(it));
-        let machine = self.machine.differs(&other.machine);
-        head(self) != head(other) || self.members != other.members || why(self) != why(other) || machine
+        head(self) != head(other)
+            || self.members != other.members
+            || self.why_kind() != other.why_kind()
+            || said(self) != said(other)
+            || self.machine.differs(&other.machine)
+    }
+
+    /// Why it is not online, without what changes all the time.
+    pub(crate) fn why_kind(&self) -> Option<String> {
+        match &self.why {
+            Some(WhyOffline::StorageHangs { .. }) => Some("storage hangs".to_owned()),
+            why => why.as_ref().map(ToString::to_string),
+        }
     }
 }
 
@@ -373,6 +481,12 @@ impl fmt::Display for GroupStatus {
         }
         if let Some(skew) = self.clock_skew() {
             write!(f, ", {}", Skew(skew))?;
+        }
+        if self.full {
+            write!(f, ", the group is full ({} members)", self.members.len())?;
+        }
+        for contradicted in self.contradictions.iter() {
+            write!(f, ", {contradicted}")?;
         }
         if !self.compacts {
             f.write_str(", the log is never compacted (the machine has no snapshots)")?;
@@ -446,13 +560,20 @@ pub(crate) fn why(status: &Status, caught_up: u64, volatile: bool, reborn: usize
     if let Some(halt) = status.halted {
         return Some(WhyOffline::Stopped(halt.into()));
     }
+    if status.storage.hangs {
+        return Some(WhyOffline::StorageHangs { silent: Duration::from_micros(status.storage.silence) });
+    }
+    let outside = || match status.full {
+        Some(members) => WhyOffline::Full { members: members as usize },
+        None => WhyOffline::WaitingToBeTakenIn,
+    };
     if let Some(founding) = &status.founding {
         let missing = (founding.declared as usize).saturating_sub(founding.candidates.len());
         return Some(match &founding.ballot {
             Some(_) => {
                 WhyOffline::Founding { missing: founding.missing.iter().filter_map(|it| peer_of(it.node)).collect() }
             }
-            None if founding.sees_cluster => WhyOffline::WaitingToBeTakenIn,
+            None if founding.sees_cluster => outside(),
             None if missing > 0 => WhyOffline::WaitingForFounders { missing, declared: founding.declared },
             None => WhyOffline::Looking,
         });
@@ -470,9 +591,8 @@ pub(crate) fn why(status: &Status, caught_up: u64, volatile: bool, reborn: usize
         });
     }
     let behind = status.leader_commit.saturating_sub(status.applied);
-    let outside = !membership.contains(&status.me);
-    if outside {
-        return Some(WhyOffline::WaitingToBeTakenIn);
+    if !membership.contains(&status.me) {
+        return Some(outside());
     }
     (behind > caught_up || status.fetching.is_some())
         .then(|| WhyOffline::CatchingUp { percent: status.percent().min(99) })

@@ -94,6 +94,12 @@ table! {
         "Commands that panicked when they were applied";
     GROUP_LONG = "mosaik_group_long_command_millis", Gauge, ["node", "group"],
         "Milliseconds that the command being applied has taken so far, if over 50";
+    GROUP_STORAGE_SILENCE = "mosaik_group_storage_silence_seconds", Gauge, ["node", "group"],
+        "For how long the member's storage has owed an answer and given none";
+    GROUP_UNWRITTEN = "mosaik_group_unwritten_bytes", Gauge, ["node", "group"],
+        "Bytes that the member's storage has not answered";
+    GROUP_FULL = "mosaik_group_full", Gauge, ["node", "group"],
+        "Whether the leader can take no further member in";
     GROUP_EXECUTE = "mosaik_group_execute_seconds", Histogram, ["group"],
         "From the call of `execute` to its result, at the caller";
     GROUP_WRITE = "mosaik_group_write_seconds", Histogram, ["group"],

@@ -235,7 +235,11 @@ impl Lab {
                 self.checks.wiped(from, into);
                 self.wipe(n);
             }
-            Output::ReadFailed { .. } | Output::Queued { .. } | Output::Refused { .. } | Output::Halted(_) => {}
+            Output::ReadFailed { .. }
+            | Output::Queued { .. }
+            | Output::Refused { .. }
+            | Output::Halted(_)
+            | Output::Contradicted { .. } => {}
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Plan {
     pub eio: u64,
     /// Wall clocks jump, by up to a lifetime.
     pub skew: u64,
+    /// Storage answers nothing for a while, and then goes on.
+    pub hang: u64,
     /// Oddities of the core, as bits of `Quirk::ALL`.
     pub quirks: u32,
     /// Nodes start over this span.
@@ -87,6 +89,7 @@ impl Plan {
             compact: 0,
             eio: 0,
             skew: 0,
+            hang: 0,
             quirks: 0,
             start: 0,
             settings: Settings::default(),

@@ -59,6 +59,8 @@ pub enum Storm {
     Eio,
     /// A wall clock jumps.
     Skew,
+    /// Storage answers nothing for a while.
+    Hang,
 }
 
 pub struct Node {
@@ -72,6 +74,8 @@ pub struct Node {
     pub host: Option<Host>,
     pub disk: Disk,
     pub disk_free: u64,
+    /// Until then storage answers nothing.
+    pub hung_until: u64,
     /// Storage has failed.
     pub broken: bool,
     pub machine: Machine,
@@ -172,13 +176,22 @@ const STORMS: [Storm; 11] = [
     Storm::Compact,
     Storm::Eio,
     Storm::Skew,
+    Storm::Hang,
 ];
 
 impl World {
     pub fn swarm(seed: u64, mutant: Option<Mutant>) -> Self {
         let mut rng = Rng::new(seed);
         let switch = mutant.map_or_else(Default::default, mosaik::groups::raft::Switch::plant);
-        let plan = Plan::swarm(&mut rng, switch);
+        let mut plan = Plan::swarm(&mut rng, switch);
+        // Drawn apart from the rest, so that a seed means what it meant before disks hung.
+        let mut apart = Rng::new(seed ^ 0x6861_6E67);
+        if apart.chance(300_000) {
+            plan.hang = apart.pick(&[2, 5, 10]) * 1_000_000;
+            plan.settings.unwritten = apart.pick(&[3, 20, 16_384]);
+            plan.settings.unwritten_bytes = apart.pick(&[300, 64 << 20]);
+            plan.settings.hung = apart.pick(&[500_000, 2_000_000]);
+        }
         Self::new(plan, rng)
     }
 
@@ -191,6 +204,7 @@ impl World {
             host: None,
             disk: Disk::default(),
             disk_free: 0,
+            hung_until: 0,
             broken: false,
             machine: Machine::new(plan.settings.switch, plan.sessions),
             paused_until: 0,
@@ -277,6 +291,10 @@ impl World {
             }
             Event::Deliver(envelope) => self.feed(index_of(envelope.to.node), Input::Message(*envelope)),
             Event::Synced(n, life, token) => {
+                let until = self.nodes[n].hung_until;
+                if self.nodes[n].life == life && until > self.now && !self.calm {
+                    return self.at(until - self.now, Event::Synced(n, life, token));
+                }
                 if self.nodes[n].life == life && !self.nodes[n].broken {
                     self.nodes[n].disk.complete(token);
                     self.feed(n, Input::Persisted { token });
@@ -322,6 +340,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.disk_free = 0;
+        node.hung_until = 0;
         node.broken = false;
         node.machine = Machine::new(settings.switch, self.plan.sessions);
         let life = node.life;
@@ -455,7 +474,7 @@ impl World {
                 }
                 self.at(50_000, Event::Start(n));
             }
-            Output::Halted(_) => {}
+            Output::Halted(_) | Output::Contradicted { .. } => {}
         }
     }
 
@@ -554,6 +573,7 @@ impl World {
             Storm::Compact => self.plan.compact,
             Storm::Eio => self.plan.eio,
             Storm::Skew => self.plan.skew,
+            Storm::Hang => self.plan.hang,
         };
         if mean > 0 {
             let delay = self.rng.between(1, 2 * mean);
@@ -603,6 +623,7 @@ impl World {
             }
             Storm::Compact => self.compact(n),
             Storm::Skew => self.nodes[n].skew = skew(&mut self.rng),
+            Storm::Hang => self.nodes[n].hung_until = self.now + self.rng.between(500_000, 8_000_000),
             Storm::Eio => {
                 self.nodes[n].broken = true;
                 let (life, delay) = (self.nodes[n].life, self.rng.between(1, 500_000));
@@ -635,6 +656,7 @@ impl World {
         self.cuts.clear();
         for n in 0..self.nodes.len() {
             self.nodes[n].paused_until = self.nodes[n].paused_until.min(self.now);
+            self.nodes[n].hung_until = 0;
             if self.nodes[n].broken {
                 self.crash(n);
             }

@@ -151,30 +151,70 @@ impl Raft {
         }
     }
 
-    /// Takes in those who asked, as learners or observers; earlier lives of the same nodes go, if they do not vote.
+    /// Members without a vote that have been silent for long, the longest last: learners after observers, which an operator
+    /// may have made of voters. A learner that is put out asks to be taken in when it is back.
+    fn long_silent(&self) -> Vec<Member> {
+        let Role::Leader(leader) = &self.role else { return Vec::new() };
+        let Some(since) = self.now.mono.checked_sub(self.settings.silent) else { return Vec::new() };
+        if self.settings.switch.is(Mutant::SilentLearnersStay) {
+            return Vec::new();
+        }
+        let membership = self.log.membership();
+        let silent = leader.progress.iter().filter(|(member, it)| it.heard < since && !membership.is_voter(member));
+        let mut silent: Vec<_> =
+            silent.map(|(member, it)| (membership.learners.contains(member), u64::MAX - it.heard, *member)).collect();
+        silent.sort_unstable();
+        silent.into_iter().map(|(_, _, member)| member).collect()
+    }
+
+    /// Takes in those who asked, as learners or observers; earlier lives of the same nodes go, if they do not vote. In a full
+    /// group members without a vote that were silent for long make room. Who finds none is told.
     fn take_in(&mut self) -> bool {
         let Role::Leader(leader) = &mut self.role else { return false };
-        let now = self.log.membership();
+        if leader.joining.is_empty() {
+            return false;
+        }
         let joining = std::mem::take(&mut leader.joining);
+        let mut silent = self.long_silent();
+        let now = self.log.membership();
         let mut next = now.clone();
+        let mut refused = Vec::new();
         for (member, observer) in joining {
-            let full = next.everyone().len() >= self.settings.peers;
-            if full || now.contains(&member) || self.is_dead(&member) {
+            if now.contains(&member) || self.is_dead(&member) {
                 continue;
             }
             next.learners.retain(|other| other.node != member.node);
             next.observers.retain(|other| other.node != member.node);
+            while next.everyone().len() >= self.settings.peers
+                && let Some(out) = silent.pop()
+            {
+                next.learners.remove(&out);
+                next.observers.remove(&out);
+            }
+            if next.everyone().len() >= self.settings.peers {
+                refused.push(member);
+                continue;
+            }
             if observer {
                 next.observers.insert(member)
             } else {
                 next.learners.insert(member)
             };
         }
-        if next == *now {
-            return false;
+        let is_new = next != *now;
+        let members = u32::try_from(now.everyone().len()).unwrap_or(u32::MAX);
+        for member in refused {
+            self.outbox.send(member, Message::Full { members });
         }
-        self.propose_config(next);
-        true
+        if is_new {
+            self.propose_config(next);
+        }
+        is_new
+    }
+
+    /// Whether no further member can be taken in, and none that was silent for long could make room.
+    pub(super) fn has_no_room(&self) -> bool {
+        self.log.membership().everyone().len() >= self.settings.peers && self.long_silent().is_empty()
     }
 
     /// Whether the member could vote from now on. One that has no entry yet could not: it does not know its cluster, and would

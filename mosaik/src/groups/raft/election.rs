@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Member, Mutant, Peer, Position, Preference, Quirk, Raft, Role, Term,
+    Contradiction, Member, Mutant, Peer, Position, Preference, Quirk, Raft, Role, Term,
     message::{Envelope, Message},
     read,
 };
@@ -68,6 +68,10 @@ impl Raft {
         if envelope.to != self.me || !self.note_peer(envelope.from) {
             return;
         }
+        // As if it were lost: storage must answer first. Heartbeats are heard, so nobody is taken for dead.
+        if self.is_full() && (envelope.term > self.hard.term || envelope.body.asks_for_writes()) {
+            return;
+        }
         if let Some(peer) = self.peers.get_mut(&envelope.from.node) {
             peer.cluster = envelope.cluster;
         }
@@ -108,7 +112,8 @@ impl Raft {
                 }
             }
             Message::TimeoutNow => {
-                if term == self.hard.term && self.leader == Some(from) && self.log.membership().is_voter(&self.me) {
+                let willing = !self.hangs() && self.log.membership().is_voter(&self.me);
+                if term == self.hard.term && self.leader == Some(from) && willing {
                     self.campaign(true);
                 }
             }
@@ -151,9 +156,14 @@ impl Raft {
         if term > self.hard.term {
             self.step_down(term);
         }
-        assert!(!matches!(self.role, Role::Leader(_)), "two leaders in one term");
-        if self.leader != Some(leader) {
-            assert!(self.leader.is_none(), "two leaders in one term");
+        let first = if matches!(self.role, Role::Leader(_)) { Some(self.me) } else { self.leader };
+        if let Some(first) = first.filter(|first| *first != leader) {
+            // A voter has voted twice, because it is a copy or was put back. The first leader stays: with a majority for it
+            // the second one finds none and steps down.
+            self.contradict(leader, Contradiction::SecondLeader { term, first });
+            return false;
+        }
+        if first.is_none() {
             self.leader = Some(leader);
             self.round = 0;
         }
@@ -200,6 +210,10 @@ impl Raft {
         if !self.may_campaign() || self.settings.preference == Preference::Observer {
             return;
         }
+        if self.hangs() && !self.settings.switch.is(Mutant::CampaignsOnHungDisk) {
+            self.role = Role::Follower;
+            return;
+        }
         self.role = Role::PreCandidate(BTreeSet::from([self.me]));
         if self.log.membership().quorum(|member| *member == self.me) {
             return self.campaign(false);
@@ -222,7 +236,8 @@ impl Raft {
     }
 
     fn on_pre_vote(&mut self, from: Member, term: Term, last: Position) {
-        let granted = term > self.hard.term && !self.is_led() && self.is_up_to_date(last);
+        // A vote that would not become durable is not promised either.
+        let granted = term > self.hard.term && !self.is_led() && !self.hangs() && self.is_up_to_date(last);
         self.outbox.send(from, Message::PreVoteReply { term, granted });
     }
 

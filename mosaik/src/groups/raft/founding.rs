@@ -125,6 +125,10 @@ impl Raft {
                 _ => {}
             },
             Message::Present => self.founder.cluster_seen = Some(self.now.mono),
+            Message::Full { members } => {
+                self.founder.cluster_seen = Some(self.now.mono);
+                self.full = Some((self.now.mono, *members));
+            }
             Message::Propose { ballot } => self.on_ballot(from, ballot),
             Message::Accepted { ballot } => self.on_accepted(from, *ballot),
             Message::Refused { ballot } => self.on_refused(from, ballot),
@@ -321,7 +325,7 @@ impl Raft {
             self.pursue();
         }
         let record = &self.founder.record;
-        if record.open.is_none() && record.accepted.is_none() && now >= self.founder.propose_at {
+        if record.open.is_none() && record.accepted.is_none() && now >= self.founder.propose_at && !self.hangs() {
             self.propose_founding();
         }
     }

@@ -91,6 +91,34 @@ pub enum Halt {
     Superseded { by: ClusterId },
 }
 
+/// What no member says whose storage is its own and was never put back to an older state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contradiction {
+    /// It leads in a term in which another member leads: some voter has voted twice.
+    SecondLeader {
+        /// The term.
+        term: Term,
+        /// Who leads, as far as this member knows.
+        first: Member,
+    },
+    /// It acknowledges entries that its leader never had.
+    BeyondTheEnd {
+        /// What it acknowledges.
+        matched: Index,
+        /// The end of the leader's log.
+        last: Index,
+    },
+}
+
+impl Contradiction {
+    pub(super) const fn kind(self) -> u8 {
+        match self {
+            Self::SecondLeader { .. } => 0,
+            Self::BeyondTheEnd { .. } => 1,
+        }
+    }
+}
+
 /// Something to do, in order.
 #[derive(Clone, Debug)]
 pub enum Output {
@@ -115,6 +143,8 @@ pub enum Output {
     Wipe { into: ClusterId },
     /// The member has stopped for good.
     Halted(Halt),
+    /// A member said what cannot be, and was not believed; said again after a while if it goes on. For the operator.
+    Contradicted { by: Member, what: Contradiction },
 }
 
 /// One storage write.

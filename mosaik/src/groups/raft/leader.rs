@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Entry, Index, Member, Mutant, Output, Payload, Proposal, Quirk, Raft, Refusal, Role, Write,
+    Contradiction, Entry, Index, Member, Mutant, Output, Payload, Proposal, Quirk, Raft, Refusal, Role, Write,
     clock::Clock,
     message::{Conflict, Message},
     progress::{Mode, Progress},
@@ -23,6 +23,8 @@ pub(super) struct Leader {
     pub autopilot_at: u64,
     /// Leadership is being handed to this member, until this time.
     pub transfer: Option<(Member, u64)>,
+    /// The own disk hangs: when leadership ends if no hand-over ends it before.
+    gives_up_at: Option<u64>,
     /// Who asked to be taken in, and as observer or not. Bounded by the table of peers.
     pub joining: BTreeMap<Member, bool>,
     pub reads: LeaderReads,
@@ -47,6 +49,7 @@ impl Raft {
             quorum_at: now + self.settings.election_max,
             autopilot_at: now,
             transfer: None,
+            gives_up_at: None,
             joining: BTreeMap::new(),
             reads: LeaderReads::default(),
             waiting_bytes: self.log.bytes_after(self.commit),
@@ -71,6 +74,9 @@ impl Raft {
         }
         if self.odd(Quirk::SpuriousTransfer) {
             self.on_transfer(None);
+        }
+        if self.gives_up() {
+            return self.step_down(self.hard.term);
         }
         let now = self.now.mono;
         let Self { role: Role::Leader(leader), settings, .. } = self else { return };
@@ -102,7 +108,10 @@ impl Raft {
         for (member, progress) in &mut leader.progress {
             let stalled = now.mono >= progress.moved + 4 * settings.heartbeat;
             match progress.mode {
-                Mode::Replicate if stalled && !progress.is_idle() => progress.probe(progress.matched + 1),
+                Mode::Replicate if stalled && !progress.is_idle() => {
+                    progress.probe(progress.matched + 1);
+                    progress.cautious = true;
+                }
                 Mode::CatchUp { .. } | Mode::Snapshot { .. }
                     if now.mono >= progress.moved + 20 * settings.heartbeat =>
                 {
@@ -159,6 +168,7 @@ impl Raft {
             Mode::Replicate => {
                 while progress.next <= log.last().index && progress.has_room(settings) {
                     let Some(previous) = log.at(progress.next - 1) else { return };
+                    let most = if progress.cautious { 1 } else { most };
                     let entries = log.slice(progress.next, Index::MAX, most, settings.append_bytes);
                     let bytes = entries.iter().map(|entry| entry.payload.size()).sum();
                     progress.sent(previous.index + entries.len() as u64, bytes, now.mono);
@@ -222,9 +232,11 @@ impl Raft {
         }
         let (term, first) = (self.hard.term, self.log.last().index + 1);
         let (mut queued, mut busy) = (Vec::with_capacity(proposals.len()), Vec::new());
+        let mut room = self.room();
         for Proposal { id, payload } in proposals.into_iter().filter(|it| it.payload.is_user()) {
             // Nothing is taken after what was refused: a client relies on the order of its commands.
-            if busy.is_empty() && self.takes(payload.size()) {
+            if busy.is_empty() && room > 0 && self.takes(payload.size()) {
+                room = room.saturating_sub(payload.size());
                 self.log.create(term, times, payload);
                 queued.push(id);
             } else {
@@ -254,6 +266,18 @@ impl Raft {
         }
     }
 
+    /// Bytes that may be added to what waits for storage. As long as that owes nothing, one entry always may.
+    fn room(&self) -> usize {
+        let (batches, bytes) = self.outbox.owed();
+        if self.is_full() {
+            0
+        } else if batches == 0 || self.settings.switch.is(Mutant::UnwrittenUnbounded) {
+            self.settings.unwritten_bytes.max(1)
+        } else {
+            self.settings.unwritten_bytes.saturating_sub(bytes)
+        }
+    }
+
     /// Whether so many bytes more may wait for commit, and counts them. One entry always may.
     fn takes(&mut self, bytes: usize) -> bool {
         let waiting = self.log.last().index - self.commit;
@@ -276,11 +300,14 @@ impl Raft {
     ) {
         let Self { role: Role::Leader(leader), log, now, .. } = self else { return };
         let Some(progress) = leader.progress.get_mut(&from) else { return };
+        // A follower never has more of this leader's log than the leader itself.
+        let last = log.last().index;
+        if matched > last {
+            return self.contradict(from, Contradiction::BeyondTheEnd { matched, last });
+        }
         progress.heard = now.mono;
         let answers = round > progress.round;
         progress.round = progress.round.max(round);
-        // A follower never has more of this leader's log than the leader itself.
-        assert!(matched <= log.last().index, "acknowledged beyond the end of the log");
         let news = progress.acked(matched, now.mono);
         match (progress.mode, conflict) {
             (Mode::Probe { .. }, Some(hint)) if asked == Some(progress.next - 1) => {
@@ -383,17 +410,38 @@ impl Raft {
         matches!(&self.role, Role::Leader(leader) if self.commit >= leader.first)
     }
 
+    /// The living voter that has most of the log.
+    fn heir(&self) -> Option<Member> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let membership = self.log.membership();
+        let alive = self.now.mono.saturating_sub(self.settings.election_min);
+        let all = leader.progress.iter();
+        let living = all.filter(|(member, it)| membership.voters.contains(member) && it.heard >= alive);
+        living.max_by_key(|(_, progress)| progress.matched).map(|(member, _)| *member)
+    }
+
+    /// Whether leadership ends now because the own disk hangs: it is handed over first, which gets a bounded time. If the disk
+    /// answers meanwhile, nothing is given up.
+    fn gives_up(&mut self) -> bool {
+        let hangs = self.hangs() && !self.settings.switch.is(Mutant::LeadsOnHungDisk);
+        let (now, patience) = (self.now.mono, self.settings.election_min);
+        let Role::Leader(leader) = &mut self.role else { return false };
+        match leader.gives_up_at {
+            _ if !hangs => leader.gives_up_at = None,
+            Some(at) => return now >= at,
+            None => {
+                leader.gives_up_at = Some(now + patience);
+                self.on_transfer(None);
+            }
+        }
+        false
+    }
+
     pub(super) fn on_transfer(&mut self, to: Option<Member>) {
         let now = self.now.mono;
+        let best = self.heir();
         let membership = self.log.membership();
         let Role::Leader(leader) = &mut self.role else { return };
-        let alive = now.saturating_sub(self.settings.election_min);
-        let best = leader
-            .progress
-            .iter()
-            .filter(|(member, progress)| membership.voters.contains(member) && progress.heard >= alive)
-            .max_by_key(|(_, progress)| progress.matched)
-            .map(|(member, _)| *member);
         let Some(to) = to.filter(|to| membership.voters.contains(to) && *to != self.me).or(best) else { return };
         leader.transfer = Some((to, now + self.settings.election_min));
         self.transfer_if_ready(to);

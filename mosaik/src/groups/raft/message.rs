@@ -88,6 +88,41 @@ pub enum Message {
     Inquire { ballot: Ballot },
     /// A leader tells foreign clusters about its own.
     Census { peak: u32, user: bool, adopted: Vec<ClusterId>, ancestors: Vec<ClusterId> },
+    /// Answer of a leader to a `Join`: the group has so many members, none of them is long silent, and no more fit.
+    Full { members: u32 },
+}
+
+impl Message {
+    /// Whether its receiver may have to write something to act on it.
+    pub(super) fn asks_for_writes(&self) -> bool {
+        match self {
+            Self::Append { entries, .. } => !entries.is_empty(),
+            Self::Vote { .. }
+            | Self::CatchUp { .. }
+            | Self::Pulled { .. }
+            | Self::Offer { .. }
+            | Self::Chunk { .. }
+            | Self::TimeoutNow
+            | Self::Propose { .. }
+            | Self::Accepted { .. }
+            | Self::Refused { .. }
+            | Self::Abandoned { .. }
+            | Self::Founded { .. }
+            | Self::Inquire { .. } => true,
+            Self::PreVote { .. }
+            | Self::PreVoteReply { .. }
+            | Self::VoteReply { .. }
+            | Self::AppendReply { .. }
+            | Self::Pull { .. }
+            | Self::PullChunk { .. }
+            | Self::ReadIndex { .. }
+            | Self::ReadIndexReply { .. }
+            | Self::Join { .. }
+            | Self::Present
+            | Self::Census { .. }
+            | Self::Full { .. } => false,
+        }
+    }
 }
 
 /// Describes a snapshot so that its pieces can be verified one by one.

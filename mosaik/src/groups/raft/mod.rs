@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use clock::SKEW_LIMIT;
 pub use founding::{Ballot, Founding};
-pub use io::{Change, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
+pub use io::{Change, Contradiction, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
 pub use log::Log;
 pub use machine::MachineId;
 pub use membership::Membership;
@@ -49,7 +49,7 @@ pub use mutants::{Mutant, Quirk, Switch};
 pub use recover::recover;
 pub use session::{Sessions, Verdict};
 pub use settings::{Preference, Settings};
-pub use status::{Fetching, FollowerStatus, FoundingStatus, Mode, Standing, Status};
+pub use status::{Fetching, FollowerStatus, FoundingStatus, Mode, Owed, Standing, Status};
 pub use types::{
     ClusterId, Command, Digest, Entry, Index, Member, NodeId, Now, Payload, Position, SessionId, Term, Token,
 };
@@ -59,8 +59,13 @@ use founding::Founder;
 use leader::Leader;
 use outbox::Outbox;
 use read::Reads;
-use snapshot::Install;
 pub use snapshot::chunks;
+use snapshot::{Install, Older};
+
+/// Members whose contradictions are remembered.
+const CONTRADICTED: usize = 16;
+/// How long a contradiction is shown after it was last heard, microseconds.
+const CONTRADICTED_FOR: u64 = 600_000_000;
 
 /// What a member is at the moment.
 #[derive(Clone, Debug)]
@@ -121,6 +126,10 @@ pub struct Raft {
     reads: Reads,
     catching: Option<CatchUp>,
     installing: Option<Install>,
+    /// When a chunk of the snapshot was last asked for, microseconds.
+    fetched: Option<u64>,
+    /// A snapshot before the present one, while it is being fetched.
+    older: Option<Older>,
     peers: BTreeMap<NodeId, Peer>,
     founder: Founder,
     join_at: u64,
@@ -129,6 +138,10 @@ pub struct Raft {
     /// How far the own wall clock was ahead of the voters' median when the leader last told it, milliseconds.
     skew: Option<i64>,
     halted: Option<Halt>,
+    /// What members said that cannot be, and when they last did, microseconds.
+    contradicted: BTreeMap<NodeId, (Member, Contradiction, u64)>,
+    /// When a leader last said that the group is full, microseconds, and how many members it has.
+    full: Option<(u64, u32)>,
 }
 
 impl Raft {
@@ -154,6 +167,7 @@ impl Raft {
         log.replace(&entries, base);
         log.loaded();
         let mut outbox = Outbox::new(me, &hard);
+        outbox.now = now.mono;
         if blank {
             outbox.write_hard(Write::Hard(hard.clone()));
         }
@@ -193,11 +207,15 @@ impl Raft {
             reads: Reads::default(),
             catching: None,
             installing: None,
+            fetched: None,
+            older: None,
             peers: BTreeMap::new(),
             join_at: 0,
             dissolving: None,
             skew: None,
             halted: None,
+            contradicted: BTreeMap::new(),
+            full: None,
             settings,
             now,
             hard,
@@ -215,6 +233,7 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role {
             leader.clock.advance(self.now.mono, self.settings.election_max);
         }
+        self.outbox.now = self.now.mono;
         match input {
             Input::Persisted { token } => self.on_persisted(token),
             Input::Applied { index } => self.on_applied(index),
@@ -256,6 +275,7 @@ impl Raft {
         if self.halted.is_none() {
             self.catch_up_tick();
             self.install_tick();
+            self.forget_older();
             self.join_tick();
             self.reads_tick();
         }
@@ -353,6 +373,33 @@ impl Raft {
             self.role = Role::Follower;
             self.halted = Some(why);
             self.outbox.put(Output::Halted(why));
+        }
+    }
+
+    /// Whether storage owes an answer for too long. Nothing decides by it but this member's own wish to lead.
+    fn hangs(&self) -> bool {
+        self.outbox.silence() >= self.settings.hung
+    }
+
+    /// Whether so much waits for storage that nothing more may be added.
+    fn is_full(&self) -> bool {
+        let (batches, bytes) = self.outbox.owed();
+        let full = batches >= self.settings.unwritten || bytes >= self.settings.unwritten_bytes;
+        full && batches > 0 && !self.settings.switch.is(Mutant::UnwrittenUnbounded)
+    }
+
+    /// A member said what cannot be, unless somebody is a copy or was put back to an older state. It is named, and not believed.
+    fn contradict(&mut self, by: Member, what: Contradiction) {
+        let now = self.now.mono;
+        let before = self.contradicted.insert(by.node, (by, what, now));
+        if self.contradicted.len() > CONTRADICTED {
+            let oldest = self.contradicted.iter().min_by_key(|(_, (_, _, at))| *at).map(|(node, _)| *node);
+            oldest.and_then(|node| self.contradicted.remove(&node));
+        }
+        let again =
+            |(_, was, at): (Member, Contradiction, u64)| was.kind() == what.kind() && now < at + CONTRADICTED_FOR;
+        if !before.is_some_and(again) {
+            self.outbox.put(Output::Contradicted { by, what });
         }
     }
 

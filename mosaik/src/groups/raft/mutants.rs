@@ -40,6 +40,11 @@ pub enum Mutant {
     CommandAfterSeal,
     SealNotInSnapshot,
     SnapshotOfAnotherMachine,
+    LeadsOnHungDisk,
+    CampaignsOnHungDisk,
+    UnwrittenUnbounded,
+    SilentLearnersStay,
+    FetchedSnapshotDropped,
 }
 
 /// Something odd that a correct member may do at any time, and a healthy one hardly ever does.

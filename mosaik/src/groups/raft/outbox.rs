@@ -1,4 +1,4 @@
-//! Collects the effects of a step and keeps back every message until what it reveals is durable.
+//! Collects the effects of a step, keeps back every message until what it reveals is durable, and knows what storage owes.
 //!
 //! The rule is the same for all messages: they reveal the term, vote, cluster or founding record, so they wait for the
 //! last write of those. How far the *log* is durable is said in the message itself (`AppendReply::matched`).
@@ -24,11 +24,40 @@ pub(super) struct Outbox {
     hard: Token,
     durable: Token,
     held: VecDeque<(Token, Envelope)>,
+    held_bytes: usize,
+    /// The time of the step, microseconds.
+    pub now: u64,
+    /// Batches that storage has not answered, with their bytes.
+    owed: VecDeque<(Token, usize)>,
+    owed_bytes: usize,
+    /// When storage last answered, or was given a batch while it owed nothing, microseconds.
+    answered: u64,
     out: Vec<Output>,
 }
 
 /// Messages kept back at most; beyond it the oldest are dropped, as a network might.
 const HELD: usize = 4096;
+/// And their payload bytes.
+const HELD_BYTES: usize = 16 << 20;
+
+/// Payload bytes of a message.
+fn size(body: &Message) -> usize {
+    match body {
+        Message::Append { entries, .. } | Message::Pulled { entries, .. } => {
+            entries.iter().map(|entry| entry.payload.size()).sum()
+        }
+        Message::Chunk { data, .. } => data.len(),
+        _ => 0,
+    }
+}
+
+fn weight(write: &Write) -> usize {
+    match write {
+        Write::Hard(_) | Write::Founding(_) => 64,
+        Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
+        Write::Snapshot { snapshot, .. } => snapshot.data.len(),
+    }
+}
 
 impl Outbox {
     pub fn new(me: Member, hard: &HardState) -> Self {
@@ -41,6 +70,11 @@ impl Outbox {
             hard: 0,
             durable: 0,
             held: VecDeque::new(),
+            held_bytes: 0,
+            now: 0,
+            owed: VecDeque::new(),
+            owed_bytes: 0,
+            answered: 0,
             out: Vec::new(),
         }
     }
@@ -57,8 +91,27 @@ impl Outbox {
             // Writes come first, because nothing else may overtake them.
             self.out.insert(0, Output::Persist { token: self.next, writes: Vec::new() });
         }
+        let bytes = weight(&write);
+        if self.owed.is_empty() {
+            self.answered = self.now;
+        }
+        match self.owed.back_mut() {
+            Some((token, sum)) if *token == self.next => *sum += bytes,
+            _ => self.owed.push_back((self.next, bytes)),
+        }
+        self.owed_bytes += bytes;
         self.writes.push(write);
         self.next
+    }
+
+    /// For how long storage has owed an answer and given none, microseconds; 0 if it owes none.
+    pub fn silence(&self) -> u64 {
+        if self.owed.is_empty() { 0 } else { self.now.saturating_sub(self.answered) }
+    }
+
+    /// Batches that storage has not answered, and their bytes.
+    pub fn owed(&self) -> (usize, usize) {
+        (self.owed.len(), self.owed_bytes)
     }
 
     pub fn send(&mut self, to: Member, body: Message) {
@@ -67,10 +120,12 @@ impl Outbox {
         if self.hard <= self.durable {
             self.out.push(Output::Send(envelope));
         } else {
-            if self.held.len() == HELD {
-                self.held.pop_front();
-            }
+            self.held_bytes += size(&envelope.body);
             self.held.push_back((self.hard, envelope));
+            while self.held.len() > HELD || (self.held_bytes > HELD_BYTES && self.held.len() > 1) {
+                let Some((_, dropped)) = self.held.pop_front() else { break };
+                self.held_bytes -= size(&dropped.body);
+            }
         }
     }
 
@@ -92,8 +147,14 @@ impl Outbox {
     pub fn persisted(&mut self, token: Token) {
         assert!(token < self.next, "storage completed a write that was never asked for");
         self.durable = self.durable.max(token);
+        while let Some((_, bytes)) = self.owed.front().copied().filter(|(owed, _)| *owed <= token) {
+            self.owed.pop_front();
+            self.owed_bytes -= bytes;
+            self.answered = self.now;
+        }
         while self.held.front().is_some_and(|(needs, _)| *needs <= self.durable) {
             if let Some((_, envelope)) = self.held.pop_front() {
+                self.held_bytes -= size(&envelope.body);
                 self.out.push(Output::Send(envelope));
             }
         }

@@ -34,6 +34,9 @@ pub(super) struct Progress {
     pub told: Index,
     /// When `matched` last grew or sending began, microseconds.
     pub moved: u64,
+    /// Nothing was acknowledged for long: one entry at a time until something is, or a follower whose disk hangs would be sent
+    /// a full window again and again.
+    pub cautious: bool,
     window: VecDeque<(Index, usize)>,
     window_bytes: usize,
 }
@@ -49,6 +52,7 @@ impl Progress {
             near: now,
             told: 0,
             moved: now,
+            cautious: false,
             window: VecDeque::new(),
             window_bytes: 0,
         }
@@ -56,7 +60,8 @@ impl Progress {
 
     /// Whether another message may be under way.
     pub fn has_room(&self, settings: &Settings) -> bool {
-        self.window.len() < settings.inflight && self.window_bytes < settings.inflight_bytes
+        let most = if self.cautious { 1 } else { settings.inflight };
+        self.window.len() < most && self.window_bytes < settings.inflight_bytes
     }
 
     pub fn is_idle(&self) -> bool {
@@ -86,6 +91,7 @@ impl Progress {
         self.matched = matched;
         self.next = self.next.max(matched + 1);
         self.moved = now;
+        self.cautious = false;
         true
     }
 
@@ -114,5 +120,16 @@ mod tests {
         assert!(progress.has_room(&settings));
         assert!(!progress.acked(4, 4), "no news");
         assert_eq!((progress.matched, progress.next), (4, 9));
+    }
+
+    #[test]
+    fn a_cautious_window_holds_one_message_until_something_is_acknowledged() {
+        let settings = Settings::default();
+        let mut progress = Progress::new(1, 0);
+        (progress.mode, progress.cautious) = (Mode::Replicate, true);
+        assert!(progress.has_room(&settings));
+        progress.sent(1, 10, 1);
+        assert!(!progress.has_room(&settings));
+        assert!(progress.acked(1, 2) && !progress.cautious && progress.has_room(&settings));
     }
 }

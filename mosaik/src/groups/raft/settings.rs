@@ -35,6 +35,14 @@ pub struct Settings {
     pub uncommitted: u64,
     /// Payload bytes waiting for commit at the leader, beyond which proposals are refused as busy.
     pub uncommitted_bytes: usize,
+    /// Batches that storage has not answered, beyond which a leader refuses proposals as busy and a follower takes no
+    /// entries. More hides a slow disk for longer and costs memory.
+    pub unwritten: usize,
+    /// Their bytes, with the same effect.
+    pub unwritten_bytes: usize,
+    /// Storage that owes an answer and has given none for so long hangs, microseconds: the member gives leadership up and
+    /// stands for no election until an answer comes. Shorter: faster fail-over, but a hiccup of the device costs an election.
+    pub hung: u64,
     /// Strong reads waiting at one member.
     pub reads: usize,
     /// Entries handed to the state machine and not yet reported applied.
@@ -49,6 +57,9 @@ pub struct Settings {
     pub tail: u64,
     /// Payload bytes kept in memory behind a compaction.
     pub tail_bytes: usize,
+    /// Payload bytes of log kept in memory behind a compaction for a member that fetches an older snapshot; beyond it that
+    /// snapshot is too old, and the member begins again with the newest.
+    pub fetch_bytes: usize,
     /// Bytes per snapshot chunk.
     pub chunk: usize,
     /// Founders that must agree (*agreed*); 0: undeclared.
@@ -57,11 +68,12 @@ pub struct Settings {
     pub founding_delay: u64,
     /// Voters that the autopilot grows to (*agreed*). Odd.
     pub target_voters: usize,
-    /// Silence, or lag beyond `caught_up`, after which a voter may lose its vote to a learner, microseconds.
+    /// Silence, or lag beyond `caught_up`, after which a voter may lose its vote to a learner, microseconds. Silence after which
+    /// a learner or observer makes room for a new member when the group is full.
     pub silent: u64,
     /// Entries behind the commit index within which a member counts as caught up.
     pub caught_up: u64,
-    /// Peers remembered.
+    /// Peers remembered, and members of a group at most.
     pub peers: usize,
     /// Storage does not survive a restart.
     pub volatile: bool,
@@ -85,6 +97,9 @@ impl Default for Settings {
             inflight_bytes: 16 << 20,
             uncommitted: 65_536,
             uncommitted_bytes: 64 << 20,
+            unwritten: 16_384,
+            unwritten_bytes: 64 << 20,
+            hung: 2_000_000,
             reads: 4096,
             applying: 65_536,
             catch_up: 4096,
@@ -92,6 +107,7 @@ impl Default for Settings {
             pull_entries: 1024,
             tail: 4096,
             tail_bytes: 8 << 20,
+            fetch_bytes: 64 << 20,
             chunk: 256 << 10,
             declared: 0,
             founding_delay: 1_000_000,

@@ -15,6 +15,16 @@ pub(super) struct Install {
     id: Digest,
     chunks: Vec<Option<Bytes>>,
     asked_at: u64,
+    /// When a chunk last came, microseconds.
+    got_at: u64,
+}
+
+/// A snapshot that was replaced while a member fetched it. Kept, with the entries after it, until nobody asks for it any more
+/// or the log has grown too far beyond it: otherwise a member on a slow link would begin again with every compaction.
+#[derive(Clone, Debug)]
+pub(super) struct Older {
+    snapshot: Snapshot,
+    asked_at: u64,
 }
 
 impl Install {
@@ -36,13 +46,16 @@ pub fn chunks(data: &[u8], size: usize) -> Vec<Digest> {
 
 /// Chunks asked for at once.
 const WINDOW: usize = 4;
+/// Heartbeats without a chunk, or a question for one, after which a transfer is over.
+const IDLE: u64 = 20;
 
 impl Raft {
     /// The machine's state at `index`: the log up to there may go.
     pub(super) fn on_compact(&mut self, index: Index, data: Bytes) {
         let before = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.manifest.position.index);
         // A `Yield` must stay in the log: after it no user entry may follow, after a restart neither.
-        if index <= before || index > self.applied || self.log.is_yielding() {
+        // Storage that hangs is not given a snapshot on top: the log stays, and the next one is due later.
+        if index <= before || index > self.applied || self.log.is_yielding() || self.is_full() || self.hangs() {
             return;
         }
         let Some(position) = self.log.at(index) else { return };
@@ -60,11 +73,41 @@ impl Raft {
         };
         let snapshot = Snapshot { manifest, data };
         self.outbox.write(Write::Snapshot { snapshot: snapshot.clone(), keep: true });
+        self.keep_while_fetched();
         self.snapshot = Some(snapshot);
-        // A tail stays, in memory only, for followers that lag a little.
-        let begin = self.log.tail(index, self.settings.tail, self.settings.tail_bytes);
+        // A tail stays, in memory only, for followers that lag a little, or come from an older snapshot.
+        let tail = self.log.tail(index, self.settings.tail, self.settings.tail_bytes);
+        let older = self.older.as_ref().map(|older| older.snapshot.manifest.position.index);
+        let begin = older.map_or(tail, |older| older.min(tail));
         if begin > self.log.base().index {
             self.log.compact(begin);
+        }
+    }
+
+    fn is_under_way(&self, at: u64) -> bool {
+        self.now.mono < at + IDLE * self.settings.heartbeat
+    }
+
+    /// The present snapshot is about to be replaced. One older one is kept at most: the oldest that is being fetched, unless
+    /// too much of the log came after it.
+    fn keep_while_fetched(&mut self) {
+        let fetched = self.fetched.take().filter(|at| self.is_under_way(*at));
+        self.forget_older();
+        self.older.take_if(|older| {
+            let index = older.snapshot.manifest.position.index;
+            index < self.log.base().index || self.log.bytes_after(index) > self.settings.fetch_bytes
+        });
+        if self.settings.switch.is(Mutant::FetchedSnapshotDropped) {
+            self.older = None;
+        } else if let (None, Some(asked_at), Some(snapshot)) = (&self.older, fetched, &self.snapshot) {
+            self.older = Some(Older { snapshot: snapshot.clone(), asked_at });
+        }
+    }
+
+    /// Lets the older snapshot go if nobody fetches it any more.
+    pub(super) fn forget_older(&mut self) {
+        if self.older.as_ref().is_some_and(|older| !self.is_under_way(older.asked_at)) {
+            self.older = None;
         }
     }
 
@@ -89,12 +132,16 @@ impl Raft {
         if manifest.position.index <= self.commit {
             return self.ack(from, None, 0);
         }
+        if self.hangs() {
+            return; // it could not be written
+        }
         let id = manifest.id();
-        if self.installing.as_ref().is_some_and(|it| it.id == id && it.from == from) {
+        // A newer one does not interrupt a transfer that goes on.
+        if self.installing.as_ref().is_some_and(|it| it.from == from && (it.id == id || self.is_under_way(it.got_at))) {
             return;
         }
         let chunks = vec![None; manifest.chunks.len()];
-        self.installing = Some(Install { from, manifest, id, chunks, asked_at: 0 });
+        self.installing = Some(Install { from, manifest, id, chunks, asked_at: 0, got_at: self.now.mono });
         self.install_tick();
         self.install_if_complete();
     }
@@ -114,9 +161,24 @@ impl Raft {
     }
 
     pub(super) fn on_pull_chunk(&mut self, from: Member, wanted: Digest, chunk: u32) {
-        let Some(snapshot) = &self.snapshot else { return };
-        if snapshot.manifest.id() != wanted {
-            return;
+        let now = self.now.mono;
+        let snapshot = match (&self.snapshot, &mut self.older) {
+            (Some(snapshot), _) if snapshot.manifest.id() == wanted => {
+                self.fetched = Some(now);
+                snapshot
+            }
+            (_, Some(older)) if older.snapshot.manifest.id() == wanted => {
+                older.asked_at = now;
+                &older.snapshot
+            }
+            _ => return,
+        };
+        // It moves: the leader need not ask how it stands.
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&from)
+            && matches!(progress.mode, Mode::Snapshot { .. })
+        {
+            progress.moved = now;
         }
         let start = chunk as usize * self.settings.chunk;
         if start >= snapshot.data.len() {
@@ -134,6 +196,7 @@ impl Raft {
             return;
         }
         // A repeated chunk asks for nothing: or each repetition would multiply the next round.
+        install.got_at = self.now.mono;
         if install.chunks[chunk].replace(data).is_some() {
             return;
         }
@@ -174,6 +237,7 @@ impl Raft {
         self.verified = self.verified.max(position.index);
         self.catching = None;
         self.outbox.put(Output::Restore(snapshot.clone()));
+        (self.fetched, self.older) = (None, None);
         self.snapshot = Some(snapshot);
         self.ack(from, None, 0);
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Ballot, ClusterId, Halt, Index, Member, Membership, Position, Preference, Raft, Role, Term,
+    Ballot, ClusterId, Contradiction, Halt, Index, Member, Membership, Position, Preference, Raft, Role, Term,
     progress::Mode as FollowerMode,
 };
 
@@ -51,6 +51,25 @@ pub struct Status {
     pub has_quorum: bool,
     /// How far this member's wall clock is ahead of the voters' median, milliseconds, as its leader last told.
     pub skew: Option<i64>,
+    /// What storage owes.
+    pub storage: Owed,
+    /// The group has so many members that no more fit. Known to the leader, and to who asked to be taken in.
+    pub full: Option<u32>,
+    /// Members that said what cannot be, in the order of their nodes.
+    pub contradicted: Vec<(Member, Contradiction)>,
+}
+
+/// What a member has given to storage and has no answer for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// For how long storage has owed an answer and given none, microseconds; 0 if it owes none.
+    pub silence: u64,
+    /// Whether that is so long that the member neither leads nor campaigns.
+    pub hangs: bool,
+    /// Batches without an answer.
+    pub batches: usize,
+    /// Their bytes.
+    pub bytes: usize,
 }
 
 /// What a member is, in one word.
@@ -183,7 +202,30 @@ impl Raft {
             has_quorum: membership.quorum(|voter| reachable.contains(voter)),
             reachable,
             skew: self.skew(),
+            storage: self.owed(),
+            full: self.full_with(),
+            contradicted: self.contradictions(),
         }
+    }
+
+    fn owed(&self) -> Owed {
+        let (batches, bytes) = self.outbox.owed();
+        Owed { silence: self.outbox.silence(), hangs: self.hangs(), batches, bytes }
+    }
+
+    fn full_with(&self) -> Option<u32> {
+        if self.is_leader() {
+            let members = u32::try_from(self.log.membership().everyone().len()).unwrap_or(u32::MAX);
+            return self.has_no_room().then_some(members);
+        }
+        let fresh = |at: u64| self.now.mono < at + 20 * self.settings.heartbeat;
+        self.full.filter(|(at, _)| fresh(*at)).map(|(_, members)| members)
+    }
+
+    fn contradictions(&self) -> Vec<(Member, Contradiction)> {
+        let shown = |at: u64| self.now.mono < at + super::CONTRADICTED_FOR;
+        let all = self.contradicted.values().filter(|(_, _, at)| shown(*at));
+        all.map(|(member, what, _)| (*member, *what)).collect()
     }
 
     /// What it is, in one word.
@@ -234,6 +276,12 @@ impl Raft {
     #[must_use]
     pub const fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// Whether storage has owed an answer for so long that the member neither leads nor campaigns.
+    #[must_use]
+    pub fn storage_hangs(&self) -> bool {
+        self.hangs()
     }
 
     /// Why it has stopped.

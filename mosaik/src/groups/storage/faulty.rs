@@ -159,6 +159,10 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.wipe()
     }
 
+    fn abandon(&mut self) {
+        self.inner.abandon();
+    }
+
     fn is_durable(&self) -> bool {
         self.inner.is_durable()
     }

@@ -84,6 +84,10 @@ pub trait Storage: fmt::Debug + Send + 'static {
     /// When that failed; the storage is then as after any error.
     fn wipe(&mut self) -> Result<(), StorageError>;
 
+    /// The last call of a member that ends while storage owes it an answer and does not give one: from now on nobody may wait
+    /// for what is under way, not even by dropping the storage. What was submitted may still be written.
+    fn abandon(&mut self) {}
+
     /// Whether what is durable survives the end of the process. If not, each start of the process is a new incarnation.
     fn is_durable(&self) -> bool;
 }

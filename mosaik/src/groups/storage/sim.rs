@@ -43,6 +43,7 @@ struct State {
     life: u64,
     latency: Duration,
     fails: Option<io::ErrorKind>,
+    hung: bool,
     error: Option<StorageError>,
     damaged: bool,
     waker: Option<Waker>,
@@ -113,6 +114,15 @@ impl SimDisk {
         });
     }
 
+    /// While it is set nothing completes, and nothing fails: a device or a mount that has stopped answering. What waits
+    /// completes afterwards. A life that begins meanwhile reads what it can, as from a device that answers again.
+    pub fn set_hung(&self, hung: bool) {
+        self.with(|state| {
+            state.hung = hung;
+            state.wake();
+        });
+    }
+
     /// A bit has flipped where it matters: every load finds damage until the disk is wiped.
     pub fn damage(&self) {
         self.with(|state| state.damaged = true);
@@ -121,6 +131,16 @@ impl SimDisk {
     /// Batches that are submitted and not durable.
     pub fn waiting(&self) -> usize {
         self.with(|state| state.waiting.len())
+    }
+
+    /// The bytes of their commands and snapshots.
+    pub fn waiting_bytes(&self) -> usize {
+        let size = |write: &Write| match write {
+            Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
+            Write::Snapshot { snapshot, .. } => snapshot.data.len(),
+            Write::Hard(_) | Write::Founding(_) => 0,
+        };
+        self.with(|state| state.waiting.iter().flat_map(|(_, writes)| writes).map(size).sum())
     }
 
     /// What is durable.
@@ -169,6 +189,15 @@ impl Storage for SimDisk {
     fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<Token, StorageError>> {
         let (life, given) = (self.life, self.given);
         loop {
+            let hangs = self.with(|state| {
+                if state.hung && state.life == life {
+                    state.waker = Some(cx.waker().clone());
+                }
+                state.hung
+            });
+            if hangs {
+                return Poll::Pending;
+            }
             if let Some(Sync { token, done }) = &mut self.sync {
                 if done.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

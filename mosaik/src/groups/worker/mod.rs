@@ -226,11 +226,13 @@ impl Worker {
         let wall = node.transport().wall_clock() / 1000;
         let raft = Raft::new(settings.clone(), me, stored, seed, Now { mono: 0, wall });
         let session = Session::new(fresh_session(&node), 2 * settings.election_max, RETENTION, 0, settings.switch);
+        let mut compaction = output::Compaction::new(setup.compacts, setup.log_limit);
+        compaction.spread(node.transport().random_seed()[0]);
         Self {
             publish: publish::Publish::new(setup.compacts, busy),
             departure: Departure::default(),
             sealing: Sealing::default(),
-            compaction: output::Compaction::new(setup.compacts, setup.log_limit),
+            compaction,
             node,
             settings,
             raft,
@@ -585,10 +587,17 @@ impl Worker {
                 }
                 What::Captured { index, data, varies } => {
                     self.applied(&mut applied);
-                    self.compaction.done(data.len());
-                    self.publish.captured(index, varies);
+                    let size = data.len();
                     self.step(Input::Compact { index, data });
                     let snapshot = self.raft.snapshot().map(|snapshot| &snapshot.manifest);
+                    if self.raft.storage_hangs() && snapshot.is_none_or(|it| it.position.index < index) {
+                        // The core took none, since the disk could not either.
+                        let _ = self.compaction.failed(Instant::now());
+                        self.compaction.wanted |= self.sealing.is_applied();
+                        continue;
+                    }
+                    self.compaction.done(size);
+                    self.publish.captured(index, varies);
                     if snapshot.is_some_and(|manifest| manifest.sealed && manifest.position.index == index) {
                         self.seal_written(index);
                     }
@@ -699,7 +708,13 @@ impl Worker {
         self.router.clear();
         if !self.cancel.is_cancelled() {
             self.flush().await;
+            if self.durable < self.submitted {
+                tracing::warn!(group = ?self.board.group(), "storage does not answer; the local member ends without it");
+                self.storage.abandon();
+            }
             self.bonds.leave().await;
+        } else if self.raft.storage_hangs() {
+            self.storage.abandon();
         }
         if self.wipe_on_end {
             let mut storage = std::mem::replace(&mut self.storage, Box::new(InMemory::default()));

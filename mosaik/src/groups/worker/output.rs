@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Job, Worker, applier::Source};
-use crate::groups::raft::{Entry, Index, Input, Output, Token, Write};
+use crate::groups::{
+    raft::{Entry, Index, Input, Output, Token, Write},
+    status::Contradicted,
+};
 
 /// After a snapshot that was not taken the next one is tried so much later, doubled with each further one.
 const RETRY: Duration = Duration::from_secs(15);
@@ -13,7 +16,9 @@ const RETRY: Duration = Duration::from_secs(15);
 const RETRY_MAX: Duration = Duration::from_mins(15);
 
 /// Decides when a snapshot is taken: when the log since the last one is longer than the limit and than twice the snapshot, so
-/// that writing snapshots costs at most half as much as writing the log.
+/// that writing snapshots costs at most half as much as writing the log. And by up to a half longer, by chance: members that all
+/// compact at one index would all be slow at once, fail at once where a snapshot cannot be made, and let whoever is behind fetch
+/// from nobody but the leader.
 #[derive(Debug)]
 pub(super) struct Compaction {
     possible: bool,
@@ -29,6 +34,8 @@ pub(super) struct Compaction {
     not_before: Option<Instant>,
     /// However short the log is.
     pub wanted: bool,
+    /// By how much longer the log becomes this time, in 256ths of a half.
+    spread: u64,
 }
 
 impl Compaction {
@@ -43,6 +50,7 @@ impl Compaction {
             failures: 0,
             not_before: None,
             wanted: false,
+            spread: 0,
         }
     }
 
@@ -50,10 +58,16 @@ impl Compaction {
         self.since += entries.iter().map(|entry| entry.payload.size() as u64).sum::<u64>();
     }
 
+    /// How much longer the log becomes, by a random byte.
+    pub fn spread(&mut self, random: u8) {
+        self.spread = random.into();
+    }
+
     /// Whether to begin one now.
     fn begin(&mut self) -> bool {
         let later = self.not_before.is_some_and(|at| at > Instant::now());
-        let long = self.wanted || self.since > self.limit.max(2 * self.snapshot);
+        let least = self.limit.max(2 * self.snapshot);
+        let long = self.wanted || self.since > least.saturating_add(least / 512 * self.spread);
         let due = self.possible && !self.running && !later && long;
         if due {
             self.running = true;
@@ -85,7 +99,7 @@ impl Compaction {
     }
 
     pub fn restart(&mut self) {
-        *self = Self::new(self.possible, self.limit);
+        *self = Self { spread: self.spread, ..Self::new(self.possible, self.limit) };
     }
 }
 
@@ -134,6 +148,11 @@ impl Worker {
                 tracing::warn!(group = ?self.board.group(), ?halt, "the local member has stopped for good");
                 self.stop = Some(halt.into());
             }
+            Output::Contradicted { by, what } => {
+                if let Some(contradicted) = Contradicted::new(by, what) {
+                    tracing::warn!(group = ?self.board.group(), "{contradicted}");
+                }
+            }
         }
     }
 
@@ -169,6 +188,7 @@ impl Worker {
 
     pub(super) fn compact(&mut self) {
         if self.compaction.begin() {
+            self.compaction.spread(self.node.transport().random_seed()[0]);
             self.lanes.jobs.push((self.life, Job::Capture));
         }
     }

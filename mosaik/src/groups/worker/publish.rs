@@ -8,7 +8,7 @@ use crate::{
         error::{StopReason, Why},
         health::{MachineStatus, SnapshotFailure},
         raft::{Index, Member, Preference},
-        status::{self, Facts, GroupStatus, Role, Skew, WhyOffline, peer_of},
+        status::{self, Contradicted, Facts, GroupStatus, Role, Skew, WhyOffline, peer_of},
     },
     primitives::{GroupId, PeerId, watch},
 };
@@ -213,6 +213,7 @@ impl Worker {
         if why.is_some() && core.leader.is_none() && core.halted.is_none() && !refusals.is_empty() {
             why = Some(WhyOffline::Refused(refusals));
         }
+        let micros = Duration::from_micros;
         let (voters, floor) = core.membership.as_ref().map_or((0, 0), |it| (it.voters.len(), it.floor()));
         let joint = core.membership.as_ref().is_some_and(|it| it.outgoing.is_some());
         GroupStatus {
@@ -232,6 +233,11 @@ impl Worker {
             dropped: self.bonds.dropped(),
             compacts: self.publish.compacts,
             machine: MachineStatus { long: self.publish.busy.long(), ..self.publish.machine.clone() },
+            storage_silence: (core.storage.silence > 0).then(|| micros(core.storage.silence)),
+            storage_hangs: core.storage.hangs,
+            unwritten: (core.storage.batches, core.storage.bytes),
+            full: core.is_leader && core.full.is_some(),
+            contradictions: core.contradicted.iter().filter_map(|(by, what)| Contradicted::new(*by, *what)).collect(),
             why,
         }
     }
@@ -249,8 +255,24 @@ fn log(old: &GroupStatus, new: &GroupStatus, group: GroupId) {
             tracing::warn!(?group, ?member, "{}: the group does not depend on it", Skew(skew));
         }
     }
-    let text = |status: &GroupStatus| status.why_offline().map(ToString::to_string);
-    if text(old) != text(new) {
-        tracing::debug!(?group, why = text(new).as_deref().unwrap_or("online"), "state of the local member");
+    if old.why_kind() != new.why_kind() {
+        let why = new.why_offline().map(ToString::to_string);
+        tracing::debug!(?group, why = why.as_deref().unwrap_or("online"), "state of the local member");
+    }
+    if old.storage_hangs != new.storage_hangs {
+        if new.storage_hangs {
+            let (batches, bytes) = new.unwritten;
+            tracing::warn!(
+                ?group,
+                batches,
+                bytes,
+                "its disk does not answer: the local member does not lead until it does"
+            );
+        } else {
+            tracing::info!(?group, "its disk answers again");
+        }
+    }
+    if new.full && !old.full {
+        tracing::warn!(?group, members = new.members.len(), "the group is full: no further member is taken in");
     }
 }

@@ -20,6 +20,7 @@ struct Plan {
     room: Option<u64>,
     delay: std::time::Duration,
     syncs: u64,
+    hung: bool,
 }
 
 #[cfg(feature = "testing")]
@@ -48,6 +49,11 @@ impl Faults {
         self.change(|plan| plan.delay = by);
     }
 
+    /// While it is set no `fdatasync` returns: a device that has stopped answering.
+    pub fn hang(&self, hung: bool) {
+        self.change(|plan| plan.hung = hung);
+    }
+
     /// How often `fdatasync` was called.
     pub fn syncs(&self) -> u64 {
         self.change(|plan| plan.syncs)
@@ -74,6 +80,9 @@ impl Faults {
             (count_down(&mut plan.sync), plan.delay)
         });
         std::thread::sleep(delay);
+        while self.change(|plan| plan.hung) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         done
     }
 }

@@ -33,8 +33,9 @@ use crate::groups::raft::{Stored, Token, Write};
 /// it was never reported durable; any other damage is an error that names the file and the offset. A failed write or
 /// `fdatasync` fails the storage for good.
 ///
-/// How much waits is bounded by the caller; memory is what waits plus one encoded group. Dropping it writes what waits,
-/// which blocks for as long as that takes, and then lets the directory go. Whether the file system keeps what it says it
+/// How much waits is bounded by the caller; memory is what waits plus one encoded group. Dropping it writes what waits, which
+/// blocks as long as something becomes durable every two seconds, and then lets the directory go. A device that hangs is not
+/// waited for: its thread is left behind and has the directory until it ends. Whether the file system keeps what it says it
 /// has synced is not checked; a directory on `tmpfs` survives the process, not the machine.
 #[derive(Debug)]
 pub struct Disk {
@@ -90,9 +91,14 @@ impl Storage for Disk {
     }
 
     fn wipe(&mut self) -> Result<(), StorageError> {
-        if let Some(writer) = self.writer.take() {
+        if let Some(mut writer) = self.writer.take() {
             self.state.discard();
-            drop(writer);
+            if !writer.end() {
+                let error = std::io::ErrorKind::TimedOut.into();
+                let error = StorageError::io("wait for the last write to", self.dir.path.clone(), error);
+                self.state.fail(error.clone());
+                return Err(error);
+            }
         }
         let wiped = self.dir.segments().and_then(|old| {
             Log::begin(Arc::clone(&self.dir), old.last().map_or(1, |last| last + 1))?;
@@ -104,6 +110,12 @@ impl Storage for Disk {
             Err(ref error) => self.state.fail(error.clone()),
         }
         wiped
+    }
+
+    fn abandon(&mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.leave_behind();
+        }
     }
 
     fn is_durable(&self) -> bool {

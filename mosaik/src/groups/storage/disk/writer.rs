@@ -17,6 +17,9 @@ use crate::groups::raft::{Token, Write};
 const GROUP: usize = 8 << 20;
 /// A group waits for company at most for this part of the time that an `fdatasync` takes, and at most that long.
 const GATHER: (u32, Duration) = (4, Duration::from_millis(1));
+/// The end of the thread is waited for as long as something becomes durable in such a time. A device that hangs would otherwise
+/// hold up whoever ends.
+const PROGRESS: Duration = Duration::from_secs(2);
 /// After waiting in vain, so many groups do not wait.
 const ALONE: u32 = 16;
 
@@ -26,6 +29,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Batches came, or the end.
     work: Condvar,
+    /// The thread has ended.
+    end: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +46,7 @@ struct State {
     error: Option<StorageError>,
     waker: Option<Waker>,
     closing: bool,
+    ended: bool,
 }
 
 impl State {
@@ -165,6 +171,26 @@ impl Shared {
         state
     }
 
+    /// Tells the thread to end when everything that waits is written.
+    fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    /// Waits for the end of the thread; false if nothing moves any more.
+    fn ended(&self) -> bool {
+        let mut state = self.lock();
+        while !state.ended {
+            let before = state.durable;
+            let waited = self.end.wait_timeout(state, PROGRESS).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            if waited.1.timed_out() && !state.ended && state.durable == before {
+                return false;
+            }
+        }
+        true
+    }
+
     fn is_idle(&self) -> bool {
         self.lock().waiting.is_empty()
     }
@@ -204,7 +230,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The running thread. Dropping it waits until everything that was submitted is written.
+/// The running thread. Dropping it waits until everything that was submitted is written, unless the device hangs.
 #[derive(Debug)]
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -214,6 +240,10 @@ pub(super) struct Writer {
 impl Writer {
     pub fn start(log: Log, shared: Arc<Shared>) -> Result<Self, StorageError> {
         let path = log.dir.path.clone();
+        {
+            let mut state = shared.lock();
+            (state.closing, state.ended) = (false, false);
+        }
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("mosaik-disk".to_owned()).spawn(move || run(log, &of_thread));
         let thread = thread.map_err(|error| StorageError::io("start a thread for", path, error))?;
@@ -221,24 +251,43 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.work.notify_one();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+impl Writer {
+    /// Ends the thread. False if that would take for ever: it is left behind then.
+    pub fn end(&mut self) -> bool {
+        let Some(thread) = self.thread.take() else { return false };
+        self.shared.close();
+        if !self.shared.ended() {
+            tracing::warn!("the disk of a storage does not answer; the thread that writes is left behind");
+            return false;
+        }
+        if thread.join().is_err() {
             tracing::warn!("the writer of a storage has panicked; what waited is not written");
         }
-        self.shared.lock().closing = false;
+        true
+    }
+
+    /// The thread writes what waits, if it can, and ends by itself. Nobody waits for it.
+    pub fn leave_behind(&mut self) {
+        self.shared.close();
+        self.thread = None;
     }
 }
 
-/// Fails the storage if the thread ends by a panic, which would leave its owner waiting for ever.
-struct OnPanic<'a>(&'a Shared);
-
-impl Drop for OnPanic<'_> {
+impl Drop for Writer {
     fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.end();
+        }
+    }
+}
+
+/// Says that the thread has ended, and fails the storage if that was by a panic: its owner would wait for ever.
+struct OnEnd<'a>(&'a Shared);
+
+impl Drop for OnEnd<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.end.notify_all();
         if thread::panicking() {
             self.0
                 .fail(StorageError::Other(Arc::from(Box::<dyn Error + Send + Sync>::from("the writer has panicked"))));
@@ -247,7 +296,7 @@ impl Drop for OnPanic<'_> {
 }
 
 fn run(mut log: Log, shared: &Shared) {
-    let _guard = OnPanic(shared);
+    let _guard = OnEnd(shared);
     let (mut writes, mut gather) = (Vec::new(), Gather::default());
     while let Some(token) = shared.take(&mut writes, &mut gather) {
         let began = now();
