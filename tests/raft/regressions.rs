@@ -477,7 +477,7 @@ fn from_another(lab: &Lab, from: usize, to: usize, body: Message) -> Envelope {
 #[test]
 fn a_second_leader_in_one_term_is_refused() {
     let mut lab = three();
-    let beat = Message::Append { previous: Position::default(), entries: Vec::new(), commit: 0, round: 1 };
+    let beat = Message::Append { previous: Position::default(), entries: Vec::new(), commit: 0, round: 1, clock: 0 };
     for to in [0, 1] {
         let forged = from_another(&lab, 2, to, beat.clone());
         lab.feed(to, Input::Message(forged));
@@ -497,7 +497,7 @@ fn an_acknowledgement_beyond_the_end_of_the_log_is_refused() {
     let mut lab = three();
     let commit = lab.commit(0);
     for from in [1, 2] {
-        let reply = Message::AppendReply { matched: lab.last(0) + 10, asked: None, conflict: None, round: 0 };
+        let reply = Message::AppendReply { matched: lab.last(0) + 10, asked: None, conflict: None, round: 0, wall: 0 };
         let forged = from_another(&lab, from, 0, reply);
         lab.feed(0, Input::Message(forged));
     }

@@ -164,7 +164,7 @@ pub fn index_of(node: NodeId) -> usize {
     node.as_bytes()[0] as usize - 1
 }
 
-const STORMS: [Storm; 11] = [
+const STORMS: [Storm; 12] = [
     Storm::Crash,
     Storm::Pause,
     Storm::Cut,
