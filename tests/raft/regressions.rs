@@ -1,12 +1,14 @@
 //! Named regressions: the situations in which an earlier design of such groups, or a classic Raft bug, lost something.
 
+use bytes::Bytes;
 use mosaik::groups::raft::{
-    Change, Contradiction, Envelope, Halt, Input, Member, Message, Position, Standing, recover,
+    Change, Command, Contradiction, Envelope, Halt, Input, Member, Message, Payload, Position, SessionId, Standing,
+    recover,
 };
 
 use crate::{
     schedules,
-    sim::{Lab, Plan, Rng, World},
+    sim::{Lab, Plan, Rng, World, machine::Op},
 };
 
 fn three() -> Lab {
@@ -530,4 +532,36 @@ fn a_full_group_says_so() {
     lab.pass(4_000, &[0, 1, 2, 3, 5]);
     assert!(lab.raft(0).log().membership().contains(&newcomer));
     assert_eq!(lab.raft(5).status().full, None);
+}
+
+/// The figure that the book gives: for two minutes everybody wants more written than a disk takes that hangs, at a leader and at
+/// a follower. What waits for it is 64 MiB and one message at most.
+#[test]
+fn what_waits_for_a_hung_disk_is_bounded() {
+    const MIB: usize = 1 << 20;
+    for n in [0, 1] {
+        let mut lab = three();
+        lab.open(0, 9);
+        lab.pass(300, &[0, 1, 2]);
+        let (session, opened) = (SessionId(9), lab.opened[&SessionId(9)]);
+        let body = Bytes::from([&Op::Write { key: 0, value: 7 }.body()[..], &[0; MIB / 4]].concat());
+        lab.nodes[n].stuck = true;
+        let (mut sequence, mut most) = (0, 0);
+        for step in 0..1_200 {
+            // A hundred MiB in each of the first two seconds, and two a second from then on.
+            let count = if step < 20 { 40 } else { usize::from(step % 5 == 0) };
+            let leader = (0..3).find(|n| lab.leads(*n));
+            for leader in std::iter::repeat_n(leader, count).flatten() {
+                sequence += 1;
+                let (attempted, body) = (lab.raft(leader).log().last_times().0, body.clone());
+                let command = Command { session, opened, sequence, settled: sequence, attempted, body };
+                lab.propose_raw(leader, Payload::Command(command));
+            }
+            lab.pass(100, &[0, 1, 2]);
+            most = most.max(lab.raft(n).status().storage.bytes);
+        }
+        println!("at most {:.1} MiB waited for the disk of {n}", most as f64 / MIB as f64);
+        assert!((32 * MIB..=65 * MIB).contains(&most), "{most} bytes waited for the disk of {n}");
+        assert!(!lab.leads(n));
+    }
 }

@@ -292,3 +292,6 @@ fn reject<R>(source: Source<R>, why: Rejection) -> Notice<R> {
         Source::Remote(reply) => Notice::Remote(reply, Response::Rejected(why)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -547,3 +547,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,8 @@ struct Sync {
 struct State {
     durable: Stored,
     token: Token,
+    /// The last one that this life was given.
+    submitted: Token,
     waiting: VecDeque<(Token, Vec<Write>)>,
     life: u64,
     latency: Duration,
@@ -168,7 +170,8 @@ impl Storage for SimDisk {
                 return Err(damaged());
             }
             let life = state.life + 1;
-            (state.life, state.token, state.error, state.waker) = (life, 0, None, None);
+            (state.life, state.token, state.submitted) = (life, 0, 0);
+            (state.error, state.waker) = (None, None);
             Ok((life, state.durable.clone()))
         })?;
         (self.life, self.given, self.sync) = (life, 0, None);
@@ -179,7 +182,8 @@ impl Storage for SimDisk {
         let life = self.life;
         self.with(|state| {
             if state.life == life && state.error.is_none() {
-                debug_assert!(token > state.token, "tokens grow");
+                assert!(token > state.submitted, "token {token} comes after {}", state.submitted);
+                state.submitted = token;
                 state.waiting.push_back((token, writes));
                 state.wake();
             }

@@ -10,6 +10,7 @@
 mod applier;
 mod busy;
 mod callers;
+mod deferred;
 mod departure;
 mod lane;
 mod mend;
@@ -38,6 +39,7 @@ use self::{
     applier::{Job, Lanes, Outcome, What},
     busy::Busy,
     callers::Callers,
+    deferred::Deferred,
     departure::Departure,
     reads::Reads,
     seal::Sealing,
@@ -55,7 +57,7 @@ use super::{
     },
     error::{CallError, StopReason},
     machine::StateMachine,
-    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token, Write},
+    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
     status::peer_of,
     storage::{InMemory, Storage, StorageError},
 };
@@ -147,7 +149,7 @@ struct Worker {
     writes: Watch,
     written: VecDeque<(Token, Instant)>,
     /// What a leader writes after its frames have had a turn to leave.
-    unwritten: Vec<(Token, Vec<Write>)>,
+    unwritten: Deferred,
     /// The last batch for storage, and the last that is durable.
     submitted: Token,
     durable: Token,
@@ -265,7 +267,7 @@ impl Worker {
             stop: None,
             writes: setup.writes,
             written: VecDeque::new(),
-            unwritten: Vec::new(),
+            unwritten: Deferred::default(),
             submitted: 0,
             durable: 0,
             next_look: now,
@@ -756,7 +758,7 @@ impl Worker {
         self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
         (self.submitted, self.durable) = (0, 0);
         self.written.clear();
-        self.unwritten.clear();
+        self.unwritten.take();
         self.lanes.jobs.push((self.life, Job::Reset));
         self.router.clear();
         self.reads.restart();

@@ -119,10 +119,7 @@ impl Worker {
         match output {
             Output::Persist { token, writes } => {
                 self.submitted = token;
-                // Storage takes them in order, also when a leader steps down in between.
-                if self.raft.is_leader() || !self.unwritten.is_empty() {
-                    self.unwritten.push((token, writes));
-                } else {
+                if let Some((token, writes)) = self.unwritten.keep(self.raft.is_leader(), token, writes) {
                     self.write(token, writes);
                 }
             }
@@ -168,7 +165,7 @@ impl Worker {
             return;
         }
         tokio::task::yield_now().await;
-        for (token, writes) in std::mem::take(&mut self.unwritten) {
+        for (token, writes) in self.unwritten.take() {
             self.write(token, writes);
         }
     }
