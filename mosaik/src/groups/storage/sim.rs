@@ -140,7 +140,7 @@ impl SimDisk {
         let size = |write: &Write| match write {
             Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
             Write::Snapshot { snapshot, .. } => snapshot.data.len(),
-            Write::Hard(_) | Write::Founding(_) => 0,
+            Write::Hard(_) | Write::Founding(_) | Write::Machine(_) => 0,
         };
         self.with(|state| state.waiting.iter().flat_map(|(_, writes)| writes).map(size).sum())
     }
