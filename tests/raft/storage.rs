@@ -4,6 +4,7 @@
 
 mod damage;
 mod kill;
+mod platter;
 
 use std::{
     future::poll_fn,

@@ -23,6 +23,7 @@ impl Storage for InMemory {
     }
 
     fn submit(&mut self, token: Token, _: Vec<Write>) {
+        // Everything is durable at once, so this is the last one that was submitted.
         debug_assert!(token > self.durable, "tokens grow");
         self.durable = token;
         if let Some(waker) = self.waker.take() {

@@ -1,9 +1,12 @@
 //! A seam at which tests let the operating system fail. Without the feature `testing` it is nothing.
 
-use std::io;
+use std::{io, path::Path};
 
 #[cfg(feature = "testing")]
 use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(feature = "testing")]
+use super::platter::Platter;
 
 /// What is to go wrong below a [`Disk`](super::Disk); clones share it. For tests.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +24,11 @@ struct Plan {
     delay: std::time::Duration,
     syncs: u64,
     hung: bool,
+    /// What is on the platter, if that is watched, and whether it still has power.
+    platter: Option<Platter>,
+    /// Operations until the power is lost.
+    power: Option<u64>,
+    dark: bool,
 }
 
 #[cfg(feature = "testing")]
@@ -59,31 +67,113 @@ impl Faults {
         self.change(|plan| plan.syncs)
     }
 
-    pub(super) fn write(&self, bytes: u64) -> io::Result<()> {
-        self.change(|plan| {
-            count_down(&mut plan.write)?;
-            match &mut plan.room {
-                Some(room) if *room < bytes => Err(io::ErrorKind::StorageFull.into()),
-                Some(room) => {
-                    *room -= bytes;
-                    Ok(())
-                }
-                None => Ok(()),
+    /// Keeps account of what is on the platter from now on; the directory must be empty yet.
+    pub fn watch_platter(&self) {
+        self.change(|plan| plan.platter = Some(Platter::default()));
+    }
+
+    /// After so many more operations the power is lost: what comes later never reaches the platter, although the process
+    /// does not notice.
+    pub fn lose_power(&self, after: u64) {
+        self.change(|plan| plan.power = Some(after));
+    }
+
+    /// Whether the power is lost.
+    pub fn is_dark(&self) -> bool {
+        self.change(|plan| plan.dark)
+    }
+
+    /// Writes into an empty directory what a power loss, the one that happened or one now, may leave of the watched one: of
+    /// all that is possible `pick` chooses one of so many, time and again.
+    ///
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn remains(&self, into: &Path, pick: impl FnMut(usize) -> usize) -> io::Result<()> {
+        self.change(|plan| plan.platter.as_ref().map_or(Ok(()), |platter| platter.power_loss(into, pick)))
+    }
+
+    /// An operation on the watched platter, unless it is dark.
+    fn operate(&self, operation: impl FnOnce(&mut Platter)) {
+        self.change(|plan| plan.operate(operation));
+    }
+
+    pub(super) fn write(&self, path: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.change(|plan| plan.takes(bytes.len() as u64))?;
+        self.operate(|platter| platter.write(path, at, bytes));
+        Ok(())
+    }
+
+    pub(super) fn grow(&self, path: &Path, from: u64, to: u64) -> io::Result<()> {
+        self.change(|plan| plan.takes(to - from))?;
+        self.operate(|platter| platter.grow(path, to));
+        Ok(())
+    }
+
+    pub(super) fn create(&self, path: &Path) {
+        self.operate(|platter| platter.create(path));
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) {
+        self.operate(|platter| platter.rename(from, to));
+    }
+
+    pub(super) fn remove(&self, path: &Path) {
+        self.operate(|platter| platter.remove(path));
+    }
+
+    pub(super) fn sync(&self, path: &Path) -> io::Result<()> {
+        self.synced(|platter, works| platter.sync(path, works))
+    }
+
+    pub(super) fn sync_dir(&self) -> io::Result<()> {
+        self.synced(|platter, works| {
+            if works {
+                platter.sync_names();
             }
         })
     }
 
     #[expect(clippy::disallowed_methods, reason = "it is the writer's own thread that a slow disk holds up")]
-    pub(super) fn sync(&self) -> io::Result<()> {
+    fn synced(&self, operation: impl FnOnce(&mut Platter, bool)) -> io::Result<()> {
         let (done, delay) = self.change(|plan| {
             plan.syncs += 1;
-            (count_down(&mut plan.sync), plan.delay)
+            let done = count_down(&mut plan.sync);
+            plan.operate(|platter| operation(platter, done.is_ok()));
+            (done, plan.delay)
         });
         std::thread::sleep(delay);
         while self.change(|plan| plan.hung) {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         done
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Plan {
+    fn operate(&mut self, operation: impl FnOnce(&mut Platter)) {
+        let Some(platter) = self.platter.as_mut().filter(|_| !self.dark) else { return };
+        match &mut self.power {
+            Some(0) => self.dark = true,
+            Some(left) => {
+                *left -= 1;
+                operation(platter);
+            }
+            None => operation(platter),
+        }
+    }
+
+    /// Whether so many bytes more can be written.
+    fn takes(&mut self, bytes: u64) -> io::Result<()> {
+        count_down(&mut self.write)?;
+        match &mut self.room {
+            Some(room) if *room < bytes => Err(io::ErrorKind::StorageFull.into()),
+            Some(room) => {
+                *room -= bytes;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -104,14 +194,27 @@ fn count_down(fault: &mut Option<(u64, io::ErrorKind)>) -> io::Result<()> {
 }
 
 #[cfg(not(feature = "testing"))]
+#[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the counterpart for tests uses both")]
 impl Faults {
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the counterpart for tests uses both")]
-    pub(super) const fn write(&self, _: u64) -> io::Result<()> {
+    pub(super) const fn write(&self, _: &Path, _: u64, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
 
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the counterpart for tests uses both")]
-    pub(super) const fn sync(&self) -> io::Result<()> {
+    pub(super) const fn grow(&self, _: &Path, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) const fn create(&self, _: &Path) {}
+
+    pub(super) const fn rename(&self, _: &Path, _: &Path) {}
+
+    pub(super) const fn remove(&self, _: &Path) {}
+
+    pub(super) const fn sync(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) const fn sync_dir(&self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ impl Dir {
         if !path.is_dir() {
             private::create_dir(path).map_err(|error| StorageError::io("create", path, error))?;
             if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
-                sync_dir(parent)?;
+                sync_dir(parent, &faults)?;
             }
         }
         let name = path.join("lock");
@@ -80,7 +80,7 @@ impl Dir {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("log") => numbers.extend(u64::from_str_radix(stem, 16)),
-                Some("new") => remove(&path)?,
+                Some("new") => self.remove_file(&path)?,
                 _ => {}
             }
         }
@@ -94,6 +94,7 @@ impl Dir {
         let new = path.with_extension("new");
         let file = private::file().create(true).truncate(true).write(true).open(&new);
         let file = file.map_err(|error| StorageError::io("create", &new, error))?;
+        self.faults.create(&new);
         let faults = self.faults.clone();
         let mut segment = Segment { file, path: new.clone(), number: header.number, at: 0, allocated: 0, faults };
         segment.reserve(SECTOR + group.len())?;
@@ -101,8 +102,9 @@ impl Dir {
         segment.write(group)?;
         segment.sync()?;
         fs::rename(&new, &path).map_err(|error| StorageError::io("rename", &new, error))?;
+        self.faults.rename(&new, &path);
         segment.path = path;
-        sync_dir(&self.path)?;
+        self.sync()?;
         Ok(segment)
     }
 
@@ -121,21 +123,24 @@ impl Dir {
     }
 
     pub fn remove(&self, number: u64) -> Result<(), StorageError> {
-        remove(&self.segment(number))
+        self.remove_file(&self.segment(number))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
+        fs::remove_file(path).map_err(|error| StorageError::io("remove", path, error))?;
+        self.faults.remove(path);
+        Ok(())
     }
 
     /// Makes creations, renames and removals durable.
     pub fn sync(&self) -> Result<(), StorageError> {
-        sync_dir(&self.path)
+        sync_dir(&self.path, &self.faults)
     }
 }
 
-fn remove(path: &Path) -> Result<(), StorageError> {
-    fs::remove_file(path).map_err(|error| StorageError::io("remove", path, error))
-}
-
-fn sync_dir(path: &Path) -> Result<(), StorageError> {
-    private::sync_dir(path).map_err(|error| StorageError::io("sync", path, error))
+fn sync_dir(path: &Path, faults: &Faults) -> Result<(), StorageError> {
+    let synced = faults.sync_dir().and_then(|()| private::sync_dir(path));
+    synced.map_err(|error| StorageError::io("sync", path, error))
 }
 
 impl Segment {
@@ -148,7 +153,8 @@ impl Segment {
         let to = needed.next_multiple_of(STEP);
         if to - self.allocated > STEP {
             // A group that large is written once; zeros before it would double that.
-            self.faults.write(to - self.allocated).and_then(|()| self.file.set_len(to)).map_err(self.failed("grow"))?;
+            let grown = self.faults.grow(&self.path, self.allocated, to);
+            grown.and_then(|()| self.file.set_len(to)).map_err(self.failed("grow"))?;
         } else {
             self.zero(self.allocated, to)?;
         }
@@ -165,7 +171,7 @@ impl Segment {
     }
 
     pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> Result<(), StorageError> {
-        let written = self.faults.write(bytes.len() as u64);
+        let written = self.faults.write(&self.path, at, bytes);
         let written = written.and_then(|()| self.file.seek(SeekFrom::Start(at)));
         written.and_then(|_| self.file.write_all(bytes)).map_err(self.failed("write"))
     }
@@ -182,7 +188,7 @@ impl Segment {
 
     /// Makes what was written durable.
     pub fn sync(&mut self) -> Result<(), StorageError> {
-        self.faults.sync().and_then(|()| self.file.sync_data()).map_err(self.failed("sync"))
+        self.faults.sync(&self.path).and_then(|()| self.file.sync_data()).map_err(self.failed("sync"))
     }
 
     fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> StorageError {

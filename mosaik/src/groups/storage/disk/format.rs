@@ -3,7 +3,8 @@
 //! A group is what one `fdatasync` makes durable. All that recovery decides rests on four rules:
 //!
 //! * a group is written only after the one before it is durable, so whatever follows a group *proves* that it is;
-//! * when there is nothing more to write, a marker follows, which proves the same;
+//! * when there is nothing more to write, a marker follows, which proves the same; it becomes durable with the next group, so after
+//!   a loss of power the last marker may be missing although that group is there;
 //! * the file has its length, zeroed, before a group is written into it, so a crash never shortens it;
 //! * no sector of a group is all zeros, so a sector that never reached the disk can be told from one that is damaged.
 //!
@@ -178,10 +179,14 @@ pub(super) struct Scan<'a> {
     pub sequence: u64,
     /// Whether the log goes on in the next segment.
     pub sealed: bool,
-    /// The last group, if nothing proves yet that it is durable.
+    /// The last group, if nothing proves yet that it is durable, with the marker before it, if there is one.
     pub unproven: Option<Range<usize>>,
-    /// A group that was being written when the lights went out begins at `at` and ends before this.
+    /// A group that was being written when the power went begins at `at` and ends before this.
     pub torn: Option<usize>,
+    /// Where a marker is missing, and its sequence number.
+    pub hole: Option<(usize, u64)>,
+    /// Where the marker just before `at` begins, if one is there.
+    marker: Option<usize>,
 }
 
 struct Head {
@@ -195,14 +200,29 @@ struct Head {
 impl<'a> Scan<'a> {
     /// Begins behind the header sector.
     pub fn new(bytes: &'a mut [u8], segment: u64, sequence: u64) -> Self {
-        Self { bytes, segment, at: SECTOR, sequence, sealed: false, unproven: None, torn: None }
+        Self {
+            bytes,
+            segment,
+            at: SECTOR,
+            sequence,
+            sealed: false,
+            unproven: None,
+            torn: None,
+            hole: None,
+            marker: None,
+        }
     }
 
     /// The payload of the next group with writes; none at the end.
     pub fn next(&mut self) -> Result<Option<&[u8]>, Damage> {
         loop {
             let at = self.at;
-            let Some(head) = self.head(at) else { return self.end().map(|()| None) };
+            let Some(head) = self.head(at) else {
+                if self.skip_marker() {
+                    continue;
+                }
+                return self.end().map(|()| None);
+            };
             let (start, end) = (at + HEADER, at.saturating_add(HEADER).saturating_add(head.len));
             let next = end.checked_next_multiple_of(SECTOR).unwrap_or(usize::MAX);
             if head.sequence != self.sequence {
@@ -225,10 +245,10 @@ impl<'a> Scan<'a> {
             }
             (self.at, self.sequence) = (next, self.sequence + 1);
             if head.kind == Kind::Writes as u8 {
-                self.unproven = Some(at..next);
+                self.unproven = Some(self.marker.take().unwrap_or(at)..next);
                 return Ok(Some(&self.bytes[start..end]));
             }
-            self.unproven = None;
+            (self.unproven, self.marker) = (None, Some(at));
             if head.kind == Kind::Seal as u8 {
                 self.sealed = true;
                 return self.end().map(|()| None);
@@ -245,6 +265,22 @@ impl<'a> Scan<'a> {
         let good = bytes == header(self.segment, at as u64, kind, variant, sequence, len, payload);
         let len = usize::try_from(len).ok().filter(|_| good)?;
         Some(Head { kind, variant, sequence, len, payload })
+    }
+
+    /// A marker becomes durable with the group behind it, and of the two the power may leave only the latter. True if one is
+    /// missing here: then that group, behind which nothing was written yet, shows that there was one.
+    fn skip_marker(&mut self) -> bool {
+        let (at, after) = (self.at, self.at + SECTOR);
+        let Some(head) = self.head(after) else { return false };
+        let end = after.saturating_add(HEADER).saturating_add(head.len).checked_next_multiple_of(SECTOR);
+        let rest = end.and_then(|end| self.bytes.get(end..)).unwrap_or_default();
+        let is_next = head.sequence == self.sequence + 1 && head.kind != Kind::Marker as u8;
+        if self.unproven.is_none() || !is_next || !is_zero(&self.bytes[at..after]) || !is_zero(rest) {
+            return false;
+        }
+        self.hole = Some((at, self.sequence));
+        (self.at, self.sequence, self.unproven) = (after, self.sequence + 1, None);
+        true
     }
 
     /// No group begins here: fine if nothing was ever written from here on, or only part of one group.
@@ -285,8 +321,20 @@ impl<'a> Scan<'a> {
             return Err(Damage::new(end, "zeros after the last group", "something else"));
         }
         self.torn = Some(end);
+        // Where a marker is missing the log goes on in its place.
+        if let Some((hole, sequence)) = self.hole.take_if(|hole| hole.0 + SECTOR == at) {
+            (self.at, self.sequence) = (hole, sequence);
+        }
         Ok(())
     }
+}
+
+/// The marker at an offset of a segment.
+pub(super) fn marker(segment: u64, at: u64, sequence: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    begin(&mut bytes);
+    finish(&mut bytes, segment, at, Kind::Marker, sequence);
+    bytes
 }
 
 const HARD: u8 = 1;

@@ -7,6 +7,8 @@ mod faults;
 mod files;
 mod format;
 mod log;
+#[cfg(feature = "testing")]
+mod platter;
 mod replay;
 #[cfg(test)]
 mod tests;

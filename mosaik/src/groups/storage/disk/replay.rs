@@ -30,6 +30,8 @@ struct End {
     sealed: bool,
     torn: Option<usize>,
     unproven: Option<Range<usize>>,
+    /// Where a marker is missing, and its sequence number.
+    hole: Option<(usize, u64)>,
 }
 
 struct Replay {
@@ -76,6 +78,9 @@ fn settle(dir: &Arc<Dir>, ledger: Ledger, end: &End) -> Result<Log, StorageError
         // only writing it again makes sure.
         let group = read(&path, range).map_err(|error| StorageError::io("read", &path, error))?;
         segment.write_at(range.start as u64, &group)?;
+    }
+    if let Some((at, sequence)) = end.hole {
+        segment.write_at(at as u64, &format::marker(number, at as u64, sequence))?;
     }
     segment.sync()?;
     dir.sync()?;
@@ -137,8 +142,9 @@ impl Replay {
                 if self.discard_empty(headers, n + 1, &here)? {
                     return Ok(here);
                 }
-                // The numbers show that only the seal is missing: its write failed, and the next one was begun.
-                here.sequence += 1;
+                // The numbers show that only the seal is missing, perhaps with the marker before it: their write failed, and
+                // the next segment was begun.
+                here.sequence = headers[n + 1].sequence;
             }
             end = Some(here);
         }
@@ -149,7 +155,10 @@ impl Replay {
     fn discard_empty(&self, headers: &[FileHeader], next: usize, here: &End) -> Result<bool, StorageError> {
         let header = headers[next];
         let before = headers[next - 1].number;
-        if header.number != before + 1 || header.sequence != here.sequence + 1 || here.torn.is_some() {
+        // A marker that became durable with the seal is missing as well.
+        let marker = u64::from(here.unproven.is_some());
+        let next_is = here.sequence + 1..=here.sequence + 1 + marker;
+        if header.number != before + 1 || !next_is.contains(&header.sequence) || here.torn.is_some() {
             let damage = Damage::new(here.at, "a seal, for there is a next segment", "the end of the log");
             return Err(damage.at(&self.dir.segment(before)));
         }
@@ -183,7 +192,8 @@ impl Replay {
             }
         }
         let (sealed, torn) = (scan.sealed, scan.torn);
-        Ok(End { at: scan.at, sequence: scan.sequence, sealed, torn, unproven: scan.unproven.take() })
+        let (unproven, hole) = (scan.unproven.take(), scan.hole);
+        Ok(End { at: scan.at, sequence: scan.sequence, sealed, torn, unproven, hole })
     }
 
     /// As `apply` of the storages, but older segments may be gone, and with them what the first entries follow.
