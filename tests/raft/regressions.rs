@@ -544,7 +544,7 @@ fn what_waits_for_a_hung_disk_is_bounded() {
         lab.open(0, 9);
         lab.pass(300, &[0, 1, 2]);
         let (session, opened) = (SessionId(9), lab.opened[&SessionId(9)]);
-        let body = Bytes::from([&Op::Write { key: 0, value: 7 }.body()[..], &[0; MIB / 4]].concat());
+        let body = Bytes::from([&Op::Write { key: 0, value: 7 }.body()[..], &vec![0; MIB / 4]].concat());
         lab.nodes[n].stuck = true;
         let (mut sequence, mut most) = (0, 0);
         for step in 0..1_200 {
