@@ -45,9 +45,9 @@ fn applied(router: &mut Router<u64>, done: &Done) -> Vec<(u64, Vec<Done>)> {
     told
 }
 
-fn is_rejected(notice: Option<Notice<u64>>, why: Rejection) -> bool {
+fn is_rejected(notice: Option<&Notice<u64>>, why: Rejection) -> bool {
     match notice {
-        Some(Notice::Rejected(_, no) | Notice::Remote(_, Response::Rejected(no))) => no == why,
+        Some(Notice::Rejected(_, no) | Notice::Remote(_, Response::Rejected(no))) => *no == why,
         _ => false,
     }
 }
@@ -55,15 +55,15 @@ fn is_rejected(notice: Option<Notice<u64>>, why: Rejection) -> bool {
 #[test]
 fn commands_of_a_session_follow_each_other() {
     let mut router: Router<u64> = Router::new();
-    assert!(is_rejected(router.take(batch(2, [3]), Source::Local(1), LEADS), Rejection::OutOfOrder));
+    assert!(is_rejected(router.take(batch(2, [3]), Source::Local(1), LEADS).as_ref(), Rejection::OutOfOrder));
     assert!(router.take(batch(0, [1, 2]), Source::Local(1), LEADS).is_none());
-    assert!(is_rejected(router.take(batch(3, [4]), Source::Remote(2), LEADS), Rejection::OutOfOrder));
+    assert!(is_rejected(router.take(batch(3, [4]), Source::Remote(2), LEADS).as_ref(), Rejection::OutOfOrder));
     assert!(router.take(batch(2, [3]), Source::Remote(3), LEADS).is_none());
     assert_eq!(proposed(&mut router), [1, 2, 3]);
     assert!(matches!(router.decided(None)[..], [Notice::Queued(1)]));
     // Another leadership has appended nothing.
     router.clear();
-    assert!(is_rejected(router.take(batch(3, [4]), Source::Local(4), LEADS), Rejection::OutOfOrder));
+    assert!(is_rejected(router.take(batch(3, [4]), Source::Local(4), LEADS).as_ref(), Rejection::OutOfOrder));
     assert!(router.take(batch(0, [3]), Source::Local(5), LEADS).is_none());
     assert_eq!(proposed(&mut router), [3], "what an earlier leadership appended is proposed again");
 }
@@ -71,12 +71,12 @@ fn commands_of_a_session_follow_each_other() {
 #[test]
 fn nobody_but_a_leader_takes_anything() {
     let mut router: Router<u64> = Router::new();
-    assert!(is_rejected(router.take(batch(0, [1]), Source::Remote(1), None), Rejection::NotLeader));
-    assert!(is_rejected(router.take(batch(0, []), Source::Remote(1), LEADS), Rejection::Unintelligible));
+    assert!(is_rejected(router.take(batch(0, [1]), Source::Remote(1), None).as_ref(), Rejection::NotLeader));
+    assert!(is_rejected(router.take(batch(0, []), Source::Remote(1), LEADS).as_ref(), Rejection::Unintelligible));
     let unopened = Batch { opened: 0, ..batch(0, [1]) };
-    assert!(is_rejected(router.take(unopened, Source::Local(1), LEADS), Rejection::Unintelligible));
+    assert!(is_rejected(router.take(unopened, Source::Local(1), LEADS).as_ref(), Rejection::Unintelligible));
     let other = Some(ClusterId(Digest([2; 32])));
-    assert!(is_rejected(router.take(batch(0, [1]), Source::Local(1), other), Rejection::NotLeader));
+    assert!(is_rejected(router.take(batch(0, [1]), Source::Local(1), other).as_ref(), Rejection::NotLeader));
     assert!(router.is_idle() && proposed(&mut router).is_empty());
 }
 
@@ -96,8 +96,8 @@ fn after_a_refusal_nothing_of_the_session_is_taken_until_it_begins_again() {
         };
         assert_eq!((second, third), (rejection, rejection));
         // What follows a refused command is refused, too, or it would enter the log before that.
-        assert!(is_rejected(router.take(batch(4, [5]), Source::Local(4), LEADS), Rejection::OutOfOrder));
-        assert!(is_rejected(router.take(batch(1, [2]), Source::Local(4), LEADS), Rejection::OutOfOrder));
+        assert!(is_rejected(router.take(batch(4, [5]), Source::Local(4), LEADS).as_ref(), Rejection::OutOfOrder));
+        assert!(is_rejected(router.take(batch(1, [2]), Source::Local(4), LEADS).as_ref(), Rejection::OutOfOrder));
         assert!(router.take(batch(0, [1, 2, 3]), Source::Remote(5), LEADS).is_none());
         assert_eq!(proposed(&mut router), [2, 3], "the first is in the log already");
         assert!(router.decided(None).is_empty());
@@ -159,7 +159,7 @@ fn remote_batches_that_wait_are_bounded() {
         assert!(router.take(batch(0, [1]), Source::Remote(n), LEADS).is_none());
         let _ = (proposed(&mut router), router.decided(None));
     }
-    assert!(is_rejected(router.take(batch(0, [1]), Source::Remote(9), LEADS), Rejection::Busy));
+    assert!(is_rejected(router.take(batch(0, [1]), Source::Remote(9), LEADS).as_ref(), Rejection::Busy));
     assert_eq!(applied(&mut router, &done(1, 1)).len(), CALLS);
     assert!(router.take(batch(0, [2]), Source::Remote(9), LEADS).is_none());
 }
