@@ -208,9 +208,12 @@ fn block_closes_one_that_only_drips_and_keeps_one_that_keeps_up() {
         log.join(2, None);
         let (mut now, mut sent) = (Duration::ZERO, 0);
         while now < at(20_000) && log.expelled.is_empty() {
-            while fill(&mut log, 1, now) == 1 {
+            while log.expelled.is_empty() && fill(&mut log, 1, now) == 1 {
                 drain(&mut log, 2); // ends the chunk: the other one takes items one by one
                 sent += 1;
+            }
+            if !log.expelled.is_empty() {
+                break;
             }
             now += at(490);
             for _ in 0..per_turn {
