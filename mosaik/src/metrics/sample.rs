@@ -120,7 +120,7 @@ impl Sampler {
             counter!(of::GROUP_NO_SNAPSHOT, &labels).absolute(machine.snapshot_failures());
             counter!(of::GROUP_PANICS, &labels).absolute(machine.panics());
             let running = machine.long_command().filter(|long| long.is_running());
-            set(of::GROUP_LONG, running.map_or(0.0, |long| long.took().as_millis() as f64));
+            set(of::GROUP_LONG, running.map_or(0.0, |long| long.took().as_secs_f64()));
         }
     }
 

@@ -92,8 +92,8 @@ table! {
         "Snapshots that could not be made or read back; the log is kept";
     GROUP_PANICS = "mosaik_group_command_panics_total", Counter, ["node", "group"],
         "Commands that panicked when they were applied";
-    GROUP_LONG = "mosaik_group_long_command_millis", Gauge, ["node", "group"],
-        "Milliseconds that the command being applied has taken so far, if over 50";
+    GROUP_LONG = "mosaik_group_long_command_seconds", Gauge, ["node", "group"],
+        "For how long the command being applied has run so far, if that is over 50 ms";
     GROUP_STORAGE_SILENCE = "mosaik_group_storage_silence_seconds", Gauge, ["node", "group"],
         "For how long the member's storage has owed an answer and given none";
     GROUP_UNWRITTEN = "mosaik_group_unwritten_bytes", Gauge, ["node", "group"],
