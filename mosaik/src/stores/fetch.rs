@@ -14,7 +14,7 @@ use super::{
     Registry,
     core::{Claim, Wanted},
     lineage::Witness,
-    protocol::{MAX_STATE, Message, PATIENCE, Snapshot},
+    protocol::{MAX_STATE, Message, Snapshot, TIMEOUT},
     view::View,
 };
 use crate::{
@@ -83,7 +83,7 @@ pub(super) async fn fetch<V: View>(
     let ask = Message::Ask { store, epoch: wanted.epoch, at_least: wanted.at_least };
     link.send(&ask).await.map_err(|error| FetchError::Broken(error.to_string()))?;
     let (seq, bytes, hash, start, parents) = loop {
-        match next(&mut link, 2 * PATIENCE).await? {
+        match next(&mut link, 2 * TIMEOUT).await? {
             Message::Head { seq, bytes, hash, start, parents } => break (seq, bytes, hash, start, parents),
             Message::Wait { served } => progress.served.store(served, Relaxed),
             _ => return Err(FetchError::Invalid("it does not begin with its head")),
@@ -103,7 +103,7 @@ pub(super) async fn fetch<V: View>(
     // Grows with what comes, not with what was announced.
     let mut image = Vec::new();
     while image.len() < bytes {
-        let Message::Chunk(chunk) = next(&mut link, PATIENCE).await? else {
+        let Message::Chunk(chunk) = next(&mut link, TIMEOUT).await? else {
             return Err(FetchError::Invalid("something else comes within it"));
         };
         if chunk.is_empty() || image.len() + chunk.len() > bytes {
@@ -127,7 +127,7 @@ pub(super) async fn check(registry: &Registry, store: StoreId, claim: Claim) -> 
     let Claim { epoch, next: has, start, .. } = claim;
     let check = Message::Check { store, epoch, next: has, start };
     link.send(&check).await.map_err(|error| FetchError::Broken(error.to_string()))?;
-    match next(&mut link, PATIENCE).await? {
+    match next(&mut link, TIMEOUT).await? {
         Message::Checked { start } => Ok(Some(start.into())),
         Message::Contradicted => Ok(None),
         _ => Err(FetchError::Invalid("the answer to a check is another one")),

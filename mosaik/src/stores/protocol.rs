@@ -22,7 +22,7 @@ pub(super) const CHUNK: usize = 64 << 10;
 /// How many chunks may be written per second, of all snapshots of one primary together: 32 MiB/s.
 pub(super) const CHUNK_TIME: Duration = Duration::from_micros(1_000_000 / 512);
 /// How long the other side may take to say anything, or to take anything.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a replica that waits for its turn is told so.
 pub(super) const TURN: Duration = Duration::from_secs(2);
 

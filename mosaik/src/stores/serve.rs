@@ -22,7 +22,7 @@ use super::{
     Registry,
     inspect::StoreView,
     lineage::{Lineage, Start},
-    protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, PATIENCE, Snapshot, TURN},
+    protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, Snapshot, TIMEOUT, TURN},
     view::{Position, Versioned, View},
 };
 use crate::{
@@ -199,7 +199,7 @@ async fn image<V: View>(
 /// Serves a link that a replica opened, to its end.
 pub(super) async fn serve(registry: Arc<Registry>, mut link: Link<Snapshot>) {
     let peer = link.peer();
-    let question = match timeout(PATIENCE, link.recv()).await {
+    let question = match timeout(TIMEOUT, link.recv()).await {
         Ok(Ok(Some(question))) => question,
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
         Ok(Err(error)) => {
@@ -239,7 +239,7 @@ async fn answer(snapshots: &Snapshots, link: &mut Link<Snapshot>, question: Mess
     }
     link.finish();
     // The replica closes when it has it all; a reset now would overtake it.
-    let _ = timeout(PATIENCE, link.recv()).await;
+    let _ = timeout(TIMEOUT, link.recv()).await;
     Ok(())
 }
 
@@ -252,7 +252,7 @@ async fn write(snapshots: &Snapshots, link: &mut Link<Snapshot>, epoch: u64, at_
             Err(_) => send(link, &Message::Wait { served: AT_ONCE }).await?,
         }
     };
-    let image = timeout(PATIENCE, (snapshots.make)(epoch, at_least)).await.map_err(|_| CloseCode::Timeout)??;
+    let image = timeout(TIMEOUT, (snapshots.make)(epoch, at_least)).await.map_err(|_| CloseCode::Timeout)??;
     let (start, parents) = {
         let run = snapshots.run();
         if run.epoch != image.position.epoch {
@@ -277,6 +277,6 @@ async fn write(snapshots: &Snapshots, link: &mut Link<Snapshot>, epoch: u64, at_
 }
 
 async fn send(link: &mut Link<Snapshot>, message: &Message) -> Result<(), CloseCode> {
-    let sent = timeout(PATIENCE, link.send(message)).await;
+    let sent = timeout(TIMEOUT, link.send(message)).await;
     sent.map_err(|_| CloseCode::TooSlow)?.map_err(|_| CloseCode::Normal)
 }

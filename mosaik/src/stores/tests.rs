@@ -16,7 +16,7 @@ use crate::{
     Network, NetworkId,
     network::{CloseCode, LinkError},
     primitives::watch,
-    testing::{Sim, SimNode},
+    testing::{Sim, SimNode, eventually},
 };
 
 const STORE: &str = "sums";
@@ -49,13 +49,8 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(Duration::from_mins(1), future).await.unwrap_or_else(|_| panic!("{what}: not within a minute"))
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    soon(what, async {
-        while !holds() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+async fn until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(eventually(Duration::from_mins(1), holds).await, "{what}: not within a minute");
 }
 
 async fn start_in(node: &SimNode, id: NetworkId, dir: &Path) -> Network {

@@ -424,13 +424,13 @@ impl Raft {
     /// answers meanwhile, nothing is given up.
     fn gives_up(&mut self) -> bool {
         let hangs = self.hangs() && !self.settings.switch.is(Mutant::LeadsOnHungDisk);
-        let (now, patience) = (self.now.mono, self.settings.election_min);
+        let (now, bound) = (self.now.mono, self.settings.election_min);
         let Role::Leader(leader) = &mut self.role else { return false };
         match leader.gives_up_at {
             _ if !hangs => leader.gives_up_at = None,
             Some(at) => return now >= at,
             None => {
-                leader.gives_up_at = Some(now + patience);
+                leader.gives_up_at = Some(now + bound);
                 self.on_transfer(None);
             }
         }

@@ -124,7 +124,7 @@ fn what_finds_no_room_is_fetched_later() {
     assert!(cut.snapshot(a, 7, 10, Witness::Volatile));
     assert_eq!(cut.delta(a, 7, 10, true), Verdict::Fold);
     assert_eq!((cut.wanted(), synced(&cut)), (Some(wanted(a, 7, 13)), false), "and another one is needed");
-    assert!(!cut.snapshot(a, 7, 11, Witness::Volatile), "this one is no news");
+    assert!(!cut.snapshot(a, 7, 11, Witness::Volatile), "this one is known already");
     assert_eq!(cut.delta(a, 7, 13, true), Verdict::Hold);
     assert!(cut.snapshot(a, 7, 13, Witness::Volatile));
     assert_eq!((cut.delta(a, 7, 13, true), synced(&cut), cut.left_out), (Verdict::Fold, true, 0));

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{
     shared::{Asked, Next, Shared, Signal},
@@ -27,7 +27,7 @@ use crate::{
         core::{SubId, admission::WaitReason},
         limits::{Buffer, MAX_WAITING},
     },
-    testing::{Sim, SimNode},
+    testing::{Sim, SimNode, eventually},
 };
 
 const STREAM: &str = "lists";
@@ -36,13 +36,8 @@ async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     timeout(Duration::from_mins(1), future).await.unwrap_or_else(|_| panic!("{what}: not within a minute"))
 }
 
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    soon(what, async {
-        while !holds() {
-            sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+async fn until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(eventually(Duration::from_mins(1), holds).await, "{what}: not within a minute");
 }
 
 /// A node that produces, another one, and its entry as the first one knows it.
