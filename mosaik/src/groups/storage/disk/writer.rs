@@ -1,5 +1,5 @@
-//! The thread that writes, and what it shares with the storage's owner: the only thread of the crate, because there is
-//! no asynchronous `fdatasync` and a worker must send heartbeats while one is under way.
+//! The thread that writes, and what it shares with the storage's owner: a thread of its own, because there is no
+//! asynchronous `fdatasync` and a worker must send heartbeats while one is under way.
 
 use std::{
     collections::VecDeque,
