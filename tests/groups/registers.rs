@@ -14,8 +14,8 @@ use mosaik::{
 use tokio::time::sleep;
 
 use crate::{
-    linear::{self, Action, Event},
     random::Rng,
+    sim::linear::{self, Action, Event},
 };
 
 /// Registers of one round.

@@ -19,5 +19,4 @@ mod regressions;
 mod schedules;
 mod sim;
 mod speed;
-mod storage;
 mod swarm;

@@ -160,3 +160,168 @@ fn a_strong_call_is_answered_when_the_local_machine_has_applied_it() {
     assert_eq!(told(&mut session), [Event::Done(2, Ok((10, Bytes::from_static(&[7]))))]);
     assert_eq!(session.in_flight(), 0);
 }
+
+/// How a command can be on its way when its caller's wait ends.
+const ON_THE_WAY: [&str; 5] = ["never sent", "in flight", "lost", "queued", "answered without an outcome"];
+
+/// A session with one command that is on its way like that.
+fn on_the_way(how: &str) -> Session {
+    let mut session = open();
+    session.submit([Call { deadline: 1_000_000, ..call(1, false) }]);
+    if how == "never sent" {
+        return session;
+    }
+    let (flight, _) = poll(&mut session, 40).expect("the command");
+    match how {
+        "lost" => session.lost(flight, 0, 50),
+        "queued" => session.queued(flight),
+        "answered without an outcome" => {
+            let too_far = Done { sequence: 2, index: 7, result: CommandResult::TooFar };
+            session.answered(flight, vec![too_far], 200, 7, 50);
+        }
+        _ => {}
+    }
+    assert_eq!(told(&mut session), []);
+    session
+}
+
+/// Whoever is told that a command was not applied may do it again: so that is said only of what was never sent.
+#[test]
+fn what_may_have_been_applied_is_never_told_as_not_applied() {
+    for how in ON_THE_WAY {
+        let known = how == "never sent";
+        let ends: [(&str, fn(&mut Session), Failure, Failure); 4] = [
+            ("late", |session| session.expire(1_000_000, |_| false), Failure::TimedOut, Failure::Unknown),
+            ("gone", |session| session.expire(60, |_| true), Failure::TimedOut, Failure::Unknown),
+            ("stopped", Session::stop, Failure::Stopped, Failure::Interrupted),
+            ("sealed", |session| session.seal(false), Failure::Sealed, Failure::Unknown),
+        ];
+        for (what, end, not_applied, unknown) in ends {
+            let mut session = on_the_way(how);
+            end(&mut session);
+            let why = if known { not_applied } else { unknown };
+            assert_eq!(told(&mut session), [Event::Done(1, Err(why))], "{how}, {what}");
+            assert_eq!((why.is_unknown(), session.in_flight()), (!known, 0), "{how}, {what}");
+        }
+        // All that came before the seal was applied here, and it was not among that.
+        let mut session = on_the_way(how);
+        session.seal(true);
+        assert_eq!(told(&mut session), [Event::Done(1, Err(Failure::Sealed))], "{how}");
+    }
+}
+
+/// The table knows a command by its number and judges its age by the first attempt.
+#[test]
+fn what_is_sent_again_is_what_was_sent_first() {
+    let ends: [(&str, fn(&mut Session, u64)); 4] = [
+        ("lost", |session, flight| session.lost(flight, 0, 50)),
+        ("rejected", |session, flight| session.rejected(flight, Rejection::NotLeader, 0, 50)),
+        ("no news", |_, _| {}),
+        ("another leader", |session, _| session.set_leader(Some((CLUSTER, LEADER, 2)))),
+    ];
+    for (why, end) in ends {
+        let mut session = open();
+        session.submit([call(1, false), call(2, false)]);
+        let (flight, first) = poll(&mut session, 40).expect("the commands");
+        session.observe_time(90_000, 45);
+        end(&mut session, flight);
+        let (_, again) = poll(&mut session, 9 * RESEND).expect("again");
+        assert_eq!((again.opened, again.session, again.settled), (first.opened, FIRST, 2), "{why}");
+        assert_eq!(again.commands, first.commands, "{why}");
+        assert_eq!(again.prior, 0, "{why}: the lowest that is not settled follows nothing");
+    }
+}
+
+#[test]
+fn batches_under_way_name_what_they_follow() {
+    let mut session = open();
+    let mut batches = Vec::new();
+    for id in 1..=3 {
+        session.submit([call(id, false)]);
+        batches.push(poll(&mut session, 40).expect("the next").1);
+    }
+    let priors: Vec<_> = batches.iter().map(|batch| (batch.prior, numbers(batch), batch.settled)).collect();
+    assert_eq!(priors, [(1, vec![2], 2), (2, vec![3], 2), (3, vec![4], 2)]);
+}
+
+/// What the group has refused because its session has ended was not applied then. If it had been sent before, an earlier copy may
+/// have been.
+#[test]
+fn of_an_ended_session_goes_on_what_was_sent_once() {
+    for sent in [1, 2] {
+        let mut session = open();
+        session.submit([call(1, false)]);
+        let mut flight = poll(&mut session, 40).expect("the command").0;
+        if sent == 2 {
+            session.lost(flight, 0, 50);
+            flight = poll(&mut session, 60).expect("again").0;
+        }
+        session.answered(flight, vec![Done { sequence: 2, index: 9, result: CommandResult::Ended }], 200, 9, 70);
+        let next = poll(&mut session, 80);
+        if sent == 2 {
+            assert_eq!(told(&mut session), [Event::Done(1, Err(Failure::Expired))]);
+            continue;
+        }
+        let (flight, opening) = next.expect("another opening");
+        assert_eq!((opening.session, opening.opened), (SECOND, 0));
+        opened(&mut session, flight, 30, 90);
+        let (_, batch) = poll(&mut session, 100).expect("the command");
+        assert_eq!((batch.opened, numbers(&batch), batch.commands[0].body[1]), (30, vec![1], 1));
+        assert_eq!(told(&mut session), []);
+    }
+}
+
+#[test]
+fn an_opening_that_is_in_a_log_is_waited_for() {
+    let mut session = new();
+    session.submit([call(0, false)]);
+    let (flight, _) = poll(&mut session, 0).expect("an opening");
+    session.queued(flight);
+    assert!(poll(&mut session, 10).is_none(), "its outcome comes");
+    opened(&mut session, flight, 5, 20);
+    assert_eq!(poll(&mut session, 30).expect("the command").1.opened, 5);
+}
+
+/// The output was too long for the response, and a snapshot has taken the place of the command here: the leader has it still.
+#[test]
+fn an_output_that_was_to_be_seen_here_is_asked_for_again_after_a_snapshot() {
+    let mut session = open();
+    session.submit([call(1, true)]);
+    let (flight, first) = poll(&mut session, 40).expect("the command");
+    session.answered(flight, vec![Done { sequence: 2, index: 9, result: CommandResult::Elsewhere }], 200, 6, 50);
+    session.restored(8);
+    assert!(poll(&mut session, 60).is_none(), "it is still to come");
+    session.restored(9);
+    let (flight, again) = poll(&mut session, 70).expect("again");
+    assert_eq!(again.commands, first.commands);
+    answer(&mut session, flight, 2, 9, 9, 80);
+    assert_eq!(told(&mut session), [Event::Done(1, Ok((9, Bytes::from_static(&[7]))))]);
+}
+
+#[test]
+fn what_another_session_did_is_nobodys_answer_here() {
+    let mut session = open();
+    session.submit([call(1, false)]);
+    let _ = poll(&mut session, 40).expect("the command");
+    let done = Done { sequence: 2, index: 9, result: CommandResult::Output(Bytes::from_static(&[8])) };
+    session.applied_here(SECOND, done.clone());
+    assert_eq!(told(&mut session), []);
+    session.applied_here(FIRST, done);
+    assert_eq!(told(&mut session), [Event::Done(1, Ok((9, Bytes::from_static(&[8]))))]);
+}
+
+/// A rejection is no loss: what was rejected goes out again when its pause is over, at once if only the order was wrong.
+#[test]
+fn what_was_rejected_does_not_wait_for_the_timer() {
+    for (why, pause) in [(Rejection::NotLeader, 500), (Rejection::Busy, 500), (Rejection::OutOfOrder, 0)] {
+        let mut session = open();
+        session.submit([call(1, false)]);
+        let (flight, _) = poll(&mut session, 40).expect("the command");
+        session.rejected(flight, why, 500, 50);
+        assert_eq!(session.wake_at(50), (pause > 0).then_some(550).or(session.resend_at), "{why:?}");
+        assert_eq!(poll(&mut session, 50 + pause / 2).is_some(), pause == 0, "{why:?}");
+        if pause > 0 {
+            assert_eq!(numbers(&poll(&mut session, 50 + pause).expect("again").1), [2], "{why:?}");
+        }
+    }
+}

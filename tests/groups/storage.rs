@@ -1,6 +1,6 @@
 //! Storages against their contract, and the one on disk against everything that happens to files.
 //!
-//! `cargo test --release --test raft storage::killed_two_hundred_times -- --ignored` is the long kill loop.
+//! `cargo test --release --test groups storage::killed_two_hundred_times -- --ignored` is the long kill loop.
 
 mod damage;
 mod kill;
