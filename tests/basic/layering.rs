@@ -60,11 +60,13 @@ fn breaches(path: &str, text: &str) -> Vec<String> {
     if !text.starts_with("//!") {
         found.push("does not open with a //! paragraph on what the room is for".to_owned());
     }
-    let code = production_code(text);
+    let code = plainly(&production_code(text));
     let imports = imports(path, &code);
     let names = |what: &str| {
-        let imported =
-            |import: &String| import.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+        let imported = |import: &String| {
+            let whole = import.strip_suffix("::*").is_some_and(|all| what.starts_with(&format!("{all}::")));
+            whole || import.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
         mentions(&code, what) || imports.iter().any(imported)
     };
     let mut forbid = |whether: bool, what: &[&str], why: &str| {
@@ -136,6 +138,69 @@ fn production_code(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The code with the paths in the place of the other names that it gives to things (`use a::b as c`, `type C = a::B;`).
+fn plainly(code: &str) -> String {
+    let mut code = code.to_owned();
+    // A name may stand for another one; nobody has a longer chain.
+    for _ in 0..4 {
+        let mut named = renamed(&code);
+        named.retain(|(path, name)| !path.ends_with(&format!("::{name}")) && path != name);
+        let before = code.clone();
+        for (path, name) in named {
+            code = replaced(&code, &name, &path);
+        }
+        if code == before {
+            break;
+        }
+    }
+    code
+}
+
+/// The paths that have another name, and which.
+fn renamed(code: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for tree in statements(code, "use ") {
+        flatten("", tree, &mut found);
+    }
+    let aliases = statements(code, "type ").filter_map(|alias| alias.split_once(" = "));
+    found.extend(aliases.map(|(name, path)| format!("{} as {}", path.trim(), name.trim())));
+    let named = found.iter().filter_map(|import| import.split_once(" as "));
+    let plain = |text: &str| text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ':'));
+    let named = named.map(|(path, name)| (path.trim_end_matches("::self").to_owned(), name.trim().to_owned()));
+    named
+        .filter(|(path, name)| path.contains(char::is_alphabetic) && plain(path) && plain(name) && name != "_")
+        .collect()
+}
+
+/// Puts the path in the place of the name, where that begins a path.
+fn replaced(code: &str, name: &str, path: &str) -> String {
+    let mut out = String::new();
+    let mut done = 0;
+    for (at, _) in code.match_indices(name) {
+        let inside = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '\'');
+        let end = at + name.len();
+        let is_word =
+            !code[..at].ends_with(inside) && !code[end..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let is_named_here = code[..at].ends_with(" as ") || code[..at].ends_with("type ");
+        if is_word && !is_named_here {
+            out.extend([&code[done..at], path]);
+            done = end;
+        }
+    }
+    out.push_str(&code[done..]);
+    out
+}
+
+/// What stands between the word, at the beginning of a statement, and the semicolon.
+fn statements<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
+    code.match_indices(word).filter_map(move |(at, _)| {
+        let before = code[..at].lines().next_back().unwrap_or_default().trim_start();
+        let begins = code[..at].ends_with('\n') || before.is_empty() || before.starts_with("pub");
+        let end = code[at..].find(';').filter(|_| begins)?;
+        Some(&code[at + word.len()..at + end])
+    })
+}
+
 /// All paths that `use` statements of a file bring in, `self` and `super` resolved.
 fn imports(path: &str, code: &str) -> Vec<String> {
     let mut module: Vec<_> = path.trim_end_matches(".rs").split('/').collect();
@@ -143,22 +208,18 @@ fn imports(path: &str, code: &str) -> Vec<String> {
         module.pop();
     }
     let mut found = Vec::new();
-    for line_start in code.match_indices("use ").map(|(at, _)| at) {
-        let before = code[..line_start].lines().next_back().unwrap_or_default();
-        let starts_line =
-            code[..line_start].ends_with('\n') || before.trim_start().starts_with("pub") || before.trim().is_empty();
-        let Some(end) = code[line_start..].find(';').filter(|_| starts_line) else { continue };
-        flatten("", &code[line_start + 4..line_start + end], &mut found);
+    for tree in statements(code, "use ") {
+        flatten("", tree, &mut found);
     }
-    found.iter().map(|import| resolve(&module, import)).collect()
+    let found = found.iter().map(|import| import.split(" as ").next().unwrap_or_default().trim());
+    found.map(|import| resolve(&module, import)).collect()
 }
 
-/// Splits a tree such as `a::{b, c::{d, e}}` into its paths.
+/// Splits a tree such as `a::{b, c::{d as x, e}}` into its paths, each with its other name if it has one.
 fn flatten(prefix: &str, tree: &str, found: &mut Vec<String>) {
     let tree = tree.trim();
     let Some((head, rest)) = tree.split_once('{') else {
-        let path = tree.split(" as ").next().unwrap_or_default().trim();
-        found.push(format!("{prefix}{path}"));
+        found.push(format!("{prefix}{tree}"));
         return;
     };
     let inner = rest.trim().strip_suffix('}').unwrap_or(rest);
@@ -225,6 +286,21 @@ fn the_rules_are_checked() {
         ("discovery/core/mod.rs", "use iroh::{EndpointAddr, Watcher};"),
         ("streams/mod.rs", "use crate::{network::Node, discovery::worker::Worker};"),
         ("transport/mod.rs", "pub(crate) use crate::network::Node;"),
+        // Under another name.
+        ("groups/raft/log.rs", "use std::time::Instant as Clock;\nfn f() { Clock::now() }"),
+        ("groups/raft/log.rs", "use std::{fmt, time::{Duration, Instant as Clock}};\nfn f() { Clock::now() }"),
+        ("groups/raft/log.rs", "type Clock = std::time::Instant;\nfn f() { Clock::now() }"),
+        ("groups/raft/log.rs", "use rand as dice;\nfn f() { dice::random() }"),
+        ("groups/raft/log.rs", "fn f() {\n    use std as s;\n    s::fs::read(x)\n}"),
+        ("groups/raft/log.rs", "use std as s;\nuse s::time as t;\nuse t::Instant as C;\nfn f() { C::now() }"),
+        ("discovery/core/mod.rs", "use tokio as runtime;"),
+        ("discovery/core/mod.rs", "use iroh as net;\nuse net::Watcher;"),
+        ("network/node.rs", "use iroh::{self as net, EndpointAddr};\nfn f(e: net::Endpoint) {}"),
+        ("node/mod.rs", "use tokio::task as work;\nfn f() { work::spawn(async {}); }"),
+        ("node/mod.rs", "use tokio::task::spawn as begin;"),
+        ("node/mod.rs", "use tokio::sync as s;\nfn f() { s::watch::channel(1) }"),
+        ("node/mod.rs", "use tokio::sync::*;"),
+        ("primitives/id.rs", "use crate as all;\nuse all::transport::Transport;"),
     ] {
         assert!(breached(path, bad), "{path}: {bad}");
     }
@@ -238,6 +314,9 @@ fn the_rules_are_checked() {
         ("node/mod.rs", "async fn f() { tokio::select! {\n    biased;\n a = b => {} } }\n// tokio::spawn"),
         ("streams/mod.rs", "use self::core::Core;\nuse super::discovery::Discovery;"),
         ("primitives/persistent.rs", "pub(crate) use im::OrdMap;"),
+        ("groups/raft/log.rs", "use std::time::Duration as Time;\nfn f() { Time::from_secs(1) }"),
+        ("groups/raft/log.rs", "use crate::groups::client as fs;\nfn f() { fs::read(x) }"),
+        ("node/mod.rs", "use std::fmt::Result as Spawned;\nuse std::io::Write as _;"),
     ] {
         assert!(!breached(path, good), "{path}: {good}: {:?}", breaches(path, &format!("//! A room.\n\n{good}")));
     }

@@ -1,10 +1,14 @@
 //! What a command and a `fold` must not do: look at the clock, at randomness, or at the environment. Found by the words that
 //! such code is made of, there and in what is called of the same impl; what other functions hide, nobody sees here.
+//!
+//! Names that a body imports for itself are followed, also under another name (`use std::time::Instant as Clock`). What the file
+//! imports outside of the impl is not in the tokens that a macro is given.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 use quote::ToTokens;
+use syn::UseTree;
 
 use crate::{
     diag::Diag,
@@ -172,21 +176,106 @@ struct Found {
     world: World,
 }
 
+/// What names stand for that a body imports: the words of the path.
+type Imports = BTreeMap<String, Vec<Ident>>;
+
 fn find(body: &TokenStream) -> Vec<Found> {
+    let mut imports = Imports::new();
+    collect(body, &mut imports);
+    search(body, &imports)
+}
+
+/// All imports of a body. Which block each is in makes no difference: a name that means the world in one is not well chosen for
+/// something else in another.
+fn collect(body: &TokenStream, imports: &mut Imports) {
+    let trees: Vec<TokenTree> = body.clone().into_iter().collect();
+    let mut at = 0;
+    while at < trees.len() {
+        match &trees[at] {
+            TokenTree::Group(group) => collect(&group.stream(), imports),
+            TokenTree::Ident(word) if word == "use" => {
+                let end = end_of_statement(&trees, at);
+                let tree = trees[at + 1..end].iter().cloned().collect();
+                // What is no import is the compiler's to complain about.
+                if let Ok(tree) = syn::parse2::<UseTree>(tree) {
+                    flatten(&tree, &mut Vec::new(), imports);
+                }
+                at = end;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Where the statement that begins at `at` has its semicolon.
+fn end_of_statement(trees: &[TokenTree], at: usize) -> usize {
+    let is_end = |tree: &TokenTree| matches!(tree, TokenTree::Punct(end) if end.as_char() == ';');
+    trees[at..].iter().position(is_end).map_or(trees.len(), |end| at + end)
+}
+
+fn flatten(tree: &UseTree, path: &mut Vec<Ident>, imports: &mut Imports) {
+    let mut named = |name: &Ident, last: &Ident| {
+        let last = (last != "self").then(|| last.clone());
+        imports.insert(name.to_string(), path.iter().cloned().chain(last).collect());
+    };
+    match tree {
+        UseTree::Path(part) => {
+            path.push(part.ident.clone());
+            flatten(&part.tree, path, imports);
+            path.pop();
+        }
+        UseTree::Name(part) if part.ident == "self" => {
+            if let Some(name) = path.last().cloned() {
+                named(&name, &part.ident);
+            }
+        }
+        UseTree::Name(part) => named(&part.ident, &part.ident),
+        UseTree::Rename(part) => named(&part.rename, &part.ident),
+        UseTree::Group(group) => group.items.iter().for_each(|item| flatten(item, path, imports)),
+        UseTree::Glob(_) => {}
+    }
+}
+
+/// The path with what its first word stands for in its place.
+fn resolved(path: &[Ident], imports: &Imports) -> Vec<Ident> {
+    let mut path = path.to_vec();
+    // An import may begin with the name of another one; none needs more steps than there are.
+    for _ in 0..=imports.len() {
+        let Some(known) = path.first().and_then(|first| imports.get(&first.to_string())) else { break };
+        if path.starts_with(known) {
+            break;
+        }
+        path.splice(..1, known.iter().cloned());
+    }
+    path
+}
+
+fn search(body: &TokenStream, imports: &Imports) -> Vec<Found> {
     let trees: Vec<TokenTree> = body.clone().into_iter().collect();
     let mut found = Vec::new();
     let mut at = 0;
     while at < trees.len() {
         match &trees[at] {
             TokenTree::Group(group) => {
-                found.extend(find(&group.stream()));
+                found.extend(search(&group.stream(), imports));
                 at += 1;
             }
+            // What is imported is seen where it is used.
+            TokenTree::Ident(word) if word == "use" => at = end_of_statement(&trees, at),
             TokenTree::Ident(_) => {
                 let path = path(&trees[at..]);
                 let method = at > 0 && matches!(&trees[at - 1], TokenTree::Punct(dot) if dot.as_char() == '.');
                 let next = &trees[at + 3 * (path.len() - 1) + 1..];
-                found.extend(judge(&path, method, next));
+                let judged = judge(&path, method, next);
+                let hidden = || {
+                    let resolved = resolved(&path, imports);
+                    let renamed = !method && resolved != path;
+                    let found = renamed.then(|| judge(&resolved, false, next)).flatten()?;
+                    // Where it stands, as it is written there.
+                    Some(Found { tokens: whole(&path), ..found })
+                };
+                found.extend(judged.or_else(hidden));
                 at += 3 * (path.len() - 1) + 1;
             }
             _ => at += 1,
@@ -276,6 +365,25 @@ mod tests {
     }
 
     #[test]
+    fn another_name_hides_nothing() {
+        for code in [
+            "use std::time::Instant as Clock; Clock::now()",
+            "use std::time::{self as t, Duration}; t::SystemTime::now()",
+            "if a { use chrono::{Local as Here}; Here::now() }",
+            "use std::time as t; use t::Instant as Clock; Clock::now()",
+        ] {
+            assert_eq!(worlds(code), [World::Clock], "{code}");
+        }
+        for code in ["use rand::{random as dice}; dice::<u8>()", "use rand as dice; dice::random()"] {
+            assert_eq!(worlds(code), [World::Randomness], "{code}");
+        }
+        for code in ["use std::env::var; var(\"A\")", "use std::env::var as look; look(\"A\")"] {
+            assert_eq!(worlds(code), [World::Environment], "{code}");
+        }
+        assert_eq!(worlds("use std::collections::{HashMap as Map, BTreeMap}; Map::new()"), [World::Order]);
+    }
+
+    #[test]
     fn what_is_deterministic_is_left_alone() {
         for code in [
             "self.rng.random()",
@@ -287,6 +395,10 @@ mod tests {
             "self.env.var",
             "let now = ctx.time();",
             "let random = 1;",
+            "use std::time::Duration as Time; Time::from_secs(1)",
+            "use std::cmp::{max as now, min}; now(1, min(2, 3))",
+            "use a as b; use b as a; a::now()",
+            "use self::now as later; later()",
         ] {
             assert_eq!(worlds(code), [], "{code}");
         }
