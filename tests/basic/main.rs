@@ -9,6 +9,7 @@ mod busy;
 mod chaos;
 mod declarative;
 mod declared_stores;
+mod dependencies;
 mod diagnostics;
 mod discovery;
 mod explain;

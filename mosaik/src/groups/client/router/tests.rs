@@ -219,6 +219,16 @@ fn whatever_is_refused_commands_enter_a_log_in_order() {
     }
 }
 
+/// A part of it that comes again takes nothing back.
+#[test]
+fn a_repetition_does_not_change_what_comes_next() {
+    let mut router: Router<u64> = Router::new();
+    assert!(router.take(batch(0, [1, 2, 3]), Source::Remote(1), LEADS).is_none());
+    assert!(router.take(batch(0, [1]), Source::Remote(2), LEADS).is_none());
+    assert!(router.take(batch(3, [4]), Source::Remote(3), LEADS).is_none(), "the third one is in the log");
+    assert_eq!(proposed(&mut router), [1, 2, 3, 4]);
+}
+
 /// Openings of one session share an entry, and are answered when that is applied.
 #[test]
 fn a_session_is_opened_once() {
