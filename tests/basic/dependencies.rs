@@ -33,7 +33,8 @@ fn uncommented(line: &str) -> &str {
 
 impl Rules {
     fn read(text: &str) -> Self {
-        let text: String = text.lines().map(|line| format!("{}\n", uncommented(line).trim())).collect();
+        let lines: Vec<_> = text.lines().map(|line| uncommented(line).trim()).collect();
+        let text = lines.join("\n");
         let list = |section: &str, key: &str| -> Vec<String> {
             let section = text.split(&format!("[{section}]\n")).nth(1).unwrap_or_default();
             let section = section.split("\n[").next().unwrap_or_default();
@@ -82,7 +83,7 @@ struct Expression<'a> {
     used: &'a mut BTreeSet<String>,
 }
 
-impl<'a> Expression<'a> {
+impl Expression<'_> {
     fn next_is(&mut self, word: &str) -> bool {
         let is_next = self.words.first() == Some(&word);
         self.words = &self.words[usize::from(is_next)..];
