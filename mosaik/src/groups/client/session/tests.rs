@@ -161,6 +161,11 @@ fn a_strong_call_is_answered_when_the_local_machine_has_applied_it() {
     assert_eq!(session.in_flight(), 0);
 }
 
+/// Ends the wait of callers in some way.
+type End = fn(&mut Session);
+/// Ends the flight of a batch in some way.
+type Land = fn(&mut Session, u64);
+
 /// How a command can be on its way when its caller's wait ends.
 const ON_THE_WAY: [&str; 5] = ["never sent", "in flight", "lost", "queued", "answered without an outcome"];
 
@@ -190,7 +195,7 @@ fn on_the_way(how: &str) -> Session {
 fn what_may_have_been_applied_is_never_told_as_not_applied() {
     for how in ON_THE_WAY {
         let known = how == "never sent";
-        let ends: [(&str, fn(&mut Session), Failure, Failure); 4] = [
+        let ends: [(&str, End, Failure, Failure); 4] = [
             ("late", |session| session.expire(1_000_000, |_| false), Failure::TimedOut, Failure::Unknown),
             ("gone", |session| session.expire(60, |_| true), Failure::TimedOut, Failure::Unknown),
             ("stopped", Session::stop, Failure::Stopped, Failure::Interrupted),
@@ -213,7 +218,7 @@ fn what_may_have_been_applied_is_never_told_as_not_applied() {
 /// The table knows a command by its number and judges its age by the first attempt.
 #[test]
 fn what_is_sent_again_is_what_was_sent_first() {
-    let ends: [(&str, fn(&mut Session, u64)); 4] = [
+    let ends: [(&str, Land); 4] = [
         ("lost", |session, flight| session.lost(flight, 0, 50)),
         ("rejected", |session, flight| session.rejected(flight, Rejection::NotLeader, 0, 50)),
         ("no news", |_, _| {}),
