@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mosaik::groups::raft::{
-    Change, Command, Contradiction, Envelope, Halt, Input, Member, Message, Payload, Position, SessionId, Standing,
-    recover,
+    Change, Command, Contradiction, Envelope, Halt, Input, Member, Message, Payload, Position, Proposal, SessionId,
+    Standing, recover,
 };
 
 use crate::{
@@ -566,4 +566,133 @@ fn what_waits_for_a_hung_disk_is_bounded() {
         assert!((least..=65 * MIB).contains(&most), "{most} bytes waited for the disk of {n}");
         assert!(!lab.leads(n));
     }
+}
+
+/// Who hears nobody asks before it raises its term (pre-vote): its return disturbs nobody.
+#[test]
+fn a_member_that_was_cut_off_raises_no_term() {
+    let mut lab = three();
+    let term = lab.raft(0).term();
+    for _ in 0..600 {
+        lab.pass(50, &[0, 1]);
+        lab.tick(2);
+        lab.drop_mail();
+    }
+    assert_eq!(lab.raft(2).term(), term);
+    lab.pass(3_000, &[0, 1, 2]);
+    assert!(lab.leads(0) && (0..3).all(|n| lab.raft(n).term() == term));
+}
+
+/// Who hears a leader promises nobody a vote: one that has lost its link to the leader alone does not unseat it.
+#[test]
+fn a_member_without_a_link_to_the_leader_finds_no_votes() {
+    let mut lab = three();
+    let term = lab.raft(0).term();
+    for _ in 0..600 {
+        lab.pass(50, &[0, 1]);
+        lab.tick(2);
+        lab.flow(&[1, 2]);
+        lab.drop_mail();
+    }
+    assert!(lab.leads(0) && (0..3).all(|n| lab.raft(n).term() == term));
+}
+
+/// A member that was removed may not know it, and stand for election for ever: its terms unseat nobody.
+#[test]
+fn the_terms_of_who_was_removed_count_for_nothing() {
+    let mut lab = Lab::new(4, 4, None, |_| {});
+    assert!(lab.stand(0, &[0, 1, 2, 3]));
+    lab.pass(500, &[0, 1, 2, 3]);
+    let gone = lab.member(3);
+    lab.feed(0, Input::Change(Change::Remove(gone)));
+    lab.pass(1_000, &[0, 1, 2]);
+    assert!(!lab.raft(0).log().membership().contains(&gone));
+    let (cluster, term) = (lab.raft(0).cluster(), lab.raft(0).term());
+    for body in [Message::VoteReply { granted: false }, Message::PreVoteReply { term: term + 5, granted: false }] {
+        let envelope = Envelope { from: gone, to: lab.member(0), cluster, term: term + 5, body };
+        lab.feed(0, Input::Message(envelope));
+    }
+    assert!(lab.leads(0) && lab.raft(0).term() == term);
+}
+
+/// Once a later life of a member is known, an earlier one is dead: what is delivered of it is not answered.
+#[test]
+fn an_earlier_life_is_not_heard() {
+    let mut lab = three();
+    let before = lab.member(2);
+    lab.wipe(2);
+    lab.link_all();
+    lab.pass(300, &[0, 1, 2]);
+    lab.drop_mail();
+    let (cluster, term) = (lab.raft(0).cluster(), lab.raft(0).term());
+    for (from, answered) in [(lab.member(1), true), (before, false)] {
+        let body = Message::Pull { from: 1, to: 1 };
+        lab.feed(0, Input::Message(Envelope { from, to: lab.member(0), cluster, term, body }));
+        assert_eq!(lab.mail.iter().any(|mail| mail.to == from), answered, "{from:?}");
+    }
+}
+
+/// A read that the leader never answers is given up, or the table of reads would be full one day.
+#[test]
+fn reads_that_nobody_answers_make_room() {
+    let mut lab = Lab::new(3, 3, None, |settings| settings.reads = 4);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.pass(500, &[0, 1, 2]);
+    for _ in 0..8 {
+        lab.read(1);
+        lab.drop_mail();
+    }
+    lab.pass(5_000, &[0, 1, 2]);
+    let id = lab.read(1);
+    lab.pass(500, &[0, 1, 2]);
+    assert!(lab.reads[&id].1.is_some(), "there is no room for it");
+}
+
+/// Only what is committed is served to who catches up.
+#[test]
+fn what_is_not_committed_is_not_served() {
+    let mut lab = three();
+    let commit = lab.commit(0);
+    lab.write(0, 1, 1, 1);
+    lab.drop_mail();
+    assert!(lab.last(0) > commit && lab.commit(0) == commit);
+    let (cluster, term, from) = (lab.raft(0).cluster(), lab.raft(0).term(), lab.member(1));
+    let body = Message::Pull { from: commit, to: commit + 9 };
+    lab.feed(0, Input::Message(Envelope { from, to: lab.member(0), cluster, term, body }));
+    let served = lab.mail.iter().find_map(|mail| match &mail.body {
+        Message::Pulled { entries, .. } => Some(entries.iter().map(|entry| entry.index).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(served, Some(vec![commit]));
+}
+
+/// Leadership is the leader's to hand over.
+#[test]
+fn nobody_but_the_leader_hands_leadership_over() {
+    let mut lab = three();
+    let (cluster, term) = (lab.raft(0).cluster(), lab.raft(0).term());
+    let to = lab.member(1);
+    lab.feed(1, Input::Message(Envelope { from: lab.member(2), to, cluster, term, body: Message::TimeoutNow }));
+    assert_eq!(lab.raft(1).term(), term);
+    lab.feed(1, Input::Message(Envelope { from: lab.member(0), to, cluster, term, body: Message::TimeoutNow }));
+    assert_eq!(lab.raft(1).term(), term + 1);
+}
+
+/// A client relies on the order of its commands: nothing is taken after what found no room, also if there is room for it.
+#[test]
+fn nothing_is_taken_after_what_was_refused() {
+    let mut lab = Lab::new(3, 3, None, |settings| settings.uncommitted_bytes = 1_000);
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    lab.pass(500, &[0, 1, 2]);
+    let (session, opened, last) = (SessionId(1), lab.opened[&SessionId(1)], lab.last(0));
+    let attempted = lab.raft(0).log().last_times().0;
+    let command = |sequence, size| {
+        let body = Bytes::from(vec![0; size]);
+        Payload::Command(Command { session, opened, sequence, settled: 1, attempted, body })
+    };
+    let sizes = [600, 600, 10];
+    let proposals = sizes.into_iter().zip(1..).map(|(size, id)| Proposal { id, payload: command(id, size) }).collect();
+    lab.feed(0, Input::Propose(proposals));
+    assert_eq!(lab.last(0), last + 1, "the first alone");
 }

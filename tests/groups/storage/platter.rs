@@ -75,6 +75,40 @@ fn power_may_go_at_any_operation() {
     }
 }
 
+/// What a start mends of a power loss is not undone by the next one, whenever that comes.
+#[test]
+fn power_may_go_twice() {
+    for (seed, after) in (0..6).flat_map(|seed| (0..40).map(move |step| (seed, step * 3 + seed % 3))) {
+        let what = format!("seed {seed}, power lost at operation {after}");
+        let [first, second] = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+        let faults = Faults::default();
+        faults.watch_platter();
+        let mut disk = Disk::open_with(first.path(), faults.clone()).unwrap();
+        disk.load().unwrap();
+        faults.lose_power(after);
+        let mut script = StorageScript::new(seed);
+        for token in 1.. {
+            disk.submit(token, script.batch());
+            wait(&mut disk, token).unwrap();
+            if faults.is_dark() {
+                break;
+            }
+        }
+        let mut random = StorageScript::new(after);
+        faults.remains(second.path(), |of| usize::try_from(random.random(of as u64)).unwrap()).unwrap();
+        let faults = Faults::default();
+        faults.watch_platter_of(second.path()).unwrap();
+        let mut disk = Disk::open_with(second.path(), faults.clone()).unwrap();
+        let mut script = StorageScript::resume(seed, disk.load().unwrap());
+        check(&faults, &[script.clone()], &format!("{what}, and when it was back"));
+        for token in 1..4 {
+            disk.submit(token, script.batch());
+            wait(&mut disk, token).unwrap();
+            check(&faults, &[script.clone()], &format!("{what}, and {token} later"));
+        }
+    }
+}
+
 /// After a sync that failed the cache shows what no later sync brings to the platter. What a start reads, and stands for
 /// from then on, is there after a power loss.
 #[test]
@@ -129,4 +163,44 @@ fn long_lives_drop_segments_in_order() {
         assert!(faults.is_dark(), "the power never went");
         check(&faults, &[before, script], &format!("power lost at operation {after}"));
     }
+}
+
+/// Groups that are large for their segment, so that it grows all the time: what is written beyond the length that is safe is
+/// there with that length or not at all.
+#[test]
+fn power_may_go_while_a_segment_grows() {
+    for after in 0..60 {
+        let dir = TempDir::new().unwrap();
+        let faults = Faults::default();
+        faults.watch_platter();
+        let mut disk = Disk::open_with(dir.path(), faults.clone()).unwrap();
+        disk.load().unwrap();
+        faults.lose_power(after);
+        let mut script = StorageScript::new(after).with_commands_up_to(300_000);
+        let mut before = script.clone();
+        for token in 1.. {
+            disk.submit(token, script.batch());
+            wait(&mut disk, token).unwrap();
+            if faults.is_dark() {
+                break;
+            }
+            before = script.clone();
+        }
+        check(&faults, &[before, script], &format!("power lost at operation {after}"));
+    }
+}
+
+/// A directory that is made has to be found again, too. One that is there needs nothing.
+#[test]
+fn a_directory_that_is_made_is_made_safe() {
+    let above = TempDir::new().unwrap();
+    let dir = above.path().join("new");
+    let faults = Faults::default();
+    drop(Disk::open_with(&dir, faults.clone()).unwrap());
+    assert_eq!(faults.syncs(), 1, "that of the directory above");
+    drop(Disk::open_with(&dir, faults.clone()).unwrap());
+    assert_eq!(faults.syncs(), 1);
+    faults.fail_sync(0, ErrorKind::Other);
+    let failed = Disk::open_with(above.path().join("another"), faults);
+    assert!(failed.is_err(), "whether it is there after a power loss is not known");
 }

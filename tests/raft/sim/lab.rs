@@ -228,6 +228,8 @@ impl Lab {
             Output::ReadReady { id, index } => {
                 let (floor, got) = self.reads.get_mut(&id).expect("asked");
                 assert!(index >= *floor, "a strong read at {index} misses what was acknowledged before it");
+                let applied = self.nodes[n].machine.applied;
+                assert!(applied >= index, "a strong read at {index} is asked of a machine at {applied}");
                 *got = Some(index);
             }
             Output::Wipe { into } => {

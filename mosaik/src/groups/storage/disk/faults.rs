@@ -72,6 +72,16 @@ impl Faults {
         self.change(|plan| plan.platter = Some(Platter::default()));
     }
 
+    /// As [`watch_platter`](Self::watch_platter), in a directory that has files already, all of them safe.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn watch_platter_of(&self, dir: &Path) -> io::Result<()> {
+        let platter = Platter::of(dir)?;
+        self.change(|plan| plan.platter = Some(platter));
+        Ok(())
+    }
+
     /// After so many more operations the power is lost: what comes later never reaches the platter, although the process
     /// does not notice.
     pub fn lose_power(&self, after: u64) {

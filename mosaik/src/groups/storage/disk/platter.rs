@@ -104,6 +104,19 @@ impl Content {
 }
 
 impl Platter {
+    /// All files of a directory are safe.
+    pub fn of(dir: &Path) -> io::Result<Self> {
+        let mut platter = Self::default();
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            let safe = fs::read(&path)?;
+            platter.files.push(Content { safe, ..Content::default() });
+            platter.safe.insert(path, platter.files.len() - 1);
+        }
+        platter.shown = platter.safe.clone();
+        Ok(platter)
+    }
+
     fn file(&mut self, path: &Path) -> Option<&mut Content> {
         let file = *self.shown.get(path)?;
         self.files.get_mut(file)
