@@ -221,7 +221,7 @@ fn what_is_sent_again_is_what_was_sent_first() {
     let ends: [(&str, Land); 4] = [
         ("lost", |session, flight| session.lost(flight, 0, 50)),
         ("rejected", |session, flight| session.rejected(flight, Rejection::NotLeader, 0, 50)),
-        ("no news", |_, _| {}),
+        ("no answer", |_, _| {}),
         ("another leader", |session, _| session.set_leader(Some((CLUSTER, LEADER, 2)))),
     ];
     for (why, end) in ends {
