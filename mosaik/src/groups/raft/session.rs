@@ -207,6 +207,18 @@ mod tests {
         assert_eq!(table.admit(&second, 5000, NONE), Verdict::Apply);
     }
 
+    /// To the millisecond, although ended sessions are swept now and then only: or two members that sweep at different entries, as
+    /// after a snapshot, would judge one command differently.
+    #[test]
+    fn a_session_ends_when_it_ends() {
+        for (time, verdict) in [(2000, Verdict::Apply), (2001, Verdict::Ended)] {
+            let mut table = Sessions::new(4, 2000, 8);
+            assert_eq!(table.open(SessionId(1), 1, 0, NONE), Some(1));
+            assert_eq!(table.open(SessionId(2), 2, 2000, NONE), Some(2), "swept here, when the first has not ended");
+            assert_eq!(table.admit(&command(1, 1, 1, time), time, NONE), verdict, "at {time}");
+        }
+    }
+
     #[test]
     fn an_old_attempt_is_expired_and_a_far_number_is_not_applied() {
         let mut table = Sessions::new(2, 1000, 8);
