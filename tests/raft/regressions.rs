@@ -696,3 +696,58 @@ fn nothing_is_taken_after_what_was_refused() {
     lab.feed(0, Input::Propose(proposals));
     assert_eq!(lab.last(0), last + 1, "the first alone");
 }
+
+/// A snapshot has the configuration, the times and the hash of its index, whatever came after it.
+#[test]
+fn a_snapshot_has_what_was_so_at_its_index() {
+    let mut lab = Lab::new(5, 5, None, |_| {});
+    assert!(lab.stand(0, &[0, 1, 2, 3, 4]));
+    lab.open(0, 1);
+    lab.write(0, 1, 1, 1);
+    lab.pass(300, &[0, 1, 2, 3, 4]);
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    let (membership, last) = (lab.raft(0).log().membership().clone(), lab.entry(0, index));
+    assert_eq!(lab.last(0), index, "nothing has come after it");
+    lab.now += 100_000;
+    lab.feed(0, Input::Change(Change::Demote(lab.member(4))));
+    assert!(lab.last(0) > index && *lab.raft(0).log().membership() != membership);
+    assert!(lab.entry(0, index + 1).time > last.time);
+    lab.feed(0, Input::Compact { index, data });
+    let manifest = lab.raft(0).snapshot().expect("it was taken").manifest.clone();
+    assert_eq!((manifest.position, manifest.time, manifest.civil), (last.position(), last.time, last.civil));
+    assert_eq!(manifest.membership, membership);
+}
+
+/// A chunk that was damaged on its way is not taken, and asked for again.
+#[test]
+fn a_damaged_chunk_is_not_taken() {
+    let mut lab = Lab::new(3, 3, None, |settings| {
+        settings.chunk = 16;
+        settings.tail = 0;
+    });
+    assert!(lab.stand(0, &[0, 1, 2]));
+    lab.open(0, 1);
+    for sequence in 1..10 {
+        lab.write(0, 1, sequence, sequence);
+    }
+    lab.pass(300, &[0, 1]);
+    lab.drop_mail();
+    let (index, data) = (lab.nodes[0].machine.applied, lab.nodes[0].machine.snapshot());
+    lab.feed(0, Input::Compact { index, data });
+    let mut damaged = 0;
+    for _ in 0..60 {
+        lab.now += 50_000;
+        (0..3).for_each(|n| lab.tick(n));
+        lab.flow_if(|mail| !matches!(mail.body, Message::Chunk { .. }));
+        for mail in &mut lab.mail {
+            if let Message::Chunk { data, .. } = &mut mail.body {
+                *data = data.iter().map(|byte| byte ^ 1).collect();
+                damaged += 1;
+            }
+        }
+        lab.flow(&[0, 1, 2]);
+    }
+    assert!(damaged > 0 && lab.commit(2) < index, "{damaged} damaged, and 2 is at {}", lab.commit(2));
+    lab.pass(3_000, &[0, 1, 2]);
+    assert_eq!(lab.value(2), 9);
+}
