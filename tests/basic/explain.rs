@@ -8,7 +8,7 @@ use mosaik::{
     discovery::Bootstrap,
     groups::Group,
     prelude::*,
-    testing::{Sim, SimNode},
+    testing::{Sim, SimDisk, SimNode},
 };
 use tokio::time::{Instant, sleep};
 
@@ -228,6 +228,44 @@ fn a_group_without_a_quorum() {
         let line = scene.first_line(&a, "mosaik.noop", Some(Fault::NoQuorum)).await;
         has_all(&line, &[&short(&a)]);
     });
+}
+
+/// A copied data directory: the original, the copy and who refuses it all name it, and so does what `mosaik groups` prints.
+#[test]
+fn a_copy_of_a_members_storage() {
+    Sim::run(12, |sim| async move {
+        let scene = Scene::new(sim.clone()).await;
+        let names = ["a", "b", "c"];
+        let mut nodes = Vec::new();
+        let mut members = Vec::new();
+        let disk = SimDisk::new();
+        for name in names {
+            let node = scene.node(name).await;
+            let storage = if name == "b" { disk.clone() } else { SimDisk::new() };
+            members.push(joins_with(&node, storage).await);
+            nodes.push(node);
+        }
+        members[1].when().leader_elected().await;
+        let at = scene.beacon.local().addr();
+        let twin = sim.twin(&scene.sim_node("b"), "twin").builder(NETWORK).with_bootstrap(at).build().await.unwrap();
+        let copy = joins_with(&twin, disk.copied()).await;
+        let until = Instant::now() + Duration::from_mins(1);
+        while !(members[1].status().is_copied() && copy.status().to_string().contains("another start of this member")) {
+            assert!(Instant::now() < until, "{}; {}", members[1].status(), copy.status());
+            sleep(Duration::from_millis(100)).await;
+        }
+        let printed = |network: &Network| network.diagnostics().groups()[0].to_string();
+        has_all(&printed(&nodes[1]), &["WARNING: another process runs on a copy of its storage and is refused"]);
+        has_all(&printed(&twin), &["NOT ONLINE: refused", "two processes use copies of one data directory"]);
+        has_all(&printed(&nodes[0]), &["another start of this member's storage is running", &short(&nodes[1])]);
+        let line = scene.first_line(&nodes[1], "mosaik.noop", Some(Fault::Copied)).await;
+        has_all(&line, &[&short(&nodes[1]), "give it a directory of its own"]);
+    });
+}
+
+async fn joins_with(network: &Network, disk: SimDisk) -> Group<NoOp> {
+    let group = network.groups().with_key(GroupKey::from_secret("key")).with_state_machine(NoOp);
+    group.with_size(3).with_storage(disk).join().await.unwrap()
 }
 
 #[test]

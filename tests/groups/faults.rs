@@ -8,7 +8,7 @@ use std::{
 
 use mosaik::{
     groups::{MemberInfo, MemberKind},
-    testing::LinkQuality,
+    testing::{LinkQuality, SimDisk},
 };
 use tokio::time::{Instant, sleep};
 
@@ -36,6 +36,10 @@ pub struct Faults {
     guests: usize,
     /// Links that are slow and lose packets.
     bad: Vec<(usize, usize)>,
+    /// Copies of disks, made at some time.
+    copies: BTreeMap<usize, SimDisk>,
+    /// The incarnations of members with disks: what nobody has put back is never taken for a copy.
+    lives: BTreeMap<usize, u64>,
     log: Log,
 }
 
@@ -66,6 +70,8 @@ impl Faults {
             guest: None,
             guests: 0,
             bad: Vec::new(),
+            copies: BTreeMap::new(),
+            lives: BTreeMap::new(),
             log: Log::default(),
         }
     }
@@ -91,6 +97,24 @@ impl Faults {
             }
         }
         self.all_vote().await;
+        self.lives = (0..self.nodes).map(|n| (n, self.incarnation(n))).collect();
+    }
+
+    /// The life of a member's storage, as it knows it itself; 0 for a volatile one. While a new life takes the place of an old
+    /// one both are members.
+    fn incarnation(&self, n: usize) -> u64 {
+        let id = self.lab.node(n).id();
+        let members = self.lab.group(n).members();
+        let lives = members.iter().filter(|it| it.id() == id && !self.is_volatile()).map(MemberInfo::incarnation);
+        lives.max().unwrap_or(0)
+    }
+
+    /// At the end: nobody has discarded a storage that was all right.
+    pub async fn nobody_was_taken_for_a_copy(&self) {
+        self.all_vote().await;
+        for (n, life) in &self.lives {
+            assert_eq!(self.incarnation(*n), *life, "n{n} has discarded its storage");
+        }
     }
 
     /// Waits until every node is a voter, for good and as all of them see it: what the leader alone has written down may die with
@@ -175,8 +199,9 @@ impl Faults {
     /// One fault, or some repairs.
     pub async fn fault(&mut self) {
         self.thaw(false);
+        self.copy();
         let n = self.victim();
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0..=2 => self.crash(n),
             3 => {
                 // It is started again at once, or soon.
@@ -191,8 +216,89 @@ impl Faults {
             16..=17 => self.hang(n),
             18..=19 => self.come_or_go().await,
             8..=12 => self.disturb(n),
+            20 => self.put_back().await,
+            21 => self.run_beside(n).await,
             _ => self.mend(false).await,
         }
+    }
+
+    /// Now and then a disk is copied, for later.
+    fn copy(&mut self) {
+        let n = self.rng.node(self.nodes);
+        if self.rng.below(3) == 0
+            && let Some(disk) = self.lab.disks.as_ref().and_then(|disks| disks.get(&n))
+        {
+            let copy = disk.copied();
+            self.note(format_args!("copy the disk of n{n}"));
+            self.copies.insert(n, copy);
+        }
+    }
+
+    /// All are there and see each other: what one of them has acknowledged is witnessed.
+    async fn all_well(&mut self) {
+        self.mend(true).await;
+        self.lab.elected().await;
+        self.all_vote().await;
+        sleep(Duration::from_secs(2)).await;
+    }
+
+    /// A follower's disk is put back to an older copy, while those are there who have seen more. Some of the others were away
+    /// meanwhile: with what the copy has forgotten they would be a majority.
+    async fn put_back(&mut self) {
+        if self.copies.is_empty() {
+            return;
+        }
+        self.all_well().await;
+        let leader = self.lab.elected().await;
+        let Some(n) = self.copies.keys().copied().find(|n| *n != leader) else { return };
+        let rest = (0..self.nodes).filter(|other| *other != n && *other != leader);
+        let away: Vec<usize> = rest.take((self.nodes - 1) / 2).collect();
+        away.iter().for_each(|other| self.crash(*other));
+        sleep(self.rng.millis(200, 4000)).await;
+        if self.lab.group(n).is_leader() {
+            // What a leader has itself is told twice a second only.
+            return;
+        }
+        self.crash(n);
+        self.note(format_args!("put the disk of n{n} back"));
+        let copy = self.copies.get(&n).map(SimDisk::copied);
+        let disk = self.lab.disks.as_ref().and_then(|disks| disks.get(&n));
+        if let (Some(copy), Some(disk)) = (copy, disk) {
+            disk.put_back(&copy);
+        }
+        sleep(self.rng.millis(100, 2000)).await;
+        self.start(n).await;
+        sleep(self.rng.millis(0, 500)).await;
+        for other in away {
+            self.start(other).await;
+        }
+        // Before it hears from anybody it takes itself for what its disk says.
+        until("all take part", || (0..self.nodes).all(|n| self.lab.group(n).status().is_online())).await;
+        self.all_vote().await;
+        self.lives.insert(n, self.incarnation(n));
+    }
+
+    /// A copy of a member's disk runs beside it for a while, as the same node at another address.
+    async fn run_beside(&mut self, n: usize) {
+        self.all_well().await;
+        let Some(disk) = self.lab.disks.as_ref().and_then(|disks| disks.get(&n)).map(SimDisk::copied) else { return };
+        let time = self.rng.millis(500, 8000);
+        self.note(format_args!("a copy of n{n} beside it for {time:?}"));
+        let twin = self.lab.sim.twin(&self.lab.node(n), &format!("twin of n{n}"));
+        let mut node = twin.restart(self.lab.network);
+        for other in (0..self.nodes).filter(|other| *other != n) {
+            node = node.with_bootstrap(self.lab.node(other).addr());
+        }
+        let network = node.build().await.unwrap();
+        let limit = self.log_limit;
+        let builder = self.lab.builder(n, &network).with_storage(disk).with_log_limit(limit);
+        let group = builder.join().await.unwrap();
+        sleep(time).await;
+        assert!(!group.status().is_online(), "a copy takes part: {}", group.status());
+        drop(group);
+        twin.crash();
+        drop(network);
+        self.lab.elected().await;
     }
 
     /// Its wall clock jumps. Two that differ by more than an hour are another story: the group takes commands of the slow one

@@ -14,6 +14,7 @@
 #[path = "../raft/clients.rs"]
 mod clients;
 mod clocks;
+mod copies;
 mod core;
 mod entries;
 mod faults;

@@ -68,6 +68,7 @@ async fn scenario(sim: Sim) -> Run {
         faults.mend(true).await;
         let recovery = first_write(&shared).await;
         faults.lab.elected().await;
+        faults.nobody_was_taken_for_a_copy().await;
         sleep(Duration::from_secs(10)).await;
         *shared.done.borrow_mut() = true;
         (faults, recovery)

@@ -9,13 +9,16 @@ use super::{
     client::AskError,
     report::{
         ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
-        ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
+        RefusalReport, ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
     },
 };
 use crate::{
     network::CloseCode,
     primitives::{GroupId, PeerId, StoreId, StreamId, Tag},
 };
+
+/// For how long a refused copy is spoken of, milliseconds.
+const COPIED_MS: u64 = 12_000;
 
 /// What is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +53,8 @@ pub enum Fault {
     OtherSize,
     /// They run different versions of the machine, or with other settings.
     OtherMachine,
+    /// A member's storage is a copy: an older one, or one that another process runs on.
+    Copied,
     /// Two clusters of one key both hold user data.
     SplitGenesis,
     /// The member has stopped.
@@ -77,6 +82,7 @@ impl fmt::Display for Fault {
             Self::WrongGroupKey => "wrong group key",
             Self::OtherSize => "other size",
             Self::OtherMachine => "other machine",
+            Self::Copied => "copied storage",
             Self::SplitGenesis => "split genesis",
             Self::Stopped => "stopped",
             Self::NoQuorum => "no quorum",
@@ -480,6 +486,15 @@ fn membership((a, ours): (PeerId, &GroupReport), (b, theirs): (PeerId, Option<&G
             format!("{a:?} runs version {one} of {name}, {b:?} version {other}, or their settings or schemas differ")
         })
     });
+    it.check("neither is a copy", || {
+        let kinds = [RefusalKind::OlderCopy, RefusalKind::SecondStart];
+        let said = |report: &GroupReport, me: PeerId, other: PeerId| {
+            let last = report.refusals.iter().rev().find(|it| it.peer == other && kinds.contains(&it.kind))?;
+            let (by, of) = if last.by_peer { (other, me) } else { (me, other) };
+            Some(format!("{by:?} refuses {of:?}: {}", last.reason))
+        };
+        unless(refused(&kinds), Fault::Copied, || said(ours, a, b).or_else(|| said(theirs, b, a)).unwrap_or_default())
+    });
     for (peer, report) in [(a, ours), (b, theirs)] {
         it = it.then(|| running(peer, report));
     }
@@ -513,6 +528,13 @@ fn health(peer: PeerId, report: &GroupReport) -> Explanation {
         Some(Trouble::NoQuorum) => Err((Fault::NoQuorum, format!("{peer:?} says \"{why}\""))),
         Some(Trouble::VolatileMajorityLost) => Err((Fault::NoQuorum, format!("{peer:?} says \"{why}\""))),
         _ => Ok(()),
+    });
+    it.check(format_args!("no other process runs on a copy of the storage of {peer:?}"), || {
+        let about =
+            |it: &RefusalReport| it.peer == peer && it.kind == RefusalKind::SecondStart && it.ago_ms < COPIED_MS;
+        unless(report.refusals.iter().any(about), Fault::Copied, || {
+            format!("another process with the identity of {peer:?} is refused: stop it, give it a directory of its own")
+        })
     });
     it.check(format_args!("{peer:?} is online"), || {
         unless(!report.online, Fault::NotOnline, || format!("{peer:?} says \"{why}\""))

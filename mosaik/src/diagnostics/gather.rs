@@ -388,6 +388,9 @@ fn warnings(status: &GroupStatus) -> Vec<String> {
     if status.is_full() {
         warnings.push(format!("the group is full: it has {} members", status.members().len()));
     }
+    if status.is_copied() {
+        warnings.push("another process runs on a copy of its storage and is refused".to_owned());
+    }
     warnings.extend(status.contradictions().iter().map(|it| text(*it)));
     warnings
 }
@@ -418,6 +421,8 @@ fn refusal(refusal: &Refusal) -> RefusalKind {
         Refusal::Incompatible { what: "machine version", .. } => RefusalKind::MachineVersion,
         Refusal::Incompatible { .. } => RefusalKind::Settings,
         Refusal::OldIncarnation => RefusalKind::OldIncarnation,
+        Refusal::OlderCopy => RefusalKind::OlderCopy,
+        Refusal::SecondStart => RefusalKind::SecondStart,
         Refusal::Unsupported | Refusal::Malformed => RefusalKind::Other,
     }
 }

@@ -467,6 +467,10 @@ pub enum RefusalKind {
     Settings,
     /// A later life of the member is known.
     OldIncarnation,
+    /// The member's storage is an older copy.
+    OlderCopy,
+    /// Two processes run on copies of one storage.
+    SecondStart,
     /// Something else.
     Other,
 }

@@ -195,7 +195,7 @@ impl LocalEntry {
     ///
     /// # Errors
     /// When a list or the whole is over its limit.
-    pub(super) fn sign(
+    pub(crate) fn sign(
         &self,
         version: Version,
         network: NetworkId,

@@ -1,6 +1,6 @@
 //! [`GroupBuilder`]: how a node becomes a member.
 
-use std::{any::type_name, fmt, future::poll_fn, path::PathBuf, sync::Arc, time::Duration};
+use std::{any::type_name, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +14,7 @@ use super::{
     key::GroupKey,
     machine::{NoOp, StateMachine, machine_id},
     options::{MemberRole, Timing},
-    raft::{self, MachineId, Member, Preference, Settings, Stored, Write},
+    raft::{self, MachineId, Marks, Member, Preference, Settings, Start, Stored},
     snapshots::{SnapshotError, Snapshots},
     status::node_of,
     storage::{Disk, InMemory, Storage, StorageError},
@@ -28,11 +28,11 @@ use crate::primitives::{
 /// Configures a member of a group; made by [`Groups::with_key`](super::Groups::with_key).
 #[must_use = "a builder does nothing until joined"]
 pub struct GroupBuilder<M = NoOp> {
-    registry: Arc<Registry>,
-    key: GroupKey,
-    machine: M,
+    pub(super) registry: Arc<Registry>,
+    pub(super) key: GroupKey,
+    pub(super) machine: M,
     /// Makes the machine again.
-    initial: Option<Initial<M>>,
+    pub(super) initial: Option<Initial<M>>,
     /// Whether the machine must survive a snapshot before it joins.
     tried: bool,
     storage: Option<Box<dyn Storage>>,
@@ -137,7 +137,7 @@ impl<M: StateMachine> GroupBuilder<M> {
         let registry = self.registry.clone();
         let (cancel, shutdown) = (registry.cancel(), CancellationToken::new());
         registry.enter(group, M::NAME, &cancel, &shutdown)?;
-        let entered = Entered { registry: registry.clone(), group, cancel: Some(cancel.clone()) };
+        let entered = Entered::new(registry.clone(), group, cancel.clone());
         let (storage, stored) = self.open(group).await?;
         let group = self.start(group, storage, stored, cancel, shutdown);
         entered.keep();
@@ -145,7 +145,7 @@ impl<M: StateMachine> GroupBuilder<M> {
     }
 
     /// Opens the storage and reads it.
-    async fn open(&mut self, group: GroupId) -> Result<(Box<dyn Storage>, Stored), JoinError> {
+    pub(super) async fn open(&mut self, group: GroupId) -> Result<(Box<dyn Storage>, Stored), JoinError> {
         let (given, dir) = (self.storage.take(), self.registry.dir(group));
         let opened = self.registry.node.tasks().blocking(move || {
             let mut storage = open(given, dir)?;
@@ -178,10 +178,14 @@ impl<M: StateMachine> GroupBuilder<M> {
         let blank = stored.hard.incarnation == 0;
         let incarnation = if blank { worker::incarnation(&node, 0) } else { stored.hard.incarnation };
         let me = Member { node: node_of(node.id()), incarnation };
-        let settings = self.settings(!storage.is_durable());
+        let volatile = !storage.is_durable();
+        let settings = self.settings(volatile);
+        // What is not blank was started before, whether that was counted or not.
+        let earlier = if blank { 0 } else { stored.marks.start.number.max(1) };
+        let start = worker::start(&node, volatile, earlier, stored.extent());
         let replica = Arc::new(Replica::new(self.machine, self.initial));
         let terms = terms::<M>(&settings, replica.can_be_made_anew());
-        let identity = Identity { group, key: self.key.clone(), terms, me, cluster: stored.hard.cluster };
+        let identity = identity((group, self.key.clone(), terms), me, start, &stored);
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
         let compacts = M::snapshots().any();
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
@@ -193,6 +197,7 @@ impl<M: StateMachine> GroupBuilder<M> {
             node,
             settings,
             me,
+            start,
             stored,
             storage,
             bonds: bonds.clone(),
@@ -210,7 +215,7 @@ impl<M: StateMachine> GroupBuilder<M> {
         Group::new(Handle { registry: self.registry, replica, queue, board, bonds, cancel, executes })
     }
 
-    fn settings(&self, volatile: bool) -> Settings {
+    pub(super) fn settings(&self, volatile: bool) -> Settings {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let heartbeat = micros(self.timing.heartbeat).max(1000);
         let election_min = micros(self.timing.election_min).max(3 * heartbeat);
@@ -232,43 +237,6 @@ impl<M: StateMachine> GroupBuilder<M> {
             ..Settings::default()
         }
     }
-
-    /// Makes the local storage the beginning of a new cluster that replaces the old one: for a group that lost its majority
-    /// for good. The member must not run. Everything in its log is kept; what only the lost majority had is gone, which is why
-    /// nothing does this by itself. Join afterwards; other members of the old cluster stop with
-    /// [`Superseded`](super::StopReason::Superseded) when they meet the new one: wipe them, and they join it.
-    ///
-    /// # Errors
-    /// When the storage cannot be read or written, holds no cluster, or the member runs.
-    pub async fn recover(mut self) -> Result<(), RecoverError> {
-        let group = self.key.group_id(M::NAME);
-        let (cancel, shutdown) = (CancellationToken::new(), CancellationToken::new());
-        self.registry.enter(group, M::NAME, &cancel, &shutdown).map_err(RecoverError::Join)?;
-        let _entered = Entered { registry: self.registry.clone(), group, cancel: Some(cancel) };
-        let (mut storage, stored) = self.open(group).await.map_err(RecoverError::Join)?;
-        let node = &self.registry.node;
-        let me = Member { node: node_of(node.id()), incarnation: stored.hard.incarnation };
-        let recovered = raft::recover(stored, me, node.transport().wall_clock()).ok_or(RecoverError::Blank)?;
-        let last = recovered.entries.last().cloned().into_iter().collect();
-        storage.submit(1, vec![Write::Hard(recovered.hard), Write::Replace(last)]);
-        poll_fn(|cx| storage.poll_durable(cx)).await?;
-        Ok(())
-    }
-}
-
-/// Why a recovery failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RecoverError {
-    /// As for joining.
-    #[error(transparent)]
-    Join(JoinError),
-    /// The storage could not be written.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The storage holds no cluster.
-    #[error("there is nothing to recover: the storage holds no cluster")]
-    Blank,
 }
 
 /// What was given, else the disk if the node has a directory, else memory.
@@ -359,8 +327,19 @@ fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool) -> String {
     }
 }
 
+/// What others are told of a member.
+pub(super) fn identity(
+    (group, key, terms): (GroupId, GroupKey, Terms),
+    me: Member,
+    start: Start,
+    stored: &Stored,
+) -> Identity {
+    let marks = Marks { start, ..stored.marks.clone() };
+    Identity { group, key, terms, me, cluster: stored.hard.cluster, marks, extent: stored.extent() }
+}
+
 /// What members must agree on.
-fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool) -> Terms {
+pub(super) fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool) -> Terms {
     let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 agreed settings of a group");
     let Settings { heartbeat, election_min, election_max, target_voters, .. } = settings;
     let numbers = [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
@@ -372,13 +351,18 @@ fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool) -> Terms 
 }
 
 /// Gives the place of the group up again unless the member runs.
-struct Entered {
+pub(super) struct Entered {
     registry: Arc<Registry>,
     group: GroupId,
     cancel: Option<CancellationToken>,
 }
 
 impl Entered {
+    /// The place of a group that is entered already.
+    pub(super) const fn new(registry: Arc<Registry>, group: GroupId, cancel: CancellationToken) -> Self {
+        Self { registry, group, cancel: Some(cancel) }
+    }
+
     fn keep(mut self) {
         self.cancel = None;
     }

@@ -23,6 +23,7 @@ pub(crate) mod operate;
 mod options;
 #[doc(hidden)]
 pub mod raft;
+mod recovery;
 mod snapshots;
 mod status;
 pub mod storage;
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use self::bonds::BondRegistry;
 pub use self::{
     bonds::{Refusal, Refused},
-    builder::{GroupBuilder, RecoverError},
+    builder::GroupBuilder,
     error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, Why},
     group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
     health::{LongCommand, MachineStatus, SnapshotFailure},
@@ -53,6 +54,7 @@ pub use self::{
     machine::{ApplyContext, NoOp, StateMachine},
     operate::OperateError,
     options::{Consistency, MemberRole, Timing},
+    recovery::RecoverError,
     snapshots::{Encode, SnapshotError, Snapshots},
     status::{Contradicted, GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
     when::{Bonded, Committed, When},

@@ -284,6 +284,7 @@ pub struct GroupStatus {
     pub(crate) unwritten: (usize, usize),
     pub(crate) full: bool,
     pub(crate) contradictions: Arc<[Contradicted]>,
+    pub(crate) copied: bool,
     pub(crate) why: Option<WhyOffline>,
 }
 
@@ -311,6 +312,7 @@ impl GroupStatus {
             unwritten: (0, 0),
             full: false,
             contradictions: Arc::new([]),
+            copied: false,
             why: Some(WhyOffline::Looking),
         }
     }
@@ -440,6 +442,13 @@ impl GroupStatus {
         &self.contradictions
     }
 
+    /// Whether another process ran on a copy of this member's storage within the last 12 s. The others refuse it: stop it, and
+    /// give it a data directory of its own.
+    #[must_use]
+    pub const fn is_copied(&self) -> bool {
+        self.copied
+    }
+
     /// Whether calls are served.
     #[must_use]
     pub const fn is_online(&self) -> bool {
@@ -454,7 +463,7 @@ impl GroupStatus {
 
     /// Whether anything but the indexes differs, so that somebody who watches should be told.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        let said = |it: &Self| (it.full, it.contradictions.clone());
+        let said = |it: &Self| (it.full, it.copied, it.contradictions.clone());
         let group = |it: &Self| (it.cluster, it.has_quorum, it.bonds, it.voters, it.settled, it.floor);
         let head = |it: &Self| (it.role, it.leader, it.term, group(it));
         head(self) != head(other)
@@ -487,6 +496,9 @@ impl fmt::Display for GroupStatus {
         }
         for contradicted in self.contradictions.iter() {
             write!(f, ", {contradicted}")?;
+        }
+        if self.copied {
+            f.write_str(", another process runs on a copy of its storage and is refused")?;
         }
         if !self.compacts {
             f.write_str(", the log is never compacted (the machine has no snapshots)")?;

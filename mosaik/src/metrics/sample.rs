@@ -115,6 +115,7 @@ impl Sampler {
             set(of::GROUP_STORAGE_SILENCE, status.storage_silence().map_or(0.0, |it| it.as_secs_f64()));
             set(of::GROUP_UNWRITTEN, status.unwritten_bytes() as f64);
             set(of::GROUP_FULL, f64::from(u8::from(status.is_full())));
+            set(of::GROUP_COPIED, f64::from(u8::from(status.is_copied())));
             counter!(of::GROUP_DROPPED, &labels).absolute(status.dropped_messages());
             let machine = status.machine();
             counter!(of::GROUP_NO_SNAPSHOT, &labels).absolute(machine.snapshot_failures());

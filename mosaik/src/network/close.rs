@@ -84,6 +84,10 @@ close_codes! {
     OldIncarnation = 16, "an incarnation that is over";
     /// Another bond of the same two members is used.
     Duplicate = 17, "another bond of the two is used";
+    /// This member's storage is an older copy: more of it was seen before.
+    OlderCopy = 18, "an older copy of this member's storage";
+    /// Another process runs on a copy of this member's storage.
+    SecondStart = 19, "another start of this member's storage is running";
 }
 
 #[cfg(test)]

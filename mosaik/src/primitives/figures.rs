@@ -100,6 +100,8 @@ table! {
         "Bytes that the member's storage has not answered";
     GROUP_FULL = "mosaik_group_full", Gauge, ["node", "group"],
         "Whether the leader can take no further member in";
+    GROUP_COPIED = "mosaik_group_copied", Gauge, ["node", "group"],
+        "Whether another process runs on a copy of the member's storage";
     GROUP_EXECUTE = "mosaik_group_execute_seconds", Histogram, ["group"],
         "From the call of `execute` to its result, at the caller";
     GROUP_WRITE = "mosaik_group_write_seconds", Histogram, ["group"],

@@ -89,6 +89,12 @@ impl Sim {
         SimNode { net: self.net.clone(), name: name.to_owned(), ix: self.net.node(name) }
     }
 
+    /// As [`node`](Self::node), with the key of another machine: what comes of a copied data directory.
+    #[must_use]
+    pub fn twin(&self, of: &SimNode, name: &str) -> SimNode {
+        SimNode { net: self.net.clone(), name: name.to_owned(), ix: self.net.twin(of.ix, name) }
+    }
+
     /// Whether nodes of one network id find each other without a bootstrap, as those of one process do. On by
     /// default; set it before nodes are built.
     pub fn rendezvous(&self, on: bool) {

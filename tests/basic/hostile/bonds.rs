@@ -82,7 +82,9 @@ fn refusals(group: &Group<Counter>) -> Vec<(PeerId, Refusal)> {
 /// The hello of a stranger, as the book describes it.
 fn hello(group: [u8; 32]) -> Vec<u8> {
     let cluster: Option<[u8; 32]> = None;
-    frame(&postcard::to_allocvec(&(0u8, group, 1u64, cluster, [7u8; 32], 99u64, 1u64, 0u64)).expect("encodes"))
+    let (start, extent) = ([1u64, 5, 0, 0], [0u64; 4]);
+    let hello = (0u8, group, 1u64, cluster, start, extent, [7u8; 32], 99u64, 1u64, 0u64);
+    frame(&postcard::to_allocvec(&hello).expect("encodes"))
 }
 
 /// The dialler's proof.

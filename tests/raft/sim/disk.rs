@@ -59,6 +59,7 @@ fn apply(stored: &mut Stored, write: Write) {
         Write::Hard(hard) => stored.hard = hard,
         Write::Founding(founding) => stored.founding = founding,
         Write::Machine(machine) => stored.machine = Some(machine),
+        Write::Marks(marks) => stored.marks = marks,
         Write::Replace(entries) => {
             let Some(first) = entries.first().map(|entry| entry.index) else { return };
             let base = stored.snapshot.as_ref().map_or(0, |it| it.manifest.position.index);

@@ -14,11 +14,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::raft::{Envelope, Member},
+    super::raft::{ClusterId, Envelope, Extent, Member, Start},
     queue::{Queue, Refused},
     wire::{Frame, MAX_BODY},
 };
@@ -27,12 +30,20 @@ use crate::{network::CloseCode, primitives::PeerId};
 /// Calls to one member that may be unanswered, and their bytes.
 const MAX_CALLS: usize = 8192;
 const MAX_CALL_BYTES: usize = 32 << 20;
+/// How long a bond may take to answer when another process claims to be its other side: four round trips, within this.
+const PROBE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+/// How often the answer is looked for.
+const PROBE_EVERY: Duration = Duration::from_millis(5);
 
 /// A live link to a member whose key is proved.
 #[derive(Debug)]
 pub(super) struct Bond {
     pub(super) peer: PeerId,
     pub(super) member: Member,
+    /// Which start of its storage, how far that was durable and the cluster, when the bond was made.
+    pub(super) start: Start,
+    pub(super) extent: Extent,
+    pub(super) cluster: Option<ClusterId>,
     /// Who this node is on the bond.
     pub(super) me: Member,
     /// The same at both ends.
@@ -50,6 +61,8 @@ pub(super) struct Bond {
     code: OnceLock<CloseCode>,
     /// Microseconds, smoothed; 0: not known yet.
     rtt: AtomicU64,
+    /// One more than the time of the latest ping that came back; 0: none yet.
+    ponged: AtomicU64,
     calls: Mutex<Calls>,
     serving: AtomicUsize,
 }
@@ -84,6 +97,9 @@ pub(crate) enum CallFailed {
 pub(super) struct Made {
     pub(super) peer: PeerId,
     pub(super) member: Member,
+    pub(super) start: Start,
+    pub(super) extent: Extent,
+    pub(super) cluster: Option<ClusterId>,
     pub(super) me: Member,
     pub(super) id: u64,
     pub(super) session: u64,
@@ -93,10 +109,13 @@ pub(super) struct Made {
 
 impl Bond {
     pub(super) fn new(made: &Made, group: &CancellationToken) -> Arc<Self> {
-        let Made { peer, member, me, id, session, dialled, dial } = *made;
+        let Made { peer, member, start, extent, cluster, me, id, session, dialled, dial } = *made;
         Arc::new(Self {
             peer,
             member,
+            start,
+            extent,
+            cluster,
             me,
             id,
             session,
@@ -108,6 +127,7 @@ impl Bond {
             queue: Queue::default(),
             code: OnceLock::new(),
             rtt: AtomicU64::new(0),
+            ponged: AtomicU64::new(0),
             calls: Mutex::default(),
             serving: AtomicUsize::new(0),
         })
@@ -134,8 +154,28 @@ impl Bond {
         u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
+    /// Whether the other side answers now. A process that has just died does not, although its bond is still there.
+    pub(super) async fn answers(&self) -> bool {
+        let asked = self.clock();
+        if self.queue.push(Frame::Ping { at: asked }).is_err() {
+            tracing::debug!(peer = ?self.peer, "no room for a ping; an earlier one may be answered");
+        }
+        let limit = self.rtt().map_or(PROBE.0, |rtt| rtt.saturating_mul(4).clamp(PROBE.0, PROBE.1));
+        let answer = async {
+            while self.ponged.load(Ordering::Relaxed) <= asked {
+                sleep(PROBE_EVERY).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => false,
+            answered = timeout(limit, answer) => answered.is_ok(),
+        }
+    }
+
     /// A ping of that time came back.
     pub(super) fn pong(&self, at: u64) {
+        self.ponged.fetch_max(at.saturating_add(1), Ordering::Relaxed);
         let sample = self.clock().saturating_sub(at).max(1);
         let smoothed = match self.rtt.load(Ordering::Relaxed) {
             0 => sample,

@@ -18,10 +18,14 @@ use super::{
     io::{self, End},
     limits::{HANDSHAKE, INBOX_BYTES, VERDICT},
     mesh::{Dial, Mesh, NotAdmitted, Outcome},
+    wire::Frame,
 };
 use crate::{
     discovery::Discovery,
-    groups::{key::GroupKey, raft::Member},
+    groups::{
+        key::GroupKey,
+        raft::{Mark, Member, NodeId},
+    },
     network::{CloseCode, Link, LinkError, Node},
     primitives::{GroupId, PeerId, watch},
 };
@@ -134,7 +138,46 @@ impl Group {
     }
 
     fn due(&self) -> Option<(PeerId, Dial)> {
-        self.mesh().due(Instant::now())
+        self.mesh().due(Instant::now(), |peer| self.node.is_connected(peer))
+    }
+
+    /// What has changed about the storages of members since a bond was last told; none if nothing has.
+    pub(super) fn marks_since(&self, told: &mut Option<u64>) -> Option<Frame> {
+        let (marks, version) = self.mesh().marks().since(*told);
+        *told = Some(version);
+        (!marks.is_empty()).then_some(Frame::Marks(marks))
+    }
+
+    /// Another member tells what it has seen. Whoever is bonded although less of it is left is refused after all.
+    pub(super) fn learn(&self, marks: &[(NodeId, Mark)]) {
+        let stale = self.mesh().learn(marks);
+        for bond in stale {
+            self.refused(bond.peer, &Refusal::OlderCopy, false);
+            bond.close(CloseCode::OlderCopy);
+        }
+    }
+
+    /// Another member has refused a process that runs on a copy of the storage of this one.
+    pub(super) fn copied(&self, by: PeerId) {
+        if self.mesh().is_newborn(Instant::now()) {
+            // It met a handshake of the earlier life, which was under way.
+            return tracing::debug!(group = ?self.id, ?by, "the earlier life of the local storage was refused");
+        }
+        tracing::debug!(group = ?self.id, ?by, "a copy of the local storage was refused");
+        self.refused(self.node.id(), &Refusal::SecondStart, false);
+    }
+
+    /// Whether another process is bonded with the identity of a peer that has just proved the key, and lives. Then that
+    /// one was first, and both are told.
+    async fn refuse_second(&self, peer: PeerId, hello: &super::handshake::Hello) -> Result<(), Failed> {
+        let Some(present) = self.mesh().rival(peer, hello).cloned() else { return Ok(()) };
+        if !present.answers().await {
+            return Ok(());
+        }
+        if present.queue.push(Frame::Copied).is_err() {
+            tracing::debug!(?peer, "no room to tell a member of a copy of its storage; the copy tries again");
+        }
+        Err(ours(Refusal::SecondStart))
     }
 
     /// Hands an event to the worker, waiting for room; false when the bond or the group ended first.
@@ -188,12 +231,15 @@ impl Group {
 
     /// A bond has ended.
     pub(super) fn lost(&self, bond: &Arc<Bond>, end: &End) {
-        {
+        let me = {
             let mut mesh = self.mesh();
             mesh.lost(bond, matches!(end, End::Goodbye), Instant::now());
             self.publish(&mesh);
-        }
-        if let End::Refused(reason) = end {
+            mesh.me()
+        };
+        if let End::Refused(reason) = end
+            && bond.me == me
+        {
             self.refused(bond.peer, reason, true);
         }
         self.wake();
@@ -210,10 +256,21 @@ impl Group {
 
     fn refused(&self, peer: PeerId, reason: &Refusal, by_peer: bool) {
         let first = self.mesh().refused(peer, reason, by_peer, Instant::now());
-        if first && matches!(reason, Refusal::Incompatible { .. }) {
-            tracing::warn!(group = ?self.id, ?peer, %reason, "a member declares the group differently; no bond is made");
-        } else if first {
-            tracing::debug!(group = ?self.id, ?peer, %reason, by_peer, "bond refused");
+        match reason {
+            Refusal::Incompatible { .. } if first => {
+                tracing::warn!(group = ?self.id, ?peer, %reason, "a member declares the group differently; no bond is made");
+            }
+            Refusal::OlderCopy | Refusal::SecondStart if first && peer == self.node.id() => {
+                tracing::warn!(group = ?self.id, "another process runs on a copy of this member's storage and is refused");
+            }
+            Refusal::OlderCopy | Refusal::SecondStart if first && by_peer => {
+                tracing::warn!(group = ?self.id, ?peer, %reason, "a member refuses this one");
+            }
+            Refusal::OlderCopy | Refusal::SecondStart if first => {
+                tracing::warn!(group = ?self.id, ?peer, %reason, "a member is refused");
+            }
+            _ if first => tracing::debug!(group = ?self.id, ?peer, %reason, by_peer, "bond refused"),
+            _ => {}
         }
     }
 
@@ -228,6 +285,9 @@ impl Group {
         let made = Made {
             peer: link.peer(),
             member: proven.member,
+            start: proven.hello.start,
+            extent: proven.hello.extent,
+            cluster: proven.hello.cluster,
             me,
             id: proven.id,
             session: proven.hello.session,
@@ -259,8 +319,11 @@ impl Group {
     }
 
     /// Notes what came of a handshake and closes its link accordingly.
-    fn conclude(&self, link: Link<BondProtocol>, failed: &Failed) {
+    fn conclude(&self, link: Link<BondProtocol>, me: Member, failed: &Failed) {
+        let now = self.mesh().me();
         match failed {
+            // It was about a life of the local storage that is over.
+            Failed::Refused(..) if me != now => link.close(CloseCode::Normal),
             Failed::Refused(reason, by_peer) => {
                 self.refused(link.peer(), reason, *by_peer);
                 link.close(reason.code());
@@ -271,30 +334,36 @@ impl Group {
     }
 
     /// Serves a link that a peer opened, from its hello on.
-    pub(super) async fn accept(self: &Arc<Self>, mut link: Link<BondProtocol>, hello: super::handshake::Message) {
+    pub(super) async fn accept(self: &Arc<Self>, mut link: Link<BondProtocol>, theirs: super::handshake::Message) {
+        let hello = {
+            let mut mesh = self.mesh();
+            mesh.is_open().then(|| mesh.hello(link.peer(), 0))
+        };
+        let Some((hello, me)) = hello else { return link.close(CloseCode::Normal) };
         let done = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return link.close(CloseCode::ShuttingDown),
-            done = timeout(HANDSHAKE, self.accept_steps(&mut link, hello)) => done.unwrap_or(Err(Failed::Lost)),
+            done = timeout(HANDSHAKE, self.accept_steps(&mut link, (hello, me), theirs)) => done.unwrap_or(Err(Failed::Lost)),
         };
         match done {
             Ok(admitted) => self.start(admitted, link),
-            Err(failed) => self.conclude(link, &failed),
+            Err(failed) => self.conclude(link, me, &failed),
         }
     }
 
     async fn accept_steps(
         &self,
         link: &mut Link<BondProtocol>,
+        (hello, me): (super::handshake::Hello, Member),
         mut message: super::handshake::Message,
     ) -> Result<Admitted, Failed> {
-        let (hello, me) = self.mesh().hello(link.peer(), 0);
         let mut handshake = self.handshake(link, Role::Acceptor, hello)?;
         loop {
             match handshake.on(message).map_err(ours)? {
                 Step::Send(answer) => {
                     if let Some(proven) = handshake.proven() {
-                        self.mesh().admits_incarnation(link.peer(), proven.member.incarnation).map_err(Failed::from)?;
+                        self.refuse_second(link.peer(), &proven.hello).await?;
+                        self.mesh().admits(link.peer(), &proven.hello).map_err(Failed::from)?;
                     }
                     link.send(&answer).await.map_err(Failed::from)?;
                 }
@@ -320,7 +389,11 @@ impl Group {
             match handshake.on(next(link).await?).map_err(ours)? {
                 Step::Send(answer) => link.send(&answer).await.map_err(Failed::from)?,
                 Step::Finish { proven, owed, agreed } => {
-                    let admitted = agreed.map_err(ours).and_then(|()| self.admit(link, me, &proven, Some(dial)));
+                    let admitted = match agreed.map_err(ours) {
+                        Ok(()) => self.refuse_second(link.peer(), &proven.hello).await,
+                        Err(differs) => Err(differs),
+                    };
+                    let admitted = admitted.and_then(|()| self.admit(link, me, &proven, Some(dial)));
                     // The other side learns the terms even if they do not agree, so that both operators see why.
                     let told = match &owed {
                         Some(owed) if !matches!(admitted, Err(Failed::Duplicate | Failed::Lost)) => {
@@ -357,21 +430,30 @@ async fn dial_peer(group: Arc<Group>, peer: PeerId, dial: Dial) {
 }
 
 async fn dial_and_shake(group: &Arc<Group>, dial: Dial) -> Outcome {
-    let Dial { addr, hello, me } = dial;
-    let mut link = match group.node.open::<BondProtocol>(&addr).await {
-        Ok(link) => link,
-        Err(error) => {
+    let Dial { addr, hello, me, within } = dial;
+    let mut link = match timeout(within, group.node.open::<BondProtocol>(&addr)).await {
+        Ok(Ok(link)) => link,
+        Err(_) => {
+            tracing::trace!(group = ?group.id, ?within, "a dial takes too long");
+            return Outcome::Failed;
+        }
+        Ok(Err(error)) => {
             tracing::trace!(group = ?group.id, %error, "a member cannot be reached");
             return Outcome::Failed;
         }
     };
+    // A dial may take long. As an earlier life of the local storage this one would be taken for a copy that runs beside it.
+    if group.mesh().me() != me {
+        link.close(CloseCode::Normal);
+        return Outcome::Failed;
+    }
     match timeout(HANDSHAKE, group.dial_steps(&mut link, hello, me)).await.unwrap_or(Err(Failed::Lost)) {
         Ok(admitted) => {
             group.start(admitted, link);
             Outcome::Bonded
         }
         Err(failed) => {
-            group.conclude(link, &failed);
+            group.conclude(link, me, &failed);
             match failed {
                 Failed::Refused(..) => Outcome::Refused,
                 Failed::Duplicate => Outcome::Duplicate,
@@ -399,6 +481,7 @@ impl From<NotAdmitted> for Failed {
         match reason {
             NotAdmitted::Duplicate => Self::Duplicate,
             NotAdmitted::OldIncarnation => Self::Refused(Refusal::OldIncarnation, false),
+            NotAdmitted::OlderCopy => Self::Refused(Refusal::OlderCopy, false),
             NotAdmitted::Over => Self::Lost,
         }
     }

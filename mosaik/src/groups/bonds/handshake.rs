@@ -21,7 +21,7 @@ use sha2::Sha256;
 use super::super::{
     build::Build,
     key::GroupKey,
-    raft::{ClusterId, Member, NodeId},
+    raft::{ClusterId, Extent, Member, NodeId, Start},
 };
 use crate::{
     network::CloseCode,
@@ -91,6 +91,13 @@ pub enum Refusal {
     /// A later life of the refused member's storage is known.
     #[error("an incarnation of this member that is over")]
     OldIncarnation,
+    /// The refused member's storage is an older copy: a later start of it, or more of its log, was seen before. The member
+    /// discards it and joins as a new incarnation.
+    #[error("an older copy of this member's storage: more of it was seen before")]
+    OlderCopy,
+    /// The refused member's storage is a copy of one that another process is running on at this moment.
+    #[error("another start of this member's storage is running: two processes use copies of one data directory")]
+    SecondStart,
     /// The other side does not speak this version of the protocol.
     #[error("protocol or version not supported")]
     Unsupported,
@@ -107,6 +114,8 @@ impl Refusal {
             Self::WrongKey => CloseCode::WrongKey,
             Self::Incompatible { .. } => CloseCode::Incompatible,
             Self::OldIncarnation => CloseCode::OldIncarnation,
+            Self::OlderCopy => CloseCode::OlderCopy,
+            Self::SecondStart => CloseCode::SecondStart,
             Self::Unsupported => CloseCode::UnsupportedProtocol,
             Self::Malformed => CloseCode::Undecodable,
         }
@@ -119,6 +128,8 @@ impl Refusal {
             CloseCode::GroupNotFound => Some(Self::NotMember),
             CloseCode::WrongKey => Some(Self::WrongKey),
             CloseCode::OldIncarnation => Some(Self::OldIncarnation),
+            CloseCode::OlderCopy => Some(Self::OlderCopy),
+            CloseCode::SecondStart => Some(Self::SecondStart),
             CloseCode::UnsupportedProtocol => Some(Self::Unsupported),
             CloseCode::Undecodable => Some(Self::Malformed),
             _ => None,
@@ -133,6 +144,9 @@ pub(crate) struct Hello {
     /// The life of the speaker's storage.
     pub(super) incarnation: u64,
     pub(super) cluster: Option<ClusterId>,
+    /// Which start of that storage this is, and how far it is durable.
+    pub(super) start: Start,
+    pub(super) extent: Extent,
     pub(super) nonce: [u8; 32],
     /// Tells the runs of the speaker's bonds apart.
     pub(super) session: u64,
@@ -298,12 +312,14 @@ impl Handshake {
         let sides = if *role == Role::Dialler { [mine, yours] } else { [yours, mine] };
         let mut said = exporter.to_vec();
         for (id, hello) in sides {
-            let Hello { group, incarnation, cluster, nonce, session, dial, gave_up } = hello;
+            let Hello { group, incarnation, cluster, start, extent, nonce, session, dial, gave_up } = hello;
+            let Start { number, run, term: began, last: end } = start;
+            let Extent { term, last, verified, committed } = extent;
             for part in [id.as_bytes(), group.as_bytes(), nonce, &cluster.map_or([0; 32], |cluster| cluster.0.0)] {
                 said.extend_from_slice(part);
             }
             said.push(u8::from(cluster.is_some()));
-            [incarnation, session, dial, gave_up]
+            [incarnation, number, run, began, end, term, last, verified, committed, session, dial, gave_up]
                 .iter()
                 .for_each(|number| said.extend_from_slice(&number.to_le_bytes()));
         }

@@ -41,7 +41,7 @@ pub(super) async fn run(group: Arc<Group>, bond: Arc<Bond>, link: RawLink, forme
     let RawLink { send, recv, buffered, connection: _connection, in_use: _in_use } = link;
     let told = group.tell(BondEvent::Up(bond.member), 0, &bond).await;
     introduce(&group, &bond);
-    group.node.tasks().spawn("bond-write", write(bond.clone(), send));
+    group.node.tasks().spawn("bond-write", write(group.clone(), bond.clone(), send));
     let mut reader = Reader { group: group.clone(), bond: bond.clone(), recv, buffer: BytesMut::from(&buffered[..]) };
     let end = reader.run().await;
     let code = bond.code();
@@ -79,8 +79,9 @@ fn introduce(group: &Group, bond: &Bond) {
     }
 }
 
-async fn write(bond: Arc<Bond>, mut send: SendStream) {
+async fn write(group: Arc<Group>, bond: Arc<Bond>, mut send: SendStream) {
     let mut frames = Vec::new();
+    let mut told = None;
     let mut cancelled = pin!(bond.cancel.cancelled());
     let mut ping = pin!(sleep_until(bond.since));
     loop {
@@ -92,6 +93,7 @@ async fn write(bond: Arc<Bond>, mut send: SendStream) {
         };
         if due {
             frames.insert(0, Frame::Ping { at: bond.clock() });
+            frames.extend(group.marks_since(&mut told));
             ping.as_mut().reset(Instant::now() + PING_EVERY);
         }
         if frames.is_empty() {
@@ -219,6 +221,8 @@ impl Reader {
             Received::Ping { at } => return self.answer_ping(at),
             Received::Pong { at } => return bond.pong(at),
             Received::Gossip(entries) => return self.meet(&entries),
+            Received::Marks(marks) => return self.group.learn(&marks),
+            Received::Copied => return self.group.copied(bond.peer),
             Received::Goodbye => return,
         };
         self.group.tell(event, if len >= WEIGHTY { len } else { 0 }, bond).await;

@@ -16,17 +16,30 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::Instant;
 
 use super::{
-    super::raft::{ClusterId, Member, NodeId},
+    super::raft::{ClusterId, Extent, Mark, Member, NodeId, Stale, Start},
     bond::Bond,
     handshake::{Hello, Refusal},
+    limits::HANDSHAKE,
+    marks::Table,
 };
 use crate::{
     discovery::{Catalog, PeerEntry},
     primitives::{GroupId, PeerId},
 };
 
-/// Members that are looked for or bonded.
+/// Members that have proved the key.
 const MAX_PEERS: usize = 256;
+/// Nodes that only say that they are in the group. More of them are not looked at before others have gone.
+const MAX_CANDIDATES: usize = 4096;
+/// Dials of such nodes that are under way at once.
+const MAX_UNPROVEN_DIALS: usize = 64;
+/// How long a first dial may take to connect: as many made-up entries as there are may stand before an honest one. Doubled
+/// with each failure.
+const UNPROVEN_DIAL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(16));
+/// How long the dial of a member may take that has proved the key before.
+const PROVEN_DIAL: Duration = Duration::from_secs(30);
+/// The last pause of nodes that never proved the key, while there are more than can be dialled at once.
+const LAST_UNPROVEN_PAUSE: Duration = Duration::from_secs(30);
 /// Refusals that are remembered.
 const MAX_REFUSALS: usize = 64;
 /// The higher id waits so long for the lower one to dial, and a little more at random.
@@ -70,6 +83,7 @@ pub(super) enum Outcome {
 pub(super) enum NotAdmitted {
     Duplicate,
     OldIncarnation,
+    OlderCopy,
     /// The local identity has changed or the group is over.
     Over,
 }
@@ -79,6 +93,8 @@ pub(super) struct Dial {
     pub(super) addr: EndpointAddr,
     pub(super) hello: Hello,
     pub(super) me: Member,
+    /// How long it may take to connect.
+    pub(super) within: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +118,9 @@ pub(super) struct Mesh {
     group: GroupId,
     me: Member,
     cluster: Option<ClusterId>,
+    start: Start,
+    extent: Extent,
+    marks: Table,
     session: u64,
     dials: u64,
     peers: BTreeMap<PeerId, Peer>,
@@ -109,11 +128,15 @@ pub(super) struct Mesh {
     rng: SmallRng,
     /// How long the higher id of a pair waits for the lower one.
     patience: Duration,
+    /// Whether others may hear of this start.
+    opened: bool,
+    /// When this life of the local storage followed another one of the same process.
+    born: Option<Instant>,
     closed: bool,
 }
 
 impl Mesh {
-    pub(super) fn new(local: PeerId, group: GroupId, me: Member, seed: [u8; 32]) -> Self {
+    pub(super) fn new(local: PeerId, group: GroupId, me: Member, marks: Table, seed: [u8; 32]) -> Self {
         let mut rng = SmallRng::from_seed(seed);
         let session = rng.random();
         Self {
@@ -121,18 +144,27 @@ impl Mesh {
             group,
             me,
             cluster: None,
+            start: Start::default(),
+            extent: Extent::default(),
+            marks,
             session,
             dials: 0,
             peers: BTreeMap::new(),
             refusals: VecDeque::new(),
             rng,
             patience: YIELD,
+            opened: false,
+            born: None,
             closed: false,
         }
     }
 
     #[cfg(test)]
-    pub(super) fn me_for_tests(&self) -> Member {
+    pub(super) fn dialling(&self) -> usize {
+        self.peers.values().filter(|peer| peer.dialling).count()
+    }
+
+    pub(super) const fn me(&self) -> Member {
         self.me
     }
 
@@ -146,14 +178,73 @@ impl Mesh {
         self.cluster = cluster;
     }
 
+    /// Which start of the local storage this is, and how far it is durable.
+    pub(super) fn set_storage(&mut self, start: Start, extent: Extent) {
+        (self.start, self.extent) = (start, extent);
+        self.marks.join(self.me.node, &Mark::of(self.me.incarnation, start, extent));
+    }
+
+    /// How far the local storage is durable by now.
+    pub(super) fn set_extent(&mut self, extent: Extent) {
+        self.set_storage(self.start, extent);
+    }
+
+    /// A member has acknowledged so much to this one.
+    pub(super) fn acknowledged(&mut self, member: Member, extent: Extent) {
+        // Of which start it was does not matter: what is durable stays so.
+        if let Some(known) = self.marks.get(member.node).filter(|known| known.incarnation == member.incarnation) {
+            let mark = Mark::of(member.incarnation, known.start, extent);
+            self.marks.join(member.node, &mark);
+        }
+    }
+
+    pub(super) fn marks(&self) -> &Table {
+        &self.marks
+    }
+
+    /// What another member has seen. Returns the bonds of those of which less is left than was seen before they began.
+    pub(super) fn learn(&mut self, marks: &[(NodeId, Mark)]) -> Vec<Arc<Bond>> {
+        let mut stale = Vec::new();
+        for (node, mark) in marks.iter().filter(|(node, _)| *node != self.me.node) {
+            // A mark of a later start says nothing about an earlier one, which may be the original of the two.
+            let earlier = |bond: &&Arc<Bond>| {
+                bond.member.incarnation == mark.incarnation && mark.start.number <= bond.start.number
+            };
+            let bond = self.bond_to(*node).filter(earlier);
+            stale.extend(bond.filter(|bond| mark.admits(mark.incarnation, bond.start).is_err()).cloned());
+            self.marks.join(*node, mark);
+        }
+        stale
+    }
+
+    /// The bond of another process that has the identity of the speaker, and was there before it.
+    pub(super) fn rival(&self, peer: PeerId, hello: &Hello) -> Option<&Arc<Bond>> {
+        self.bond(peer).filter(|bond| hello.incarnation <= bond.member.incarnation && hello.start != bond.start)
+    }
+
     /// A new identity: every bond is made anew. Returns the old ones, to be closed.
-    pub(super) fn set_me(&mut self, me: Member, now: Instant) -> Vec<Arc<Bond>> {
-        self.me = me;
+    pub(super) fn set_me(&mut self, me: Member, start: Start, now: Instant) -> Vec<Arc<Bond>> {
+        (self.me, self.born) = (me, Some(now));
+        self.set_storage(start, Extent::default());
         self.session = self.rng.random();
         for peer in self.peers.values_mut() {
             (peer.failures, peer.retry_at) = (0, Some(now));
         }
         self.bonds().cloned().collect()
+    }
+
+    /// Whether handshakes of an earlier life may still be under way.
+    pub(super) fn is_newborn(&self, now: Instant) -> bool {
+        self.born.is_some_and(|born| now.duration_since(born) < 2 * HANDSHAKE)
+    }
+
+    /// From here on others are dialled and answered.
+    pub(super) const fn open(&mut self) {
+        self.opened = true;
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.opened && !self.closed
     }
 
     /// Nobody is dialled or admitted any more. Returns the bonds, to be closed.
@@ -184,6 +275,8 @@ impl Mesh {
             group: self.group,
             incarnation: self.me.incarnation,
             cluster: self.cluster,
+            start: self.start,
+            extent: self.extent,
             nonce: self.rng.random(),
             session: self.session,
             dial,
@@ -197,7 +290,7 @@ impl Mesh {
         let (group, local) = (self.group, self.local);
         let listed = catalog.peers().filter(|entry| entry.id() != local && entry.groups().contains(&group));
         for entry in listed {
-            if !self.peers.contains_key(&entry.id()) && self.peers.len() >= MAX_PEERS {
+            if !self.peers.contains_key(&entry.id()) && self.peers.len() >= MAX_PEERS + MAX_CANDIDATES {
                 continue;
             }
             let first = self.first_dial(entry.id());
@@ -227,25 +320,51 @@ impl Mesh {
         });
     }
 
-    /// The next dial that is due, if any; it is under way from now on.
-    pub(super) fn due(&mut self, now: Instant) -> Option<(PeerId, Dial)> {
-        let due = |peer: &Peer| peer.wants_dial().is_some_and(|at| at <= now);
-        let id = self.peers.iter().find(|(_, peer)| due(peer)).map(|(id, _)| *id).filter(|_| !self.closed)?;
+    /// Whether it has proved the key, to this member or in an earlier life of it.
+    fn is_proven(&self, id: PeerId, peer: &Peer) -> bool {
+        peer.proven || peer.incarnation > 0 || self.marks.get(NodeId::from_bytes(*id.as_bytes())).is_some()
+    }
+
+    /// Whether so many nodes that never proved the key are being dialled that no other one may be.
+    fn is_full(&self) -> bool {
+        let dialling = self.peers.iter().filter(|(id, peer)| peer.dialling && !self.is_proven(**id, peer));
+        dialling.count() >= MAX_UNPROVEN_DIALS
+    }
+
+    /// The next dial that is due, if any; it is under way from now on. Members that have proved the key come first, then nodes
+    /// that there is a connection to (they exist), then those that were tried least.
+    pub(super) fn due(&mut self, now: Instant, connected: impl Fn(PeerId) -> bool) -> Option<(PeerId, Dial)> {
+        let full = self.is_full();
+        let rank = |(id, peer): (&PeerId, &Peer)| {
+            let at = peer.wants_dial().filter(|at| *at <= now && self.is_open())?;
+            let proven = self.is_proven(*id, peer);
+            (proven || !full).then(|| ((!proven, !proven && !connected(*id), peer.failures, at), *id))
+        };
+        let (order, id) = self.peers.iter().filter_map(rank).min()?;
+        let proven = !order.0;
         self.dials += 1;
         let (hello, me) = self.hello(id, self.dials);
         let peer = self.peers.get_mut(&id)?;
         peer.dialling = true;
         let addr = peer.entry.as_ref()?.addr().clone();
-        Some((id, Dial { addr, hello, me }))
+        let first = UNPROVEN_DIAL.0.saturating_mul(1 << peer.failures.min(4)).min(UNPROVEN_DIAL.1);
+        let within = if proven { PROVEN_DIAL } else { first };
+        Some((id, Dial { addr, hello, me, within }))
     }
 
     /// When the next dial is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.peers.values().filter_map(Peer::wants_dial).min().filter(|_| !self.closed)
+        let full = self.is_full();
+        let may = |(id, peer): &(&PeerId, &Peer)| !full || self.is_proven(**id, peer);
+        let wanted = self.peers.iter().filter(may).filter_map(|(_, peer)| peer.wants_dial());
+        wanted.min().filter(|_| self.is_open())
     }
 
     pub(super) fn dialled(&mut self, id: PeerId, outcome: &Outcome, now: Instant) {
         let jitter = self.rng.random_range(0.5..1.0);
+        let known = self.peers.get(&id).is_some_and(|peer| self.is_proven(id, peer));
+        let many = self.peers.len() > MAX_UNPROVEN_DIALS;
+        let last = if known || !many { LAST_PAUSE } else { LAST_UNPROVEN_PAUSE };
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.dialling = false;
         let pause = match outcome {
@@ -255,7 +374,7 @@ impl Mesh {
             Outcome::Refused => REFUSED_PAUSE,
             Outcome::Failed => {
                 peer.failures = peer.failures.saturating_add(1);
-                FIRST_PAUSE.saturating_mul(1 << peer.failures.min(10)).min(LAST_PAUSE)
+                FIRST_PAUSE.saturating_mul(1 << peer.failures.min(10)).min(last)
             }
         };
         // News of the peer may have set an earlier time meanwhile, unless that is over.
@@ -268,8 +387,8 @@ impl Mesh {
         if self.closed || new.me != self.me {
             return Err(NotAdmitted::Over);
         }
-        self.admits_incarnation(new.peer, new.member.incarnation)?;
-        if !self.peers.contains_key(&new.peer) && self.peers.len() >= MAX_PEERS {
+        self.check(new.peer, new.member.incarnation, new.start)?;
+        if !self.peers.contains_key(&new.peer) && self.proven() >= MAX_PEERS {
             self.forget_one();
         }
         let local = self.local;
@@ -281,13 +400,33 @@ impl Mesh {
         }
         (peer.proven, peer.incarnation) = (true, new.member.incarnation);
         peer.retry_at = None;
-        Ok(peer.bond.replace(new.clone()))
+        let former = peer.bond.replace(new.clone());
+        self.marks.join(new.member.node, &Mark::of(new.member.incarnation, new.start, new.extent));
+        Ok(former)
     }
 
-    /// Whether no later life of the peer's storage was ever proved.
-    pub(super) fn admits_incarnation(&self, peer: PeerId, incarnation: u64) -> Result<(), NotAdmitted> {
-        let known = self.peers.get(&peer).map_or(0, |peer| peer.incarnation);
-        if incarnation < known { Err(NotAdmitted::OldIncarnation) } else { Ok(()) }
+    /// Whether the speaker's storage can be the one that was seen last.
+    pub(super) fn admits(&self, peer: PeerId, hello: &Hello) -> Result<(), NotAdmitted> {
+        self.check(peer, hello.incarnation, hello.start)
+    }
+
+    fn check(&self, peer: PeerId, incarnation: u64, start: Start) -> Result<(), NotAdmitted> {
+        if incarnation < self.peers.get(&peer).map_or(0, |peer| peer.incarnation) {
+            return Err(NotAdmitted::OldIncarnation);
+        }
+        let Some(mark) = self.marks.get(NodeId::from_bytes(*peer.as_bytes())) else { return Ok(()) };
+        mark.admits(incarnation, start).map_err(|stale| match stale {
+            Stale::Incarnation => NotAdmitted::OldIncarnation,
+            Stale::Start | Stale::End => {
+                tracing::debug!(?peer, ?stale, ?mark, ?start, "an older copy of a member's storage");
+                NotAdmitted::OlderCopy
+            }
+        })
+    }
+
+    /// Members that have proved the key.
+    fn proven(&self) -> usize {
+        self.peers.values().filter(|peer| peer.proven || peer.incarnation > 0).count()
     }
 
     /// A bond has ended. `goodbye`: the other side has left of its own accord.
@@ -332,7 +471,7 @@ impl Mesh {
 
     /// Makes room for a member that has proved the key.
     fn forget_one(&mut self) {
-        let idle = |peer: &Peer| peer.bond.is_none() && !peer.dialling;
+        let idle = |peer: &Peer| peer.bond.is_none() && !peer.dialling && (peer.proven || peer.incarnation > 0);
         let rank = |peer: &Peer| (peer.proven, peer.incarnation);
         let least = self.peers.iter().filter(|(_, peer)| idle(peer)).min_by_key(|(_, peer)| rank(peer));
         if let Some(id) = least.map(|(id, _)| *id) {

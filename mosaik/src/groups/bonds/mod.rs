@@ -12,6 +12,7 @@ mod group;
 mod handshake;
 mod io;
 mod limits;
+mod marks;
 mod mesh;
 mod queue;
 mod registry;
@@ -39,13 +40,14 @@ pub(crate) use self::{
 use self::{
     group::{Group, Told},
     limits::{INBOX, LEAVE},
+    marks::Table,
     mesh::Mesh,
     wire::Frame,
 };
 pub use self::{handshake::Refusal, mesh::Refused};
 use super::{
     key::GroupKey,
-    raft::{ClusterId, Envelope, Member},
+    raft::{ClusterId, Envelope, Extent, Marks, Member, Start},
 };
 use crate::{
     discovery::Discovery,
@@ -78,6 +80,10 @@ pub(crate) struct Identity {
     pub(crate) me: Member,
     /// The cluster that it belongs to, if any yet.
     pub(crate) cluster: Option<ClusterId>,
+    /// The start of the storage, and what it remembers of others.
+    pub(crate) marks: Marks,
+    /// How far the storage is durable.
+    pub(crate) extent: Extent,
 }
 
 /// The bonds of one member. Cheap to clone; when the last clone is dropped, all of them end.
@@ -120,6 +126,9 @@ pub(crate) struct BondEvents(mpsc::Receiver<Told>);
 pub(crate) struct BondInfo {
     pub(crate) peer: PeerId,
     pub(crate) member: Member,
+    /// When the bond was made.
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) extent: Extent,
     /// Smoothed, queues included; `None` until the first ping came back.
     pub(crate) rtt: Option<Duration>,
     pub(crate) since: Instant,
@@ -134,10 +143,11 @@ impl Bonds {
         discovery: &Discovery,
         identity: Identity,
     ) -> (Self, BondEvents) {
-        let Identity { group: id, key, terms, me, cluster } = identity;
+        let Identity { group: id, key, terms, me, cluster, marks, extent } = identity;
         let (events, inbox) = mpsc::channel(INBOX);
-        let mut mesh = Mesh::new(node.id(), id, me, node.transport().random_seed());
+        let mut mesh = Mesh::new(node.id(), id, me, Table::new(marks.others), node.transport().random_seed());
         mesh.set_cluster(cluster);
+        mesh.set_storage(marks.start, extent);
         let group = Group::new((node.clone(), discovery.clone()), (id, key, terms), mesh, events);
         registry.enter(&group);
         discovery.update_local(|entry| _ = entry.groups.insert(id));
@@ -200,6 +210,8 @@ impl Bonds {
         let info = |bond: &Arc<bond::Bond>| BondInfo {
             peer: bond.peer,
             member: bond.member,
+            cluster: bond.cluster,
+            extent: bond.extent,
             rtt: bond.rtt(),
             since: bond.since,
         };
@@ -221,9 +233,37 @@ impl Bonds {
         self.group().mesh().set_cluster(cluster);
     }
 
+    /// How far the local storage is durable by now. Told to the others with the next pings.
+    pub(crate) fn set_extent(&self, extent: Extent) {
+        self.group().mesh().set_extent(extent);
+    }
+
+    /// What others have acknowledged to this member as durable.
+    pub(crate) fn acknowledged(&self, all: impl Iterator<Item = (Member, Extent)>) {
+        let mut mesh = self.group().mesh();
+        all.for_each(|(member, extent)| mesh.acknowledged(member, extent));
+    }
+
+    /// What is to be stored, and the version that this is.
+    pub(crate) fn marks(&self, start: Start) -> (Marks, u64) {
+        let mesh = self.group().mesh();
+        (Marks { start, others: mesh.marks().others(mesh.me().node) }, mesh.marks().version())
+    }
+
+    /// Grows when something about another member changes, or about this one.
+    pub(crate) fn marks_version(&self) -> u64 {
+        self.group().mesh().marks().version()
+    }
+
+    /// The start of the storage is durable: others may hear of it. Until then nobody is dialled or answered.
+    pub(crate) fn open(&self) {
+        self.group().mesh().open();
+        self.group().wake();
+    }
+
     /// A new life of the local storage: all bonds are made anew.
-    pub(crate) fn set_me(&self, me: Member) {
-        let former = self.group().mesh().set_me(me, Instant::now());
+    pub(crate) fn set_me(&self, me: Member, start: Start) {
+        let former = self.group().mesh().set_me(me, start, Instant::now());
         former.iter().for_each(|bond| bond.close(CloseCode::Normal));
         self.group().wake();
     }

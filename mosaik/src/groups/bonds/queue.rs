@@ -57,6 +57,7 @@ fn size(frame: &Frame) -> usize {
             Message::Offer { manifest, .. } => 16 * SMALL + manifest.chunks.len() * 32,
             _ => 2 * SMALL,
         },
+        Frame::Marks(marks) => SMALL * (1 + 2 * marks.len()),
         Frame::Gossip(entries) => entries.iter().map(|entry| entry.len() + SMALL).sum(),
         _ => SMALL,
     }

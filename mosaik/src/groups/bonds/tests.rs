@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Network, NetworkId,
-    groups::raft::{Message, Position},
+    groups::raft::{Mark, Message, Position},
     testing::{Sim, SimNode, eventually},
 };
 
@@ -45,6 +45,12 @@ fn spec() -> Spec {
     Spec { incarnation: 1, key: GroupKey::from_bytes([5; 32]), terms }
 }
 
+/// Of a member without a disk.
+fn identity(key: GroupKey, terms: Terms, me: Member) -> Identity {
+    let (marks, extent) = (Marks::default(), Extent::default());
+    Identity { group: GroupId::from("group"), key, terms, me, cluster: None, marks, extent }
+}
+
 fn member(peer: PeerId, incarnation: u64) -> Member {
     Member { node: NodeId::from_bytes(*peer.as_bytes()), incarnation }
 }
@@ -54,8 +60,20 @@ impl Peer {
     fn join(network: Network, spec: Spec) -> Self {
         let Spec { incarnation, key, terms } = spec;
         let me = member(network.local().id(), incarnation);
-        let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
+        Self::with(network, identity(key, terms, me))
+    }
+
+    /// As `join`, with a disk that was started as often as said and is durable that far.
+    fn durable(network: Network, (number, run): (u64, u64), (term, last): (u64, u64)) -> Self {
+        let me = member(network.local().id(), 1);
+        let marks = Marks { start: Start { number, run, term, last }, ..Marks::default() };
+        let extent = Extent { term, last, verified: last, committed: last };
+        Self::with(network, Identity { marks, extent, ..identity(spec().key, spec().terms, me) })
+    }
+
+    fn with(network: Network, identity: Identity) -> Self {
         let (bonds, mut events) = Bonds::join(network.groups().bonds(), network.node(), network.discovery(), identity);
+        bonds.open();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let (log, handle) = (seen.clone(), Arc::downgrade(&bonds.0));
         network.node().tasks().spawn("test-events", async move {
@@ -87,7 +105,7 @@ impl Peer {
     }
 
     fn me(&self) -> Member {
-        self.bonds.group().mesh().me_for_tests()
+        self.bonds.group().mesh().me()
     }
 
     fn bonded(&self) -> BTreeSet<Member> {
@@ -292,7 +310,7 @@ fn a_new_life_in_one_process_makes_its_bonds_anew() {
         let nodes = nodes(&sim, 3);
         let peers = mesh(&nodes).await;
         assert_complete(&peers).await;
-        peers[1].bonds.set_me(member(nodes[1].id(), 5));
+        peers[1].bonds.set_me(member(nodes[1].id(), 5), Start::default());
         assert_complete(&peers).await;
         assert!(peers[0].bonded().contains(&member(nodes[1].id(), 5)));
     });
@@ -368,8 +386,9 @@ fn a_worker_that_does_not_read_loses_nothing_and_no_task_is_left() {
         let network = nodes[1].builder("net").build().await.expect("starts");
         let me = member(nodes[1].id(), 1);
         let Spec { key, terms, .. } = spec();
-        let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
+        let identity = identity(key, terms, me);
         let (bonds, mut events) = Bonds::join(network.groups().bonds(), network.node(), network.discovery(), identity);
+        bonds.open();
         assert!(eventually(SOON, || one.bonded().len() == 1).await);
         let previous = Position { index: 1, term: 1, hash: crate::groups::raft::Digest::default() };
         let chunk = || Message::Chunk { snapshot: previous.hash, chunk: 0, data: Bytes::from(vec![0; 1 << 18]) };
@@ -410,8 +429,9 @@ async fn small_messages_over_loopback() {
     let (one, other) = (Peer::join(start().await, spec()), start().await);
     let Spec { key, terms, .. } = spec();
     let me = member(other.local().id(), 1);
-    let identity = Identity { group: GroupId::from("group"), key, terms, me, cluster: None };
-    let (_bonds, mut events) = Bonds::join(other.groups().bonds(), other.node(), other.discovery(), identity);
+    let identity = identity(key, terms, me);
+    let (bonds, mut events) = Bonds::join(other.groups().bonds(), other.node(), other.discovery(), identity);
+    bonds.open();
     assert!(eventually(SOON, || one.bonded().len() == 1).await);
     let count: u64 = if cfg!(debug_assertions) { 50_000 } else { 2_000_000 };
     let started = tokio::time::Instant::now();
@@ -444,4 +464,194 @@ async fn small_messages_over_loopback() {
     let took = started.elapsed();
     let rate = count as f64 / took.as_secs_f64();
     println!("{count} messages in {took:?}: {rate:.0} per second");
+}
+
+/// Whether a peer has seen the refusal, or said it.
+fn refusal_seen(peer: &Peer, of: PeerId, reason: &Refusal, by_peer: bool) -> bool {
+    peer.bonds.refusals().iter().any(|it| (it.peer, &it.reason, it.by_peer) == (of, reason, by_peer))
+}
+
+#[test]
+fn an_older_copy_is_refused_by_name_and_a_restart_is_not() {
+    Sim::run(1, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let start = async |node: &SimNode| node.restart("net").build().await.expect("starts");
+        let witness = Peer::durable(start(&nodes[0]).await, (1, 1), (3, 10));
+        let mut other = Peer::durable(start(&nodes[1]).await, (4, 40), (3, 10));
+        assert!(eventually(SOON, || complete(&[&witness, &other])).await);
+        // What it tells later counts as what it said first.
+        other.bonds.set_extent(Extent { term: 3, last: 25, verified: 22, committed: 20 });
+        let id = nodes[1].id();
+        let node = NodeId::from_bytes(*id.as_bytes());
+        let seen = || witness.bonds.group().mesh().marks().get(node).map(|mark| mark.committed);
+        assert!(eventually(SOON, || seen() == Some(20)).await, "{:?}", seen());
+        // Whether it is the number of the start, the term or the end that is less.
+        for (number, run, term, last) in
+            [(4, 41, 9, 90), (3, 30, 9, 90), (5, 50, 2, 90), (5, 50, 3, 21), (5, 50, 4, 19)]
+        {
+            nodes[1].crash();
+            other = Peer::durable(start(&nodes[1]).await, (number, run), (term, last));
+            let by_name = || {
+                refusal_seen(&witness, id, &Refusal::OlderCopy, false)
+                    && refusal_seen(&other, nodes[0].id(), &Refusal::OlderCopy, true)
+            };
+            assert!(eventually(SOON, by_name).await, "start {number}, term {term}, last {last}");
+            assert!(other.bonded().is_empty());
+        }
+        nodes[1].crash();
+        let returned = Peer::durable(start(&nodes[1]).await, (5, 50), (4, 20));
+        assert!(eventually(SOON, || complete(&[&witness, &returned])).await);
+    });
+}
+
+#[test]
+fn what_one_member_has_witnessed_the_others_know() {
+    Sim::run(2, |sim| async move {
+        let nodes = nodes(&sim, 3);
+        let start = async |node: &SimNode| node.restart("net").build().await.expect("starts");
+        let first = Peer::durable(start(&nodes[0]).await, (1, 1), (3, 10));
+        let third = Peer::durable(start(&nodes[2]).await, (7, 70), (3, 30));
+        assert!(eventually(SOON, || complete(&[&first, &third])).await);
+        nodes[2].crash();
+        // It never met the third one.
+        let second = Peer::durable(start(&nodes[1]).await, (1, 1), (3, 10));
+        assert!(eventually(SOON, || complete(&[&first, &second])).await);
+        let id = nodes[2].id();
+        let known = || second.bonds.group().mesh().marks().get(NodeId::from_bytes(*id.as_bytes())).is_some();
+        assert!(eventually(SOON, known).await);
+        nodes[0].crash();
+        let copy = Peer::durable(start(&nodes[2]).await, (7, 71), (3, 30));
+        assert!(eventually(SOON, || refusal_seen(&second, id, &Refusal::OlderCopy, false)).await);
+        // Whoever answers a dial holds a bond until it hears the verdict of the other side.
+        assert!(eventually(SOON, || copy.bonded().is_empty()).await);
+        let of = |it: &Member| it.node == NodeId::from_bytes(*id.as_bytes());
+        assert!(!second.bonded().iter().any(of), "{:?}", second.bonded());
+        let (marks, _) = second.bonds.marks(Start::default());
+        assert!(marks.others.contains_key(&NodeId::from_bytes(*id.as_bytes())), "to be stored");
+        assert!(!marks.others.contains_key(&second.me().node), "not its own");
+    });
+}
+
+#[test]
+fn of_two_processes_on_copies_of_one_storage_the_later_is_refused_and_both_are_told() {
+    Sim::run(3, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let twin = sim.twin(&nodes[1], "twin");
+        assert_eq!(twin.id(), nodes[1].id());
+        let start =
+            async |node: &SimNode| node.restart("net").with_bootstrap(nodes[0].addr()).build().await.expect("starts");
+        let witness = Peer::durable(nodes[0].restart("net").build().await.expect("starts"), (1, 1), (3, 10));
+        let original = Peer::durable(start(&nodes[1]).await, (4, 40), (3, 10));
+        assert!(eventually(SOON, || complete(&[&witness, &original])).await);
+        let copy = Peer::durable(start(&twin).await, (5, 50), (3, 10));
+        let id = nodes[1].id();
+        let told = || {
+            refusal_seen(&witness, id, &Refusal::SecondStart, false)
+                && refusal_seen(&copy, nodes[0].id(), &Refusal::SecondStart, true)
+                && refusal_seen(&original, id, &Refusal::SecondStart, false)
+        };
+        assert!(eventually(SOON, told).await, "{:?} {:?}", copy.bonds.refusals(), original.bonds.refusals());
+        assert!(copy.bonded().is_empty());
+        assert_eq!(witness.ups(), 1, "the bond of the original was not touched: {:?}", witness.seen());
+        // When the original is gone the copy is the member.
+        nodes[1].crash();
+        assert!(eventually(SOON, || copy.bonded().len() == 1).await);
+    });
+}
+
+/// Entries that anybody can make: signed by keys of their own, with addresses at which nobody answers.
+fn made_up(network: NetworkId, count: u16) -> Vec<crate::discovery::PeerEntry> {
+    let entry = |n: u16| {
+        let mut secret = [7; 32];
+        secret[..2].copy_from_slice(&n.to_be_bytes());
+        let secret = iroh::SecretKey::from_bytes(&secret);
+        let [high, low] = n.to_be_bytes();
+        let addr = iroh::EndpointAddr::from(secret.public()).with_ip_addr(([10, 250, high, low], 4433).into());
+        let mut said = crate::discovery::LocalEntry::new(addr);
+        said.groups.insert(GroupId::from("group"));
+        let version = crate::discovery::Version { run_id: 1, seq: 0 };
+        said.sign(version, network, &secret).expect("small")
+    };
+    (0..count).map(entry).collect()
+}
+
+#[test]
+fn made_up_entries_keep_no_member_from_bonding() {
+    for count in [300, 1000] {
+        Sim::run(u64::from(count), |sim| async move {
+            let nodes = nodes(&sim, 3);
+            let made_up = made_up(NetworkId::from("net"), count);
+            let mut peers = Vec::new();
+            for node in &nodes {
+                let network = node.restart("net").build().await.expect("starts");
+                made_up
+                    .iter()
+                    .for_each(|entry| _ = network.discovery().offer(entry.id(), entry.signed()).expect("is valid"));
+                peers.push(Peer::join(network, spec()));
+            }
+            let started = sim.elapsed();
+            assert_complete(&peers).await;
+            let took = sim.elapsed().saturating_sub(started);
+            assert!(took < Duration::from_secs(10), "{count} made-up entries: {took:?}");
+            let dialling = peers[0].bonds.group().mesh().dialling();
+            assert!(dialling <= 64, "{dialling} dials at once");
+            // A member that returns is met at once, too.
+            nodes[2].crash();
+            peers.pop();
+            let network = nodes[2].restart("net").build().await.expect("starts");
+            made_up.iter().for_each(|entry| _ = network.discovery().offer(entry.id(), entry.signed()));
+            let back = sim.elapsed();
+            peers.push(Peer::join(network, Spec { incarnation: 2, ..spec() }));
+            assert_complete(&peers).await;
+            let took = sim.elapsed().saturating_sub(back);
+            assert!(took < Duration::from_secs(5), "back after {took:?}");
+        });
+    }
+}
+
+#[test]
+fn members_that_a_stranger_hides_among_made_up_ones_bond_without_being_known() {
+    Sim::run(5, |sim| async move {
+        // Nobody is connected to anybody: only entries tell of the other one.
+        sim.rendezvous(false);
+        let nodes = nodes(&sim, 2);
+        let mut networks = Vec::new();
+        for node in &nodes {
+            networks.push(node.restart("net").build().await.expect("starts"));
+        }
+        for (own, other) in [(0, 1), (1, 0)] {
+            let entry = networks[other].discovery().me();
+            for entry in made_up(NetworkId::from("net"), 300).iter().chain([&entry]) {
+                networks[own].discovery().offer(entry.id(), entry.signed()).expect("is valid");
+            }
+        }
+        let peers: Vec<_> = networks.into_iter().map(|network| Peer::join(network, spec())).collect();
+        let entry = peers[1].network.discovery().signed_local();
+        peers[0]
+            .network
+            .discovery()
+            .offer(peers[1].network.local().id(), &entry)
+            .expect("says that it is in the group");
+        assert_complete(&peers).await;
+    });
+}
+
+#[test]
+fn a_mark_of_another_member_refuses_a_bond_that_was_made_before() {
+    Sim::run(6, |sim| async move {
+        let nodes = nodes(&sim, 2);
+        let one = Peer::durable(nodes[0].restart("net").build().await.expect("starts"), (1, 1), (3, 10));
+        let other = Peer::durable(nodes[1].restart("net").build().await.expect("starts"), (5, 50), (3, 10));
+        assert!(eventually(SOON, || complete(&[&one, &other])).await);
+        let node = NodeId::from_bytes(*nodes[1].id().as_bytes());
+        let mark =
+            |number, run, committed| Mark { committed, ..Mark::first(1, Start { number, run, term: 3, last: 10 }, 3) };
+        for harmless in [mark(5, 50, 99), mark(4, 40, 10), mark(6, 60, 99)] {
+            one.bonds.group().learn(&[(node, harmless)]);
+            assert_eq!(one.bonded().len(), 1, "{harmless:?}");
+        }
+        one.bonds.group().learn(&[(node, mark(4, 40, 11))]);
+        assert!(eventually(SOON, || refusal_seen(&other, nodes[0].id(), &Refusal::OlderCopy, true)).await);
+        assert!(refusal_seen(&one, nodes[1].id(), &Refusal::OlderCopy, false));
+    });
 }

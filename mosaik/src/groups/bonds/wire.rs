@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     super::{
         encoding,
-        raft::{ClusterId, Entry, Envelope, Message, Term},
+        raft::{ClusterId, Entry, Envelope, Mark, Message, NodeId, Term},
     },
     entries,
 };
@@ -27,6 +27,8 @@ pub(crate) const MAX_FRAME: usize = 4 << 20;
 pub(crate) const MAX_BODY: usize = 3 << 20;
 /// The most entries of other members in one frame.
 pub(super) const MAX_GOSSIP: usize = 64;
+/// The most marks in one frame.
+const MAX_MARKS: usize = 1024;
 
 const HEADER: usize = 4;
 const ID: usize = 8;
@@ -56,6 +58,10 @@ pub(super) enum Frame {
     },
     /// Signed entries of members that the sender is bonded to, and its own.
     Gossip(Vec<SignedEntry>),
+    /// What the sender has seen of the storages of members, its own included; only what it has not told yet.
+    Marks(Vec<(NodeId, Mark)>),
+    /// Another process knocked with a copy of the receiver's storage, and was refused.
+    Copied,
     /// The sender leaves of its own accord: it is not to be dialled until it returns.
     Goodbye,
 }
@@ -70,6 +76,8 @@ pub(super) enum Received {
     Ping { at: u64 },
     Pong { at: u64 },
     Gossip(Vec<SignedEntry>),
+    Marks(Vec<(NodeId, Mark)>),
+    Copied,
     Goodbye,
 }
 
@@ -93,6 +101,8 @@ mod kind {
     pub(super) const GOODBYE: u8 = 7;
     /// A message with entries: as `RAFT`, with none in it, and then they.
     pub(super) const ENTRIES: u8 = 8;
+    pub(super) const MARKS: u8 = 9;
+    pub(super) const COPIED: u8 = 10;
 }
 
 #[derive(Serialize)]
@@ -135,6 +145,8 @@ pub(super) fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireErro
         Frame::Ping { at } => numbered(kind::PING, *at, buffer),
         Frame::Pong { at } => numbered(kind::PONG, *at, buffer),
         Frame::Gossip(entries) => postcard_into(kind::GOSSIP, entries, buffer),
+        Frame::Marks(marks) => postcard_into(kind::MARKS, marks, buffer),
+        Frame::Copied => buffer.push(kind::COPIED),
         Frame::Goodbye => buffer.push(kind::GOODBYE),
     }
     let len = buffer.len().saturating_sub(start + HEADER);
@@ -233,6 +245,14 @@ pub(super) fn decode(frame: &[u8]) -> Result<Received, WireError> {
             }
             Received::Gossip(entries)
         }
+        kind::MARKS => {
+            let marks: Vec<(NodeId, Mark)> = whole(body)?;
+            if marks.len() > MAX_MARKS {
+                return Err(WireError::Undecodable);
+            }
+            Received::Marks(marks)
+        }
+        kind::COPIED if body.is_empty() => Received::Copied,
         kind::GOODBYE if body.is_empty() => Received::Goodbye,
         _ => return Err(WireError::Undecodable),
     })

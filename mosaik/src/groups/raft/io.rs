@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     founding::Founding,
     machine::MachineId,
+    marks::Marks,
     message::{Envelope, Manifest},
     types::{ClusterId, Entry, Index, Member, Payload, Term, Token},
 };
@@ -160,6 +161,8 @@ pub enum Write {
     Replace(Vec<Entry>),
     /// Replace the snapshot; drop the entries that it stands for, and all others too unless `keep`.
     Snapshot { snapshot: Snapshot, keep: bool },
+    /// Replace the marks; the core neither writes nor reads them.
+    Marks(Marks),
 }
 
 /// What a member must never forget.
@@ -195,6 +198,8 @@ pub struct Stored {
     pub founding: Founding,
     /// Which machine all of this is of; none in a blank storage.
     pub machine: Option<MachineId>,
+    /// The start of the storage and the marks of other members; for the worker.
+    pub marks: Marks,
     /// The newest snapshot.
     pub snapshot: Option<Snapshot>,
     /// The entries after it, contiguous.

@@ -21,6 +21,7 @@ mod io;
 mod leader;
 mod log;
 mod machine;
+mod marks;
 mod membership;
 mod merge;
 mod message;
@@ -43,6 +44,7 @@ pub use founding::{Ballot, Founding};
 pub use io::{Change, Contradiction, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
 pub use log::Log;
 pub use machine::MachineId;
+pub use marks::{Extent, Mark, Marks, Stale, Start};
 pub use membership::Membership;
 pub use message::{Conflict, Envelope, Manifest, Message};
 pub use mutants::{Mutant, Quirk, Switch};
@@ -152,7 +154,7 @@ impl Raft {
     /// When `stored` contradicts itself: a storage layer must not hand that out.
     #[must_use]
     pub fn new(settings: Settings, me: Member, stored: Stored, seed: u64, now: Now) -> Self {
-        let Stored { mut hard, founding, machine, snapshot, entries } = stored;
+        let Stored { mut hard, founding, machine, snapshot, entries, .. } = stored;
         let blank = hard.incarnation == 0;
         assert!(blank || hard.incarnation == me.incarnation, "storage of another incarnation");
         hard.incarnation = me.incarnation;

@@ -53,7 +53,7 @@ fn size(body: &Message) -> usize {
 
 fn weight(write: &Write) -> usize {
     match write {
-        Write::Hard(_) | Write::Founding(_) | Write::Machine(_) => 64,
+        Write::Hard(_) | Write::Founding(_) | Write::Machine(_) | Write::Marks(_) => 64,
         Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
         Write::Snapshot { snapshot, .. } => snapshot.data.len(),
     }

@@ -16,6 +16,7 @@ pub fn apply(stored: &mut Stored, write: Write) -> Result<(), Contradiction> {
         Write::Hard(hard) => stored.hard = hard,
         Write::Founding(founding) => stored.founding = founding,
         Write::Machine(machine) => stored.machine = Some(machine),
+        Write::Marks(marks) => stored.marks = marks,
         Write::Replace(entries) => {
             let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
             let base = base(stored).0;

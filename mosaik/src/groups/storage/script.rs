@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::apply;
 use crate::groups::raft::{
-    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Member, Membership, NodeId, Payload,
-    Position, SessionId, Snapshot, Stored, Write,
+    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Mark, Marks, Member, Membership,
+    NodeId, Payload, Position, SessionId, Snapshot, Start, Stored, Write,
 };
 
 /// Makes batches, the same for the same seed.
@@ -61,6 +61,7 @@ impl StorageScript {
                 4 if !self.image.entries.is_empty() => self.compact(),
                 5 if self.random(4) == 0 => self.install(),
                 6..9 => self.truncate(),
+                9 => self.marks(),
                 _ => self.append(),
             };
             self.carry_out(&write);
@@ -110,6 +111,14 @@ impl StorageScript {
     fn founding(&mut self) -> Write {
         let (number, refused) = (self.random(1000), (self.member(), self.random(50)));
         Write::Founding(Founding { number, refused: [refused].into(), ..Founding::default() })
+    }
+
+    fn marks(&mut self) -> Write {
+        let (number, run) = (1 + self.random(9), self.random(u64::MAX));
+        let start = Start { number, run, term: self.random(9), last: self.random(99) };
+        let of = self.member();
+        let mark = Mark { verified: self.random(99), ..Mark::first(of.incarnation, start, self.random(9)) };
+        Write::Marks(Marks { start, others: [(of.node, mark)].into() })
     }
 
     fn append(&mut self) -> Write {

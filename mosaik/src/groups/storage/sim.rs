@@ -130,6 +130,25 @@ impl SimDisk {
         self.with(|state| state.damaged = true);
     }
 
+    /// Another disk, with what is durable on this one now: a copy of it as a backup or a snapshot of a machine makes it.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        let (durable, latency) = self.with(|state| (state.durable.clone(), state.latency));
+        let copy = Self::new().with_latency(latency);
+        copy.with(|state| state.durable = durable);
+        copy
+    }
+
+    /// Puts the disk back to what another one holds. The life is over.
+    pub fn put_back(&self, copy: &Self) {
+        let durable = copy.durable();
+        self.with(|state| {
+            state.waiting.clear();
+            state.durable = durable;
+            state.life += 1;
+        });
+    }
+
     /// Batches that are submitted and not durable.
     pub fn waiting(&self) -> usize {
         self.with(|state| state.waiting.len())
@@ -140,7 +159,7 @@ impl SimDisk {
         let size = |write: &Write| match write {
             Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
             Write::Snapshot { snapshot, .. } => snapshot.data.len(),
-            Write::Hard(_) | Write::Founding(_) | Write::Machine(_) => 0,
+            Write::Hard(_) | Write::Founding(_) | Write::Machine(_) | Write::Marks(_) => 0,
         };
         self.with(|state| state.waiting.iter().flat_map(|(_, writes)| writes).map(size).sum())
     }

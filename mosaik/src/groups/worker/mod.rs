@@ -4,8 +4,8 @@
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
 //! follower. It never waits for storage or for the machine: both answer as events. Who sends which command when is decided
 //! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `reads`, `applier`, `replica`, `mend` and
-//! `busy` (the machine), `seal` (the end of a version of it), `output` (what the core wants done), `publish` (what the
-//! outside sees), `departure` (leaving and shutdown).
+//! `busy` (the machine), `seal` (the end of a version of it), `output` (what the core wants done), `marks` (what
+//! is remembered of members' storages), `publish` (what the outside sees), `departure` (leaving and shutdown).
 
 mod applier;
 mod busy;
@@ -13,6 +13,7 @@ mod callers;
 mod deferred;
 mod departure;
 mod lane;
+mod marks;
 mod mend;
 mod output;
 mod publish;
@@ -41,6 +42,7 @@ use self::{
     callers::Callers,
     deferred::Deferred,
     departure::Departure,
+    marks::{Marking, Tokens},
     reads::Reads,
     seal::Sealing,
 };
@@ -57,7 +59,7 @@ use super::{
     },
     error::{CallError, StopReason},
     machine::StateMachine,
-    raft::{ClusterId, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Stored, Token},
+    raft::{ClusterId, Extent, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Start, Stored, Token},
     status::peer_of,
     storage::{InMemory, Storage, StorageError},
 };
@@ -84,6 +86,8 @@ pub(super) struct Setup {
     pub node: Node,
     pub settings: Settings,
     pub me: Member,
+    /// Of the storage; the worker makes it durable.
+    pub start: Start,
     pub stored: Stored,
     pub storage: Box<dyn Storage>,
     pub bonds: Bonds,
@@ -150,7 +154,9 @@ struct Worker {
     written: VecDeque<(Token, Instant)>,
     /// What a leader writes after its frames have had a turn to leave.
     unwritten: Deferred,
-    /// The last batch for storage, and the last that is durable.
+    /// This start of the storage, and what is remembered of those of others.
+    marking: Marking,
+    /// The last batch of the core for storage, and the last that is durable.
     submitted: Token,
     durable: Token,
     publish: publish::Publish,
@@ -222,7 +228,7 @@ impl Drop for Ended {
 
 impl Worker {
     fn new(setup: Setup, lanes: Arc<Lanes>, busy: Arc<Busy>) -> Self {
-        let Setup { node, settings, me, stored, storage, bonds, events, queue, board, .. } = setup;
+        let Setup { node, settings, me, start, stored, storage, bonds, events, queue, board, .. } = setup;
         let now = Instant::now();
         let seed = seed(&node);
         let wall = node.transport().wall_clock() / 1000;
@@ -268,6 +274,7 @@ impl Worker {
             writes: setup.writes,
             written: VecDeque::new(),
             unwritten: Deferred::default(),
+            marking: Marking::new(start, now),
             submitted: 0,
             durable: 0,
             next_look: now,
@@ -278,6 +285,7 @@ impl Worker {
 
     /// Rounds until the end; returns why it ended.
     async fn run(mut self) -> StopReason {
+        self.begin_start();
         // What the core has to do first: its writes, and the snapshot that it begins with.
         self.step(Input::Tick);
         let mut patience = PATIENCE;
@@ -402,7 +410,8 @@ impl Worker {
         if now >= self.next_look {
             self.next_look = now + Duration::from_micros(self.settings.heartbeat);
             self.expire(now);
-            self.is_outdated = self.cluster.is_none() && self.is_refused_as_old();
+            self.mark(now);
+            self.is_outdated = self.is_refused_as_old(now);
         }
         self.depart();
         self.seal();
@@ -654,6 +663,11 @@ impl Worker {
     fn persisted(&mut self, done: Result<Token, StorageError>) {
         match done {
             Ok(token) => {
+                self.marks_durable(token);
+                let token = Tokens::of_core(token);
+                if token == self.durable {
+                    return;
+                }
                 self.durable = token;
                 while let Some((_, at)) = self.written.front().copied().filter(|(written, _)| *written <= token) {
                     self.writes.stop(Some(at));
@@ -691,14 +705,6 @@ impl Worker {
         }
     }
 
-    /// Whether a member has refused this incarnation because it knows a higher one of this node: it lost its storage, and its
-    /// wall clock, from which incarnations are drawn, is behind where it was. One that is in a cluster is left alone: another
-    /// process may run with the same identity.
-    fn is_refused_as_old(&self) -> bool {
-        let refusals = self.bonds.refusals();
-        refusals.iter().any(|it| it.by_peer && it.reason == Unbonded::OldIncarnation && it.at > self.epoch)
-    }
-
     /// The last act: everybody who waits is told, writes under way are finished if that is quick.
     async fn end(&mut self, why: &StopReason) {
         self.queue.close(why.clone());
@@ -709,6 +715,8 @@ impl Worker {
         self.sealing.stop(why);
         self.router.clear();
         if !self.cancel.is_cancelled() {
+            self.note_marks();
+            self.store_marks();
             self.flush().await;
             if self.durable < self.submitted {
                 tracing::warn!(group = ?self.board.group(), "storage does not answer; the local member ends without it");
@@ -729,11 +737,14 @@ impl Worker {
     /// Waits for writes under way, within a bound.
     async fn flush(&mut self) {
         let until = Instant::now() + departure::FLUSH;
-        while self.durable < self.submitted {
+        while self.durable < self.submitted || self.marking.is_writing() {
             let Self { storage, .. } = self;
             let next = tokio::time::timeout_at(until, poll_fn(|cx| storage.poll_durable(cx))).await;
             match next {
-                Ok(Ok(token)) => self.durable = token,
+                Ok(Ok(token)) => {
+                    self.marks_durable(token);
+                    self.durable = Tokens::of_core(token);
+                }
                 Ok(Err(_)) | Err(_) => return,
             }
         }
@@ -744,7 +755,12 @@ impl Worker {
     async fn begin_again(&mut self, leap: u64) {
         (self.wiping, self.is_outdated) = (false, false);
         let mut storage = std::mem::replace(&mut self.storage, Box::new(InMemory::default()));
-        let wiped = self.node.tasks().blocking(move || (storage.wipe(), storage)).await;
+        // A wiped storage takes nothing until it is read again: a life of it begins so.
+        let wiped = self.node.tasks().blocking(move || {
+            let blank = storage.wipe().and_then(|()| storage.load());
+            (blank.map(|_| ()), storage)
+        });
+        let wiped = wiped.await;
         match wiped {
             Some((Ok(()), storage)) => self.storage = storage,
             Some((Err(error), _)) => return self.stop = Some(error.into()),
@@ -757,6 +773,8 @@ impl Worker {
         self.ticked = 0;
         self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
         (self.submitted, self.durable) = (0, 0);
+        let start = start(&self.node, self.settings.volatile, 0, Extent::default());
+        self.marking = Marking::new(start, self.epoch);
         self.written.clear();
         self.unwritten.take();
         self.lanes.jobs.push((self.life, Job::Reset));
@@ -766,7 +784,9 @@ impl Worker {
         self.compaction.restart();
         self.cluster = None;
         self.bonds.set_cluster(None);
-        self.bonds.set_me(me);
+        self.bonds.set_me(me, start);
+        // Ahead of everything that the core writes: what is left of this life is left of its start, too.
+        self.begin_start();
         self.step(Input::Tick);
     }
 }
@@ -774,6 +794,12 @@ impl Worker {
 fn seed(node: &Node) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = node.transport().random_seed();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The start of a storage after `last` ones of the same incarnation, with what it holds.
+pub(super) fn start(node: &Node, volatile: bool, last: u64, held: Extent) -> Start {
+    let number = if volatile { 0 } else { last.saturating_add(1) };
+    Start { number, run: seed(node), term: held.term, last: held.last }
 }
 
 fn fresh_session(node: &Node) -> SessionId {

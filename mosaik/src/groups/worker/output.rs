@@ -155,7 +155,7 @@ impl Worker {
 
     fn write(&mut self, token: Token, writes: Vec<Write>) {
         self.written.extend(self.writes.start().map(|now| (token, now)));
-        self.storage.submit(token, writes);
+        self.storage.submit(self.marking.core(token), writes);
     }
 
     /// A leader's own writes. Its frames have a turn to leave first: a follower's disk is farther away than its own, and

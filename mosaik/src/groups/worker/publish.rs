@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use super::{Busy, Worker};
 use crate::{
     groups::{
+        bonds::Refusal,
         error::{StopReason, Why},
         health::{MachineStatus, SnapshotFailure},
         raft::{Index, Member, Preference},
@@ -195,7 +196,12 @@ impl Worker {
     }
 
     fn status(&self, facts: Facts) -> GroupStatus {
-        let core = self.raft.status();
+        let mut core = self.raft.status();
+        if let Some(waited) = self.marking.waits_for_start() {
+            // The core does not know of that write. Until it is done nobody is met.
+            core.storage.silence = core.storage.silence.max(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            core.storage.hangs |= core.storage.silence >= self.settings.hung;
+        }
         let peers = self.bonds.peers();
         let reborn = core.membership.as_ref().map_or(0, |membership| {
             let gone = |voter: &&_| {
@@ -209,6 +215,7 @@ impl Worker {
         });
         let mut refusals = self.bonds.refusals();
         refusals.retain(|refused| refused.at.elapsed() < FRESH);
+        let copied = refusals.iter().any(|it| it.peer == self.node.id() && it.reason == Refusal::SecondStart);
         let mut why = status::why(&core, self.settings.caught_up, self.settings.volatile, reborn);
         if why.is_some() && core.leader.is_none() && core.halted.is_none() && !refusals.is_empty() {
             why = Some(WhyOffline::Refused(refusals));
@@ -238,6 +245,7 @@ impl Worker {
             unwritten: (core.storage.batches, core.storage.bytes),
             full: core.is_leader && core.full.is_some(),
             contradictions: core.contradicted.iter().filter_map(|(by, what)| Contradicted::new(*by, *what)).collect(),
+            copied,
             why,
         }
     }

@@ -26,11 +26,21 @@ const EPOCH: u64 = 1_767_225_600_000_000;
 impl World {
     /// The node of that name, made if there is none. Its key follows from the seed and the name.
     pub(super) fn node(&mut self, name: &str) -> NodeIx {
+        let key = SecretKey::from_bytes(&self.derive("key", name, 0));
+        self.machine(name, key)
+    }
+
+    /// A node with the key of another one, at an address of its own.
+    pub(super) fn twin(&mut self, of: NodeIx, name: &str) -> NodeIx {
+        let key = self.nodes[of].key.clone();
+        self.machine(name, key)
+    }
+
+    fn machine(&mut self, name: &str, key: SecretKey) -> NodeIx {
         if let Some(ix) = self.nodes.iter().position(|node| node.name == name) {
             return ix;
         }
         let ix = self.nodes.len();
-        let key = SecretKey::from_bytes(&self.derive("key", name, 0));
         self.nodes.push(Node {
             name: name.to_owned(),
             id: key.public().into(),

@@ -131,6 +131,10 @@ impl Net {
         self.with(|world| world.node(name))
     }
 
+    pub(crate) fn twin(&self, of: NodeIx, name: &str) -> NodeIx {
+        self.with(|world| world.twin(of, name))
+    }
+
     pub(crate) fn id(&self, node: NodeIx) -> PeerId {
         self.with(|world| world.nodes[node].id)
     }

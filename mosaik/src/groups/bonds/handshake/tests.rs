@@ -14,6 +14,8 @@ fn setup(role: Role, me: u8, other: u8, key: &GroupKey) -> Setup {
         group: GroupId::from("group"),
         incarnation: u64::from(me),
         cluster: None,
+        start: Start { number: 1, run: u64::from(me), term: 1, last: 2 },
+        extent: Extent { term: 1, last: 4, verified: 3, committed: 2 },
         nonce: [me; 32],
         session: u64::from(me) + 100,
         dial: u64::from(role == Role::Dialler),
@@ -133,9 +135,15 @@ fn nothing_but_the_next_message_is_taken() {
 
 #[test]
 fn refusals_survive_the_wire() {
-    for refusal in
-        [Refusal::NotMember, Refusal::WrongKey, Refusal::OldIncarnation, Refusal::Unsupported, Refusal::Malformed]
-    {
+    for refusal in [
+        Refusal::NotMember,
+        Refusal::WrongKey,
+        Refusal::OldIncarnation,
+        Refusal::OlderCopy,
+        Refusal::SecondStart,
+        Refusal::Unsupported,
+        Refusal::Malformed,
+    ] {
         assert_eq!(Refusal::from_code(refusal.code().code().into()), Some(refusal));
     }
 }
@@ -185,7 +193,7 @@ proptest! {
 
     /// A hello that was changed on its way (which TLS prevents) breaks the proofs.
     #[test]
-    fn hellos_are_covered_by_the_proofs(field in 0u8..6, number in 1u64..) {
+    fn hellos_are_covered_by_the_proofs(field in 0u8..14, number in 1u64..) {
         let (dialler, acceptor) = pair();
         let mut victim = Handshake::new(acceptor.clone());
         let mut honest = Handshake::new(dialler.clone());
@@ -196,6 +204,14 @@ proptest! {
             2 => hello.dial = hello.dial.wrapping_add(number),
             3 => hello.gave_up = hello.gave_up.wrapping_add(number),
             4 => hello.nonce[0] ^= 1,
+            5 => hello.start.number = hello.start.number.wrapping_add(number),
+            6 => hello.start.run = hello.start.run.wrapping_add(number),
+            7 => hello.extent.term = hello.extent.term.wrapping_add(number),
+            8 => hello.extent.last = hello.extent.last.wrapping_add(number),
+            9 => hello.extent.verified = hello.extent.verified.wrapping_add(number),
+            11 => hello.start.term = hello.start.term.wrapping_add(number),
+            12 => hello.start.last = hello.start.last.wrapping_add(number),
+            10 => hello.extent.committed = hello.extent.committed.wrapping_add(number),
             _ => hello.cluster = Some(ClusterId(crate::groups::raft::Digest([1; 32]))),
         }
         let Ok(Step::Send(theirs)) = victim.on(Message::Hello(hello)) else { panic!("no hello") };
@@ -224,4 +240,126 @@ fn the_code_of_proofs_is_hmac() {
     let code = mac(&key, b"what do ya want for nothing?");
     let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
     assert_eq!(blake3::Hash::from_bytes(code).to_hex().as_str(), expected);
+}
+
+/// The code that a peer closes a link with becomes the refusal that it stands for, and nothing else does.
+#[test]
+fn each_refusal_has_its_own_code() {
+    let (what, ours, theirs) = ("size", String::new(), String::new());
+    let all = [
+        (Refusal::NotMember, CloseCode::GroupNotFound),
+        (Refusal::WrongKey, CloseCode::WrongKey),
+        (Refusal::Incompatible { what, ours, theirs }, CloseCode::Incompatible),
+        (Refusal::OldIncarnation, CloseCode::OldIncarnation),
+        (Refusal::OlderCopy, CloseCode::OlderCopy),
+        (Refusal::SecondStart, CloseCode::SecondStart),
+        (Refusal::Unsupported, CloseCode::UnsupportedProtocol),
+        (Refusal::Malformed, CloseCode::Undecodable),
+    ];
+    for (refusal, code) in all {
+        assert_eq!(refusal.code(), code);
+    }
+    let codes = (0..64).map(CloseCode::from).filter(|code| Refusal::from_code(*code).is_some()).count();
+    assert_eq!(codes, 7, "only these seven codes of a peer are refusals");
+    assert_eq!(Refusal::from_code(CloseCode::Incompatible), None, "found out from the terms, never from a code");
+}
+
+#[test]
+fn what_differs_is_shown_as_each_side_declares_it() {
+    let terms = Terms { size: 0, version: 1, build: Build::from_bits(3), settings: [0; 32] };
+    let said = |theirs: Terms| terms.check(&theirs).expect_err("they differ").to_string();
+    assert_eq!(terms.check(&terms), Ok(()));
+    assert_eq!(said(Terms { size: 3, ..terms }), "incompatible size: undeclared here, 3 there");
+    assert_eq!(said(Terms { version: 2, ..terms }), "incompatible machine version: 1 here, 2 there");
+    let settings = said(Terms { settings: [1; 32], ..terms });
+    let digest = |byte| blake3::Hash::from_bytes([byte; 32]).to_hex()[..8].to_owned();
+    assert_eq!(settings, format!("incompatible consensus settings: {} here, {} there", digest(0), digest(1)));
+    let first = said(Terms { size: 3, version: 2, settings: [1; 32], ..terms });
+    assert!(first.contains("size"), "the first difference is named: {first}");
+}
+
+/// Another group is refused before anything else is looked at, at either side.
+#[test]
+fn a_hello_of_another_group_is_refused() {
+    let (dialler, acceptor) = pair();
+    for (own, other) in [(dialler.clone(), acceptor.clone()), (acceptor, dialler)] {
+        let mut side = Handshake::new(own);
+        let hello = Hello { group: GroupId::from("another"), ..other.hello };
+        assert_eq!(side.on(Message::Hello(hello)), Err(Refusal::NotMember));
+    }
+}
+
+/// Who the other side is can be asked between its proof and its terms, and is what it said and proved.
+#[test]
+fn the_other_side_is_known_once_it_has_proved_the_key() {
+    let (dialler, acceptor) = pair();
+    let (mut one, mut other) = (Handshake::new(dialler.clone()), Handshake::new(acceptor.clone()));
+    assert_eq!(one.hello(), Message::Hello(dialler.hello.clone()));
+    let Ok(Step::Send(hello)) = other.on(one.hello()) else { panic!("no hello") };
+    assert_eq!((one.proven(), other.proven()), (None, None), "nothing is proved yet");
+    let Ok(Step::Send(proof)) = one.on(hello) else { panic!("no proof") };
+    let Ok(Step::Send(shown)) = other.on(proof) else { panic!("not shown") };
+    let proven = other.proven().expect("proved").clone();
+    assert_eq!((&proven.hello, proven.member.incarnation), (&dialler.hello, 1));
+    assert_eq!(proven.member.node, NodeId::from_bytes(*peer(1).as_bytes()));
+    assert_ne!(proven.id, 0, "0 stands for no bond");
+    let Ok(Step::Finish { proven: mine, owed: Some(terms), agreed: Ok(()) }) = one.on(shown) else {
+        panic!("not finished")
+    };
+    assert_eq!((mine.id, &mine.hello), (proven.id, &acceptor.hello));
+    assert_eq!(other.on(terms), Ok(Step::Finish { proven, owed: None, agreed: Ok(()) }));
+    // Another exchange of the same two is another bond.
+    let mut again = dialler;
+    again.hello.nonce = [9; 32];
+    let (Some(Ok((second, _))), ..) = run(again, acceptor) else { panic!("failed") };
+    assert_ne!(second.id, mine.id);
+}
+
+/// One bit of a proof, anywhere, at either side.
+#[test]
+fn a_proof_is_compared_to_its_last_bit() {
+    for bit in 0..256 {
+        let (dialler, acceptor) = pair();
+        let (mut one, mut other) = (Handshake::new(dialler), Handshake::new(acceptor));
+        let Ok(Step::Send(hello)) = other.on(one.hello()) else { panic!("no hello") };
+        let Ok(Step::Send(Message::Proof(mut proof))) = one.on(hello) else { panic!("no proof") };
+        if bit % 2 == 0 {
+            proof[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(other.on(Message::Proof(proof)), Err(Refusal::WrongKey));
+        } else {
+            let Ok(Step::Send(Message::Shown { mut proof, terms })) = other.on(Message::Proof(proof)) else {
+                panic!("not shown")
+            };
+            proof[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(one.on(Message::Shown { proof, terms }), Err(Refusal::WrongKey));
+        }
+    }
+}
+
+/// The bytes that both sides hash, so that two builds of one version of the protocol understand each other.
+#[test]
+fn the_transcript_is_as_the_book_says() {
+    let (mut dialler, mut acceptor) = pair();
+    acceptor.hello.cluster = Some(ClusterId(crate::groups::raft::Digest([3; 32])));
+    dialler.hello.gave_up = 77;
+    let one = Handshake::new(dialler.clone()).transcript(&acceptor.hello);
+    let other = Handshake::new(acceptor.clone()).transcript(&dialler.hello);
+    assert_eq!(one, other);
+    let mut expected = vec![9; 32];
+    for (id, hello, cluster) in [(peer(1), &dialler.hello, [0; 33]), (peer(2), &acceptor.hello, [3; 33])] {
+        expected.extend_from_slice(id.as_bytes());
+        expected.extend_from_slice(hello.group.as_bytes());
+        expected.extend_from_slice(&hello.nonce);
+        expected.extend_from_slice(&cluster[..32]);
+        expected.push(u8::from(hello.cluster.is_some()));
+        let (start, extent) = (hello.start, hello.extent);
+        let begun = [hello.incarnation, start.number, start.run, start.term, start.last];
+        let durable = [extent.term, extent.last, extent.verified];
+        for number in
+            begun.into_iter().chain(durable).chain([extent.committed, hello.session, hello.dial, hello.gave_up])
+        {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    assert_eq!(one, expected);
 }

@@ -19,7 +19,9 @@ fn two() -> (PeerId, PeerId) {
 }
 
 fn mesh(local: PeerId) -> Mesh {
-    Mesh::new(local, GroupId::from("group"), member(local, 1), [1; 32])
+    let mut mesh = Mesh::new(local, GroupId::from("group"), member(local, 1), Table::new(BTreeMap::new()), [1; 32]);
+    mesh.open();
+    mesh
 }
 
 struct Spec {
@@ -33,7 +35,9 @@ struct Spec {
 fn bond(local: PeerId, other: PeerId, spec: &Spec) -> Arc<Bond> {
     let Spec { id, session, dialled, dial, incarnation } = *spec;
     let (member, me) = (member(other, incarnation), member(local, 1));
-    Bond::new(&Made { peer: other, member, me, id, session, dialled, dial }, &CancellationToken::new())
+    let (start, extent, cluster) = (Start::default(), Extent::default(), None);
+    let made = Made { peer: other, member, start, extent, cluster, me, id, session, dialled, dial };
+    Bond::new(&made, &CancellationToken::new())
 }
 
 const FIRST: Spec = Spec { id: 1, session: 7, dialled: true, dial: 1, incarnation: 1 };
@@ -105,7 +109,7 @@ async fn a_new_run_of_a_peer_replaces_its_old_one_and_an_old_life_is_refused() {
 async fn a_link_of_a_former_identity_is_not_admitted() {
     let (low, high) = two();
     let mut mesh = mesh(low);
-    mesh.set_me(member(low, 2), Instant::now());
+    mesh.set_me(member(low, 2), Start::default(), Instant::now());
     assert_eq!(mesh.admit(&bond(low, high, &FIRST), 0).err(), Some(NotAdmitted::Over));
 }
 

@@ -19,7 +19,7 @@ use crate::groups::raft::Write;
 /// What a disk writes at once, bytes.
 pub(super) const SECTOR: usize = 512;
 /// The version of all this.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 const FILE_MAGIC: [u8; 8] = *b"mosaikSL";
 const GROUP_MAGIC: [u8; 4] = *b"mSg\xB7";
@@ -343,6 +343,7 @@ const REPLACE: u8 = 3;
 const SNAPSHOT: u8 = 4;
 const SNAPSHOT_ALONE: u8 = 5;
 const MACHINE: u8 = 6;
+const MARKS: u8 = 7;
 
 /// Appends a write to the payload of a group.
 pub(super) fn put(out: &mut Vec<u8>, write: &Write) -> Result<(), postcard::Error> {
@@ -350,6 +351,7 @@ pub(super) fn put(out: &mut Vec<u8>, write: &Write) -> Result<(), postcard::Erro
         Write::Hard(hard) => put_value(out, HARD, hard),
         Write::Founding(founding) => put_value(out, FOUNDING, founding),
         Write::Machine(machine) => put_value(out, MACHINE, machine),
+        Write::Marks(marks) => put_value(out, MARKS, marks),
         Write::Replace(entries) => put_value(out, REPLACE, entries),
         Write::Snapshot { snapshot, keep: true } => put_value(out, SNAPSHOT, snapshot),
         Write::Snapshot { snapshot, keep: false } => put_value(out, SNAPSHOT_ALONE, snapshot),
@@ -376,6 +378,7 @@ pub(super) fn take(payload: &mut &[u8]) -> Option<Write> {
         HARD => value(payload).map(Write::Hard),
         FOUNDING => value(payload).map(Write::Founding),
         MACHINE => value(payload).map(Write::Machine),
+        MARKS => value(payload).map(Write::Marks),
         REPLACE => value(payload).map(Write::Replace),
         SNAPSHOT => value(payload).map(|snapshot| Write::Snapshot { snapshot, keep: true }),
         SNAPSHOT_ALONE => value(payload).map(|snapshot| Write::Snapshot { snapshot, keep: false }),

@@ -7,7 +7,7 @@ use super::{
     files::{Dir, Segment},
     format::{self, FileHeader, Kind, SECTOR},
 };
-use crate::groups::raft::{Founding, HardState, Index, MachineId, Write};
+use crate::groups::raft::{Founding, HardState, Index, MachineId, Marks, Write};
 
 /// A segment that is longer than this, bytes, gets a successor.
 const SEGMENT: u64 = 64 << 20;
@@ -24,6 +24,7 @@ pub(super) struct Ledger {
     pub hard: HardState,
     pub founding: Founding,
     pub machine: Option<MachineId>,
+    pub marks: Marks,
     /// The last index of the log.
     pub last: Index,
 }
@@ -36,6 +37,7 @@ impl Ledger {
             Write::Hard(hard) => self.hard = hard.clone(),
             Write::Founding(founding) => self.founding = founding.clone(),
             Write::Machine(machine) => self.machine = Some(machine.clone()),
+            Write::Marks(marks) => self.marks = marks.clone(),
             Write::Replace(entries) => {
                 let Some(last) = entries.last() else { return };
                 current.1 = current.1.max(last.index);
@@ -181,7 +183,11 @@ impl Log {
 /// What every segment begins with, so that the ones before it can go.
 fn state(ledger: &Ledger) -> Vec<Write> {
     let machine = ledger.machine.clone().map(Write::Machine);
-    let small = [Write::Hard(ledger.hard.clone()), Write::Founding(ledger.founding.clone())];
+    let small = [
+        Write::Hard(ledger.hard.clone()),
+        Write::Founding(ledger.founding.clone()),
+        Write::Marks(ledger.marks.clone()),
+    ];
     machine.into_iter().chain(small).collect()
 }
 

@@ -203,6 +203,7 @@ impl Replay {
             Write::Hard(hard) => self.stored.hard = hard,
             Write::Founding(founding) => self.stored.founding = founding,
             Write::Machine(machine) => self.stored.machine = Some(machine),
+            Write::Marks(marks) => self.stored.marks = marks,
             Write::Replace(new) => {
                 let Some(first) = new.first().map(|entry| entry.index) else { return Ok(()) };
                 let begin = entries.first().map_or(first, |entry: &Entry| entry.index);

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::format::{self, FileHeader, Kind, SECTOR, Scan};
 use crate::groups::raft::{
-    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Member, Membership, NodeId, Payload,
-    SessionId, Snapshot, Write,
+    ClusterId, Command, Digest, Entry, Founding, HardState, MachineId, Manifest, Mark, Marks, Member, Membership,
+    NodeId, Payload, SessionId, Snapshot, Start, Write,
 };
 
 const HEADER: FileHeader = FileHeader { number: 3, oldest: 2, sequence: 40, fresh: false };
@@ -31,11 +31,17 @@ fn writes() -> Vec<Write> {
         machine: Some(machine.clone()),
         sealed: true,
     };
+    let start = Start { number: 2, run: 3, term: 4, last: 5 };
+    let mark = Mark { incarnation: 77, start, term: 4, verified: 6, committed: 5 };
     let snapshot = Snapshot { manifest, data: Bytes::from_static(b"state") };
     vec![
         Write::Hard(hard),
         Write::Founding(founding),
         Write::Machine(machine),
+        Write::Marks(Marks {
+            start: Start { number: 300, run: 1 << 50, term: 9, last: 10 },
+            others: [(member.node, mark)].into(),
+        }),
         Write::Replace(entries),
         Write::Snapshot { snapshot: snapshot.clone(), keep: true },
         Write::Snapshot { snapshot, keep: false },
@@ -59,7 +65,7 @@ fn the_format_is_what_it_was() {
     let mut bytes = segment(|group| writes().iter().for_each(|write| format::put(group, write).unwrap()));
     assert_eq!(
         blake3::hash(&bytes).to_hex().as_str(),
-        "3f3e24e964a0bce4dd2807e61d635640910820c52349695789ced0486ef7a474"
+        "82681d978503b6ec0ea2edc642ffa90d9b194006ea3aec857abeb4c8b5dc1ec3"
     );
     assert_eq!(FileHeader::decode(&bytes).unwrap(), (format::VERSION, HEADER));
     bytes.resize(bytes.len() + SECTOR, 0);

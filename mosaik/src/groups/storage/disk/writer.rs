@@ -208,6 +208,7 @@ impl Shared {
 fn size(batch: &[Write]) -> usize {
     let of = |write: &Write| match write {
         Write::Hard(_) | Write::Founding(_) | Write::Machine(_) => 64,
+        Write::Marks(marks) => 64 + 80 * marks.others.len(),
         Write::Replace(entries) => entries.iter().map(|entry| entry.payload.size()).sum(),
         Write::Snapshot { snapshot, .. } => snapshot.data.len(),
     };
