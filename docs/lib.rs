@@ -22,6 +22,7 @@ pages! {
     discovery "src/discovery.md"
     stores "src/stores.md"
     streams "src/streams.md"
+    types "src/types.md"
     streams_flow "src/streams/flow.md"
     testing "src/testing.md"
     tutorial "src/tutorial.md"

@@ -26,13 +26,16 @@ use crate::{derive::Which, diag::Diag};
 ///   conflate. It returns an owned value.
 /// * `retain = last(100)`, `last_per_key(1)` (needs `key`), `keyframe(Frame::is_key)` or `window("64MiB", "30s")`: what every
 ///   producer of the stream keeps for consumers that come late. Its builder may say something else.
+/// * `codec = "postcard"` or `"messagepack"`: the format of every item. Without it postcard is used for what it carries.
+/// * `of = Type`: the items are of that type, which may be of another crate; the declaration is a unit struct,
+///   `struct Transactions;`, that names the stream. In a role's field, declare a type of your own around it instead.
 /// * `serde = manual`: adds no serde derive. For impls written by hand and for derives that stand *above* the attribute,
 ///   which it cannot see. The type's serde container name should then be the stream's name.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
 ///
 /// Derives `Serialize` and `Deserialize`, except those that a derive *below* the attribute names, and sets
 /// `#[serde(rename = "name")]`. The type gets `T::producer(&net)` and `T::consumer(&net)`, which return the runtime's
-/// builders, and a fingerprint of its shape, by which two programs that disagree about it find out. A stream is one
+/// builders, and a fingerprint of its shape (fields that are `Vec<u8>` or `Option<Vec<u8>>` are written as bytes), by which two programs that disagree about it find out. A stream is one
 /// concrete type: no generic parameters, and no field under `cfg`.
 ///
 /// ```

@@ -32,4 +32,5 @@ mod stores;
 mod streams;
 mod subscribers;
 mod twins;
+mod types;
 mod ui;

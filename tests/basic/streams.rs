@@ -214,7 +214,7 @@ async fn streams_of_other_names_and_schemas_stay_apart() {
         n0.streams().producer::<u64>().with_stream_id("prices.eu").build(),
         Err(BuildError::OtherType { .. })
     ));
-    let mut from_us = n1.streams().consumer::<Data1>().with_stream_id("prices.us").with_fingerprint([2; 32]).build();
+    let mut from_us = n1.streams().consumer::<Data1>().with_stream_id("prices.us").build();
     let mut wrong = n1.streams().consumer::<Data1>().with_stream_id("prices.eu").with_fingerprint([2; 32]).build();
     let mut events = wrong.events();
     let (ours, theirs) = event(&mut events, |event| match event {

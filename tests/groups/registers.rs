@@ -177,7 +177,9 @@ impl StateMachine for Next {
     }
 
     fn snapshots() -> Snapshots<Self> {
-        Snapshots::serde().migrate_from(Registers::VERSION, |registers| Self { migrated: true, registers })
+        Snapshots::serde().migrate_with(Registers::VERSION, |bytes| {
+            Ok(Self { migrated: true, registers: postcard::from_bytes(bytes)? })
+        })
     }
 }
 

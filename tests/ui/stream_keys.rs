@@ -23,6 +23,19 @@ struct Empty;
 #[mosaik::stream(frequency = "1s")]
 struct NoSuchKey;
 
+#[mosaik::stream(codec = "json")]
+struct NoSuchCodec;
+
+#[mosaik::stream(of = u64, serde = manual)]
+struct HasFields {
+    a: u8,
+}
+
+#[mosaik::stream(of = u64)]
+enum Either {
+    A,
+}
+
 fn used(net: &Network) {
     let _ = Misspelt::producer(net);
     let _ = Twice::producer(net);
@@ -30,6 +43,9 @@ fn used(net: &Network) {
     let _ = NoComma::consumer(net);
     let _ = Empty::consumer(net);
     let _ = NoSuchKey::consumer(net);
+    let _ = NoSuchCodec::consumer(net);
+    let _ = HasFields::consumer(net);
+    let _ = Either::producer(net);
 }
 
 fn main() {}

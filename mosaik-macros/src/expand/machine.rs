@@ -5,7 +5,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Expr, Type, spanned::Spanned};
 
-use super::client;
+use super::{bytes, client};
 use crate::{
     model::{Machine, Method, MethodKind, Param, Stored, plain},
     tokens::canonical,
@@ -57,12 +57,12 @@ fn enumeration(
     name: &Ident,
     doc: &str,
     methods: &[&Method],
-    variant: fn(&Method) -> TokenStream,
+    variant: fn(&TokenStream, &Method) -> TokenStream,
 ) -> TokenStream {
     let serde = quote!(#runtime::__private::serde);
     let serde_path = canonical(serde.clone());
     let variants = methods.iter().map(|method| {
-        let (docs, ident, inside) = (doc_of(method), &method.variant, variant(method));
+        let (docs, ident, inside) = (doc_of(method), &method.variant, variant(runtime, method));
         quote!(#[doc = #docs] #ident #inside)
     });
     quote! {
@@ -78,17 +78,24 @@ fn doc_of(method: &Method) -> String {
     if method.docs.is_empty() { format!("`{}`", plain(&method.signature.ident)) } else { method.docs.clone() }
 }
 
-fn calls(method: &Method) -> TokenStream {
+fn calls(runtime: &TokenStream, method: &Method) -> TokenStream {
     let fields = arguments(method).map(|(ident, param)| {
         let (doc, ty) = (format!("The argument `{}`.", plain(ident)), stored(param));
-        quote!(#[doc = #doc] #ident: #ty)
+        let bytes = match &param.stored {
+            Stored::Borrowed(inner) if canonical(quote!(#inner)) == "[u8]" => {
+                bytes::attribute(runtime, &quote!(Vec<u8>))
+            }
+            _ => bytes::attribute(runtime, &ty),
+        };
+        quote!(#[doc = #doc] #bytes #ident: #ty)
     });
     quote!({ #(#fields),* })
 }
 
-fn results(method: &Method) -> TokenStream {
+fn results(runtime: &TokenStream, method: &Method) -> TokenStream {
     let output = &method.output;
-    quote!((#output))
+    let bytes = bytes::attribute(runtime, output);
+    quote!((#bytes #output))
 }
 
 /// The parameters that travel.

@@ -3,6 +3,7 @@
 //! its meaning.
 
 mod app;
+mod bytes;
 mod client;
 mod derived;
 mod group;

@@ -2,8 +2,9 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;
-use syn::Ident;
+use syn::{Ident, Type};
 
+use super::bytes;
 use crate::{
     model::{Retain, Stream},
     tokens::{canonical, split_attributes},
@@ -11,9 +12,15 @@ use crate::{
 
 pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     let Stream { runtime, ident, docs, shape, .. } = stream;
+    if let Some(of) = &stream.of {
+        return foreign(stream, of, &item);
+    }
     let name = &stream.name.text;
     let item = with_serde(stream, item);
     let configure = configure(stream);
+    let codec = codec(stream).map(|format| {
+        quote!(const CODEC: ::core::option::Option<#runtime::primitives::Format> = ::core::option::Option::Some(#format);)
+    });
     quote! {
         #item
 
@@ -25,6 +32,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 #docs,
                 #shape,
             );
+            #codec
 
             #configure
         }
@@ -45,12 +53,57 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     }
 }
 
+fn codec(stream: &Stream) -> Option<TokenStream> {
+    let runtime = &stream.runtime;
+    stream.codec.map(|variant| {
+        let variant = Ident::new(variant, Span::call_site());
+        quote!(#runtime::primitives::Format::#variant)
+    })
+}
+
+/// A stream of a type of another crate: a name for it, and the two builders.
+fn foreign(stream: &Stream, of: &Type, item: &TokenStream) -> TokenStream {
+    let Stream { runtime, ident, .. } = stream;
+    let name = &stream.name.text;
+    let codec = codec(stream).map(|format| quote!(.with_codec(#format)));
+    let settings = settings(stream, &quote!(#of));
+    quote! {
+        #item
+
+        #[automatically_derived]
+        #[allow(dead_code)]
+        impl #ident {
+            /// Configures a producer of this stream on a node.
+            pub fn producer(net: &#runtime::Network) -> #runtime::streams::ProducerBuilder<#of> {
+                net.streams().producer::<#of>().with_stream_id(#name) #codec #settings
+            }
+
+            /// Configures a consumer of this stream on a node.
+            pub fn consumer(net: &#runtime::Network) -> #runtime::streams::ConsumerBuilder<#of> {
+                net.streams().consumer::<#of>().with_stream_id(#name) #codec
+            }
+        }
+    }
+}
+
 /// What the declaration sets at a producer.
 fn configure(stream: &Stream) -> Option<TokenStream> {
+    let runtime = &stream.runtime;
+    let settings = settings(stream, &quote!(Self));
+    (!settings.is_empty()).then(|| {
+        quote! {
+            fn configure(
+                producer: #runtime::streams::ProducerBuilder<Self>,
+            ) -> #runtime::streams::ProducerBuilder<Self> {
+                producer #settings
+            }
+        }
+    })
+}
+
+/// Calls on the builder of a producer of these items.
+fn settings(stream: &Stream, item: &TokenStream) -> TokenStream {
     let Stream { runtime, key, retain, .. } = stream;
-    if key.is_none() && retain.is_none() {
-        return None;
-    }
     let key = key.as_ref().map(|key| quote!(.with_key(#key)));
     let retain = retain.as_ref().map(|retain| {
         let retain = match retain {
@@ -61,15 +114,9 @@ fn configure(stream: &Stream) -> Option<TokenStream> {
                 quote!(window(#bytes, ::core::time::Duration::from_nanos(#age)))
             }
         };
-        quote!(.retain(#runtime::streams::Retain::<Self>::#retain))
+        quote!(.retain(#runtime::streams::Retain::<#item>::#retain))
     });
-    Some(quote! {
-        fn configure(
-            producer: #runtime::streams::ProducerBuilder<Self>,
-        ) -> #runtime::streams::ProducerBuilder<Self> {
-            producer #key #retain
-        }
-    })
+    quote!(#key #retain)
 }
 
 /// The derives come first and our `#[serde(..)]` last among the attributes: a helper attribute may not stand above the
@@ -77,6 +124,7 @@ fn configure(stream: &Stream) -> Option<TokenStream> {
 pub(crate) fn with_serde(stream: &Stream, item: TokenStream) -> TokenStream {
     let runtime = &stream.runtime;
     let (attributes, rest) = split_attributes(item);
+    let rest = if stream.follows { bytes::fields(runtime, rest) } else { rest };
     let derives = stream.derives.iter().map(|name| {
         let name = Ident::new(name, Span::call_site());
         quote!(#[derive(#runtime::__private::serde::#name)])

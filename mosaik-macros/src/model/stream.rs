@@ -1,7 +1,7 @@
 //! A declared stream: a struct or enum whose values travel.
 
 use proc_macro2::TokenStream;
-use syn::{Expr, Generics, Ident};
+use syn::{Expr, Generics, Ident, Type};
 
 use super::Name;
 
@@ -12,6 +12,12 @@ pub(crate) struct Stream {
     /// The stream's name: `name = ".."`, else the `#[serde(rename)]` below the attribute, else the type's identifier.
     pub(crate) name: Name,
     pub(crate) docs: String,
+    /// The type of the items, if that is not the declared one.
+    pub(crate) of: Option<Type>,
+    /// The format that every item is written in: a variant of the runtime's `Format`.
+    pub(crate) codec: Option<&'static str>,
+    /// Whether a serde derive sees the item after us.
+    pub(crate) follows: bool,
     /// The serde derives that we add.
     pub(crate) derives: Vec<&'static str>,
     /// Whether we add `#[serde(crate = "..")]`.

@@ -77,8 +77,10 @@ pub(crate) const STREAM: Attribute = Attribute {
     first: None,
     keys: &[
         key("name", Kind::Text),
+        key("of", Kind::Type),
         key("key", Kind::Function),
         key("retain", Kind::Retain),
+        key("codec", Kind::Text),
         key("serde", Kind::Word),
         key("crate", Kind::Path),
     ],

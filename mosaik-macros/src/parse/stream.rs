@@ -15,10 +15,22 @@ pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> 
     let expected = "a struct or an enum";
     let (attributes, ident, generics, body) = match super::item::<Item>(grammar::STREAM.name, expected, item, diag)? {
         Item::Struct(item) => {
+            if let (Some(of), false) = (args.ty("of"), matches!(item.fields, Fields::Unit)) {
+                diag.error(
+                    of,
+                    format!(
+                        "a stream `of` another type has no fields: write `struct {};`, or leave `of` out",
+                        item.ident
+                    ),
+                );
+            }
             let body = format!("struct{}", fields(&item.fields, diag));
             (item.attrs, item.ident, item.generics, body)
         }
         Item::Enum(item) => {
+            if let Some(of) = args.ty("of") {
+                diag.error(of, format!("a stream `of` another type is declared by a struct: `struct {};`", item.ident));
+            }
             let body = variants(&item.variants, diag);
             (item.attrs, item.ident, item.generics, body)
         }
@@ -46,6 +58,10 @@ fn assemble(
             false
         }
     };
+    let of = args.ty("of").cloned();
+    if let (Some(_), Some(key)) = (&of, args.key("serde")) {
+        diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
+    }
     let derives = derived(attributes);
     let has = |name: &str| derives.iter().any(|path| path.segments.last().is_some_and(|last| last.ident == name));
     let own = SerdeAttributes::read(attributes);
@@ -58,12 +74,18 @@ fn assemble(
         );
     }
     // Some serde derive sees the item after us: without one, nobody would know the attribute.
-    let follows = !manual || has("Serialize") || has("Deserialize");
+    let follows = of.is_none() && (!manual || has("Serialize") || has("Deserialize"));
     let name = Name::new(args.text("name").or(own.rename.as_ref()), &ident, str::to_owned);
     Stream {
         runtime: model::runtime_crate(args.path("crate")),
         docs: model::docs(attributes),
-        derives: ["Serialize", "Deserialize"].into_iter().filter(|name| !manual && !has(name)).collect(),
+        derives: ["Serialize", "Deserialize"]
+            .into_iter()
+            .filter(|name| of.is_none() && !manual && !has(name))
+            .collect(),
+        codec: args.text("codec").and_then(|text| codec(text, diag)),
+        follows,
+        of,
         sets_crate: follows && !own.has_crate,
         sets_rename: follows && own.rename.is_none(),
         key: args.expr("key").cloned(),
@@ -72,6 +94,21 @@ fn assemble(
         name,
         ident,
         generics,
+    }
+}
+
+/// The format that `codec` names.
+fn codec(text: &LitStr, diag: &Diag) -> Option<&'static str> {
+    match text.value().as_str() {
+        "postcard" => Some("Postcard"),
+        "messagepack" => Some("MessagePack"),
+        _ => {
+            diag.error(
+                text,
+                "the codec is \"postcard\" or \"messagepack\"; without `codec` it is what the type asks for",
+            );
+            None
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     group::{Group, Handle},
     inspect::Window,
     key::GroupKey,
-    machine::{NoOp, StateMachine, machine_id},
+    machine::{NoOp, StateMachine, machine_id, schema},
     options::{MemberRole, Timing},
     raft::{self, MachineId, Marks, Member, Preference, Settings, Start, Stored},
     snapshots::{SnapshotError, Snapshots},
@@ -321,7 +321,7 @@ fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool) -> String {
         )
     } else {
         format!(
-            "the commands or what they give back have changed: raise the version, run the program that wrote it once more with \
+            "the commands, what they give back, or the state have another shape: raise the version, run the program that wrote it once more with \
              `group seal`, then the new one declared with `migrate_from({old}, ..)`"
         )
     }
@@ -344,8 +344,8 @@ pub(super) fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool
     let Settings { heartbeat, election_min, election_max, target_voters, .. } = settings;
     let numbers = [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
     numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
-    hasher.update(&[M::SCHEMA.is_some(), M::snapshots().any(), can_be_made_anew].map(u8::from));
-    hasher.update(&M::SCHEMA.unwrap_or_default());
+    hasher.update(&[M::snapshots().any(), can_be_made_anew].map(u8::from));
+    hasher.update(&schema::<M>());
     let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
     Terms { size: settings.declared, version: M::VERSION, build, settings: settings_digest }
 }

@@ -23,8 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     bonds::{Bonds, Refused},
-    client::bundle::{self, Unpacked},
-    encoding,
+    client::bundle,
     error::{CallError, LeaveError, MAX_COMMAND, SealError, StopReason},
     machine::StateMachine,
     options::Consistency,
@@ -32,7 +31,11 @@ use super::{
     when::When,
     worker::{Answer, Ask, Board, NotAsked, Queue, Replica, Slot, Submission, slots},
 };
-use crate::primitives::{Datum, GroupId, PeerId, figures::Watch};
+use crate::primitives::{
+    Datum, GroupId, PeerId,
+    codec::{Codec, EncodeError},
+    figures::Watch,
+};
 
 /// How long a call may take, unless a handle says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,7 +133,7 @@ impl<M: StateMachine> Group<M> {
         let result = self.answer(answer).await;
         waiting.over();
         self.handle.executes.stop(began);
-        decode(&result?.1)
+        decode(Codec::of(), &result?.1)
     }
 
     /// Applies commands in order, in as few messages and writes as possible, and returns their outputs in order. They are
@@ -143,7 +146,7 @@ impl<M: StateMachine> Group<M> {
         C: IntoIterator<Item = M::Command> + Send,
     {
         let (counts, answers, waiting) = {
-            let bodies = bundle::pack(commands, MAX_COMMAND)?;
+            let bodies = bundle::pack(Codec::of(), commands, MAX_COMMAND)?;
             if bodies.is_empty() {
                 return Ok(Vec::new());
             }
@@ -415,7 +418,7 @@ impl<O: Datum> Future for Fed<O> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         let stopped = || CallError::Interrupted(self.queue.closed().unwrap_or(StopReason::Shutdown));
-        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode(&output)))
+        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode(Codec::of(), &output)))
     }
 }
 
@@ -476,34 +479,34 @@ impl Bond {
 
 fn encode_command<T: Datum>(command: &T) -> Result<Bytes, CallError> {
     let mut body = bundle::begin();
-    encoding::append(command, &mut body).map_err(Unpacked::Encode)?;
-    let size = body.len() - 1;
-    if size > MAX_COMMAND { Err(Unpacked::TooLarge(size).into()) } else { Ok(body.into()) }
+    Codec::of().append_marked(command, &mut body, MAX_COMMAND)?;
+    Ok(body.into())
 }
 
-impl From<Unpacked> for CallError {
-    fn from(why: Unpacked) -> Self {
+impl From<EncodeError> for CallError {
+    fn from(why: EncodeError) -> Self {
         match why {
-            Unpacked::Encode(error) => Self::Encode(error.to_string()),
-            Unpacked::TooLarge(size) => Self::TooLarge { size },
+            EncodeError::Refused(why) => Self::Encode(why),
+            EncodeError::TooLarge(size) => Self::TooLarge { size },
         }
     }
 }
 
 /// The outputs of bodies with so many commands each.
 fn unpack<T: Datum>(counts: &[usize], outputs: &[Bytes]) -> Result<Vec<T>, CallError> {
+    let codec = Codec::of();
     let mut all = Vec::with_capacity(counts.iter().sum());
     for (count, outputs) in counts.iter().zip(outputs) {
         for output in bundle::outputs(outputs, *count) {
             let output = output.ok_or_else(|| CallError::UndecodableOutput("some outputs are missing".to_owned()))?;
-            all.push(decode(&output.ok_or(CallError::Undecodable)?)?);
+            all.push(decode(codec, &output.ok_or(CallError::Undecodable)?)?);
         }
     }
     Ok(all)
 }
 
-fn decode<T: Datum>(output: &[u8]) -> Result<T, CallError> {
-    match postcard::from_bytes::<Result<T, u64>>(output) {
+fn decode<T: Datum>(codec: Codec<Result<T, u64>>, output: &[u8]) -> Result<T, CallError> {
+    match codec.decode_marked(output) {
         Ok(Ok(output)) => Ok(output),
         Ok(Err(index)) => Err(CallError::Panicked { index }),
         Err(error) => Err(CallError::UndecodableOutput(error.to_string())),

@@ -11,7 +11,7 @@ use super::{
     raft::{Digest, Entry, Index, MachineId, Term},
     snapshots::Snapshots,
 };
-use crate::primitives::Datum;
+use crate::primitives::{Datum, codec::Codec};
 
 /// A deterministic machine that a group keeps equal on all its members.
 ///
@@ -64,7 +64,8 @@ pub trait StateMachine: Send + Sized + 'static {
     /// The machine's version: members of different versions refuse each other. Raise it when commands, outputs or
     /// what `apply` does change.
     const VERSION: u32 = 0;
-    /// A fingerprint of the shape of commands and outputs: members that differ in it refuse each other. None: not compared.
+    /// A fingerprint of the declaration of commands and outputs. It counts where their shape cannot be looked into; the shape is
+    /// always compared: members that differ in it refuse each other.
     const SCHEMA: Option<[u8; 32]> = None;
 
     /// Applies a committed command. Must be deterministic.
@@ -88,7 +89,16 @@ pub trait StateMachine: Send + Sized + 'static {
 
 /// Who the machine is, in storage and snapshots.
 pub(crate) fn machine_id<M: StateMachine>() -> MachineId {
-    MachineId { name: M::NAME.to_owned(), version: M::VERSION, schema: M::SCHEMA.map(Digest), codec: 0 }
+    MachineId { name: M::NAME.to_owned(), version: M::VERSION, schema: Some(Digest(schema::<M>())), codec: 0 }
+}
+
+/// The fingerprint of all that members exchange and keep: commands, outputs and the state, if serde encodes it.
+pub(crate) fn schema<M: StateMachine>() -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 schema of a machine");
+    hasher.update(&Codec::<M::Command>::of().fingerprint(M::SCHEMA));
+    hasher.update(&Codec::<M::Output>::of().fingerprint(M::SCHEMA));
+    hasher.update(&M::snapshots().shape().unwrap_or_default());
+    *hasher.finalize().as_bytes()
 }
 
 /// Where and when a command is applied: the same at every member.

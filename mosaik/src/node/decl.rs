@@ -153,7 +153,7 @@ pub enum Link {
         /// The stream.
         stream: StreamDecl,
         /// The stream that the type's serde container name gives, which `produce::<T>()` and `consume::<T>()` use.
-        serde_id: fn() -> StreamId,
+        serde_id: fn() -> Option<StreamId>,
     },
     /// A member of a group.
     Group(MachineDecl),

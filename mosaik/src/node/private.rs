@@ -2,6 +2,7 @@
 //! together.
 
 pub use serde;
+pub use serde_bytes;
 
 use crate::{
     network::Network,
@@ -30,12 +31,15 @@ use super::{
 /// The builder of a declared stream's producer.
 pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let producer = net.streams().producer::<T>().with_stream_id(T::STREAM.id);
-    T::configure(producer.with_fingerprint(*T::STREAM.schema.as_bytes()))
+    let producer = producer.with_declared(*T::STREAM.schema.as_bytes());
+    T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec))
 }
 
 /// The builder of a declared stream's consumer.
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
-    net.streams().consumer::<T>().with_stream_id(T::STREAM.id).with_fingerprint(*T::STREAM.schema.as_bytes())
+    let consumer = net.streams().consumer::<T>().with_stream_id(T::STREAM.id);
+    let consumer = consumer.with_declared(*T::STREAM.schema.as_bytes());
+    T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec)
 }
 
 /// The builder of a declared store's primary: durable where there is a data directory, as the members of groups are.

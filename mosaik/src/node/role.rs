@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     network::Network,
-    primitives::{Datum, StreamId},
+    primitives::{Datum, Format, StreamId},
     stores::StoreError,
     streams::{Consumer, Producer, ProducerBuilder},
 };
@@ -27,6 +27,8 @@ use super::{
 pub trait StreamType: Datum {
     /// The declaration.
     const STREAM: StreamDecl;
+    /// The format of every item, where the declaration says it (`codec`).
+    const CODEC: Option<Format> = None;
 
     /// Sets at a producer what the declaration says of it (`key`, `retain`).
     fn configure(producer: ProducerBuilder<Self>) -> ProducerBuilder<Self> {
@@ -85,8 +87,12 @@ pub trait Endpoint: Sized {
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self>;
 }
 
+fn serde_id<T: StreamType>() -> Option<StreamId> {
+    StreamId::try_of::<T>().ok()
+}
+
 impl<T: StreamType> Endpoint for Producer<T> {
-    const LINK: Link = Link::Stream { direction: Direction::Produces, stream: T::STREAM, serde_id: StreamId::of::<T> };
+    const LINK: Link = Link::Stream { direction: Direction::Produces, stream: T::STREAM, serde_id: serde_id::<T> };
 
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
         let producer = super::private::producer::<T>(setup.network).build();
@@ -97,7 +103,7 @@ impl<T: StreamType> Endpoint for Producer<T> {
 }
 
 impl<T: StreamType> Endpoint for Consumer<T> {
-    const LINK: Link = Link::Stream { direction: Direction::Consumes, stream: T::STREAM, serde_id: StreamId::of::<T> };
+    const LINK: Link = Link::Stream { direction: Direction::Consumes, stream: T::STREAM, serde_id: serde_id::<T> };
 
     fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
         Box::pin(ready(Ok(super::private::consumer::<T>(setup.network).build())))

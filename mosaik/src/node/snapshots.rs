@@ -37,7 +37,7 @@ pub trait SnapshotsSerde<M> {
     fn snapshots(&self) -> Snapshots<M>;
 }
 
-impl<M: Serialize + DeserializeOwned> SnapshotsSerde<M> for &Probe<M> {
+impl<M: Serialize + DeserializeOwned + 'static> SnapshotsSerde<M> for &Probe<M> {
     fn snapshots(&self) -> Snapshots<M> {
         Snapshots::serde()
     }

@@ -114,7 +114,7 @@ impl Graph {
         warnings.extend(self.stores().into_iter().filter_map(store_warnings));
         for StreamUse { stream, .. } in &streams {
             let differs = |end: &EndpointDecl| match end.link {
-                Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != stream.id,
+                Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != Some(stream.id),
                 Link::Group(_) | Link::Store { .. } => false,
             };
             if self.roles().flat_map(|role| role.endpoints).any(differs) {

@@ -3,6 +3,7 @@
 //! Everyone may import from here; this room imports from no other one.
 
 pub(crate) mod caller;
+pub(crate) mod codec;
 pub(crate) mod const_hash;
 mod datum;
 mod entropy;
@@ -12,12 +13,15 @@ pub(crate) mod names;
 mod peer;
 mod persistent;
 pub(crate) mod private;
+pub(crate) mod schema;
 pub(crate) mod throttle;
 pub(crate) mod watch;
 
-pub use datum::{Datum, datum_name};
+pub use codec::Format;
+pub use datum::{Datum, Unnamed, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
+pub use schema::{Difference, Schema};
 
 pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;

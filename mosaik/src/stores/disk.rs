@@ -13,7 +13,7 @@ use std::{
 };
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     StoreError,
@@ -22,7 +22,7 @@ use super::{
     tried,
     view::{Position, View},
 };
-use crate::primitives::{PeerId, StoreId, private};
+use crate::primitives::{Format, PeerId, StoreId, codec::Codec, private};
 
 /// The head under 0, the serialised state under 1, what is known of primaries under 2.
 const STATE: TableDefinition<u8, &[u8]> = TableDefinition::new("state");
@@ -35,7 +35,8 @@ const PREVIOUS_DELTAS: TableDefinition<u64, &[u8]> = TableDefinition::new("previ
 const SPARE_STATE: TableDefinition<u8, &[u8]> = TableDefinition::new("spare state");
 const SPARE_DELTAS: TableDefinition<u64, &[u8]> = TableDefinition::new("spare deltas");
 /// The version of what is in the tables. The first one had no origin, and no deltas at a replica.
-const FORMAT: u32 = 2;
+/// Before the third one states and deltas were written with postcard.
+const FORMAT: u32 = 3;
 
 type Fault = Box<dyn std::error::Error>;
 
@@ -174,7 +175,8 @@ impl Disk {
     ) -> Result<usize, Failure> {
         let (view, version) = (V::NAME.to_owned(), V::VERSION);
         let head = Head { format: FORMAT, view, version, fingerprint: fingerprint::<V>(), primary, position };
-        let (head, state, origin) = (self.encoded(&head)?, self.encoded(state)?, self.encoded(origin)?);
+        let state = Codec::<V>::of().whole(state).map_err(|error| self.failure(&error))?;
+        let (head, origin) = (self.encoded(&head)?, self.encoded(origin)?);
         self.write(|database| {
             let writing = database.begin_write()?;
             let before = {
@@ -220,8 +222,11 @@ impl Disk {
     }
 
     fn encoded(&self, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
-        let failure = |error| Failure { is_full: false, error: failed(&self.file, &error) };
-        postcard::to_allocvec(value).map_err(failure)
+        postcard::to_allocvec(value).map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &impl ToString) -> Failure {
+        Failure { is_full: false, error: failed(&self.file, error) }
     }
 
     fn database(&self) -> MutexGuard<'_, Option<Database>> {
@@ -286,8 +291,9 @@ fn read<V: View>(database: &Database, how: Unfoldable) -> Result<Option<Kept<V>>
         let (name, ours) = (V::NAME, V::VERSION);
         return Err(format!("it holds a {view} (version {version}), not a {name} (version {ours})").into());
     }
-    if declared != fingerprint::<V>() {
-        return Err(format!("the deltas of its {view} (version {version}) are declared differently").into());
+    // Before the third format it was made otherwise.
+    if format >= 3 && declared != fingerprint::<V>() {
+        return Err(format!("the state or the deltas of its {view} (version {version}) have another shape").into());
     }
     let origin = match table.get(2)? {
         Some(origin) => postcard::from_bytes(origin.value())?,
@@ -301,19 +307,24 @@ fn read<V: View>(database: &Database, how: Unfoldable) -> Result<Option<Kept<V>>
             return Err(format!("delta {seq} is missing before {}", number.value()).into());
         }
         bytes.1 += delta.value().len();
-        tail.push(postcard::from_bytes::<V::Delta>(delta.value())?);
+        tail.push(decoded::<V::Delta>(format, delta.value())?);
     }
-    let (state, unfoldable) = folded(record.value(), &mut tail, how)?;
+    let (state, unfoldable) = folded(format, record.value(), &mut tail, how)?;
     let unfoldable = unfoldable.into_iter().map(|at| position.seq + at as u64).collect();
     Ok(Some(Kept { primary, state, position, tail, unfoldable, origin, bytes }))
 }
 
 /// The state with the deltas folded, and the places of those on which the view panics. What these have done to it by then is
 /// not kept.
-fn folded<V: View>(record: &[u8], tail: &mut Vec<V::Delta>, how: Unfoldable) -> Result<(V, Vec<usize>), Fault> {
+fn folded<V: View>(
+    format: u32,
+    record: &[u8],
+    tail: &mut Vec<V::Delta>,
+    how: Unfoldable,
+) -> Result<(V, Vec<usize>), Fault> {
     let mut unfoldable = Vec::new();
     'again: loop {
-        let mut state: V = postcard::from_bytes(record)?;
+        let mut state: V = decoded(format, record)?;
         for (at, delta) in tail.iter().enumerate() {
             if !unfoldable.contains(&at) && tried(&mut state, delta.clone()).is_err() {
                 unfoldable.push(at);
@@ -325,6 +336,12 @@ fn folded<V: View>(record: &[u8], tail: &mut Vec<V::Delta>, how: Unfoldable) -> 
         }
         return Ok((state, unfoldable));
     }
+}
+
+/// A state or delta of a file of that format.
+fn decoded<T: DeserializeOwned + 'static>(format: u32, bytes: &[u8]) -> Result<T, Fault> {
+    let codec = Codec::<T>::of();
+    Ok(if format < 3 { codec.decode(Format::Postcard, bytes)? } else { codec.decode_marked(bytes)? })
 }
 
 fn failed(file: &Path, error: &impl ToString) -> StoreError {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     network::Link,
-    primitives::{PeerId, StoreId},
+    primitives::{PeerId, StoreId, codec::Codec},
 };
 
 /// How long a dial may take.
@@ -115,9 +115,12 @@ pub(super) async fn fetch<V: View>(
     if blake3::hash(&image) != hash {
         return Err(FetchError::Invalid("its hash differs"));
     }
-    match postcard::take_from_bytes(&image) {
-        Ok((state, [])) => Ok(Fetched { state, seq, witness: start.into() }),
-        _ => Err(FetchError::Invalid("it cannot be decoded")),
+    match Codec::of().decode_marked(&image) {
+        Ok(state) => Ok(Fetched { state, seq, witness: start.into() }),
+        Err(error) => {
+            tracing::warn!(?store, %error, "the state of a store cannot be decoded");
+            Err(FetchError::Invalid("it cannot be decoded"))
+        }
     }
 }
 

@@ -9,8 +9,6 @@ mod status;
 use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
 
 use futures::FutureExt;
-use postcard::ser_flavors::Size;
-use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -27,7 +25,8 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        PeerId, StoreId,
+        Datum, PeerId, StoreId,
+        codec::Codec,
         figures::{self, Watch},
         watch,
     },
@@ -133,7 +132,7 @@ impl<V: View> Worker<V> {
     /// Tells the core whether a state without deltas has something.
     fn note_beginning(&mut self) {
         if self.cut.at().is_some_and(|at| at.next == 0) {
-            let [state, empty] = [&self.state, &V::default()].map(postcard::to_allocvec);
+            let [state, empty] = [&self.state, &V::default()].map(|state| Codec::of().whole(state));
             self.cut.begins_with(state.ok() != empty.ok());
         }
     }
@@ -307,8 +306,8 @@ impl<V: View> Worker<V> {
 }
 
 /// How many bytes a delta has on the wire.
-fn encoded_size(delta: &impl Serialize) -> usize {
-    postcard::serialize_with_flavor(delta, Size::default()).unwrap_or(0)
+fn encoded_size<T: Datum>(delta: &T) -> usize {
+    Codec::of().marked(delta, usize::MAX).map_or(0, |bytes| bytes.len())
 }
 
 /// Resolves with what is awaited, if anything is.

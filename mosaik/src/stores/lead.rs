@@ -165,7 +165,7 @@ impl<V: View> Worker<V> {
     /// Makes a batch durable, if the store is. Waits while the disk is full.
     async fn write(&mut self, good: &[Ready<V>]) -> Result<(), StoreError> {
         let Some(durable) = self.durable.as_mut().filter(|_| !good.is_empty()) else { return Ok(()) };
-        let deltas: Vec<Vec<u8>> = good.iter().map(|(encoded, _)| encoded.payload().to_vec()).collect();
+        let deltas: Vec<Vec<u8>> = good.iter().map(|(encoded, _)| encoded.marked()).collect();
         durable.grown += deltas.iter().map(Vec::len).sum::<usize>();
         let (first, began) = (self.position.seq, durable.writes.start());
         let end = first + deltas.len() as u64;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::lineage::Start;
 use crate::{
     network::{Family, Protocol},
-    primitives::{StoreId, StreamId, names},
+    primitives::{StoreId, StreamId, codec::Codec, names},
 };
 
 /// The largest serialised state in bytes.
@@ -32,7 +32,7 @@ pub(super) struct Snapshot;
 impl Protocol for Snapshot {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "snapshot/2";
+    const NAME: &'static str = "snapshot/3";
     const MAX_FRAME: usize = 2 * CHUNK;
 }
 
@@ -70,11 +70,10 @@ pub(super) fn named_deltas(store: StoreId) -> StreamId {
 
 /// What both ends must agree on.
 pub(super) fn fingerprint<V: super::View>() -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("mosaik store view 1");
+    let mut hasher = blake3::Hasher::new_derive_key("mosaik store view 2");
     hasher.update(&V::VERSION.to_le_bytes());
-    if let Some(schema) = V::SCHEMA {
-        hasher.update(&schema);
-    }
+    hasher.update(&Codec::<V::Delta>::of().fingerprint(V::SCHEMA));
+    hasher.update(&Codec::<V>::of().fingerprint(None));
     hasher.update(V::NAME.as_bytes());
     *hasher.finalize().as_bytes()
 }

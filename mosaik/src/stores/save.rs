@@ -12,7 +12,7 @@ use super::{
     lineage::{Lineage, Witness},
     view::{Position, View},
 };
-use crate::transport::Tasks;
+use crate::{primitives::codec::Codec, transport::Tasks};
 
 /// Between two writes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl Saver {
         if self.whole {
             return;
         }
-        match postcard::to_allocvec(delta) {
+        match Codec::of().marked(delta, usize::MAX) {
             Ok(bytes) if self.waiting + bytes.len() + ENTRY <= COMPACT.max(self.kept) => {
                 self.waiting += bytes.len() + ENTRY;
                 self.unsaved.push(bytes);

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link},
-    primitives::{PeerId, StoreId, watch},
+    primitives::{PeerId, StoreId, codec::Codec, watch},
 };
 
 /// Snapshots that one primary serves at a time; further replicas wait for their turn.
@@ -185,7 +185,7 @@ async fn image<V: View>(
     if state.position().epoch != epoch {
         return Err(CloseCode::NotAllowed);
     }
-    let bytes = postcard::to_allocvec(&*state).map_err(|error| {
+    let bytes = Codec::of().whole(&*state).map_err(|error| {
         tracing::error!(view = V::NAME, %error, "the state of a store cannot be serialised; no replica gets it");
         CloseCode::Undecodable
     })?;

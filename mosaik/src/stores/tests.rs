@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Network, NetworkId,
     network::{CloseCode, LinkError},
-    primitives::watch,
+    primitives::{codec::Codec, watch},
     testing::{Sim, SimNode, eventually},
 };
 
@@ -194,7 +194,8 @@ fn an_unfoldable_file_names_its_deltas_and_opens_on_a_word() {
         let (disk, kept) = Disk::open::<Sum>(path.clone(), Unfoldable::Skip).unwrap();
         assert!(kept.is_none_or(|kept| kept.origin.lineage.parents() == [5]));
         disk.replace(None, begun, &Sum::default(), &Origin::default()).unwrap();
-        let deltas: Vec<_> = [1u64, 13, 2, 13, 3].map(|delta| postcard::to_allocvec(&delta).unwrap()).into();
+        let deltas: Vec<_> =
+            [1u64, 13, 2, 13, 3].map(|delta| Codec::<u64>::of().marked(&delta, usize::MAX).unwrap()).into();
         disk.append(100, &deltas, None).unwrap();
         path.clone()
     };
@@ -242,7 +243,8 @@ fn a_replica_begins_before_a_delta_that_it_cannot_fold() {
             let (disk, _) = Disk::open::<Sum>(path, Unfoldable::Stop).unwrap();
             let begun = Position { epoch: 5, seq: 0 };
             disk.replace(Some(a.id()), begun, &Sum::default(), &Origin::default()).unwrap();
-            let deltas: Vec<_> = [1u64, 2, 13, 3].map(|delta| postcard::to_allocvec(&delta).unwrap()).into();
+            let deltas: Vec<_> =
+                [1u64, 2, 13, 3].map(|delta| Codec::<u64>::of().marked(&delta, usize::MAX).unwrap()).into();
             disk.append(0, &deltas, None).unwrap();
         }
         let nb = start_in(&b, id, dir.path()).await;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{limits::MAX_ITEM, producer::Producer};
-use crate::{discovery::EntryError, primitives::StreamId};
+use crate::{
+    discovery::EntryError,
+    primitives::{StreamId, Unnamed},
+};
 
 /// An item handed back.
 struct Returned<T>(Mutex<Option<T>>);
@@ -37,7 +40,7 @@ pub enum SendErrorKind {
         /// The encoded size in bytes.
         size: usize,
     },
-    /// The item's `Serialize` implementation failed.
+    /// No format carries the item, or its type is refused: the text names the type, the field and what to do.
     #[error("the item cannot be encoded: {0}")]
     Encode(String),
     /// `try_send` only: the stream's online condition is not met.
@@ -106,6 +109,8 @@ impl<T> From<TrySendError<T>> for SendError<T> {
 /// Why a producer was not built.
 #[non_exhaustive]
 pub enum BuildError<T> {
+    /// The type has no name, and the stream was given none.
+    Unnamed(Unnamed),
     /// This node already produces the stream.
     Exists {
         /// The stream.
@@ -134,7 +139,7 @@ impl<T> BuildError<T> {
     pub fn into_existing(self) -> Option<Producer<T>> {
         match self {
             Self::Exists { existing, .. } => Some(existing),
-            Self::OtherType { .. } | Self::NotAnnounced { .. } => None,
+            Self::Unnamed(_) | Self::OtherType { .. } | Self::NotAnnounced { .. } => None,
         }
     }
 }
@@ -148,6 +153,7 @@ impl<T> fmt::Debug for BuildError<T> {
 impl<T> fmt::Display for BuildError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unnamed(error) => error.fmt(f),
             Self::Exists { stream, .. } => write!(f, "this node already produces the stream {stream:?}"),
             Self::OtherType { stream, other } => {
                 write!(f, "this node already produces the stream {stream:?}, with items of type {other}")

@@ -93,11 +93,11 @@ pub enum Event {
     Incompatible {
         /// The producer.
         producer: PeerId,
-        /// What differs.
+        /// What differs: `schema`.
         what: String,
-        /// What this node declares.
+        /// What this node has, with the path of the first difference if that is known: `Quote.inner.bid: u64`.
         ours: String,
-        /// What the producer declares.
+        /// What the producer has there: `Quote.inner.bid: i64`.
         theirs: String,
     },
     /// This reader was too far behind and has missed events.

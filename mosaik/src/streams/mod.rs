@@ -116,18 +116,22 @@ impl Streams {
     ///
     /// # Panics
     /// When this node produces the stream of that name with items of another type (`with_stream_id` is the way out), or
-    /// produces 512 streams already, which is all that its entry can list. See [`producer`](Self::producer) for a way that
+    /// produces 512 streams already, which is all that its entry can list; when the type has no name
+    /// ([`Unnamed`](crate::primitives::Unnamed)). See [`producer`](Self::producer) for a way that
     /// says so with an error.
     #[must_use]
     pub fn produce<T: Datum>(&self) -> Producer<T> {
         match self.producer().build() {
             Ok(producer) | Err(BuildError::Exists { existing: producer, .. }) => producer,
             Err(error @ BuildError::OtherType { .. }) => panic!("{error}; give one of them `with_stream_id`"),
-            Err(error @ BuildError::NotAnnounced { .. }) => panic!("{error}"),
+            Err(error @ (BuildError::NotAnnounced { .. } | BuildError::Unnamed(_))) => panic!("{error}"),
         }
     }
 
     /// A consumer of `T` with default settings. Each call makes one of its own, which gets all items.
+    ///
+    /// # Panics
+    /// When the type has no name ([`Unnamed`](crate::primitives::Unnamed)).
     pub fn consume<T: Datum>(&self) -> Consumer<T> {
         self.consumer().build()
     }

@@ -13,7 +13,7 @@ use super::core::{admission::WaitReason, progress::Resume};
 use crate::{
     discovery::SignedEntry,
     network::{Family, Protocol},
-    primitives::StreamId,
+    primitives::{Difference, Schema, StreamId},
 };
 
 /// A schema fingerprint; types that declare none have none.
@@ -25,7 +25,7 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/3";
+    const NAME: &'static str = "subscribe/4";
     const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
 }
 
@@ -45,8 +45,10 @@ pub(crate) enum Message {
     Accepted { epoch: u64, next: u64, replay: Option<u64> },
     /// Not now; another answer follows on this link.
     Waiting { reason: WaitReason },
-    /// No; the link ends.
-    Refused { code: u32, fingerprint: Option<Fingerprint> },
+    /// No; the link ends. With what differs, if that is why, unless it is too large.
+    Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema> },
+    /// The consumer's last word when schemas differ: its own, so that both ends can name the first difference.
+    Schema(Schema),
 }
 
 /// The protocol of a replay.
@@ -71,6 +73,20 @@ pub(crate) fn compatible(ours: Option<Fingerprint>, theirs: Option<Fingerprint>)
         (Some(ours), Some(theirs)) => ours == theirs,
         _ => true,
     }
+}
+
+/// Bytes of a schema beyond which it is not sent.
+const MAX_SCHEMA: usize = 64 << 10;
+
+/// A schema to be sent, if it is not too large.
+pub(crate) fn sendable(schema: &Schema) -> Option<Schema> {
+    let size = postcard::experimental::serialized_size(schema).unwrap_or(usize::MAX);
+    (size <= MAX_SCHEMA).then(|| schema.clone())
+}
+
+/// The first difference, if the other side told a schema that can be read.
+pub(crate) fn difference(ours: &Schema, theirs: Option<&Schema>) -> Option<Difference> {
+    ours.difference(theirs.filter(|theirs| theirs.is_sound())?)
 }
 
 /// A fingerprint as people see it.

@@ -112,7 +112,10 @@ impl Machine {
                     [one] => postcard::to_allocvec(one).expect("in memory"),
                     all => {
                         let mut outputs = Vec::new();
-                        all.iter().for_each(|was| bundle::append_output(Some(was), &mut outputs));
+                        for was in all {
+                            let write = |out: &mut Vec<u8>| out.extend(postcard::to_allocvec(was).expect("in memory"));
+                            bundle::append_output(Some(write), &mut outputs);
+                        }
                         outputs
                     }
                 };

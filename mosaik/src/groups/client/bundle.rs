@@ -6,9 +6,14 @@
 //! varints. Whoever knows how many commands it sent knows which outputs come.
 
 use bytes::Bytes;
-use serde::Serialize;
 
-use crate::groups::encoding::{self, take, take_varint, varint};
+use crate::{
+    groups::encoding::{self, take, take_varint, varint},
+    primitives::{
+        Datum,
+        codec::{Codec, EncodeError},
+    },
+};
 
 /// Most commands in one body: the count is one byte that is also its own varint.
 pub const COMMANDS: usize = 127;
@@ -82,13 +87,12 @@ fn sized<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
     take(input, size)
 }
 
-/// Appends the output of one of several commands; `None`: it could not be decoded.
-pub fn append_output<T: Serialize>(output: Option<&T>, outputs: &mut Vec<u8>) {
+/// Appends the output of one of several commands, which the function writes; `None`: the command could not be decoded.
+pub fn append_output(output: Option<impl FnOnce(&mut Vec<u8>)>, outputs: &mut Vec<u8>) {
     let at = outputs.len();
     outputs.push(0);
     let Some(output) = output else { return };
-    // One that cannot be encoded is empty and fails to decode at the caller, who learns that way that it was applied.
-    let _ = encoding::append(output, outputs);
+    output(outputs);
     let size = outputs.len() - at - 1;
     if size < 0x7F {
         outputs[at] = size.to_le_bytes()[0] + 1;
@@ -122,18 +126,14 @@ pub fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Option<Opt
 
 /// Bodies with all of the commands, in order, in one piece of memory, and how many commands each has. `Err`: the encoding of
 /// one failed, or its size is over the limit.
-pub fn pack<T: Serialize>(
+pub(crate) fn pack<T: Datum>(
+    codec: Codec<T>,
     commands: impl IntoIterator<Item = T>,
     limit: usize,
-) -> Result<Vec<(Bytes, usize)>, Unpacked> {
+) -> Result<Vec<(Bytes, usize)>, EncodeError> {
     let (mut encoded, mut ends) = (Vec::new(), Vec::new());
     for command in commands {
-        let start = encoded.len();
-        encoding::append(&command, &mut encoded).map_err(Unpacked::Encode)?;
-        let size = encoded.len() - start;
-        if size > limit {
-            return Err(Unpacked::TooLarge(size));
-        }
+        codec.append_marked(&command, &mut encoded, limit)?;
         ends.push(encoded.len());
     }
     let mut packed = Vec::with_capacity(encoded.len() + 2 * ends.len());
@@ -155,14 +155,6 @@ pub fn pack<T: Serialize>(
         counts.push(count);
     }
     Ok(encoding::split(packed, &edges).into_iter().zip(counts).collect())
-}
-
-/// Why commands cannot be packed.
-#[derive(Debug)]
-pub enum Unpacked {
-    Encode(postcard::Error),
-    /// Its size.
-    TooLarge(usize),
 }
 
 #[cfg(test)]
@@ -192,11 +184,11 @@ mod tests {
 
         #[test]
         fn what_was_packed_comes_apart(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..300)) {
-            let packed = pack(all.iter(), 4000).expect("short enough");
+            let packed = pack(Codec::of(), all.iter().cloned(), 4000).expect("short enough");
             let mut apart = Vec::new();
             for (body, count) in &packed {
                 prop_assert_eq!(super::count(body), *count);
-                apart.extend(commands(body).map(|it| postcard::from_bytes::<Vec<u8>>(it.unwrap()).unwrap()));
+                apart.extend(commands(body).map(|it| Codec::<Vec<u8>>::of().decode_marked(it.unwrap()).unwrap()));
             }
             prop_assert_eq!(apart, all);
         }
@@ -204,9 +196,9 @@ mod tests {
         #[test]
         fn outputs_come_back(all in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..300)), 2..50)) {
             let mut bytes = Vec::new();
-            all.iter().for_each(|output| append_output(output.as_ref(), &mut bytes));
+            all.iter().for_each(|output| append_output(output.as_ref().map(|output| |out: &mut Vec<u8>| Codec::of().write_marked(output, out).expect("it is short")), &mut bytes));
             let back: Option<Vec<_>> = outputs(&bytes.into(), all.len()).collect();
-            let back = back.map(|it| it.into_iter().map(|it| it.map(|it| postcard::from_bytes::<Vec<u8>>(&it).unwrap())));
+            let back = back.map(|it| it.into_iter().map(|it| it.map(|it| Codec::<Vec<u8>>::of().decode_marked(&it).unwrap())));
             prop_assert_eq!(back.map(Iterator::collect), Some(all));
         }
 
@@ -228,8 +220,9 @@ mod tests {
 
     #[test]
     fn no_command_is_too_long_for_a_body_by_itself() {
-        let packed = pack([vec![7_u8; 3 * BYTES], vec![8; 10], vec![9; 10]], 1 << 20).expect("below the limit");
+        let packed =
+            pack(Codec::of(), [vec![7_u8; 3 * BYTES], vec![8; 10], vec![9; 10]], 1 << 20).expect("below the limit");
         assert_eq!(packed.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2]);
-        assert!(matches!(pack([vec![7_u8; 100]], 50), Err(Unpacked::TooLarge(102 | 101))));
+        assert!(matches!(pack(Codec::of(), [vec![7_u8; 100]], 50), Err(EncodeError::TooLarge(102 | 101))));
     }
 }

@@ -196,9 +196,9 @@ mod tests {
         let pending = three();
         assert_eq!(commands(&pending), [b"one", b"two", b"six"]);
         let mut outputs = Vec::new();
-        bundle::append_output(Some(&1_u8), &mut outputs);
-        bundle::append_output(None::<&u8>, &mut outputs);
-        bundle::append_output(Some(&6_u8), &mut outputs);
+        bundle::append_output(Some(|out: &mut Vec<u8>| out.push(1)), &mut outputs);
+        bundle::append_output(None::<fn(&mut Vec<u8>)>, &mut outputs);
+        bundle::append_output(Some(|out: &mut Vec<u8>| out.push(6)), &mut outputs);
         let answers: Vec<_> = pending.answers(9, &outputs.into()).map(|(caller, answer)| (caller.id, answer)).collect();
         let [one, six] = [1, 6].map(|byte| Ok((9, Bytes::from(vec![byte]))));
         assert_eq!(answers, [(0, one), (1, Err(Failure::Undecodable)), (2, six)]);

@@ -14,9 +14,9 @@ pub struct MachineId {
     pub name: String,
     /// Its version.
     pub version: u32,
-    /// The fingerprint of its commands and outputs, if it has one.
+    /// The fingerprint of its commands, outputs and state.
     pub schema: Option<Digest>,
-    /// How its values are encoded; 0: postcard.
+    /// How its values are encoded; 0: each behind a byte that says it.
     pub codec: u8,
 }
 

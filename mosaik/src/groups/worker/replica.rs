@@ -31,6 +31,7 @@ use crate::{
         raft::{Command, Entry, Index, Payload, Sessions, Switch, Verdict},
         snapshots::{SnapshotError, Snapshots},
     },
+    primitives::codec::Codec,
     transport::Tasks,
 };
 
@@ -260,7 +261,7 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl<M: StateMachine> State<M> {
-    const fn new(machine: M, sessions: Sessions, applied: Index) -> Self {
+    fn new(machine: M, sessions: Sessions, applied: Index) -> Self {
         Self {
             machine,
             sessions,
@@ -403,7 +404,7 @@ impl<M: StateMachine> State<M> {
 
     /// Runs an admitted command, or the rest of an entry of several.
     fn execute(&mut self, command: &Command, entry: &Entry) -> Outcome {
-        let result = match self.outputs(command, entry) {
+        let result = match self.run(command, entry) {
             Some(output) => {
                 self.sessions.record(command, entry.index, output.clone());
                 CommandResult::Output(output)
@@ -415,26 +416,31 @@ impl<M: StateMachine> State<M> {
     }
 
     /// The outputs of a body of commands, each as a result whose error is the index of a command that panicked.
-    fn outputs(&mut self, command: &Command, entry: &Entry) -> Option<Bytes> {
+    fn run(&mut self, command: &Command, entry: &Entry) -> Option<Bytes> {
         let ctx = ApplyContext::of(entry);
+        let (commands, outputs) = (Codec::of(), Codec::of());
         if bundle::count(&command.body) == 1 {
             let output: Result<M::Output, Index> = if self.skips(entry.index, 0) {
                 Err(entry.index)
             } else {
-                let decoded = postcard::from_bytes(&command.body[1..]).ok()?;
+                let decoded = commands.decode_marked(&command.body[1..]).ok()?;
                 Ok(self.machine.apply(decoded, &ctx))
             };
             // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
-            return Some(postcard::to_allocvec(&output).unwrap_or_default().into());
+            let mut encoded = Vec::new();
+            let _ = outputs.write_marked(&output, &mut encoded);
+            return Some(encoded.into());
         }
         for (part, encoded) in bundle::commands(&command.body).enumerate().skip(self.part.done) {
             let output: Option<Result<M::Output, Index>> = if self.skips(entry.index, part) {
                 Some(Err(entry.index))
             } else {
-                let decoded = encoded.and_then(|encoded| postcard::from_bytes(encoded).ok());
+                let decoded = encoded.and_then(|encoded| commands.decode_marked(encoded).ok());
                 decoded.map(|decoded| Ok(self.machine.apply(decoded, &ctx.part_at(part))))
             };
-            bundle::append_output(output.as_ref(), &mut self.part.outputs);
+            // One that cannot be encoded is empty and fails to decode at the caller, who learns that way that it was applied.
+            let write = output.map(|output| move |out: &mut Vec<u8>| _ = outputs.write_marked(&output, out));
+            bundle::append_output(write, &mut self.part.outputs);
             (self.part.done, self.part.whole) = (part + 1, self.part.outputs.len());
         }
         Some(std::mem::take(&mut self.part.outputs).into())

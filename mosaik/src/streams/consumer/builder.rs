@@ -2,10 +2,14 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
-use super::{Consumer, shared::Shared, worker};
+use super::{
+    Consumer,
+    shared::{Items, Shared},
+    worker,
+};
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, PeerId, StreamId},
+    primitives::{Datum, Format, PeerId, StreamId, Unnamed, codec::Codec},
     streams::{Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
@@ -13,8 +17,10 @@ use crate::{
 #[must_use = "a builder does nothing until built"]
 pub struct ConsumerBuilder<T> {
     registry: Arc<Registry>,
-    stream: StreamId,
+    stream: Result<StreamId, Unnamed>,
     fingerprint: Option<Fingerprint>,
+    declared: Option<Fingerprint>,
+    format: Option<Format>,
     subscribe_if: Option<Predicate>,
     deadline: Option<Duration>,
     replay: bool,
@@ -26,8 +32,10 @@ impl<T: Datum> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
         Self {
             registry,
-            stream: StreamId::of::<T>(),
+            stream: StreamId::try_of::<T>(),
             fingerprint: None,
+            declared: None,
+            format: None,
             subscribe_if: None,
             deadline: None,
             replay: true,
@@ -67,28 +75,49 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// The stream's identity. Default: the serde container name of `T`.
     pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
-        self.stream = stream.into();
+        self.stream = Ok(stream.into());
         self
     }
 
-    /// The fingerprint of the type's declared shape; producers with another one refuse it.
+    /// The fingerprint of what both ends must agree on, in the place of that of the type's shape.
     #[doc(hidden)]
     pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
         self.fingerprint = Some(fingerprint);
         self
     }
 
+    /// The fingerprint of the type's declaration, which counts where its shape cannot be looked into.
+    #[doc(hidden)]
+    pub fn with_declared(mut self, declared: Fingerprint) -> Self {
+        self.declared = Some(declared);
+        self
+    }
+
+    /// The format of the items, whatever the type allows; both ends must say the same. Default: postcard for what it carries,
+    /// else `MessagePack`.
+    pub fn with_codec(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
+    }
+
     /// Starts consuming.
+    ///
+    /// # Panics
+    /// When the type has no name ([`Unnamed`]) and the stream was given none with [`with_stream_id`](Self::with_stream_id).
     pub fn build(self) -> Consumer<T> {
         self.build_watched().0
     }
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self { registry, stream, fingerprint, subscribe_if, deadline, replay, begin, .. } = self;
+        let Self { registry, stream, fingerprint, declared, format, subscribe_if, deadline, replay, begin, .. } = self;
+        let stream = stream.unwrap_or_else(|error| panic!("{error}"));
+        let codec = Codec::<T>::chosen(format);
+        let fingerprint = fingerprint.or_else(|| codec.compared(declared));
         registry.consumer_opened(stream, fingerprint);
+        let items = Items { fingerprint, format, schema: codec.schema() };
         let tasks = registry.node.tasks().clone();
-        let shared = Arc::new(Shared::new(registry, stream, fingerprint, subscribe_if, deadline, replay, begin));
+        let shared = Arc::new(Shared::new(registry, stream, items, subscribe_if, deadline, replay, begin));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
         tasks.spawn_essential("consumer", worker::run(shared.clone()));

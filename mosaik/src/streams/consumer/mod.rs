@@ -14,7 +14,6 @@ mod worker;
 
 use std::{
     fmt,
-    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -35,9 +34,13 @@ use super::{
         progress::{GapReason, Missed},
     },
     events::Events,
+    producer::item_format,
     stats::{ChannelInfo, Stats},
 };
-use crate::primitives::{Datum, PeerId, StreamId};
+use crate::primitives::{
+    Datum, PeerId, StreamId,
+    codec::{Codec, DecodeError},
+};
 
 /// Receives the items of one stream from every producer that qualifies. It is a `futures::Stream`; dropping it ends its
 /// subscriptions.
@@ -66,7 +69,7 @@ use crate::primitives::{Datum, PeerId, StreamId};
 pub struct Consumer<T> {
     shared: Arc<Shared>,
     current: Option<Current>,
-    datum: PhantomData<fn() -> T>,
+    codec: Codec<T>,
 }
 
 /// The batch that is being decoded.
@@ -78,12 +81,6 @@ struct Current {
     at: usize,
     /// The first of the items just before `next` that could not be decoded.
     undecodable: Option<u64>,
-}
-
-/// Why an item could not be decoded; in words only when it is told, which keeps the way of the good ones short.
-enum Undecodable {
-    LeftOver(usize),
-    Postcard(postcard::Error),
 }
 
 /// Where an item comes from.
@@ -100,7 +97,8 @@ pub struct Origin {
 
 impl<T: Datum> Consumer<T> {
     fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, current: None, datum: PhantomData }
+        let codec = Codec::chosen(shared.items.format);
+        Self { shared, current: None, codec }
     }
 
     /// The next item; `None` when the network is shut down. Cancellation-safe.
@@ -123,14 +121,14 @@ impl<T: Datum> Consumer<T> {
         let coop = ready!(coop::poll_proceed(cx));
         loop {
             if let Some(current) = &mut self.current {
-                match current.next() {
+                match current.next(self.codec) {
                     Some(Ok(item)) => {
                         current.tell_undecodable(&self.shared, item.1.seq);
                         coop.made_progress();
                         return Poll::Ready(Some(item));
                     }
                     Some(Err(error)) => {
-                        current.fail(&self.shared, error);
+                        current.fail(&self.shared, &error);
                         continue;
                     }
                     None => current.tell_undecodable(&self.shared, current.next),
@@ -185,29 +183,23 @@ impl<T: Datum> Consumer<T> {
 impl Current {
     /// Decodes the next item; `None` at the end of the batch.
     #[inline]
-    fn next<T: Datum>(&mut self) -> Option<Result<(T, Origin), Undecodable>> {
+    fn next<T: Datum>(&mut self, codec: Codec<T>) -> Option<Result<(T, Origin), DecodeError>> {
+        let format = item_format(&self.data[self.at..]);
         let (payload, _) = split_item(&self.data[self.at..])?;
         let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
         self.at += bytes;
         self.next += 1;
-        Some(match postcard::take_from_bytes(payload) {
-            Ok((item, [])) => {
-                self.channel.delivered(bytes);
-                Ok((item, Origin { producer: self.channel.peer, epoch: self.epoch, seq }))
-            }
-            Ok((_, rest)) => Err(Undecodable::LeftOver(rest.len())),
-            Err(error) => Err(Undecodable::Postcard(error)),
-        })
+        Some(codec.decode(format, payload).map(|item| {
+            self.channel.delivered(bytes);
+            (item, Origin { producer: self.channel.peer, epoch: self.epoch, seq })
+        }))
     }
 
     /// The item just before `next` could not be decoded.
     #[cold]
-    fn fail(&mut self, shared: &Shared, error: Undecodable) {
+    fn fail(&mut self, shared: &Shared, error: &DecodeError) {
         self.undecodable.get_or_insert(self.next - 1);
-        let error = match error {
-            Undecodable::LeftOver(bytes) => format!("{bytes} bytes left over"),
-            Undecodable::Postcard(error) => error.to_string(),
-        };
+        let error = error.to_string();
         if self.channel.fail(error.clone()) {
             let (peer, stream) = (self.channel.peer, shared.stream);
             tracing::warn!(?peer, ?stream, error, "undecodable item");

@@ -12,7 +12,7 @@ use super::{channel::Channel, shared::Shared};
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, RawLink},
-    primitives::watch,
+    primitives::{Difference, watch},
     streams::{core::frames::FrameReader, events::DisconnectReason},
     transport::{ConnectionLost, ReadError, SendStream},
 };
@@ -42,6 +42,8 @@ pub(super) enum End {
     Disconnected(DisconnectReason),
     Incompatible {
         theirs: Option<[u8; 32]>,
+        /// Where schemas differ, if the producer told its own.
+        differs: Option<Difference>,
     },
 }
 

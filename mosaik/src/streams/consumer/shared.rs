@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     discovery::Catalog,
-    primitives::{PeerId, StreamId},
+    primitives::{Format, PeerId, Schema, StreamId},
     streams::{
         Registry,
         conditions::{Conditions, Topology},
@@ -37,7 +37,7 @@ use crate::{
 pub(in crate::streams) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(in crate::streams) stream: StreamId,
-    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) items: Items,
     pub(super) subscribe_if: Option<Predicate>,
     /// How long a producer may be silent before it is late.
     deadline: watch::Sender<Option<Duration>>,
@@ -58,6 +58,14 @@ pub(in crate::streams) struct Shared {
     rng: Mutex<SmallRng>,
 }
 
+/// What this end says of the items.
+pub(super) struct Items {
+    pub(super) fingerprint: Option<Fingerprint>,
+    /// How they are written, if that is said.
+    pub(super) format: Option<Format>,
+    pub(super) schema: &'static Schema,
+}
+
 #[derive(Default)]
 struct Channels {
     by_peer: BTreeMap<PeerId, Arc<Channel>>,
@@ -69,7 +77,7 @@ impl Shared {
     pub(super) fn new(
         registry: Arc<Registry>,
         stream: StreamId,
-        fingerprint: Option<Fingerprint>,
+        items: Items,
         subscribe_if: Option<Predicate>,
         deadline: Option<Duration>,
         replay: bool,
@@ -81,7 +89,7 @@ impl Shared {
             cancel: registry.cancel.child_token(),
             registry,
             stream,
-            fingerprint,
+            items,
             subscribe_if,
             has_deadline: AtomicBool::new(deadline.is_some()),
             deadline: watch::Sender::new(deadline),
@@ -192,7 +200,7 @@ impl Shared {
         let is_refused = |peer: PeerId| refused.iter().any(|(refused, _)| *refused == peer);
         ConsumerView {
             stream: self.stream,
-            fingerprint: self.fingerprint,
+            fingerprint: self.items.fingerprint,
             stats: self.stats(),
             candidates: channels.iter().filter(|channel| !is_refused(channel.peer)).map(candidate).collect(),
             refused,

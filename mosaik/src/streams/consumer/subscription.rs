@@ -20,7 +20,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link, LinkError, OpenError, RawLink},
-    primitives::watch,
+    primitives::{Difference, watch},
     streams::{
         core::{
             frames::{Frame, FrameError, split_item},
@@ -29,7 +29,7 @@ use crate::{
         },
         events::{DisconnectReason, Event},
         limits::HANDSHAKE,
-        protocol::{Message, Subscription, show},
+        protocol::{Message, Subscription, difference, sendable, show},
         stats::ChannelState,
     },
 };
@@ -117,8 +117,11 @@ impl Task {
                 }
                 self.shared.events.send(Event::Disconnected { producer, reason });
             }
-            End::Incompatible { theirs } => {
-                let (ours, theirs) = (show(self.shared.fingerprint), show(theirs));
+            End::Incompatible { theirs, differs } => {
+                let (ours, theirs) = match differs {
+                    Some(Difference { path, ours, theirs }) => (format!("{path}: {ours}"), format!("{path}: {theirs}")),
+                    None => (show(self.shared.items.fingerprint), show(theirs)),
+                };
                 tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another schema");
                 let text = format!("schema differs: {ours} here, {theirs} there");
                 self.channel.ended(text, Some(CloseCode::Incompatible));
@@ -136,7 +139,7 @@ impl Task {
             let mut link = timeout(HANDSHAKE, self.shared.registry.node.open::<Subscription>(entry.addr())).await??;
             let subscribe = Message::Subscribe {
                 stream: self.shared.stream,
-                fingerprint: self.shared.fingerprint,
+                fingerprint: self.shared.items.fingerprint,
                 consumer: self.shared.id,
                 resume: self.progress.resume(),
                 replay: self.shared.replay,
@@ -184,13 +187,19 @@ impl Task {
                     self.channel.set_state(ChannelState::Waiting(reason));
                     self.shared.events.send(Event::Waiting { producer, reason });
                 }
-                Ok(Some(Message::Refused { code, fingerprint })) => {
-                    return Err(match code.into() {
-                        CloseCode::Incompatible => End::Incompatible { theirs: fingerprint },
-                        code => DisconnectReason::Closed(code).into(),
-                    });
+                Ok(Some(Message::Refused { code, fingerprint, schema })) => {
+                    let code = CloseCode::from(code);
+                    if code != CloseCode::Incompatible {
+                        return Err(DisconnectReason::Closed(code).into());
+                    }
+                    if let Some(ours) = sendable(self.shared.items.schema) {
+                        // For the producer's own report; ours does not depend on it.
+                        let _ = link.send(&Message::Schema(ours)).await;
+                    }
+                    let differs = difference(self.shared.items.schema, schema.as_ref());
+                    return Err(End::Incompatible { theirs: fingerprint, differs });
                 }
-                Ok(Some(Message::Subscribe { .. })) => {
+                Ok(Some(Message::Subscribe { .. } | Message::Schema(_))) => {
                     return Err(DisconnectReason::Closed(CloseCode::Undecodable).into());
                 }
                 Ok(None) => return Err(End::Unreachable),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! batch  = length: u32 LE, count: u32 LE, first: u64 LE, item*    length = bytes of all items, count of them > 0
-//! item   = length: u32 LE, payload (postcard)
+//! item   = length: u32 LE, payload                                the highest bit: MessagePack, else postcard
 //! end    = code: u32 LE, 0u32, next: u64 LE                       nothing follows; next = seq behind the last item
 //! mark   = 0xFFFFFF00 | why: u32 LE, 0u32, next: u64 LE           nothing more comes before next
 //! ```
@@ -27,6 +27,23 @@ pub(crate) const ITEM_HEADER: usize = 4;
 pub(crate) const MAX_BATCH: usize = 256 << 10;
 /// The least memory set aside for what arrives. The most is [`MAX_BATCH`] at a time: a header alone costs little.
 const READ_AHEAD: usize = 32 << 10;
+
+/// Set in the length of an item that is written with `MessagePack`.
+const MESSAGE_PACK: u32 = 1 << 31;
+
+/// What stands in front of an item of so many bytes, at most `MAX_ITEM`.
+#[inline]
+pub(crate) fn item_header(length: usize, message_pack: bool) -> [u8; ITEM_HEADER] {
+    let length = u32::try_from(length).unwrap_or(!MESSAGE_PACK);
+    let mark = if message_pack { MESSAGE_PACK } else { 0 };
+    (length | mark).to_le_bytes()
+}
+
+/// Whether the item that begins here is written with `MessagePack`.
+#[inline]
+pub(crate) fn is_message_pack(item: &[u8]) -> bool {
+    item.first_chunk().is_some_and(|header| u32::from_le_bytes(*header) & MESSAGE_PACK != 0)
+}
 
 /// The header of a batch, behind a mark if items before it are left out.
 pub(crate) fn batch_header(first: u64, items: u64, bytes: usize, left_out: Option<GapReason>) -> Bytes {
@@ -176,7 +193,7 @@ impl FrameReader {
             let Some(length) = self.buffer[self.scanned..].first_chunk().map(|bytes| u32::from_le_bytes(*bytes)) else {
                 break;
             };
-            let length = length as usize;
+            let length = (length & !MESSAGE_PACK) as usize;
             if length > MAX_ITEM {
                 return self.fail(FrameError::TooLarge);
             }
@@ -197,7 +214,7 @@ impl FrameReader {
 /// The payload of the first item of whole framed items, and what follows it.
 pub(crate) fn split_item(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = data.split_first_chunk::<ITEM_HEADER>()?;
-    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+    rest.split_at_checked((u32::from_le_bytes(*length) & !MESSAGE_PACK) as usize)
 }
 
 #[cfg(test)]

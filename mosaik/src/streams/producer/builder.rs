@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, StreamId},
+    primitives::{
+        Datum, Format, StreamId, Unnamed,
+        codec::{self, Codec},
+    },
     streams::{
         Registry, Slot,
         conditions::Conditions,
@@ -32,15 +35,21 @@ const REPLAY: usize = 1 << 20;
 pub struct ProducerBuilder<T> {
     registry: Arc<Registry>,
     config: Config,
+    unnamed: Option<Unnamed>,
+    declared: Option<Fingerprint>,
     retain: Option<Retain<T>>,
     datum: PhantomData<fn(T)>,
 }
 
 impl<T: Datum> ProducerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
+        let named = StreamId::try_of::<T>();
         let config = Config {
-            stream: StreamId::of::<T>(),
+            // One that has no name is not built.
+            stream: named.unwrap_or(StreamId::from_bytes([0; 32])),
             fingerprint: None,
+            format: None,
+            schema: Codec::<T>::of().schema(),
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -56,7 +65,7 @@ impl<T: Datum> ProducerBuilder<T> {
             undelivered: None,
             begin: None,
         };
-        Self { registry, config, retain: None, datum: PhantomData }
+        Self { registry, config, unnamed: named.err(), declared: None, retain: None, datum: PhantomData }
     }
 
     /// Serves only peers for which this holds. It is asked again when the peer's entry changes, and every second; a
@@ -90,6 +99,7 @@ impl<T: Datum> ProducerBuilder<T> {
     /// The stream's identity. Default: the serde container name of `T`.
     pub fn with_stream_id(mut self, stream: impl Into<StreamId>) -> Self {
         self.config.stream = stream.into();
+        self.unnamed = None;
         self
     }
 
@@ -151,8 +161,9 @@ impl<T: Datum> ProducerBuilder<T> {
     /// ([`with_replay`](Self::with_replay)), nor is what was sent before it. Default: nobody gets them.
     pub fn with_undelivered(mut self, items: mpsc::Sender<T>) -> Self {
         let stream = self.config.stream;
-        self.config.undelivered = Some(Box::new(move |payload| {
-            let Ok(item) = postcard::from_bytes(payload) else {
+        let format = self.config.format;
+        self.config.undelivered = Some(Box::new(move |written, payload| {
+            let Ok(item) = Codec::chosen(format).decode(written, payload) else {
                 tracing::error!(?stream, "an item cannot be read back from what it encodes to; it is lost");
                 return;
             };
@@ -168,28 +179,49 @@ impl<T: Datum> ProducerBuilder<T> {
     pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T]) -> Result<Self, SendErrorKind> {
         let mut scratch = Scratch::take();
         let mut framed = Vec::with_capacity(items.len());
+        let codec = Codec::chosen(self.config.format);
         for item in items {
-            scratch.encode(item)?;
+            scratch.encode(codec, item)?;
             framed.push(scratch.framed().clone());
         }
         self.config.begin = Some(Begin { epoch, first, framed });
         Ok(self)
     }
 
-    /// The fingerprint of the type's declared shape; subscribers with another one are refused.
+    /// The fingerprint of what both ends must agree on, in the place of that of the type's shape.
     #[doc(hidden)]
     pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
         self.config.fingerprint = Some(fingerprint);
         self
     }
 
+    /// The fingerprint of the type's declaration, which counts where its shape cannot be looked into.
+    #[doc(hidden)]
+    pub fn with_declared(mut self, declared: Fingerprint) -> Self {
+        self.declared = Some(declared);
+        self
+    }
+
+    /// The format of the items, whatever the type allows; both ends must say the same. Default: postcard for what it carries,
+    /// else `MessagePack`.
+    pub fn with_codec(mut self, format: Format) -> Self {
+        self.config.format = Some(format);
+        self
+    }
+
     /// Starts the stream and announces it.
     ///
     /// # Errors
+    /// When the type has no name ([`Unnamed`]) and the stream was given none with [`with_stream_id`](Self::with_stream_id).
     /// When this node already produces the stream; the error carries a handle to that producer. When the node's entry cannot
     /// list another stream: it lists 512 ([`MAX_STREAMS`](crate::discovery::MAX_STREAMS)), and 64 KiB in all.
     pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
-        let Self { registry, mut config, retain, .. } = self;
+        let Self { registry, mut config, unnamed, declared, retain, .. } = self;
+        if let Some(error) = unnamed {
+            return Err(BuildError::Unnamed(error));
+        }
+        let codec = Codec::<T>::chosen(config.format);
+        config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared));
         if let Some(retain) = retain {
             config.retention = Some(retain.retention(config.lifespan));
             config.opens =
@@ -232,7 +264,7 @@ fn key_bits(key: &impl Serialize) -> u128 {
         bits[15] = u8::try_from(length).unwrap_or(u8::MAX);
         return u128::from_le_bytes(bits);
     }
-    match postcard::to_allocvec(key) {
+    match codec::key(key) {
         Ok(long) => bits.copy_from_slice(&blake3::hash(&long).as_bytes()[..16]),
         Err(error) => tracing::error!(%error, "the key of an item cannot be encoded; all such items have the same"),
     }

@@ -1,13 +1,20 @@
-//! Items as bytes: a length and a postcard payload, written into a buffer that each thread keeps.
+//! Items as bytes: a length with the format, and the payload, written into a buffer that each thread keeps.
 //!
 //! Encoding runs user code (`Serialize`), so it happens before the stream's lock is taken.
 
 use std::cell::Cell;
 
-use postcard::ser_flavors::{Flavor, Size};
-use serde::Serialize;
-
-use crate::streams::{core::frames::ITEM_HEADER, error::SendErrorKind, limits::MAX_ITEM};
+use crate::{
+    primitives::{
+        Datum, Format,
+        codec::{Codec, EncodeError},
+    },
+    streams::{
+        core::frames::{ITEM_HEADER, is_message_pack, item_header},
+        error::SendErrorKind,
+        limits::MAX_ITEM,
+    },
+};
 
 /// A buffer that grew beyond this is not kept.
 const KEEP: usize = 64 << 10;
@@ -27,32 +34,20 @@ impl Scratch {
     }
 
     /// Encodes an item, framed.
-    pub(super) fn encode<T: Serialize>(&mut self, item: &T) -> Result<(), SendErrorKind> {
+    #[inline]
+    pub(super) fn encode<T: Datum>(&mut self, codec: Codec<T>, item: &T) -> Result<(), SendErrorKind> {
         self.0.clear();
         if self.0.capacity() == 0 {
             self.0.reserve(LAST_LARGE.get().max(256));
         }
         self.0.extend_from_slice(&[0; ITEM_HEADER]);
-        if let Err(error) = postcard::serialize_with_flavor(item, Bounded(&mut self.0)) {
-            return Err(match error {
-                postcard::Error::SerializeBufferFull => SendErrorKind::TooLarge {
-                    size: postcard::serialize_with_flavor(item, Size::default()).unwrap_or(0),
-                },
-                error => SendErrorKind::Encode(error.to_string()),
-            });
-        }
+        let format = codec.append(item, &mut self.0, MAX_ITEM)?;
         let length = self.0.len() - ITEM_HEADER;
-        // Fits: `Bounded` ends at `MAX_ITEM`.
-        self.0[..ITEM_HEADER].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        self.0[..ITEM_HEADER].copy_from_slice(&item_header(length, format == Format::MessagePack));
         if length > KEEP / 4 {
             LAST_LARGE.set(length + ITEM_HEADER);
         }
         Ok(())
-    }
-
-    /// The encoded payload of a framed item.
-    pub(super) fn payload(framed: &[u8]) -> &[u8] {
-        framed.get(ITEM_HEADER..).unwrap_or_default()
     }
 
     /// The framed item; may be taken out.
@@ -74,60 +69,54 @@ impl Drop for Scratch {
     }
 }
 
-/// Appends to a vector up to the item limit.
-struct Bounded<'a>(&'a mut Vec<u8>);
+/// The format of a framed item.
+#[inline]
+pub(in crate::streams) fn item_format(item: &[u8]) -> Format {
+    if is_message_pack(item) { Format::MessagePack } else { Format::Postcard }
+}
 
-impl Flavor for Bounded<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        if self.0.len() + data.len() > MAX_ITEM + ITEM_HEADER {
-            return Err(postcard::Error::SerializeBufferFull);
+impl From<EncodeError> for SendErrorKind {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge(size) => Self::TooLarge { size },
+            EncodeError::Refused(why) => Self::Encode(why),
         }
-        self.0.extend_from_slice(data);
-        Ok(())
-    }
-
-    #[inline]
-    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        if self.0.len() == self.0.capacity() && self.0.len() >= MAX_ITEM + ITEM_HEADER {
-            return Err(postcard::Error::SerializeBufferFull);
-        }
-        self.0.push(data);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        if self.0.len() > MAX_ITEM + ITEM_HEADER { Err(postcard::Error::SerializeBufferFull) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
+
     use super::*;
+
+    fn encode<T: Datum>(scratch: &mut Scratch, item: &T) -> Result<(), SendErrorKind> {
+        scratch.encode(Codec::of(), item)
+    }
 
     #[test]
     fn items_are_framed_and_bounded() {
         let mut scratch = Scratch::take();
-        assert_eq!(scratch.encode(&(1u8, "ab")), Ok(()));
+        assert_eq!(encode(&mut scratch, &(1u8, "ab".to_owned())), Ok(()));
         assert_eq!(scratch.framed()[..], [4, 0, 0, 0, 1, 2, b'a', b'b']);
         let longest = "x".repeat(MAX_ITEM - 4);
-        assert_eq!(scratch.encode(&longest), Ok(()));
+        assert_eq!(encode(&mut scratch, &longest), Ok(()));
         let longer = "x".repeat(MAX_ITEM - 3);
-        assert_eq!(scratch.encode(&longer), Err(SendErrorKind::TooLarge { size: MAX_ITEM + 1 }));
+        assert_eq!(encode(&mut scratch, &longer), Err(SendErrorKind::TooLarge { size: MAX_ITEM + 1 }));
         let bytewise = vec![0u8; MAX_ITEM];
-        assert_eq!(scratch.encode(&bytewise), Err(SendErrorKind::TooLarge { size: MAX_ITEM + 4 }));
+        assert_eq!(encode(&mut scratch, &bytewise), Err(SendErrorKind::TooLarge { size: MAX_ITEM + 4 }));
     }
 
     #[test]
     fn a_serializer_that_fails_is_reported() {
+        #[derive(Deserialize)]
         struct Broken;
         impl Serialize for Broken {
             fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
                 Err(serde::ser::Error::custom("broken"))
             }
         }
-        assert!(matches!(Scratch::take().encode(&Broken), Err(SendErrorKind::Encode(_))));
+        let error = encode(&mut Scratch::take(), &Broken).unwrap_err();
+        assert!(matches!(&error, SendErrorKind::Encode(text) if text.contains("broken")), "{error}");
     }
 }

@@ -18,7 +18,6 @@ mod worker;
 use std::{
     fmt,
     future::Future,
-    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -29,6 +28,7 @@ use tokio::task::coop;
 
 pub use self::builder::ProducerBuilder;
 use self::encode::Scratch;
+pub(super) use self::encode::item_format;
 pub(super) use self::{
     replay::serve as serve_replay,
     session::serve,
@@ -39,14 +39,17 @@ pub(super) use self::{
 use super::{
     Registry,
     conditions::When,
-    core::retain::Label,
+    core::{frames::split_item, retain::Label},
     error::{SendError, SendErrorKind, TrySendError},
     producer::shared::Push,
     stats::{ChannelInfo, Stats},
 };
 use crate::{
     network::CloseCode,
-    primitives::{Datum, StreamId},
+    primitives::{
+        Datum, Format, StreamId,
+        codec::{Codec, DecodeError},
+    },
 };
 
 /// Sends items of one stream to every subscriber. Cheap to clone; the stream closes when the last clone is dropped.
@@ -71,9 +74,9 @@ use crate::{
 /// ```
 pub struct Producer<T> {
     handle: Arc<Handle>,
+    codec: Codec<T>,
     /// This handle's place among those that wait, for the `Sink` methods.
     waiting: Option<u64>,
-    datum: PhantomData<fn(T)>,
 }
 
 /// An item as it will be sent.
@@ -81,18 +84,27 @@ pub struct Producer<T> {
 pub(crate) struct Encoded<T> {
     framed: Vec<u8>,
     label: Label,
-    datum: PhantomData<fn() -> T>,
+    codec: Codec<T>,
 }
 
 impl<T: Datum> Encoded<T> {
-    /// The item's bytes.
-    pub(crate) fn payload(&self) -> &[u8] {
-        Scratch::payload(&self.framed)
+    /// The item's bytes behind a byte that tells their format.
+    pub(crate) fn marked(&self) -> Vec<u8> {
+        let (format, payload) = self.parts();
+        let mut marked = Vec::with_capacity(1 + payload.len());
+        marked.push(format.byte());
+        marked.extend_from_slice(payload);
+        marked
     }
 
     /// The item once more.
-    pub(crate) fn decode(&self) -> Result<T, postcard::Error> {
-        postcard::from_bytes(self.payload())
+    pub(crate) fn decode(&self) -> Result<T, DecodeError> {
+        let (format, payload) = self.parts();
+        self.codec.decode(format, payload)
+    }
+
+    fn parts(&self) -> (Format, &[u8]) {
+        (item_format(&self.framed), split_item(&self.framed).map_or(&[], |(payload, _)| payload))
     }
 }
 
@@ -117,7 +129,8 @@ impl Drop for Handle {
 
 impl<T: Datum> Producer<T> {
     pub(super) fn new(handle: Arc<Handle>) -> Self {
-        Self { handle, waiting: None, datum: PhantomData }
+        let codec = Codec::chosen(handle.shared.config.format);
+        Self { handle, codec, waiting: None }
     }
 
     fn shared(&self) -> &Shared {
@@ -131,14 +144,14 @@ impl<T: Datum> Producer<T> {
     /// # Errors
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
     pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
-        Sending { shared: &self.handle.shared, item: Some(item), encoded: None, waiting: None }
+        Sending { shared: &self.handle.shared, codec: self.codec, item: Some(item), encoded: None, waiting: None }
     }
 
     /// Encodes an item, for [`send_encoded`](Self::send_encoded) of the same producer.
     pub(crate) fn encode(&self, item: &T) -> Result<Encoded<T>, SendErrorKind> {
         let mut scratch = Scratch::take();
-        scratch.encode(item)?;
-        Ok(Encoded { framed: scratch.keep(), label: self.shared().label_of(item), datum: PhantomData })
+        scratch.encode(self.codec, item)?;
+        Ok(Encoded { framed: scratch.keep(), label: self.shared().label_of(item), codec: self.codec })
     }
 
     /// As [`send`](Self::send), of what was encoded before. Fails only when the stream is closed.
@@ -147,7 +160,7 @@ impl<T: Datum> Producer<T> {
         item: Encoded<T>,
     ) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
         let encoded = Some((item.framed, item.label));
-        Sending { shared: &self.handle.shared, item: None, encoded, waiting: None }
+        Sending { shared: &self.handle.shared, codec: self.codec, item: None, encoded, waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
@@ -156,7 +169,7 @@ impl<T: Datum> Producer<T> {
     /// As [`send`](Self::send), and when the stream is offline or there is no room; the error hands the item back.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         let mut scratch = Scratch::take();
-        if let Err(kind) = scratch.encode(&item) {
+        if let Err(kind) = scratch.encode(self.codec, &item) {
             return Err(TrySendError::new(kind, Some(item)));
         }
         let kind = match self.shared().push(scratch.framed(), self.shared().label_of(&item), None) {
@@ -221,7 +234,7 @@ impl<T: Datum> Producer<T> {
 
 impl<T> Clone for Producer<T> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), waiting: None, datum: PhantomData }
+        Self { handle: self.handle.clone(), codec: self.codec, waiting: None }
     }
 }
 
@@ -264,7 +277,7 @@ impl<T: Datum> Sink<T> for Producer<T> {
 
     fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), SendError<T>> {
         let mut scratch = Scratch::take();
-        if let Err(kind) = scratch.encode(&item) {
+        if let Err(kind) = scratch.encode(self.codec, &item) {
             return Err(SendError::new(kind, Some(item)));
         }
         match self.shared().push_reserved(scratch.framed(), self.shared().label_of(&item)) {
@@ -285,6 +298,7 @@ impl<T: Datum> Sink<T> for Producer<T> {
 /// The future of [`Producer::send`].
 struct Sending<'a, T> {
     shared: &'a Shared,
+    codec: Codec<T>,
     item: Option<T>,
     /// The item as bytes, and its label, once it has had to wait.
     encoded: Option<(Vec<u8>, Label)>,
@@ -298,13 +312,13 @@ impl<T: Datum> Future for Sending<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let coop = ready!(coop::poll_proceed(cx));
-        let Self { shared, item, encoded, waiting } = &mut *self;
+        let Self { shared, codec, item, encoded, waiting } = &mut *self;
         let push = if let Some((framed, label)) = encoded {
             shared.push(framed, *label, Some((waiting, cx)))
         } else {
             let Some(datum) = item.as_ref() else { return Poll::Pending };
             let mut scratch = Scratch::take();
-            if let Err(kind) = scratch.encode(datum) {
+            if let Err(kind) = scratch.encode(*codec, datum) {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
             let label = shared.label_of(datum);

@@ -5,6 +5,7 @@ use std::{sync::MutexGuard, task::Context};
 use bytes::Bytes;
 
 use super::{
+    encode::item_format,
     shared::{Push, Shared, State},
     waits::Waiting,
 };
@@ -122,7 +123,7 @@ impl Shared {
     pub(super) fn hand_back(&self, mut framed: &[u8]) {
         let Some(undelivered) = &self.config.undelivered else { return };
         while let Some((payload, rest)) = split_item(framed) {
-            undelivered(payload);
+            undelivered(item_format(framed), payload);
             framed = rest;
         }
     }

@@ -11,7 +11,7 @@ use super::shared::{Asked, Next, Shared, Signal};
 use crate::{
     discovery::{EntryError, PeerEntry, SignedEntry},
     network::{CloseCode, Link, RawLink},
-    primitives::{PeerId, watch},
+    primitives::{PeerId, figures, watch},
     streams::{
         Registry,
         core::{
@@ -20,7 +20,7 @@ use crate::{
             log::take::Taken,
         },
         limits::{DRAIN, HANDSHAKE, HEARTBEAT},
-        protocol::{Message, Subscription, compatible, show},
+        protocol::{Fingerprint, Message, Subscription, compatible, difference, sendable, show},
     },
     transport::{RecvStream, SendStream},
 };
@@ -49,22 +49,19 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
         }
         Err(_) => return link.close(CloseCode::Timeout),
     };
-    let Some(shared) = registry.find(stream) else { return refuse(link, CloseCode::StreamNotFound, None).await };
+    let Some(shared) = registry.find(stream) else { return refuse(link, CloseCode::StreamNotFound).await };
     drop(registry);
     let ours = shared.config.fingerprint;
     if !compatible(ours, fingerprint) {
-        let (ours_shown, theirs) = (show(ours), show(fingerprint));
-        tracing::warn!(?peer, ?stream, ours = ours_shown, theirs, "subscriber declares another schema; refused");
-        shared.refused(peer, CloseCode::Incompatible);
-        return refuse(link, CloseCode::Incompatible, ours).await;
+        return refuse_schema(link, &shared, fingerprint).await;
     }
-    let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer, None).await };
+    let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer).await };
     let allowed = shared.allows(&entry);
     match shared.request(entry, asked, allowed) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
         Err(code) => {
             shared.refused(peer, code);
-            refuse(link, code, None).await;
+            refuse(link, code).await;
         }
     }
 }
@@ -83,14 +80,34 @@ fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEnt
     Some(entry)
 }
 
-async fn refuse(mut link: Link<Subscription>, code: CloseCode, fingerprint: Option<[u8; 32]>) {
-    let refused = Message::Refused { code: code.code(), fingerprint };
-    if link.send(&refused).await.is_ok() {
-        link.finish();
-        // The consumer closes when it has read it; a reset now would overtake the answer.
-        let _ = timeout(DRAIN, link.recv()).await;
-    }
+async fn refuse(mut link: Link<Subscription>, code: CloseCode) {
+    let refused = Message::Refused { code: code.code(), fingerprint: None, schema: None };
+    said(&mut link, &refused).await;
     link.close(code);
+}
+
+/// Says a last word. The consumer closes when it has read it, maybe after one of its own; a reset now would overtake ours.
+async fn said(link: &mut Link<Subscription>, word: &Message) -> Option<Message> {
+    link.send(word).await.ok()?;
+    link.finish();
+    timeout(DRAIN, link.recv()).await.ok()?.ok()?
+}
+
+/// Refuses a subscriber whose items have another shape, and says where they differ.
+async fn refuse_schema(mut link: Link<Subscription>, shared: &Shared, theirs: Option<Fingerprint>) {
+    let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
+    shared.refused(peer, code);
+    let (fingerprint, schema) = (config.fingerprint, sendable(config.schema));
+    let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema }).await;
+    link.close(code);
+    let differs = match answer {
+        Some(Message::Schema(theirs)) => difference(config.schema, Some(&theirs)),
+        _ => None,
+    };
+    let differs = differs.map_or_else(|| "where is not known".to_owned(), |differs| differs.to_string());
+    let (stream, ours, theirs) =
+        (figures::label(config.stream.as_bytes(), config.stream), show(fingerprint), show(theirs));
+    tracing::warn!(?peer, stream, ours, theirs, differs, "subscriber declares another schema; refused");
 }
 
 /// Takes the subscription off the producer's lists however the session ends.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     discovery::{Discovery, PeerEntry},
     network::{CloseCode, Node},
-    primitives::{PeerId, StreamId, watch},
+    primitives::{Format, PeerId, Schema, StreamId, watch},
     streams::{
         conditions::{Conditions, Topology},
         core::{
@@ -46,7 +46,7 @@ use crate::{
 pub(crate) type Predicate = Box<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 
 /// Takes the encoded payload of an item.
-pub(super) type Undelivered = Box<dyn Fn(&[u8]) + Send + Sync>;
+pub(super) type Undelivered = Box<dyn Fn(Format, &[u8]) + Send + Sync>;
 
 /// The key of an item, for a policy that conflates and for what is kept per key.
 pub(super) type Key = Box<dyn Fn(&dyn Any) -> u128 + Send + Sync>;
@@ -65,6 +65,10 @@ pub(super) struct Begin {
 pub(super) struct Config {
     pub(super) stream: StreamId,
     pub(super) fingerprint: Option<Fingerprint>,
+    /// How items are said to be written, if that is said.
+    pub(super) format: Option<Format>,
+    /// The shape of the items.
+    pub(super) schema: &'static Schema,
     pub(super) accept_if: Option<Predicate>,
     pub(super) online_when: Conditions,
     pub(super) max_consumers: usize,

@@ -1,0 +1,764 @@
+//! Finds the shape of a type by running its `Deserialize` on made-up values, and whether it can be read from a format that does
+//! not describe itself.
+//!
+//! One walk visits a value of the type: of each enum the first variant that is not known yet. Walks are repeated until every
+//! variant was visited. A place whose visitor rejects the made-up value (a URL, a date, a number that is not zero) is offered
+//! another one in the next walk. The way of doing so is that of the crate `serde-reflection`; this one also tries values for
+//! leaves that validate, notes what asks for self-description, and tells equal names apart.
+//!
+//! Reference: <https://serde.rs/data-model.html>.
+
+use std::{any::type_name, collections::BTreeMap, fmt};
+
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
+
+/// Most walks over one type.
+const WALKS: usize = 4_000;
+/// How deep values may nest; it stops types that have no finite value.
+const MAX_DEPTH: usize = 120;
+/// Most elements of a tuple that are told apart. Rust implements serde for tuples up to 16; what is longer is an array.
+pub(super) const MAX_TUPLE: usize = 16;
+
+/// What a place can be given, the likeliest first.
+const INTEGERS: [u8; 8] = [1, 0, 2, 3, 4, 7, 30, 100];
+const LENGTHS: [usize; 9] = [1, 0, 2, 4, 8, 16, 20, 32, 64];
+const SIZES: [usize; 12] = [1, 0, 4, 8, 16, 20, 32, 33, 48, 64, 65, 256];
+const TEXTS: [&str; 24] = [
+    "1",
+    "",
+    "a",
+    "A",
+    "1.0.0",
+    "127.0.0.1",
+    "::1",
+    "127.0.0.1:80",
+    "[::1]:80",
+    "10.0.0.0/8",
+    "http://localhost/",
+    "2020-01-01T00:00:00Z",
+    "2020-01-01",
+    "00:00:00",
+    "2020-01-01T00:00:00",
+    "UTC",
+    "+00:00",
+    "PT1S",
+    "Mon",
+    "Jan",
+    "00000000-0000-0000-0000-000000000001",
+    "11111111111111111111111111111111",
+    "0x0000000000000000000000000000000000000001",
+    "0x0000000000000000000000000000000000000000000000000000000000000001",
+];
+
+/// A part of a type, as far as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Not reached.
+    Unknown,
+    /// Describes itself; the name of what asked for it.
+    Opaque(String),
+    Leaf(&'static str),
+    Option(Box<Self>),
+    Seq(Box<Self>),
+    Map(Box<Self>, Box<Self>),
+    Tuple(Vec<Self>),
+    /// Elements alike, and how many.
+    Array(Box<Self>, usize),
+    Container(usize),
+}
+
+/// A struct or enum.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) name: &'static str,
+    pub(super) body: Body,
+    /// It is part of itself.
+    pub(super) recursive: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Unit,
+    Newtype(Part),
+    Tuple(Vec<Part>),
+    Struct(&'static [&'static str], Vec<Part>),
+    Enum(&'static [&'static str], Vec<Variant>),
+}
+
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub(super) body: Body,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Unseen,
+    Visiting,
+    /// All below it was seen. Whether a value of it ends by itself.
+    Seen {
+        ends: bool,
+    },
+    Stuck,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) root: Part,
+    pub(super) containers: Vec<Container>,
+    /// Why a format without self-description may not carry the type; `None`: it does.
+    pub(super) unproven: Option<String>,
+}
+
+/// Walks over a type until all of it was seen.
+pub(super) fn trace<T: DeserializeOwned>() -> Found {
+    let mut walker = Walker::default();
+    let mut root = Part::Unknown;
+    let mut complete = false;
+    for _ in 0..WALKS {
+        walker.begin();
+        let mut part = Part::Unknown;
+        let result = T::deserialize(Tracer { walker: &mut walker, part: &mut part, place: Place::default() });
+        merge(&mut root, part);
+        let stop = match result {
+            Ok(_) if walker.unfinished => continue,
+            Ok(_) => {
+                complete = true;
+                break;
+            }
+            Err(stop) => walker.settle(stop),
+        };
+        if stop == Stop::Stuck {
+            complete = true;
+            walker.doubt(|| "no value of it can be made up".to_owned());
+            break;
+        }
+    }
+    if !complete {
+        walker.doubt(|| "it has too many parts".to_owned());
+    }
+    if let Some(container) = walker.containers.iter().find(|container| container.recursive) {
+        let name = container.name;
+        walker.unproven.get_or_insert_with(|| format!("{name} contains itself"));
+    }
+    Found { root, containers: walker.containers, unproven: walker.unproven }
+}
+
+/// Keeps what is known of a part from either look at it.
+fn merge(known: &mut Part, seen: Part) {
+    match (known, seen) {
+        (known @ Part::Unknown, seen) => *known = seen,
+        (Part::Option(known), Part::Option(seen)) | (Part::Seq(known), Part::Seq(seen)) => merge(known, *seen),
+        (Part::Array(known, _), Part::Array(seen, _)) => merge(known, *seen),
+        (Part::Map(key, value), Part::Map(seen_key, seen_value)) => {
+            merge(key, *seen_key);
+            merge(value, *seen_value);
+        }
+        (Part::Tuple(known), Part::Tuple(seen)) => {
+            known.iter_mut().zip(seen).for_each(|(known, seen)| merge(known, seen));
+        }
+        _ => {}
+    }
+}
+
+/// Where a value is: the innermost container, its variant, and the way from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    container: Option<usize>,
+    path: Vec<u32>,
+}
+
+impl Place {
+    fn child(&self, at: usize) -> Self {
+        let mut path = self.path.clone();
+        path.push(u32::try_from(at).unwrap_or(u32::MAX));
+        Self { container: self.container, path }
+    }
+}
+
+/// Why a walk ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// A visitor rejects a value; nobody has drawn the consequence yet.
+    Rejected,
+    /// The next walk will go another way.
+    Retry,
+    /// There is no other way.
+    Stuck,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("only the shape is wanted")
+    }
+}
+
+impl std::error::Error for Stop {}
+
+impl de::Error for Stop {
+    fn custom<M: fmt::Display>(_: M) -> Self {
+        Self::Rejected
+    }
+}
+
+#[derive(Default)]
+struct Walker {
+    /// By the names of visitor and value, which only tell types of one program apart.
+    keys: BTreeMap<&'static str, usize>,
+    containers: Vec<Container>,
+    /// Which of its values a place is given.
+    choices: BTreeMap<Place, usize>,
+    /// The containers around the present place.
+    stack: Vec<usize>,
+    depth: usize,
+    /// How many of them are on the stack twice.
+    looping: usize,
+    /// The last place that was given a value, and how many there are.
+    last: Option<(Place, usize)>,
+    /// Something that this walk passed has parts that were not seen yet.
+    unfinished: bool,
+    unproven: Option<String>,
+}
+
+impl Walker {
+    fn begin(&mut self) {
+        self.stack.clear();
+        (self.depth, self.looping, self.last, self.unfinished) = (0, 0, None, false);
+    }
+
+    fn doubt(&mut self, why: impl FnOnce() -> String) {
+        if self.unproven.is_none() {
+            let place = self.stack.last().map(|id| self.containers[*id].name);
+            let why = why();
+            self.unproven = Some(place.map_or_else(|| why.clone(), |name| format!("in {name}: {why}")));
+        }
+    }
+
+    fn choice(&self, place: &Place) -> usize {
+        self.choices.get(place).copied().unwrap_or(0)
+    }
+
+    /// The value that a place was given is rejected: it gets another one.
+    fn advance(&mut self, place: Place, values: usize) -> Stop {
+        let choice = self.choices.entry(place).or_insert(0);
+        *choice += 1;
+        if *choice < values {
+            return Stop::Retry;
+        }
+        *choice = values - 1;
+        Stop::Stuck
+    }
+
+    /// Draws the consequence of a rejection that the present place did not cause by itself: what was read last is to blame.
+    fn settle(&mut self, stop: Stop) -> Stop {
+        match (stop, self.last.clone()) {
+            (Stop::Rejected, Some((place, values))) => self.advance(place, values),
+            (Stop::Rejected, None) => Stop::Stuck,
+            (stop, _) => stop,
+        }
+    }
+
+    /// The container that this visitor reads.
+    fn container<'de, V: Visitor<'de>>(&mut self, name: &'static str, body: impl FnOnce() -> Body) -> usize {
+        let next = self.containers.len();
+        let id = *self.keys.entry(type_name::<(V, V::Value)>()).or_insert(next);
+        if id == next {
+            self.containers.push(Container { name, body: body(), recursive: false });
+        }
+        id
+    }
+
+    /// Visits a container's content. The flag says whether it is within itself.
+    fn within<T>(&mut self, id: usize, visit: impl FnOnce(&mut Self, bool) -> Result<T, Stop>) -> Result<T, Stop> {
+        let again = self.stack.contains(&id);
+        self.containers[id].recursive |= again;
+        if self.stack.len() + self.depth >= MAX_DEPTH {
+            return Err(Stop::Stuck);
+        }
+        self.stack.push(id);
+        self.looping += usize::from(again);
+        let result = visit(self, again);
+        self.looping -= usize::from(again);
+        self.stack.pop();
+        result
+    }
+
+    /// The variant to visit.
+    fn choose(&mut self, id: usize, again: bool) -> Option<usize> {
+        let Body::Enum(_, variants) = &self.containers[id].body else { return None };
+        let find = |wanted: &dyn Fn(State) -> bool| variants.iter().position(|variant| wanted(variant.state));
+        let unseen = find(&|state| state == State::Unseen);
+        let ends = find(&|state| state == State::Seen { ends: true });
+        let seen = find(&|state| matches!(state, State::Seen { .. }));
+        if again { ends.or(unseen) } else { unseen.or(ends).or(seen) }
+    }
+
+    fn variant(&mut self, id: usize, at: usize) -> Option<&mut Variant> {
+        match &mut self.containers.get_mut(id)?.body {
+            Body::Enum(_, variants) => variants.get_mut(at),
+            _ => None,
+        }
+    }
+
+    fn all_seen(&self, id: usize) -> bool {
+        match &self.containers[id].body {
+            Body::Enum(_, variants) => variants.iter().all(|variant| variant.state != State::Unseen),
+            _ => true,
+        }
+    }
+
+    /// The parts of a struct, or of a variant.
+    fn parts(&mut self, id: usize, variant: Option<usize>) -> Option<&mut Vec<Part>> {
+        let body = match variant {
+            Some(at) => &mut self.variant(id, at)?.body,
+            None => &mut self.containers.get_mut(id)?.body,
+        };
+        match body {
+            Body::Tuple(parts) | Body::Struct(_, parts) => Some(parts),
+            _ => None,
+        }
+    }
+}
+
+fn unknown(count: usize) -> Vec<Part> {
+    vec![Part::Unknown; count]
+}
+
+/// Reads one made-up value.
+struct Tracer<'a> {
+    walker: &'a mut Walker,
+    /// What it is.
+    part: &'a mut Part,
+    place: Place,
+}
+
+impl Tracer<'_> {
+    /// A value of its own, one of so many.
+    fn leaf<T>(
+        self,
+        name: &'static str,
+        values: usize,
+        visit: impl FnOnce(usize) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        *self.part = Part::Leaf(name);
+        self.walker.last = Some((self.place.clone(), values));
+        match visit(self.walker.choice(&self.place)) {
+            Err(Stop::Rejected) => Err(self.rejected(values)),
+            result => result,
+        }
+    }
+
+    fn rejected(self, values: usize) -> Stop {
+        let stop = self.walker.advance(self.place, values);
+        if stop == Stop::Stuck {
+            self.walker.doubt(|| "a value that is checked when it is read".to_owned());
+        }
+        stop
+    }
+
+    /// It asks what it is.
+    fn opaque<T>(self, visit: impl FnOnce(usize) -> Result<T, Stop>) -> Result<T, Stop> {
+        let name = self.walker.stack.last().map(|id| self.walker.containers[*id].name);
+        *self.part = Part::Opaque(name.unwrap_or("value").to_owned());
+        self.walker.doubt(|| "it asks the format what comes next".to_owned());
+        let values = 8;
+        self.walker.last = Some((self.place.clone(), values));
+        match visit(self.walker.choice(&self.place)) {
+            Err(Stop::Rejected) => Err(self.walker.advance(self.place, values)),
+            result => result,
+        }
+    }
+
+    /// Something that may be left out: where its content cannot be made up, or would never end, it is.
+    fn optional<T>(
+        self,
+        values: &[usize],
+        visit: impl FnOnce(&mut Walker, &mut Part, &Place, usize) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let Tracer { walker, part, place } = self;
+        let choice = walker.choice(&place);
+        let count = if walker.looping > 0 { 0 } else { values.get(choice).copied().unwrap_or(0) };
+        walker.depth += 1;
+        let result = if walker.depth + walker.stack.len() > MAX_DEPTH {
+            Err(Stop::Stuck)
+        } else {
+            visit(walker, part, &place, count)
+        };
+        walker.depth -= 1;
+        match result {
+            Err(Stop::Stuck) if count > 0 => {
+                // From now on it is left out.
+                let empty = values.iter().position(|count| *count == 0).unwrap_or(0);
+                walker.choices.insert(place, empty);
+                Err(Stop::Retry)
+            }
+            Err(Stop::Rejected) => Err(walker.advance(place, values.len())),
+            result => result,
+        }
+    }
+
+    fn fields<'de, V: Visitor<'de>>(
+        self,
+        id: usize,
+        variant: Option<usize>,
+        count: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let mut path = Vec::new();
+        path.extend(variant.map(|at| u32::try_from(at).unwrap_or(u32::MAX)));
+        let place = Place { container: Some(id), path };
+        let elements = Elements { walker: self.walker, parts: Parts::Of(id, variant), place, at: 0, left: count };
+        visitor.visit_seq(elements)
+    }
+}
+
+macro_rules! leaves {
+    ($($method:ident, $name:literal, $values:expr, $visit:ident, $value:expr;)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+            self.leaf($name, $values.len(), |at| visitor.$visit($value(at)))
+        })*
+    };
+}
+
+const SIGNS: [(); 2] = [(); 2];
+
+impl<'de> de::Deserializer<'de> for Tracer<'_> {
+    type Error = Stop;
+
+    leaves! {
+        deserialize_bool, "bool", SIGNS, visit_bool, |at| at == 0;
+        deserialize_char, "char", SIGNS, visit_char, |at| ['1', 'a'][at];
+        deserialize_i8, "i8", INTEGERS, visit_i8, |at: usize| INTEGERS[at].cast_signed();
+        deserialize_i16, "i16", INTEGERS, visit_i16, |at: usize| INTEGERS[at].into();
+        deserialize_i32, "i32", INTEGERS, visit_i32, |at: usize| INTEGERS[at].into();
+        deserialize_i64, "i64", INTEGERS, visit_i64, |at: usize| INTEGERS[at].into();
+        deserialize_i128, "i128", INTEGERS, visit_i128, |at: usize| INTEGERS[at].into();
+        deserialize_u8, "u8", INTEGERS, visit_u8, |at: usize| INTEGERS[at];
+        deserialize_u16, "u16", INTEGERS, visit_u16, |at: usize| INTEGERS[at].into();
+        deserialize_u32, "u32", INTEGERS, visit_u32, |at: usize| INTEGERS[at].into();
+        deserialize_u64, "u64", INTEGERS, visit_u64, |at: usize| INTEGERS[at].into();
+        deserialize_u128, "u128", INTEGERS, visit_u128, |at: usize| INTEGERS[at].into();
+        deserialize_f32, "f32", SIGNS, visit_f32, |at| [1.0, 0.0][at];
+        deserialize_f64, "f64", SIGNS, visit_f64, |at| [1.0, 0.0][at];
+        deserialize_str, "String", TEXTS, visit_str, |at: usize| TEXTS[at];
+        deserialize_string, "String", TEXTS, visit_string, |at: usize| TEXTS[at].to_owned();
+        deserialize_bytes, "Bytes", SIZES, visit_bytes, |at: usize| &[1; 256][..SIZES[at]];
+        deserialize_byte_buf, "Bytes", SIZES, visit_byte_buf, |at: usize| vec![1; SIZES[at]];
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.opaque(|at| match at {
+            0 => visitor.visit_u64(1),
+            1 => visitor.visit_str("1"),
+            2 => visitor.visit_unit(),
+            3 => visitor.visit_bool(true),
+            4 => visitor.visit_str("1.0.0"),
+            5 => visitor.visit_str("2020-01-01T00:00:00Z"),
+            6 => visitor.visit_map(de::value::MapDeserializer::new(std::iter::empty::<(u8, u8)>())),
+            _ => visitor.visit_seq(de::value::SeqDeserializer::new(std::iter::empty::<u8>())),
+        })
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
+        self.opaque(|_| Err(Stop::Stuck))
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.opaque(|_| visitor.visit_unit())
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        *self.part = Part::Leaf("()");
+        visitor.visit_unit()
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.optional(&[1, 0], |walker, part, place, count| {
+            let mut content = Part::Unknown;
+            let result = if count == 0 {
+                visitor.visit_none()
+            } else {
+                visitor.visit_some(Tracer { walker, part: &mut content, place: place.child(0) })
+            };
+            *part = Part::Option(Box::new(content));
+            result
+        })
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.optional(&LENGTHS, |walker, part, place, count| {
+            let mut content = Part::Unknown;
+            let place = place.clone();
+            let elements = Elements { walker, parts: Parts::Alike(&mut content), place, at: 0, left: count };
+            let result = visitor.visit_seq(elements);
+            *part = Part::Seq(Box::new(content));
+            result
+        })
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
+        self.optional(&LENGTHS[..2], |walker, part, place, count| {
+            let mut pair = unknown(2);
+            let place = place.clone();
+            let elements = Elements { walker, parts: Parts::Each(&mut pair), place, at: 0, left: 2 * count };
+            let result = visitor.visit_map(elements);
+            let value = pair.pop().unwrap_or(Part::Unknown);
+            let key = pair.pop().unwrap_or(Part::Unknown);
+            *part = Part::Map(Box::new(key), Box::new(value));
+            result
+        })
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Stop> {
+        let Tracer { walker, part, place } = self;
+        if len > MAX_TUPLE {
+            let mut content = Part::Unknown;
+            let parts = Parts::Alike(&mut content);
+            let result = visitor.visit_seq(Elements { walker, parts, place, at: 0, left: len });
+            *part = Part::Array(Box::new(content), len);
+            return result;
+        }
+        let mut all = unknown(len);
+        let result = visitor.visit_seq(Elements { walker, parts: Parts::Each(&mut all), place, at: 0, left: len });
+        *part = Part::Tuple(all);
+        result
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Stop> {
+        let id = self.walker.container::<V>(name, || Body::Unit);
+        *self.part = Part::Container(id);
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Stop> {
+        let id = self.walker.container::<V>(name, || Body::Newtype(Part::Unknown));
+        *self.part = Part::Container(id);
+        let mut part = Part::Unknown;
+        let place = Place { container: Some(id), path: vec![0] };
+        let result = self.walker.within(id, |walker, _| {
+            let result = visitor.visit_newtype_struct(Tracer { walker, part: &mut part, place });
+            result.map_err(|stop| walker.settle(stop))
+        });
+        if let Body::Newtype(known) = &mut self.walker.containers[id].body {
+            merge(known, part);
+        }
+        result
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let id = self.walker.container::<V>(name, || Body::Tuple(unknown(len)));
+        *self.part = Part::Container(id);
+        let Tracer { walker, part, place } = self;
+        walker.within(id, |walker, _| Tracer { walker, part, place }.fields(id, None, len, visitor))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let id = self.walker.container::<V>(name, || Body::Struct(fields, unknown(fields.len())));
+        *self.part = Part::Container(id);
+        let Tracer { walker, part, place } = self;
+        walker.within(id, |walker, _| Tracer { walker, part, place }.fields(id, None, fields.len(), visitor))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        let unseen = || variants.iter().map(|_| Variant { body: Body::Unit, state: State::Unseen }).collect();
+        let id = self.walker.container::<V>(name, || Body::Enum(variants, unseen()));
+        *self.part = Part::Container(id);
+        let Tracer { walker, part, place } = self;
+        walker.within(id, |walker, again| {
+            let Some(at) = walker.choose(id, again) else { return Err(Stop::Stuck) };
+            let visiting = walker.variant(id, at).is_some_and(|variant| {
+                let unseen = variant.state == State::Unseen;
+                if unseen {
+                    variant.state = State::Visiting;
+                }
+                unseen
+            });
+            let outside = std::mem::take(&mut walker.unfinished);
+            let loops = walker.containers[id].recursive;
+            walker.containers[id].recursive = false;
+            let result = visitor.visit_enum(Selected { tracer: Tracer { walker, part, place }, id, at });
+            let ends = !walker.containers[id].recursive;
+            walker.containers[id].recursive |= loops;
+            let inside = std::mem::replace(&mut walker.unfinished, outside);
+            let result = result.map_err(|stop| walker.settle(stop));
+            if visiting && let Some(variant) = walker.variant(id, at) {
+                variant.state = match &result {
+                    Ok(_) if !inside => State::Seen { ends },
+                    Err(Stop::Stuck) => State::Stuck,
+                    _ => State::Unseen,
+                };
+            }
+            walker.unfinished |= !again && !walker.all_seen(id);
+            match result {
+                // Another variant may do.
+                Err(Stop::Stuck) if visiting => {
+                    walker.doubt(|| format!("no value of its variant {} can be made up", variants[at]));
+                    let left = walker.choose(id, again).is_some();
+                    Err(if left { Stop::Retry } else { Stop::Stuck })
+                }
+                result => result,
+            }
+        })
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false // as postcard says, so that types show the shape they have on the wire
+    }
+}
+
+/// Where the elements of a sequence are noted.
+enum Parts<'a> {
+    /// All in one.
+    Alike(&'a mut Part),
+    /// Each for itself.
+    Each(&'a mut [Part]),
+    /// With the container.
+    Of(usize, Option<usize>),
+}
+
+struct Elements<'a> {
+    walker: &'a mut Walker,
+    parts: Parts<'a>,
+    place: Place,
+    at: usize,
+    left: usize,
+}
+
+impl Elements<'_> {
+    fn next<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
+        let at = self.at;
+        self.at += 1;
+        self.left = self.left.saturating_sub(1);
+        let mut part = Part::Unknown;
+        // Elements of one kind are given one value.
+        let step = if matches!(self.parts, Parts::Alike(_)) { 0 } else { at };
+        let place = self.place.child(step);
+        let result = seed.deserialize(Tracer { walker: self.walker, part: &mut part, place });
+        let result = result.map_err(|stop| self.walker.settle(stop));
+        match &mut self.parts {
+            Parts::Alike(known) => merge(known, part),
+            Parts::Each(all) => {
+                let count = all.len().max(1);
+                if let Some(known) = all.get_mut(at % count) {
+                    merge(known, part);
+                }
+            }
+            Parts::Of(id, variant) => {
+                if let Some(known) = self.walker.parts(*id, *variant).and_then(|parts| parts.get_mut(at)) {
+                    merge(known, part);
+                }
+            }
+        }
+        result
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
+    type Error = Stop;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
+        if self.left == 0 { Ok(None) } else { self.next(seed).map(Some) }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> MapAccess<'de> for Elements<'_> {
+    type Error = Stop;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
+        if self.left == 0 { Ok(None) } else { self.next(seed).map(Some) }
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
+        self.next(seed)
+    }
+}
+
+/// A chosen variant.
+struct Selected<'a> {
+    tracer: Tracer<'a>,
+    id: usize,
+    at: usize,
+}
+
+impl Selected<'_> {
+    fn body(&mut self, body: Body) {
+        if let Some(variant) = self.tracer.walker.variant(self.id, self.at)
+            && matches!(variant.body, Body::Unit)
+        {
+            variant.body = body;
+        }
+    }
+}
+
+impl<'de> EnumAccess<'de> for Selected<'_> {
+    type Error = Stop;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Stop> {
+        let index = u32::try_from(self.at).unwrap_or(u32::MAX);
+        match seed.deserialize(index.into_deserializer()) {
+            Ok(variant) => Ok((variant, self)),
+            // It does not take a number.
+            Err(Stop::Rejected) => Err(Stop::Stuck),
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
+impl<'de> VariantAccess<'de> for Selected<'_> {
+    type Error = Stop;
+
+    fn unit_variant(self) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(mut self, seed: S) -> Result<S::Value, Stop> {
+        self.body(Body::Newtype(Part::Unknown));
+        let (id, at) = (self.id, self.at);
+        let place = Place { container: Some(id), path: vec![u32::try_from(at).unwrap_or(u32::MAX), 0] };
+        let mut part = Part::Unknown;
+        let walker = self.tracer.walker;
+        let result = seed.deserialize(Tracer { walker, part: &mut part, place });
+        let result = result.map_err(|stop| walker.settle(stop));
+        if let Some(Variant { body: Body::Newtype(known), .. }) = walker.variant(id, at) {
+            merge(known, part);
+        }
+        result
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(mut self, len: usize, visitor: V) -> Result<V::Value, Stop> {
+        self.body(Body::Tuple(unknown(len)));
+        self.tracer.fields(self.id, Some(self.at), len, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        mut self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Stop> {
+        self.body(Body::Struct(fields, unknown(fields.len())));
+        self.tracer.fields(self.id, Some(self.at), fields.len(), visitor)
+    }
+}
