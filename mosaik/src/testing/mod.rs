@@ -22,6 +22,7 @@
 //! It simulates networks, not machines: tasks take no virtual time, the clock ticks in milliseconds, and what a node
 //! does outside mosaik (threads, files, sockets) is neither slowed nor lost in a crash.
 
+mod encoding;
 mod eventually;
 mod sim;
 mod trace;
@@ -35,6 +36,7 @@ pub fn panic_in_essential_task(network: &crate::Network) {
 }
 
 pub use self::{
+    encoding::{NotCarried, encoding},
     eventually::eventually,
     sim::{Sim, SimNode, Trace},
     trace::trace,

@@ -5,6 +5,7 @@
 mod alloy_types;
 mod attributes;
 mod everyday;
+mod table;
 
 use std::{fmt::Debug, time::Duration};
 

@@ -20,7 +20,7 @@ mod sink;
 
 use std::{
     any::{TypeId, type_name},
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt,
     marker::PhantomData,
@@ -42,6 +42,8 @@ use super::schema::{Described, Schema};
 const FIRST: u32 = 16;
 /// And one of so many after them.
 const ONE_IN: u32 = 4_096;
+/// So many types are found without a lock by each thread.
+const RECENTLY: usize = 8;
 /// How deep a `MessagePack` value may nest when it is read.
 const MAX_DEPTH: usize = 128;
 
@@ -107,7 +109,16 @@ impl<T> fmt::Debug for Codec<T> {
 thread_local! {
     /// Values that this thread wrote since it last read one back.
     static UNCHECKED: Cell<u32> = const { Cell::new(0) };
+    /// The types that this thread asked for last, and where the next one goes.
+    static RECENT: RefCell<([Option<(Key, &'static Known)>; RECENTLY], usize)> =
+        const { RefCell::new(([None; RECENTLY], 0)) };
 }
+
+/// A type, and the format that it is told to use.
+type Key = (TypeId, Option<Format>);
+
+/// Every type that was ever asked for.
+static KNOWN: Mutex<BTreeMap<Key, &'static Known>> = Mutex::new(BTreeMap::new());
 
 impl<T: DeserializeOwned + 'static> Codec<T> {
     /// The type's own choice.
@@ -117,16 +128,26 @@ impl<T: DeserializeOwned + 'static> Codec<T> {
 
     /// This format, whatever the type says; `None`: its own choice.
     pub(crate) fn chosen(forced: Option<Format>) -> Self {
-        static KNOWN: Mutex<BTreeMap<(TypeId, Option<Format>), &'static Known>> = Mutex::new(BTreeMap::new());
         let key = (TypeId::of::<T>(), forced);
+        let recent = RECENT.with_borrow(|(recent, _)| recent.iter().flatten().find(|(of, _)| *of == key).copied());
+        let known = recent.map_or_else(|| Self::looked_up(key), |(_, known)| known);
+        Self { known, datum: PhantomData }
+    }
+
+    #[cold]
+    fn looked_up(key: Key) -> &'static Known {
         let table = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let found = table().get(&key).copied();
         let known = found.unwrap_or_else(|| {
             // Outside the lock: it runs the type's own code. Whoever is second takes what the first has put there.
-            let known = Known::new::<T>(forced);
+            let known = Known::new::<T>(key.1);
             table().entry(key).or_insert_with(|| Box::leak(Box::new(known)))
         });
-        Self { known, datum: PhantomData }
+        RECENT.with_borrow_mut(|(recent, next)| {
+            recent[*next] = Some((key, known));
+            *next = (*next + 1) % RECENTLY;
+        });
+        known
     }
 
     /// The type's shape.
