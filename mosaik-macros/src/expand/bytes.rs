@@ -11,7 +11,7 @@ use crate::tokens::canonical;
 pub(super) fn attribute(runtime: &TokenStream, ty: &impl ToTokens) -> Option<TokenStream> {
     let text = canonical(ty.to_token_stream());
     let is_bytes = matches!(text.as_str(), "Vec<u8>" | "Option<Vec<u8>>" | "std::vec::Vec<u8>" | "alloc::vec::Vec<u8>");
-    let with = canonical(quote!(#runtime::__private::serde_bytes));
+    let with = canonical(quote!(#runtime::__private::byte_field));
     is_bytes.then(|| quote!(#[serde(with = #with)]))
 }
 

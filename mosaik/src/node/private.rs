@@ -2,7 +2,6 @@
 //! together.
 
 pub use serde;
-pub use serde_bytes;
 
 use crate::{
     network::Network,
@@ -10,6 +9,11 @@ use crate::{
     stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
+
+/// How a field of bytes is written. Not the whole crate, whose names would turn up in the compiler's messages as ours.
+pub mod byte_field {
+    pub use serde_bytes::{deserialize, serialize};
+}
 
 #[cfg(feature = "cli")]
 pub use super::operator::operator;

@@ -109,10 +109,11 @@ impl<T> fmt::Debug for Codec<T> {
 thread_local! {
     /// Values that this thread wrote since it last read one back.
     static UNCHECKED: Cell<u32> = const { Cell::new(0) };
-    /// The types that this thread asked for last, and where the next one goes.
-    static RECENT: RefCell<([Option<(Key, &'static Known)>; RECENTLY], usize)> =
-        const { RefCell::new(([None; RECENTLY], 0)) };
+    static RECENT: RefCell<Recent> = const { RefCell::new(([None; RECENTLY], 0)) };
 }
+
+/// The types that a thread asked for last, and where the next one goes.
+type Recent = ([Option<(Key, &'static Known)>; RECENTLY], usize);
 
 /// A type, and the format that it is told to use.
 type Key = (TypeId, Option<Format>);
