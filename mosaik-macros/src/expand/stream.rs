@@ -1,4 +1,4 @@
-//! `#[mosaik::stream]`: serde derives around the untouched item, the declaration, and the two builders.
+//! `#[mosaik::stream]`: serde derives and attributes on the item, the declaration, and the two builders.
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;

@@ -55,9 +55,9 @@ impl Table {
 
     /// What has changed after a version, and the version that this is. Version 0 stands before everything.
     pub(super) fn since(&self, version: Option<u64>) -> (Vec<(NodeId, Mark)>, u64) {
-        let news = |changed: u64| version.is_none_or(|version| changed > version);
+        let is_newer = |changed: u64| version.is_none_or(|version| changed > version);
         let marks =
-            self.marks.iter().filter(|(_, (changed, _))| news(*changed)).map(|(node, (_, mark))| (*node, *mark));
+            self.marks.iter().filter(|(_, (changed, _))| is_newer(*changed)).map(|(node, (_, mark))| (*node, *mark));
         (marks.collect(), self.version)
     }
 
