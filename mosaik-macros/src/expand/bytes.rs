@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::{Field, Fields, Item, parse_quote};
 
-use crate::tokens::canonical;
+use crate::{parse, tokens::canonical};
 
 /// `#[serde(with = "..")]` for a field of this type, if it is one of bytes.
 pub(super) fn attribute(runtime: &TokenStream, ty: &impl ToTokens) -> Option<TokenStream> {
@@ -50,19 +50,9 @@ fn mark(runtime: &TokenStream, field: &mut Field) -> bool {
 /// The keys of the field's own serde attributes.
 fn serde_keys(field: &Field) -> Vec<String> {
     let mut keys = Vec::new();
-    for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-        // Serde reports what is malformed here.
-        let _ = attribute.parse_nested_meta(|meta| {
-            keys.push(canonical(meta.path.to_token_stream()));
-            if meta.input.peek(syn::Token![=]) {
-                meta.value()?.parse::<syn::Expr>()?;
-            } else if meta.input.peek(syn::token::Paren) {
-                let inside;
-                syn::parenthesized!(inside in meta.input);
-                inside.parse::<TokenStream>()?;
-            }
-            Ok(())
-        });
-    }
+    parse::serde_keys(&field.attrs, |meta| {
+        keys.push(canonical(meta.path.to_token_stream()));
+        Ok(false)
+    });
     keys
 }

@@ -63,3 +63,26 @@ fn inside(attribute: &Attribute, diag: &Diag) -> TokenStream {
         }
     }
 }
+
+/// Shows every key of the `#[serde(..)]` attributes to a function, which says whether it has read the key's value.
+pub(crate) fn serde_keys(
+    attributes: &[syn::Attribute],
+    mut read: impl FnMut(&syn::meta::ParseNestedMeta<'_>) -> syn::Result<bool>,
+) {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        // Serde reports what is malformed here.
+        let _ = attribute.parse_nested_meta(|meta| {
+            if read(&meta)? {
+                return Ok(());
+            }
+            if meta.input.peek(syn::Token![=]) {
+                meta.value()?.parse::<syn::Expr>()?;
+            } else if meta.input.peek(syn::token::Paren) {
+                let inside;
+                syn::parenthesized!(inside in meta.input);
+                inside.parse::<TokenStream>()?;
+            }
+            Ok(())
+        });
+    }
+}

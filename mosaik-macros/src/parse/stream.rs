@@ -132,24 +132,14 @@ struct SerdeAttributes {
 impl SerdeAttributes {
     fn read(attributes: &[Attribute]) -> Self {
         let mut own = Self::default();
-        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-            // Serde reports what is malformed here.
-            let _ = attribute.parse_nested_meta(|meta| {
-                if meta.path.is_ident("rename") && meta.input.peek(Token![=]) {
-                    own.rename = Some(meta.value()?.parse()?);
-                } else if meta.path.is_ident("crate") {
-                    own.has_crate = true;
-                    meta.value()?.parse::<LitStr>()?;
-                } else if meta.input.peek(Token![=]) {
-                    meta.value()?.parse::<syn::Expr>()?;
-                } else if meta.input.peek(syn::token::Paren) {
-                    let inside;
-                    syn::parenthesized!(inside in meta.input);
-                    inside.parse::<TokenStream>()?;
-                }
-                Ok(())
-            });
-        }
+        super::serde_keys(attributes, |meta| {
+            own.has_crate |= meta.path.is_ident("crate");
+            let is_rename = meta.path.is_ident("rename") && meta.input.peek(Token![=]);
+            if is_rename {
+                own.rename = Some(meta.value()?.parse()?);
+            }
+            Ok(is_rename)
+        });
         own
     }
 }
