@@ -34,3 +34,4 @@ mod subscribers;
 mod twins;
 mod types;
 mod ui;
+mod versions;

@@ -6,6 +6,7 @@ use mosaik::{
     node::StreamType,
     prelude::*,
     primitives::{Format, Schema},
+    streams::{Event, GapReason},
     testing::Sim,
 };
 
@@ -121,5 +122,154 @@ fn declared_types_arrive_as_they_were() {
         assert!(matches!(output, FilesOutput::Put(all) if all == [1, 2, 3]));
         let answer = files.query(FilesQuery::Last {}, Consistency::Strong).await.unwrap().into_inner();
         assert!(matches!(answer, FilesAnswer::Last(all) if all == [1, 2, 3]));
+    });
+}
+
+/// Two versions of one program's types.
+mod old {
+    use super::*;
+
+    #[mosaik::stream(name = "orders", evolve = "append")]
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Order {
+        pub id: u64,
+        pub kind: Kind,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub enum Kind {
+        Limit { cents: u64 },
+        Market,
+    }
+}
+
+mod new {
+    use super::*;
+
+    #[mosaik::stream(name = "orders", evolve = "append")]
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Order {
+        #[serde(default)]
+        pub venue: String,
+        pub id: u64,
+        pub kind: Kind,
+        pub note: Option<Vec<u8>>,
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub enum Kind {
+        Pegged(u32),
+        Limit {
+            cents: u64,
+            #[serde(default)]
+            hidden: bool,
+        },
+        Market,
+    }
+}
+
+/// Versions that the old one cannot talk to.
+mod wrong {
+    pub mod changed {
+            #[mosaik::stream(name = "orders", evolve = "append")]
+        #[derive(Debug)]
+        pub struct Order {
+            pub id: u32,
+            pub kind: super::super::old::Kind,
+        }
+    }
+
+    pub mod more {
+            #[mosaik::stream(name = "orders", evolve = "append")]
+        #[derive(Debug)]
+        pub struct Order {
+            pub id: u64,
+            pub kind: super::super::old::Kind,
+            pub account: String,
+        }
+    }
+
+    pub mod strict {
+            #[mosaik::stream(name = "orders")]
+        #[derive(Debug)]
+        pub struct Order {
+            pub id: u64,
+            pub kind: super::super::old::Kind,
+        }
+    }
+}
+
+async fn two(sim: &Sim) -> (Network, Network) {
+    let (here, there) = (sim.node("here"), sim.node("there"));
+    let one = here.builder("grown").build().await.unwrap();
+    let other = there.builder("grown").with_bootstrap(here.addr()).build().await.unwrap();
+    (one, other)
+}
+
+#[test]
+fn a_stream_grows_and_either_version_reads_the_other() {
+    Sim::run(4, |sim| async move {
+        let (one, other) = two(&sim).await;
+        let producer = new::Order::producer(&one).build().unwrap();
+        let mut reader = old::Order::consumer(&other).build();
+        let mut events = reader.events();
+        let order = |id, kind| new::Order { venue: "x".into(), id, kind, note: Some(vec![1]) };
+        producer.send(order(1, new::Kind::Limit { cents: 5, hidden: true })).await.unwrap();
+        assert_eq!(reader.recv().await, Some(old::Order { id: 1, kind: old::Kind::Limit { cents: 5 } }));
+        // Two that the old one does not know: counted and told by name, once, and the stream goes on.
+        for id in [2, 3] {
+            producer.send(order(id, new::Kind::Pegged(7))).await.unwrap();
+        }
+        producer.send(order(4, new::Kind::Market)).await.unwrap();
+        assert_eq!(reader.recv().await, Some(old::Order { id: 4, kind: old::Kind::Market }));
+        assert_eq!((reader.stats().drops(), reader.producers().count()), (2, 1));
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|event| !matches!(event, Event::Gap { .. })) {
+            seen.push(events.recv().await.unwrap());
+        }
+        let unknown: Vec<_> = seen
+            .iter()
+            .filter_map(|event| match event {
+                Event::Undecodable { seq, error, .. } => Some((*seq, error.contains("Pegged"))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(unknown, [(1, true)]);
+        assert!(matches!(seen.last(), Some(Event::Gap { from: 1, to: 3, reason: GapReason::Undecodable, .. })));
+    });
+    Sim::run(5, |sim| async move {
+        let (one, other) = two(&sim).await;
+        let producer = old::Order::producer(&one).build().unwrap();
+        let mut reader = new::Order::consumer(&other).build();
+        producer.send(old::Order { id: 1, kind: old::Kind::Limit { cents: 5 } }).await.unwrap();
+        let kind = new::Kind::Limit { cents: 5, hidden: false };
+        assert_eq!(reader.recv().await, Some(new::Order { venue: String::new(), id: 1, kind, note: None }));
+    });
+}
+
+#[test]
+fn what_has_not_grown_but_changed_is_refused_by_its_path() {
+    async fn refused<T: StreamType>(sim: &Sim) -> (String, String) {
+        let (one, other) = two(sim).await;
+        let _producer = old::Order::producer(&one).build().unwrap();
+        let reader = mosaik::__private::consumer::<T>(&other).build();
+        let mut events = reader.events();
+        loop {
+            if let Event::Incompatible { ours, theirs, .. } = events.recv().await.unwrap() {
+                return (ours, theirs);
+            }
+        }
+    }
+    Sim::run(6, |sim| async move {
+        let changed = refused::<wrong::changed::Order>(&sim).await;
+        assert_eq!(changed, ("orders.id: u32".into(), "orders.id: u64".into()));
+    });
+    Sim::run(7, |sim| async move {
+        let more = refused::<wrong::more::Order>(&sim).await;
+        assert_eq!(more, ("orders.account: a field that has no default".into(), "orders.account: nothing".into()));
+    });
+    Sim::run(8, |sim| async move {
+        let (ours, _) = refused::<wrong::strict::Order>(&sim).await;
+        assert!(ours.contains("evolve"), "{ours}");
     });
 }

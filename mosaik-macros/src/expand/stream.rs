@@ -21,6 +21,9 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     let codec = codec(stream).map(|format| {
         quote!(const CODEC: ::core::option::Option<#runtime::primitives::Format> = ::core::option::Option::Some(#format);)
     });
+    let evolve = stream
+        .grows
+        .then(|| quote!(const EVOLVE: #runtime::primitives::Evolve = #runtime::primitives::Evolve::Append;));
     quote! {
         #item
 
@@ -33,6 +36,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 #shape,
             );
             #codec
+            #evolve
 
             #configure
         }
@@ -66,6 +70,7 @@ fn foreign(stream: &Stream, of: &Type, item: &TokenStream) -> TokenStream {
     let Stream { runtime, ident, .. } = stream;
     let name = &stream.name.text;
     let codec = codec(stream).map(|format| quote!(.with_codec(#format)));
+    let evolve = stream.grows.then(|| quote!(.with_evolve(#runtime::primitives::Evolve::Append)));
     let settings = settings(stream, &quote!(#of));
     quote! {
         #item
@@ -75,12 +80,12 @@ fn foreign(stream: &Stream, of: &Type, item: &TokenStream) -> TokenStream {
         impl #ident {
             /// Configures a producer of this stream on a node.
             pub fn producer(net: &#runtime::Network) -> #runtime::streams::ProducerBuilder<#of> {
-                net.streams().producer::<#of>().with_stream_id(#name) #codec #settings
+                net.streams().producer::<#of>().with_stream_id(#name) #codec #evolve #settings
             }
 
             /// Configures a consumer of this stream on a node.
             pub fn consumer(net: &#runtime::Network) -> #runtime::streams::ConsumerBuilder<#of> {
-                net.streams().consumer::<#of>().with_stream_id(#name) #codec
+                net.streams().consumer::<#of>().with_stream_id(#name) #codec #evolve
             }
         }
     }

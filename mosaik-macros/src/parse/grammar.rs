@@ -81,6 +81,7 @@ pub(crate) const STREAM: Attribute = Attribute {
         key("key", Kind::Function),
         key("retain", Kind::Retain),
         key("codec", Kind::Text),
+        key("evolve", Kind::Text),
         key("serde", Kind::Word),
         key("crate", Kind::Path),
     ],

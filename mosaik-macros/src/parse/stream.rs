@@ -62,6 +62,11 @@ fn assemble(
     if let (Some(_), Some(key)) = (&of, args.key("serde")) {
         diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
     }
+    let codec = args.text("codec").and_then(|text| codec(text, diag));
+    let grows = args.text("evolve").is_some_and(|text| grows(text, diag));
+    if let (true, Some("Postcard"), Some(text)) = (grows, codec, args.text("codec")) {
+        diag.error(text, "what may grow is written with names: `evolve = \"append\"` goes with \"messagepack\"");
+    }
     let derives = derived(attributes);
     let has = |name: &str| derives.iter().any(|path| path.segments.last().is_some_and(|last| last.ident == name));
     let own = SerdeAttributes::read(attributes);
@@ -83,7 +88,8 @@ fn assemble(
             .into_iter()
             .filter(|name| of.is_none() && !manual && !has(name))
             .collect(),
-        codec: args.text("codec").and_then(|text| codec(text, diag)),
+        codec,
+        grows,
         follows,
         of,
         sets_crate: follows && !own.has_crate,
@@ -108,6 +114,21 @@ fn codec(text: &LitStr, diag: &Diag) -> Option<&'static str> {
                 "the codec is \"postcard\" or \"messagepack\"; without `codec` it is what the type asks for",
             );
             None
+        }
+    }
+}
+
+/// What `evolve` says.
+fn grows(text: &LitStr, diag: &Diag) -> bool {
+    match text.value().as_str() {
+        "strict" => false,
+        "append" => true,
+        _ => {
+            diag.error(
+                text,
+                "a stream evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new variants)",
+            );
+            false
         }
     }
 }

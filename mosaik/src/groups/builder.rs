@@ -22,6 +22,7 @@ use super::{
 };
 use crate::primitives::{
     GroupId,
+    codec::Codec,
     figures::{self, Watch},
 };
 
@@ -212,7 +213,9 @@ impl<M: StateMachine> GroupBuilder<M> {
         };
         worker::spawn(setup, replica.clone());
         let executes = Watch::new(figures::GROUP_EXECUTE, "group", M::NAME);
-        Group::new(Handle { registry: self.registry, replica, queue, board, bonds, cancel, executes })
+        let (commands, outputs) = (Codec::of(), Codec::of());
+        let registry = self.registry;
+        Group::new(Handle { registry, replica, queue, board, bonds, cancel, executes, commands, outputs })
     }
 
     pub(super) fn settings(&self, volatile: bool) -> Settings {

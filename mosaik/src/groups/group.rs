@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     bonds::{Bonds, Refused},
-    client::bundle,
+    client::bundle::{self, Output},
     error::{CallError, LeaveError, MAX_COMMAND, SealError, StopReason},
     machine::StateMachine,
     options::Consistency,
@@ -68,7 +68,7 @@ pub struct Group<M: StateMachine> {
 }
 
 /// What all clones share.
-pub(super) struct Handle<M> {
+pub(super) struct Handle<M: StateMachine> {
     pub registry: Arc<Registry>,
     pub replica: Arc<Replica<M>>,
     pub queue: Arc<Queue>,
@@ -76,9 +76,11 @@ pub(super) struct Handle<M> {
     pub bonds: Bonds,
     pub cancel: CancellationToken,
     pub executes: Watch,
+    pub commands: Codec<M::Command>,
+    pub outputs: Codec<M::Output>,
 }
 
-impl<M> Drop for Handle<M> {
+impl<M: StateMachine> Drop for Handle<M> {
     fn drop(&mut self) {
         self.cancel.cancel();
         self.registry.forget(self.board.group());
@@ -126,14 +128,14 @@ impl<M: StateMachine> Group<M> {
     /// After the handle's timeout, and as [`CallError`] says; [`CallError::outcome`] says what became of the command.
     pub async fn execute(&self, command: M::Command, consistency: Consistency) -> Result<M::Output, CallError> {
         let began = self.handle.executes.start();
-        let body = encode_command(&command)?;
+        let body = self.encode(&command)?;
         drop(command);
         let (submission, answer) = self.submission(body, consistency == Consistency::Strong);
         let waiting = self.submit([submission])?;
         let result = self.answer(answer).await;
         waiting.over();
         self.handle.executes.stop(began);
-        decode(Codec::of(), &result?.1)
+        decode_single(self.handle.outputs, &result?.1)
     }
 
     /// Applies commands in order, in as few messages and writes as possible, and returns their outputs in order. They are
@@ -146,7 +148,7 @@ impl<M: StateMachine> Group<M> {
         C: IntoIterator<Item = M::Command> + Send,
     {
         let (counts, answers, waiting) = {
-            let bodies = bundle::pack(Codec::of(), commands, MAX_COMMAND)?;
+            let bodies = bundle::pack(self.handle.commands, commands, MAX_COMMAND)?;
             if bodies.is_empty() {
                 return Ok(Vec::new());
             }
@@ -160,7 +162,7 @@ impl<M: StateMachine> Group<M> {
         let result = answers.await;
         waiting.over();
         match result {
-            Ok(Ok(outputs)) => unpack(&counts, &outputs),
+            Ok(Ok(outputs)) => unpack(self.handle.outputs, &counts, &outputs),
             Ok(Err(Some(error))) => Err(error),
             Ok(Err(None)) | Err(_) => Err(self.interrupted()),
         }
@@ -174,13 +176,13 @@ impl<M: StateMachine> Group<M> {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub async fn feed(&self, command: M::Command) -> Result<Fed<M::Output>, CallError> {
-        let body = encode_command(&command)?;
+        let body = self.encode(&command)?;
         drop(command);
         let (mut submission, answer) = self.submission(body, false);
         let (queued, told) = oneshot::channel();
         submission.queued = Some(queued);
         let waiting = self.submit([submission])?;
-        let mut fed = Fed { answer, queue: self.handle.queue.clone(), output: std::marker::PhantomData };
+        let mut fed = Fed { answer, queue: self.handle.queue.clone(), outputs: self.handle.outputs };
         if told.await.is_err() {
             // It failed, or was applied before it was said to be queued.
             let result = (&mut fed.answer).await.unwrap_or_else(|_| Err(self.interrupted()));
@@ -241,6 +243,10 @@ impl<M: StateMachine> Group<M> {
             Err(NotAsked::Late) => Err(CallError::Timeout { waited: self.timeout, why: self.handle.board.why() }),
             Err(NotAsked::Ended) => Err(CallError::Stopped(self.stopped())),
         }
+    }
+
+    fn encode(&self, command: &M::Command) -> Result<Bytes, CallError> {
+        Ok(bundle::single(|body| self.handle.commands.append(command, body, MAX_COMMAND))?.into())
     }
 
     fn submission(&self, body: Bytes, strong: bool) -> (Submission, oneshot::Receiver<Answer>) {
@@ -403,7 +409,7 @@ impl Drop for Waiting<'_> {
 pub struct Fed<O> {
     answer: oneshot::Receiver<Answer>,
     queue: Arc<Queue>,
-    output: std::marker::PhantomData<fn() -> O>,
+    outputs: Codec<O>,
 }
 
 impl<O> fmt::Debug for Fed<O> {
@@ -418,7 +424,9 @@ impl<O: Datum> Future for Fed<O> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         let stopped = || CallError::Interrupted(self.queue.closed().unwrap_or(StopReason::Shutdown));
-        Poll::Ready(answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode(Codec::of(), &output)))
+        Poll::Ready(
+            answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode_single(self.outputs, &output)),
+        )
     }
 }
 
@@ -477,12 +485,6 @@ impl Bond {
     }
 }
 
-fn encode_command<T: Datum>(command: &T) -> Result<Bytes, CallError> {
-    let mut body = bundle::begin();
-    Codec::of().append_marked(command, &mut body, MAX_COMMAND)?;
-    Ok(body.into())
-}
-
 impl From<EncodeError> for CallError {
     fn from(why: EncodeError) -> Self {
         match why {
@@ -493,22 +495,29 @@ impl From<EncodeError> for CallError {
 }
 
 /// The outputs of bodies with so many commands each.
-fn unpack<T: Datum>(counts: &[usize], outputs: &[Bytes]) -> Result<Vec<T>, CallError> {
-    let codec = Codec::of();
+fn unpack<T: Datum>(codec: Codec<T>, counts: &[usize], outputs: &[Bytes]) -> Result<Vec<T>, CallError> {
     let mut all = Vec::with_capacity(counts.iter().sum());
     for (count, outputs) in counts.iter().zip(outputs) {
-        for output in bundle::outputs(outputs, *count) {
-            let output = output.ok_or_else(|| CallError::UndecodableOutput("some outputs are missing".to_owned()))?;
-            all.push(decode(codec, &output.ok_or(CallError::Undecodable)?)?);
+        let mut rest = &**outputs;
+        for _ in 0..*count {
+            all.push(decode(codec, &mut rest)?);
         }
     }
     Ok(all)
 }
 
-fn decode<T: Datum>(codec: Codec<Result<T, u64>>, output: &[u8]) -> Result<T, CallError> {
-    match codec.decode_marked(output) {
-        Ok(Ok(output)) => Ok(output),
-        Ok(Err(index)) => Err(CallError::Panicked { index }),
-        Err(error) => Err(CallError::UndecodableOutput(error.to_string())),
+fn decode_single<T: Datum>(codec: Codec<T>, mut output: &[u8]) -> Result<T, CallError> {
+    decode(codec, &mut output)
+}
+
+/// The next output.
+fn decode<T: Datum>(codec: Codec<T>, outputs: &mut &[u8]) -> Result<T, CallError> {
+    match bundle::output(outputs) {
+        Some(Output::Encoded(format, output)) => {
+            codec.decode(format, output).map_err(|error| CallError::UndecodableOutput(error.to_string()))
+        }
+        Some(Output::Panicked(index)) => Err(CallError::Panicked { index }),
+        Some(Output::Undecodable) => Err(CallError::Undecodable),
+        None => Err(CallError::UndecodableOutput("some outputs are missing".to_owned())),
     }
 }

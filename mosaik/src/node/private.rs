@@ -36,14 +36,14 @@ use super::{
 pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let producer = net.streams().producer::<T>().with_stream_id(T::STREAM.id);
     let producer = producer.with_declared(*T::STREAM.schema.as_bytes());
-    T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec))
+    T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec).with_evolve(T::EVOLVE))
 }
 
 /// The builder of a declared stream's consumer.
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = net.streams().consumer::<T>().with_stream_id(T::STREAM.id);
     let consumer = consumer.with_declared(*T::STREAM.schema.as_bytes());
-    T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec)
+    T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 
 /// The builder of a declared store's primary: durable where there is a data directory, as the members of groups are.

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     network::Network,
-    primitives::{Datum, Format, StreamId},
+    primitives::{Datum, Evolve, Format, StreamId},
     stores::StoreError,
     streams::{Consumer, Producer, ProducerBuilder},
 };
@@ -29,6 +29,8 @@ pub trait StreamType: Datum {
     const STREAM: StreamDecl;
     /// The format of every item, where the declaration says it (`codec`).
     const CODEC: Option<Format> = None;
+    /// How the type may change from one program to the next (`evolve`).
+    const EVOLVE: Evolve = Evolve::Strict;
 
     /// Sets at a producer what the declaration says of it (`key`, `retain`).
     fn configure(producer: ProducerBuilder<Self>) -> ProducerBuilder<Self> {

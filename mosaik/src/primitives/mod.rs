@@ -21,7 +21,7 @@ pub use codec::Format;
 pub use datum::{Datum, Unnamed, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
-pub use schema::{Difference, Schema};
+pub use schema::{Difference, Evolve, Schema};
 
 pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;

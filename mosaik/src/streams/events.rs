@@ -89,6 +89,16 @@ pub enum Event {
         /// For how long nothing has come.
         silent: Duration,
     },
+    /// Of a stream that may grow (`evolve = "append"`) an item came that this program does not know, such as one with a new
+    /// variant. It counts as a [`Gap`](Self::Gap). Told once as long as the reason stays the same.
+    Undecodable {
+        /// The producer.
+        producer: PeerId,
+        /// The item's sequence number.
+        seq: u64,
+        /// Why, with the name of the variant or field.
+        error: String,
+    },
     /// The two sides declare the stream differently, so there is no subscription.
     Incompatible {
         /// The producer.

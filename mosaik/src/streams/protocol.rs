@@ -13,7 +13,7 @@ use super::core::{admission::WaitReason, progress::Resume};
 use crate::{
     discovery::SignedEntry,
     network::{Family, Protocol},
-    primitives::{Difference, Schema, StreamId},
+    primitives::{Difference, Schema, StreamId, schema::Readable},
 };
 
 /// A schema fingerprint; types that declare none have none.
@@ -25,7 +25,7 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/4";
+    const NAME: &'static str = "subscribe/5";
     const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
 }
 
@@ -40,6 +40,8 @@ pub(crate) enum Message {
         resume: Option<Resume>,
         replay: bool,
         entry: SignedEntry,
+        /// What the consumer can read, of a stream whose items may grow.
+        readable: Option<Readable>,
     },
     /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
     Accepted { epoch: u64, next: u64, replay: Option<u64> },
@@ -76,17 +78,21 @@ pub(crate) fn compatible(ours: Option<Fingerprint>, theirs: Option<Fingerprint>)
 }
 
 /// Bytes of a schema beyond which it is not sent.
-const MAX_SCHEMA: usize = 64 << 10;
+const MAX_SCHEMA: usize = 56 << 10;
 
-/// A schema to be sent, if it is not too large.
-pub(crate) fn sendable(schema: &Schema) -> Option<Schema> {
+/// A schema to be sent, or what a reader of it knows besides, if it is not too large.
+pub(crate) fn sendable<S: Serialize + Clone>(schema: &S) -> Option<S> {
     let size = postcard::experimental::serialized_size(schema).unwrap_or(usize::MAX);
     (size <= MAX_SCHEMA).then(|| schema.clone())
 }
 
-/// The first difference, if the other side told a schema that can be read.
+/// The first difference, if the other side told a schema that can be read. Equal shapes are declared otherwise.
 pub(crate) fn difference(ours: &Schema, theirs: Option<&Schema>) -> Option<Difference> {
-    ours.difference(theirs.filter(|theirs| theirs.is_sound())?)
+    let theirs = theirs.filter(|theirs| theirs.is_sound())?;
+    ours.difference(theirs).or_else(|| {
+        let path = "how items are written (`codec`, `evolve`, attributes)".to_owned();
+        Some(Difference { path, ours: "as declared".to_owned(), theirs: "otherwise".to_owned() })
+    })
 }
 
 /// A fingerprint as people see it.

@@ -31,7 +31,7 @@ const PROTOCOLS: [(&str, &str); 9] = [
     (Family::STREAMS.alpn(), "subscribe/4"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
-    (Family::GROUPS.alpn(), "bond/4"),
+    (Family::GROUPS.alpn(), "bond/5"),
     (Family::GROUPS.alpn(), "operate/1"),
     (Family::DIAGNOSTICS.alpn(), "report/3"),
 ];

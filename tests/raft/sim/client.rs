@@ -474,7 +474,7 @@ impl World {
             self.clients.busy[submitted.client] -= 1;
             match answer {
                 Ok((index, output)) => {
-                    let was = postcard::from_bytes(&output).expect("an output");
+                    let was = super::machine::was(&output);
                     let Some(cluster) = self.cluster(n) else { panic!("an answer without a cluster") };
                     self.clients.acknowledged(submitted, cluster, index, was, self.now);
                 }

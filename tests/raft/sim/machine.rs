@@ -1,11 +1,14 @@
 //! The replicated machine of the simulator: registers, written with the previous value as output, behind the session table.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible};
 
 use bytes::Bytes;
-use mosaik::groups::{
-    client::{CommandResult, Done, bundle},
-    raft::{Command, Entry, Index, Mutant, Payload, SessionId, Sessions, Switch, Verdict},
+use mosaik::{
+    groups::{
+        client::{CommandResult, Done, bundle},
+        raft::{Command, Entry, Index, Mutant, Payload, SessionId, Sessions, Switch, Verdict},
+    },
+    primitives::Format,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,10 @@ impl Op {
 
     /// A body with this command alone.
     pub fn body(self) -> Bytes {
-        let mut body = bundle::begin();
-        body.extend_from_slice(&self.encode());
+        let Ok(body) = bundle::single(|body| {
+            body.extend_from_slice(&self.encode());
+            Ok::<_, Infallible>(Format::Postcard)
+        });
         body.into()
     }
 
@@ -58,6 +63,14 @@ impl Op {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (key, expect, value) = (*bytes.get(1)?, number(2)?, number(10)?);
         Some(if bytes[0] == 0 { Self::Write { key, value } } else { Self::Cas { key, expect, value } })
+    }
+}
+
+/// The value before, from the output of one command.
+pub fn was(mut output: &[u8]) -> u64 {
+    match bundle::output(&mut output) {
+        Some(bundle::Output::Encoded(_, was)) => postcard::from_bytes(was).expect("a number"),
+        other => panic!("{other:?} is no output of this machine"),
     }
 }
 
@@ -103,22 +116,18 @@ impl Machine {
         let mut ran = Vec::new();
         let result = match verdict {
             Verdict::Apply => {
-                let ops =
-                    bundle::commands(&command.body).map(|it| it.and_then(Op::decode).expect("verified by hashes"));
+                let ops = bundle::commands(&command.body)
+                    .map(|it| it.and_then(|(_, op)| Op::decode(op)).expect("verified by hashes"));
                 ran.extend(ops);
-                let was: Vec<u64> = ran.iter().map(|op| self.run(*op)).collect();
                 // The value before, which for a `Cas` also says whether it took effect.
-                let output = match &*was {
-                    [one] => postcard::to_allocvec(one).expect("in memory"),
-                    all => {
-                        let mut outputs = Vec::new();
-                        for was in all {
-                            let write = |out: &mut Vec<u8>| out.extend(postcard::to_allocvec(was).expect("in memory"));
-                            bundle::append_output(Some(write), &mut outputs);
-                        }
-                        outputs
-                    }
-                };
+                let mut output = Vec::new();
+                for was in ran.iter().map(|op| self.run(*op)).collect::<Vec<_>>() {
+                    let write = |out: &mut Vec<u8>| {
+                        out.extend(postcard::to_allocvec(&was).expect("in memory"));
+                        Format::Postcard
+                    };
+                    bundle::append_output(write, &mut output);
+                }
                 let output = Bytes::from(output);
                 self.sessions.record(command, entry.index, output.clone());
                 CommandResult::Output(output)

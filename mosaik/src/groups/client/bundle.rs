@@ -1,17 +1,25 @@
 //! Several commands in one entry of the log, and their outputs in one answer: what an entry costs is shared by all.
 //!
-//! A body is the number of commands, one byte; then a single command by itself, or each of several after its size. They
-//! are applied one after the other, as one entry, or none of them. The output of a single command is by itself, too; of
-//! several, each comes after its size plus one, or is a zero if the machine could not decode the command. Sizes are
-//! varints. Whoever knows how many commands it sent knows which outputs come.
+//! A body is the number of commands, one byte; then a single command by itself, or each of several after its head. They
+//! are applied one after the other, as one entry, or none of them. A head is the command's size, with the format that it is
+//! written in as the lowest bit; that of a single command is the highest bit of the count.
+//!
+//! Outputs follow each other in the same order, each with a head: 0 for a command that the machine could not decode, 1 and the
+//! index for one that panicked, else the size plus one, with the format as the lowest bit. Heads are varints. Whoever knows how
+//! many commands it sent knows which outputs come.
+
+use std::convert::Infallible;
 
 use bytes::Bytes;
 
 use crate::{
-    groups::encoding::{self, take, take_varint, varint},
+    groups::{
+        encoding::{self, take, take_varint, varint},
+        raft::Index,
+    },
     primitives::{
         Datum,
-        codec::{Codec, EncodeError},
+        codec::{Codec, EncodeError, Format},
     },
 };
 
@@ -19,15 +27,40 @@ use crate::{
 pub const COMMANDS: usize = 127;
 /// Bytes of a body beyond which no further command is added. Long commands gain nothing.
 pub const BYTES: usize = 16 << 10;
+/// In the count of a body of one command: its format is not postcard.
+const NAMED: u8 = 0x80;
+/// So much room is made at most for what an iterator says of its length.
+const SIZE_HINT: usize = 4_096;
+/// Room for a short command or output.
+const SHORT: usize = 16;
 
-/// Begins a body of one command, whose encoding is to be appended.
-pub fn begin() -> Vec<u8> {
-    vec![1]
+/// A body of one command, which the function writes.
+pub fn single<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<Format, E>) -> Result<Vec<u8>, E> {
+    let mut body = Vec::with_capacity(SHORT);
+    body.push(1);
+    if write(&mut body)? == Format::MessagePack {
+        body[0] |= NAMED;
+    }
+    Ok(body)
 }
 
 /// How many commands the body is said to have.
 pub fn count(body: &[u8]) -> usize {
-    body.first().map_or(0, |count| usize::from(*count))
+    body.first().map_or(0, |count| usize::from(*count & !NAMED))
+}
+
+/// The format of a single command.
+fn format(body: &[u8]) -> Format {
+    if body[0] & NAMED == 0 { Format::Postcard } else { Format::MessagePack }
+}
+
+fn head(size: usize, format: Format) -> u64 {
+    (size as u64) << 1 | u64::from(format.byte())
+}
+
+fn of_head(head: u64) -> Option<(usize, Format)> {
+    let format = if head & 1 == 0 { Format::Postcard } else { Format::MessagePack };
+    Some((usize::try_from(head >> 1).ok()?, format))
 }
 
 /// Whether a body of one command may be added to another body.
@@ -41,14 +74,14 @@ pub fn join(body: &mut Vec<u8>, more: &[u8]) {
         let single = std::mem::take(body);
         body.reserve(2 * (single.len() + more.len()) + 8);
         body.push(1);
-        append(body, &single[1..]);
+        append(body, format(&single), &single[1..]);
     }
     body[0] += 1;
-    append(body, &more[1..]);
+    append(body, format(more), &more[1..]);
 }
 
-fn append(body: &mut Vec<u8>, command: &[u8]) {
-    varint(command.len() as u64, body);
+fn append(body: &mut Vec<u8>, format: Format, command: &[u8]) {
+    varint(head(command.len(), format), body);
     body.extend_from_slice(command);
 }
 
@@ -56,25 +89,27 @@ fn append(body: &mut Vec<u8>, command: &[u8]) {
 pub fn without(body: &[u8], keep: impl Fn(usize) -> bool) -> Option<Bytes> {
     let mut kept = Vec::new();
     for (at, command) in commands(body).enumerate() {
-        let command = command?;
+        let (format, command) = command?;
         if !keep(at) {
             continue;
         }
-        let mut single = begin();
-        single.extend_from_slice(command);
-        if kept.is_empty() { kept = single } else { join(&mut kept, &single) }
+        let Ok(alone) = single(|body| {
+            body.extend_from_slice(command);
+            Ok::<_, Infallible>(format)
+        });
+        if kept.is_empty() { kept = alone } else { join(&mut kept, &alone) }
     }
     (!kept.is_empty()).then(|| kept.into())
 }
 
-/// The commands of a body; `None` once, at the end, if it is not what it should be.
-pub fn commands(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
+/// The commands of a body with their formats; `None` once, at the end, if it is not what it should be.
+pub fn commands(body: &[u8]) -> impl Iterator<Item = Option<(Format, &[u8])>> {
     let (count, mut rest) = (count(body), body.get(1..).unwrap_or_default());
     let mut left = count.max(1);
-    let sound = (1..=COMMANDS).contains(&count);
+    let sound = count == 1 || (2..=COMMANDS).contains(&count) && body[0] & NAMED == 0;
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
-        let command = if count == 1 { Some(rest) } else { sized(&mut rest).filter(|_| sound) };
+        let command = if count == 1 { Some((format(body), rest)) } else { sized(&mut rest).filter(|_| sound) };
         if command.is_none() {
             left = 0;
         }
@@ -82,45 +117,74 @@ pub fn commands(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-fn sized<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let size = usize::try_from(take_varint(input)?).ok()?;
-    take(input, size)
+fn sized<'a>(input: &mut &'a [u8]) -> Option<(Format, &'a [u8])> {
+    let (size, format) = of_head(take_varint(input)?)?;
+    Some((format, take(input, size)?))
 }
 
-/// Appends the output of one of several commands, which the function writes; `None`: the command could not be decoded.
-pub fn append_output(output: Option<impl FnOnce(&mut Vec<u8>)>, outputs: &mut Vec<u8>) {
+/// What became of one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output<'a> {
+    /// What the machine gave back.
+    Encoded(Format, &'a [u8]),
+    /// It panicked, in the entry of this index.
+    Panicked(Index),
+    /// The machine could not decode it.
+    Undecodable,
+}
+
+/// Appends the output of the next command, which the function writes.
+#[inline]
+pub fn append_output(write: impl FnOnce(&mut Vec<u8>) -> Format, outputs: &mut Vec<u8>) {
     let at = outputs.len();
     outputs.push(0);
-    let Some(output) = output else { return };
-    output(outputs);
-    let size = outputs.len() - at - 1;
-    if size < 0x7F {
-        outputs[at] = size.to_le_bytes()[0] + 1;
+    let format = write(outputs);
+    let head = head(outputs.len() - at, format);
+    if head < 0x80 {
+        outputs[at] = head.to_le_bytes()[0];
     } else {
         let mut prefix = Vec::with_capacity(10);
-        varint(size as u64 + 1, &mut prefix);
+        varint(head, &mut prefix);
         outputs.splice(at..=at, prefix);
     }
 }
 
-/// The outputs of several commands, in order; `Some(None)` for one that the machine could not decode, `None` once at the
-/// end if there are not as many as there should be.
-pub fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Option<Option<Bytes>>> {
+/// Appends that the next command was not decoded.
+pub fn append_undecodable(outputs: &mut Vec<u8>) {
+    outputs.push(0);
+}
+
+/// Appends that the next command panicked in the entry of this index.
+pub fn append_panicked(index: Index, outputs: &mut Vec<u8>) {
+    outputs.push(1);
+    varint(index, outputs);
+}
+
+/// The next output of an input, which begins behind it then; `None` if there is none.
+#[inline]
+pub fn output<'a>(input: &mut &'a [u8]) -> Option<Output<'a>> {
+    Some(match take_varint(input)? {
+        0 => Output::Undecodable,
+        1 => Output::Panicked(take_varint(input)?),
+        head => {
+            let (size, format) = of_head(head)?;
+            Output::Encoded(format, take(input, size.checked_sub(1)?)?)
+        }
+    })
+}
+
+/// The outputs of so many commands, each with its head; `None` once, at the end, if there are not as many as there should be.
+pub fn outputs(outputs: &Bytes, count: usize) -> impl Iterator<Item = Option<Bytes>> {
     let mut rest: &[u8] = outputs;
     let mut left = count;
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
-        if count == 1 {
-            return Some(Some(Some(outputs.clone())));
-        }
-        let output = take_varint(&mut rest).and_then(|size| match size.checked_sub(1) {
-            None => Some(None),
-            Some(size) => take(&mut rest, usize::try_from(size).ok()?).map(|output| Some(outputs.slice_ref(output))),
-        });
-        if output.is_none() {
+        let before = rest;
+        let found = output(&mut rest).is_some();
+        if !found {
             left = 0;
         }
-        Some(output)
+        found.then(|| outputs.slice_ref(&before[..before.len() - rest.len()])).into()
     })
 }
 
@@ -131,21 +195,26 @@ pub(crate) fn pack<T: Datum>(
     commands: impl IntoIterator<Item = T>,
     limit: usize,
 ) -> Result<Vec<(Bytes, usize)>, EncodeError> {
-    let (mut encoded, mut ends) = (Vec::new(), Vec::new());
+    let commands = commands.into_iter();
+    let mut ends = Vec::with_capacity(commands.size_hint().0.min(SIZE_HINT));
+    let mut encoded = Vec::with_capacity(ends.capacity() * SHORT / 2);
     for command in commands {
-        codec.append_marked(&command, &mut encoded, limit)?;
-        ends.push(encoded.len());
+        let format = codec.append(&command, &mut encoded, limit)?;
+        ends.push((encoded.len(), format));
     }
     let mut packed = Vec::with_capacity(encoded.len() + 2 * ends.len());
     let (mut edges, mut counts) = (Vec::new(), Vec::new());
     let (mut done, mut start) = (0, 0);
     while done < ends.len() {
-        let fits = |end: &&usize| **end - start < BYTES;
+        let fits = |(end, _): &&(usize, Format)| *end - start < BYTES;
         let count = ends[done..].iter().take(COMMANDS).take_while(fits).count().max(1);
         packed.push(count.to_le_bytes()[0]);
-        for end in &ends[done..done + count] {
+        if count == 1 && ends[done].1 == Format::MessagePack {
+            *packed.last_mut().expect("just pushed") |= NAMED;
+        }
+        for (end, format) in &ends[done..done + count] {
             if count > 1 {
-                varint((end - start) as u64, &mut packed);
+                varint(head(end - start, *format), &mut packed);
             }
             packed.extend_from_slice(&encoded[start..*end]);
             start = *end;
@@ -163,43 +232,82 @@ mod tests {
 
     use super::*;
 
-    fn single(command: &[u8]) -> Vec<u8> {
-        [&[1], command].concat()
+    fn formats() -> impl Strategy<Value = Format> {
+        prop_oneof![Just(Format::Postcard), Just(Format::MessagePack)]
+    }
+
+    type Encoded = (Format, Vec<u8>);
+
+    fn encoded(size: usize) -> impl Strategy<Value = Encoded> {
+        (formats(), prop::collection::vec(any::<u8>(), 0..size))
+    }
+
+    fn alone((format, command): &Encoded) -> Vec<u8> {
+        let Ok(body) = single(|body| {
+            body.extend_from_slice(command);
+            Ok::<_, Infallible>(*format)
+        });
+        body
+    }
+
+    fn apart(body: &[u8]) -> Option<Vec<Encoded>> {
+        commands(body).map(|it| it.map(|(format, command)| (format, command.to_vec()))).collect()
     }
 
     proptest! {
         #[test]
-        fn what_was_joined_comes_apart(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..COMMANDS)) {
-            let mut body = single(&all[0]);
+        fn what_was_joined_comes_apart(all in prop::collection::vec(encoded(200), 1..COMMANDS)) {
+            let mut body = alone(&all[0]);
             for command in &all[1..] {
-                prop_assume!(joins(&body, &single(command)));
-                join(&mut body, &single(command));
+                prop_assume!(joins(&body, &alone(command)));
+                join(&mut body, &alone(command));
             }
-            let apart: Option<Vec<_>> = commands(&body).collect();
-            prop_assert_eq!(apart, Some(all.iter().map(Vec::as_slice).collect()));
+            prop_assert_eq!(apart(&body), Some(all.clone()));
             let odd = without(&body, |at| at % 2 == 1);
-            let expected: Vec<_> = all.iter().skip(1).step_by(2).map(Vec::as_slice).collect();
-            prop_assert_eq!(odd.map(|odd| commands(&odd).map(|it| it.unwrap().to_vec()).collect::<Vec<_>>()).unwrap_or_default(), expected);
+            let expected: Vec<_> = all.into_iter().skip(1).step_by(2).collect();
+            prop_assert_eq!(odd.map_or(Some(vec![]), |odd| apart(&odd)), Some(expected));
         }
 
         #[test]
-        fn what_was_packed_comes_apart(all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..300)) {
-            let packed = pack(Codec::of(), all.iter().cloned(), 4000).expect("short enough");
+        fn what_was_packed_comes_apart(
+            named in any::<bool>(), all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..300)
+        ) {
+            let codec = Codec::<Vec<u8>>::chosen(named.then_some(Format::MessagePack));
+            let packed = pack(codec, all.iter().cloned(), 10_000).expect("short enough");
             let mut apart = Vec::new();
             for (body, count) in &packed {
                 prop_assert_eq!(super::count(body), *count);
-                apart.extend(commands(body).map(|it| Codec::<Vec<u8>>::of().decode_marked(it.unwrap()).unwrap()));
+                apart.extend(commands(body).map(|it| {
+                    let (format, command) = it.unwrap();
+                    codec.decode(format, command).unwrap()
+                }));
             }
             prop_assert_eq!(apart, all);
         }
 
         #[test]
-        fn outputs_come_back(all in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..300)), 2..50)) {
+        fn outputs_come_back(all in prop::collection::vec(prop_oneof![
+            encoded(300).prop_map(Ok), any::<u64>().prop_map(Some).prop_map(Err), Just(Err(None)),
+        ], 1..50)) {
             let mut bytes = Vec::new();
-            all.iter().for_each(|output| append_output(output.as_ref().map(|output| |out: &mut Vec<u8>| Codec::of().write_marked(output, out).expect("it is short")), &mut bytes));
-            let back: Option<Vec<_>> = outputs(&bytes.into(), all.len()).collect();
-            let back = back.map(|it| it.into_iter().map(|it| it.map(|it| Codec::<Vec<u8>>::of().decode_marked(&it).unwrap())));
-            prop_assert_eq!(back.map(Iterator::collect), Some(all));
+            for one in &all {
+                match one {
+                    Ok((format, encoded)) => append_output(|out| { out.extend_from_slice(encoded); *format }, &mut bytes),
+                    Err(Some(index)) => append_panicked(*index, &mut bytes),
+                    Err(None) => append_undecodable(&mut bytes),
+                }
+            }
+            let pieces: Option<Vec<_>> = outputs(&bytes.into(), all.len()).collect();
+            let pieces = pieces.expect("all are there");
+            prop_assert_eq!(pieces.len(), all.len());
+            for (mut piece, one) in pieces.iter().map(|piece| &**piece).zip(&all) {
+                let expected = match one {
+                    Ok((format, encoded)) => Output::Encoded(*format, encoded),
+                    Err(Some(index)) => Output::Panicked(*index),
+                    Err(None) => Output::Undecodable,
+                };
+                prop_assert_eq!((output(&mut piece), piece), (Some(expected), &[][..]));
+            }
         }
 
         #[test]
@@ -213,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_sound_ends_with_nothing() {
-        for body in [&[][..], &[0], &[2, 1, 7], &[2, 1, 7, 2, 7], &[200, 1, 7]] {
+        for body in [&[][..], &[0], &[0x80], &[2, 2, 7], &[2, 2, 7, 4, 7], &[0x82, 2, 7, 2, 7]] {
             assert_eq!(commands(body).last(), Some(None), "{body:?}");
         }
     }
@@ -223,6 +331,6 @@ mod tests {
         let packed =
             pack(Codec::of(), [vec![7_u8; 3 * BYTES], vec![8; 10], vec![9; 10]], 1 << 20).expect("below the limit");
         assert_eq!(packed.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [1, 2]);
-        assert!(matches!(pack(Codec::of(), [vec![7_u8; 100]], 50), Err(EncodeError::TooLarge(102 | 101))));
+        assert!(matches!(pack(Codec::of(), [vec![7_u8; 100]], 50), Err(EncodeError::TooLarge(101 | 102))));
     }
 }

@@ -109,14 +109,12 @@ impl Pending {
         index: Index,
         output: &Bytes,
     ) -> impl Iterator<Item = (Caller, Result<(Index, Bytes), Failure>)> {
-        let mut outputs = bundle::outputs(output, self.callers.len());
+        // A single caller may have sent several commands: it takes all outputs.
+        let whole = (self.callers.len() == 1).then(|| output.clone());
+        let mut parts = bundle::outputs(output, self.callers.len());
         let answers = self.callers.into_iter().map(move |caller| {
-            let answer = match outputs.next().flatten() {
-                Some(Some(output)) => Ok((index, output)),
-                Some(None) => Err(Failure::Undecodable),
-                None => Err(Failure::OutputMissing),
-            };
-            (caller, answer)
+            let output = whole.clone().or_else(|| parts.next().flatten());
+            (caller, output.map(|output| (index, output)).ok_or(Failure::OutputMissing))
         });
         answers.filter_map(|(caller, answer)| Some((caller?, answer)))
     }
@@ -172,6 +170,7 @@ impl Joining {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primitives::codec::Format;
 
     fn call(id: CallId, command: &[u8], deadline: u64) -> Call {
         let body = [&[1], command].concat().into();
@@ -188,7 +187,7 @@ mod tests {
     }
 
     fn commands(pending: &Pending) -> Vec<&[u8]> {
-        bundle::commands(&pending.body).map(|command| command.expect("a sound body")).collect()
+        bundle::commands(&pending.body).map(|command| command.expect("a sound body").1).collect()
     }
 
     #[test]
@@ -196,12 +195,20 @@ mod tests {
         let pending = three();
         assert_eq!(commands(&pending), [b"one", b"two", b"six"]);
         let mut outputs = Vec::new();
-        bundle::append_output(Some(|out: &mut Vec<u8>| out.push(1)), &mut outputs);
-        bundle::append_output(None::<fn(&mut Vec<u8>)>, &mut outputs);
-        bundle::append_output(Some(|out: &mut Vec<u8>| out.push(6)), &mut outputs);
-        let answers: Vec<_> = pending.answers(9, &outputs.into()).map(|(caller, answer)| (caller.id, answer)).collect();
-        let [one, six] = [1, 6].map(|byte| Ok((9, Bytes::from(vec![byte]))));
-        assert_eq!(answers, [(0, one), (1, Err(Failure::Undecodable)), (2, six)]);
+        for byte in [1, 5, 6] {
+            let write = |out: &mut Vec<u8>| {
+                out.push(byte);
+                Format::Postcard
+            };
+            bundle::append_output(write, &mut outputs);
+        }
+        let outputs = Bytes::from(outputs);
+        let expected: Vec<_> =
+            bundle::outputs(&outputs, 3).map(|output| Ok((9, output.expect("all are there")))).collect();
+        let answers: Vec<_> = pending.answers(9, &outputs).map(|(caller, answer)| (caller.id, answer)).collect();
+        assert_eq!(answers, (0..).zip(expected).collect::<Vec<_>>());
+        let short = three().answers(9, &Bytes::new()).map(|(_, answer)| answer).collect::<Vec<_>>();
+        assert_eq!(short, [const { Err(Failure::OutputMissing) }; 3]);
     }
 
     #[test]
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_body_of_several_is_not_added_to() {
-        let several = Call { body: Bytes::from_static(&[2, 1, 7, 1, 8]), ..call(0, b"", 9) };
+        let several = Call { body: Bytes::from_static(&[2, 2, 7, 2, 8]), ..call(0, b"", 9) };
         let mut joining = Joining::default();
         assert!(joining.add(several).is_none());
         let first = joining.add(call(1, b"x", 9)).expect("complete");

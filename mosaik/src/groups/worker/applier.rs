@@ -114,7 +114,7 @@ pub(super) struct Lanes {
 }
 
 /// The machine's only writer.
-pub(super) struct Applier<M> {
+pub(super) struct Applier<M: StateMachine> {
     pub replica: Arc<Replica<M>>,
     pub lanes: Arc<Lanes>,
     pub tasks: Tasks,

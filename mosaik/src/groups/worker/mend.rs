@@ -31,7 +31,7 @@ pub(super) struct Checkpoint {
 }
 
 /// The machine with the entry applied but for the commands that panic, what the entry gave, and what to begin with next time.
-struct Mended<M> {
+struct Mended<M: StateMachine> {
     state: State<M>,
     /// How many commands of the entry panic.
     commands: u64,

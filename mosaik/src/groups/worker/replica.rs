@@ -31,7 +31,7 @@ use crate::{
         raft::{Command, Entry, Index, Payload, Sessions, Switch, Verdict},
         snapshots::{SnapshotError, Snapshots},
     },
-    primitives::codec::Codec,
+    primitives::codec::{Codec, Format},
     transport::Tasks,
 };
 
@@ -41,6 +41,8 @@ pub(in crate::groups) const SESSIONS: usize = 16_384;
 pub(in crate::groups) const RETENTION: u64 = 3_600_000;
 /// Outputs kept for one session.
 pub(in crate::groups) const WINDOW: u64 = 16_384;
+/// Room for a short output.
+const OUTPUT: usize = 8;
 /// How often a query looks again for a machine that another query has, before it waits.
 const SPINS: u32 = 64;
 /// One query of so many is timed: a clock costs as much as a quick query.
@@ -53,7 +55,7 @@ pub(super) type Skipped = BTreeSet<(Index, usize)>;
 pub(in crate::groups) type Initial<M> = Arc<dyn Fn() -> M + Send + Sync>;
 
 /// The state machine with what is replicated beside it.
-pub(in crate::groups) struct Replica<M> {
+pub(in crate::groups) struct Replica<M: StateMachine> {
     state: Arc<Mutex<State<M>>>,
     /// As in the state, for those who do not want to wait for it.
     applied: AtomicU64,
@@ -79,8 +81,10 @@ enum First<M> {
     Nothing,
 }
 
-pub(super) struct State<M> {
+pub(super) struct State<M: StateMachine> {
     machine: M,
+    commands: Codec<M::Command>,
+    outputs: Codec<M::Output>,
     sessions: Sessions,
     applied: Index,
     skipped: Skipped,
@@ -238,7 +242,7 @@ impl<M: StateMachine> Replica<M> {
     }
 }
 
-impl<M> fmt::Debug for Replica<M> {
+impl<M: StateMachine> fmt::Debug for Replica<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replica").field("applied", &self.applied).finish_non_exhaustive()
     }
@@ -264,6 +268,8 @@ impl<M: StateMachine> State<M> {
     fn new(machine: M, sessions: Sessions, applied: Index) -> Self {
         Self {
             machine,
+            commands: Codec::of(),
+            outputs: Codec::of(),
             sessions,
             applied,
             skipped: BTreeSet::new(),
@@ -415,32 +421,25 @@ impl<M: StateMachine> State<M> {
         Outcome { session: command.session, done }
     }
 
-    /// The outputs of a body of commands, each as a result whose error is the index of a command that panicked.
+    /// The outputs of a body of commands; `None`: the only one cannot be decoded.
     fn run(&mut self, command: &Command, entry: &Entry) -> Option<Bytes> {
         let ctx = ApplyContext::of(entry);
-        let (commands, outputs) = (Codec::of(), Codec::of());
-        if bundle::count(&command.body) == 1 {
-            let output: Result<M::Output, Index> = if self.skips(entry.index, 0) {
-                Err(entry.index)
-            } else {
-                let decoded = commands.decode_marked(&command.body[1..]).ok()?;
-                Ok(self.machine.apply(decoded, &ctx))
-            };
-            // An output that cannot be encoded fails to decode at the caller, who learns that way that it was applied.
-            let mut encoded = Vec::new();
-            let _ = outputs.write_marked(&output, &mut encoded);
-            return Some(encoded.into());
-        }
+        let count = bundle::count(&command.body);
+        self.part.outputs.reserve(OUTPUT * count);
         for (part, encoded) in bundle::commands(&command.body).enumerate().skip(self.part.done) {
-            let output: Option<Result<M::Output, Index>> = if self.skips(entry.index, part) {
-                Some(Err(entry.index))
+            if self.skips(entry.index, part) {
+                bundle::append_panicked(entry.index, &mut self.part.outputs);
+            } else if let Some(decoded) = encoded.and_then(|(form, command)| self.commands.decode(form, command).ok()) {
+                let output = self.machine.apply(decoded, &ctx.part_at(part));
+                // One that cannot be encoded is empty and fails to decode at the caller, who learns that way that it was applied.
+                let write =
+                    |out: &mut Vec<u8>| self.outputs.write(&output, out, usize::MAX).unwrap_or(Format::MessagePack);
+                bundle::append_output(write, &mut self.part.outputs);
+            } else if count == 1 {
+                return None;
             } else {
-                let decoded = encoded.and_then(|encoded| commands.decode_marked(encoded).ok());
-                decoded.map(|decoded| Ok(self.machine.apply(decoded, &ctx.part_at(part))))
-            };
-            // One that cannot be encoded is empty and fails to decode at the caller, who learns that way that it was applied.
-            let write = output.map(|output| move |out: &mut Vec<u8>| _ = outputs.write_marked(&output, out));
-            bundle::append_output(write, &mut self.part.outputs);
+                bundle::append_undecodable(&mut self.part.outputs);
+            }
             (self.part.done, self.part.whole) = (part + 1, self.part.outputs.len());
         }
         Some(std::mem::take(&mut self.part.outputs).into())

@@ -35,7 +35,7 @@ impl Schema {
     }
 
     /// A part in a few words.
-    fn words(&self, at: u32) -> String {
+    pub(super) fn words(&self, at: u32) -> String {
         match self.node(at) {
             None => "nothing".to_owned(),
             Some(Node::Opaque(name)) if name.is_empty() => "something unknown".to_owned(),
@@ -138,7 +138,7 @@ impl Walk<'_> {
     }
 }
 
-fn words(content: &Content) -> String {
+pub(super) fn words(content: &Content) -> String {
     match content {
         Content::Unit => "no content".to_owned(),
         Content::Newtype(_) => "one value".to_owned(),

@@ -5,6 +5,7 @@
 //! nobody can make up. Such parts are compared by the name of the container that they are in.
 
 mod compare;
+mod evolve;
 mod trace;
 
 use std::fmt::{self, Write as _};
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use trace::{Body, Container, Found, Part};
 
 pub use compare::Difference;
+pub use evolve::Evolve;
+pub(crate) use evolve::Readable;
+use evolve::{Field, Need};
 
 /// Most nodes of a schema that is read from a peer.
 const MAX_NODES: usize = 4_096;
@@ -71,14 +75,27 @@ pub(crate) struct Described {
 
 impl Described {
     pub(crate) fn of<T: DeserializeOwned>() -> Self {
-        let Found { root, containers, mut unproven } = trace::trace::<T>();
+        Self::made(trace::trace::<T>(false)).0
+    }
+
+    /// Also which fields a reader can do without.
+    fn with_needs<T: DeserializeOwned>() -> (Self, Vec<(Field, Need)>) {
+        Self::made(trace::trace::<T>(true))
+    }
+
+    fn made(found: Found) -> (Self, Vec<(Field, Need)>) {
+        let Found { root, containers, mut unproven, needs } = found;
         if unproven.is_none() && has_endless(&root, &containers) {
             unproven = Some("it has a sequence of elements without bytes".to_owned());
         }
         let known = known(&containers);
         let mut table = Table { containers: &containers, nodes: Vec::new(), places: vec![None; containers.len()] };
         table.add(&root);
-        Self { schema: Schema { nodes: table.nodes }, known, unproven }
+        let Table { nodes, places, .. } = table;
+        let needs = needs.into_iter().filter_map(|((id, variant, field), need)| {
+            Some(((places[id]?, u32::try_from(variant).ok()?, u32::try_from(field).ok()?), need))
+        });
+        (Self { schema: Schema { nodes }, known, unproven }, needs.collect())
     }
 }
 

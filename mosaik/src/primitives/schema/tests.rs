@@ -193,3 +193,112 @@ fn a_table_from_a_peer_is_looked_at_first() {
     let endless = Schema { nodes: vec![Node::Option(0)] };
     assert!(endless.is_sound() && endless.difference(&endless).is_none() && endless.to_string() == "?^0 ");
 }
+
+mod grown {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    pub enum Side {
+        Hold,
+        Both {
+            other: Vec<String>,
+            one: Inner,
+            #[serde(default)]
+            third: u8,
+        },
+        Buy,
+        Sell(Inner),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub struct Quote {
+        #[serde(default)]
+        pub venue: String,
+        pub side: Side,
+        pub inner: Inner,
+        #[serde(alias = "labels")]
+        pub tags: BTreeMap<String, (u8, f32)>,
+        pub note: Option<String>,
+        pub hash: [u8; 32],
+    }
+}
+
+#[test]
+fn what_a_reader_can_do_without_is_found() {
+    let needs = |readable: &Readable| {
+        let mut needs: Vec<_> = readable.needs.iter().map(|((.., field), need)| (*field, need.clone())).collect();
+        needs.sort_by_key(|(field, _)| *field);
+        needs
+    };
+    assert_eq!(needs(&Readable::of::<Quote>()), [(1, Need::Optional)], "the size of its inner part");
+    let grown = Readable::of::<grown::Quote>();
+    assert_eq!(grown.schema, Schema::of::<grown::Quote>());
+    // Of the quote venue, note, and another name of tags; the size of its inner part; the third part of a variant.
+    let expected = [(0, Need::Optional), (1, Need::Optional), (2, Need::Optional), (3, Need::Alias("labels".into()))];
+    assert_eq!(needs(&grown), [&expected[..], &[(4, Need::Optional)]].concat());
+    let bytes = postcard::to_allocvec(&grown).unwrap();
+    assert_eq!(postcard::from_bytes::<Readable>(&bytes).unwrap(), grown);
+}
+
+#[test]
+fn another_name_of_a_field_is_not_part_of_the_shape() {
+    #[derive(Serialize, Deserialize)]
+    struct Many {
+        #[serde(alias = "a", alias = "z")]
+        m: u8,
+        #[serde(alias = "b")]
+        n: String,
+    }
+    assert_eq!(shape::<Many>(), "Many{m:u8,n:String}");
+    assert!(proven::<Many>());
+}
+
+#[test]
+fn a_type_that_has_grown_is_read_both_ways() {
+    let (old, new) = (Readable::of::<Quote>(), Readable::of::<grown::Quote>());
+    assert_eq!(old.unreadable(&new.schema, false), None);
+    assert_eq!(new.unreadable(&old.schema, false), None);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_by_its_path() {
+    mod other {
+        use super::*;
+        #[derive(Deserialize)]
+        pub struct Inner {
+            pub bid: i64,
+            pub size: Option<NonZeroU16>,
+        }
+        #[derive(Deserialize)]
+        pub struct Changed {
+            pub inner: Inner,
+        }
+        #[derive(Deserialize)]
+        pub struct Renamed {
+            #[serde(alias = "inner")]
+            pub within: super::Inner,
+        }
+    }
+    #[derive(Deserialize)]
+    struct Plain {
+        inner: Inner,
+    }
+    let plain = Readable::of::<Plain>();
+    let told =
+        |reader: &Readable, writer: &Schema, swapped| reader.unreadable(writer, swapped).map(|it| it.to_string());
+    let changed = Schema::of::<other::Changed>();
+    assert_eq!(told(&plain, &changed, false).unwrap(), "Plain.inner.bid: u64 here, i64 there");
+    assert_eq!(told(&plain, &changed, true).unwrap(), "Plain.inner.bid: i64 here, u64 there");
+    let renamed = Readable::of::<other::Renamed>();
+    assert_eq!(told(&renamed, &plain.schema, false), None, "by its other name");
+    let missing = told(&plain, &renamed.schema, false);
+    assert_eq!(missing.unwrap(), "Plain.inner: a field that has no default here, nothing there");
+    #[derive(Deserialize)]
+    struct More {
+        inner: Inner,
+        must: u8,
+    }
+    let more = told(&Readable::of::<More>(), &plain.schema, false);
+    assert_eq!(more.unwrap(), "More.must: a field that has no default here, nothing there");
+    assert_eq!(told(&plain, &Schema::of::<More>(), false), None);
+}

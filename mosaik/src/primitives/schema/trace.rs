@@ -8,8 +8,14 @@
 //!
 //! Reference: <https://serde.rs/data-model.html>.
 
-use std::{any::type_name, collections::BTreeMap, fmt};
+use std::{
+    any::type_name,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    rc::Rc,
+};
 
+use super::evolve::Need;
 use serde::de::{
     self, DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -83,7 +89,7 @@ pub(super) enum Body {
     Unit,
     Newtype(Part),
     Tuple(Vec<Part>),
-    Struct(&'static [&'static str], Vec<Part>),
+    Struct(Vec<&'static str>, Vec<Part>),
     Enum(&'static [&'static str], Vec<Variant>),
 }
 
@@ -111,11 +117,13 @@ pub(super) struct Found {
     pub(super) containers: Vec<Container>,
     /// Why a format without self-description may not carry the type; `None`: it does.
     pub(super) unproven: Option<String>,
+    /// What is known of fields besides, by container, variant (of a struct 0) and place.
+    pub(super) needs: Vec<((usize, usize, usize), Need)>,
 }
 
-/// Walks over a type until all of it was seen.
-pub(super) fn trace<T: DeserializeOwned>() -> Found {
-    let mut walker = Walker::default();
+/// Walks over a type until all of it was seen. `needs`: also without each field, to see which ones a reader can do without.
+pub(super) fn trace<T: DeserializeOwned>(needs: bool) -> Found {
+    let mut walker = Walker { trials: needs.then(BTreeMap::new), ..Walker::default() };
     let mut root = Part::Unknown;
     let mut complete = false;
     for _ in 0..WALKS {
@@ -144,7 +152,8 @@ pub(super) fn trace<T: DeserializeOwned>() -> Found {
         let name = container.name;
         walker.unproven.get_or_insert_with(|| format!("{name} contains itself"));
     }
-    Found { root, containers: walker.containers, unproven: walker.unproven }
+    let needs = walker.needs();
+    Found { root, containers: walker.containers, unproven: walker.unproven, needs }
 }
 
 /// Keeps what is known of a part from either look at it.
@@ -163,6 +172,9 @@ fn merge(known: &mut Part, seen: Part) {
         _ => {}
     }
 }
+
+/// What has fields: a container, and which of its variants; of a struct 0.
+type Owner = (usize, usize);
 
 /// Where a value is: the innermost container, its variant, and the way from there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,6 +200,20 @@ enum Stop {
     Retry,
     /// There is no other way.
     Stuck,
+    /// A struct is not read without a field that was left out.
+    Missing,
+    /// The field that was given last is another name of one that was given before.
+    Duplicate(&'static str),
+}
+
+impl Stop {
+    /// Where no trial is made, what misses a field is a rejection like any other.
+    fn plain(self) -> Self {
+        match self {
+            Self::Missing | Self::Duplicate(_) => Self::Rejected,
+            stop => stop,
+        }
+    }
 }
 
 impl fmt::Display for Stop {
@@ -202,10 +228,29 @@ impl de::Error for Stop {
     fn custom<M: fmt::Display>(_: M) -> Self {
         Self::Rejected
     }
+
+    fn missing_field(_: &'static str) -> Self {
+        Self::Missing
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::Duplicate(field)
+    }
 }
 
 #[derive(Default)]
 struct Walker {
+    /// If it is asked which fields a reader can do without: structs are read once with all of their fields and once without
+    /// each. So many readings each struct or variant has behind it.
+    trials: Option<BTreeMap<Owner, usize>>,
+    /// Fields that a reader can do without.
+    optional: BTreeSet<(Owner, usize)>,
+    /// Structs and variants that list more names than they have fields.
+    by_name: BTreeSet<Owner>,
+    /// Fields that are given before the others.
+    early: BTreeSet<(Owner, usize)>,
+    /// Names that mean the field of another name, and which.
+    aliases: BTreeMap<(Owner, usize), usize>,
     /// By the names of visitor and value, which only tell types of one program apart.
     keys: BTreeMap<&'static str, usize>,
     containers: Vec<Container>,
@@ -220,13 +265,15 @@ struct Walker {
     last: Option<(Place, usize)>,
     /// Something that this walk passed has parts that were not seen yet.
     unfinished: bool,
+    /// The field that was given last by its name.
+    given: Option<usize>,
     unproven: Option<String>,
 }
 
 impl Walker {
     fn begin(&mut self) {
         self.stack.clear();
-        (self.depth, self.looping, self.last, self.unfinished) = (0, 0, None, false);
+        (self.depth, self.looping, self.last, self.unfinished, self.given) = (0, 0, None, false, None);
     }
 
     fn doubt(&mut self, why: impl FnOnce() -> String) {
@@ -254,7 +301,7 @@ impl Walker {
 
     /// Draws the consequence of a rejection that the present place did not cause by itself: what was read last is to blame.
     fn settle(&mut self, stop: Stop) -> Stop {
-        match (stop, self.last.clone()) {
+        match (stop.plain(), self.last.clone()) {
             (Stop::Rejected, Some((place, values))) => self.advance(place, values),
             (Stop::Rejected, None) => Stop::Stuck,
             (stop, _) => stop,
@@ -310,6 +357,86 @@ impl Walker {
         }
     }
 
+    /// The names of the fields of a struct or variant.
+    fn names(&self, id: usize, variant: Option<usize>) -> Option<Rc<[&'static str]>> {
+        let body = match (&self.containers.get(id)?.body, variant) {
+            (Body::Enum(_, variants), Some(at)) => &variants.get(at)?.body,
+            (body, _) => body,
+        };
+        match body {
+            Body::Struct(names, _) => Some(names.as_slice().into()),
+            _ => None,
+        }
+    }
+
+    /// How many readings a struct or variant has behind it.
+    fn trial(&self, of: Owner) -> usize {
+        self.trials.as_ref().and_then(|trials| trials.get(&of).copied()).unwrap_or(0)
+    }
+
+    /// Draws the consequence of a reading by names: the first is with all fields, each other one without one.
+    fn tried<T>(&mut self, of: Owner, trial: usize, names: &[&str], result: Result<T, Stop>) -> Result<T, Stop> {
+        let given = self.given.take();
+        let omitted = trial.checked_sub(1).filter(|at| *at < names.len());
+        let result = match (result, omitted) {
+            (Err(Stop::Duplicate(name)), _) => {
+                let primary = names.iter().position(|other| *other == name);
+                let (Some(primary), Some(alias)) = (primary, given) else { return Err(Stop::Rejected) };
+                if alias == primary {
+                    // Another name came before the field's own: which one shows when that is given first.
+                    self.early.insert((of, primary));
+                } else {
+                    self.aliases.insert((of, alias), primary);
+                }
+                return Err(Stop::Retry);
+            }
+            (Err(Stop::Missing), Some(_)) => Err(Stop::Retry),
+            (Err(stop), _) => return Err(stop.plain()),
+            (Ok(value), omitted) => {
+                self.optional.extend(omitted.map(|field| (of, field)));
+                Ok(value)
+            }
+        };
+        if let Some(trials) = &mut self.trials {
+            let done = trials.entry(of).or_insert(0);
+            *done = (*done).max(trial + 1);
+            self.unfinished |= *done <= names.len();
+        }
+        result
+    }
+
+    /// Takes the other names of fields out of the structs, and tells what is known of fields besides.
+    fn needs(&mut self) -> Vec<((usize, usize, usize), Need)> {
+        let mut needs = Vec::new();
+        let (aliases, optional) = (&self.aliases, &self.optional);
+        let mut clean = |of: Owner, body: &mut Body| {
+            let Body::Struct(names, parts) = body else { return };
+            let is_field = |at: usize| !aliases.contains_key(&(of, at));
+            for (place, at) in (0..names.len()).filter(|at| is_field(*at)).enumerate() {
+                let field = (of.0, of.1, place);
+                needs.extend(optional.contains(&(of, at)).then_some((field, Need::Optional)));
+                let others = (0..names.len()).filter(|alias| aliases.get(&(of, *alias)) == Some(&at));
+                needs.extend(others.map(|alias| (field, Need::Alias(names[alias].to_owned()))));
+            }
+            let keep = |at: &mut usize| {
+                *at += 1;
+                is_field(*at - 1)
+            };
+            let (mut name, mut part) = (0, 0);
+            names.retain(|_| keep(&mut name));
+            parts.retain(|_| keep(&mut part));
+        };
+        for (id, container) in self.containers.iter_mut().enumerate() {
+            match &mut container.body {
+                Body::Enum(_, variants) => {
+                    variants.iter_mut().enumerate().for_each(|(at, variant)| clean((id, at), &mut variant.body));
+                }
+                body => clean((id, 0), body),
+            }
+        }
+        needs
+    }
+
     /// The parts of a struct, or of a variant.
     fn parts(&mut self, id: usize, variant: Option<usize>) -> Option<&mut Vec<Part>> {
         let body = match variant {
@@ -345,7 +472,7 @@ impl Tracer<'_> {
     ) -> Result<T, Stop> {
         *self.part = Part::Leaf(name);
         self.walker.last = Some((self.place.clone(), values));
-        match visit(self.walker.choice(&self.place)) {
+        match visit(self.walker.choice(&self.place)).map_err(Stop::plain) {
             Err(Stop::Rejected) => Err(self.rejected(values)),
             result => result,
         }
@@ -366,7 +493,7 @@ impl Tracer<'_> {
         self.walker.doubt(|| "it asks the format what comes next".to_owned());
         let values = 8;
         self.walker.last = Some((self.place.clone(), values));
-        match visit(self.walker.choice(&self.place)) {
+        match visit(self.walker.choice(&self.place)).map_err(Stop::plain) {
             Err(Stop::Rejected) => Err(self.walker.advance(self.place, values)),
             result => result,
         }
@@ -388,7 +515,7 @@ impl Tracer<'_> {
             visit(walker, part, &place, count)
         };
         walker.depth -= 1;
-        match result {
+        match result.map_err(Stop::plain) {
             Err(Stop::Stuck) if count > 0 => {
                 // From now on it is left out.
                 let empty = values.iter().position(|count| *count == 0).unwrap_or(0);
@@ -410,8 +537,31 @@ impl Tracer<'_> {
         let mut path = Vec::new();
         path.extend(variant.map(|at| u32::try_from(at).unwrap_or(u32::MAX)));
         let place = Place { container: Some(id), path };
-        let elements = Elements { walker: self.walker, parts: Parts::Of(id, variant), place, at: 0, left: count };
-        visitor.visit_seq(elements)
+        let (of, names) = ((id, variant.unwrap_or(0)), self.walker.names(id, variant));
+        let mut elements =
+            Elements { walker: &mut *self.walker, parts: Parts::Of(id, variant), place, at: 0, left: count };
+        let Some(names) = names else { return visitor.visit_seq(elements).map_err(Stop::plain) };
+        let by_name = elements.walker.trials.is_some() || elements.walker.by_name.contains(&of);
+        if !by_name {
+            let result = visitor.visit_seq(&mut elements).map_err(Stop::plain);
+            if result.is_ok() && elements.left > 0 {
+                // It lists names that are no fields of their own, so that the places were not those of the names.
+                self.walker.by_name.insert(of);
+                if let Some(parts) = self.walker.parts(id, variant) {
+                    *parts = unknown(count);
+                }
+                return Err(Stop::Retry);
+            }
+            return result;
+        }
+        let trial = elements.walker.trial(of);
+        let omitted = trial.checked_sub(1).filter(|at| *at < count);
+        let walker = &elements.walker;
+        let is_given = |at: &usize| omitted != Some(*at) && !walker.aliases.contains_key(&(of, *at));
+        let mut order: Vec<usize> = (0..count).filter(is_given).collect();
+        order.sort_by_key(|at| !walker.early.contains(&(of, *at)));
+        let result = visitor.visit_map(Named { elements, names: &names, order: order.into_iter() });
+        self.walker.tried(of, trial, &names, result)
     }
 }
 
@@ -566,7 +716,7 @@ impl<'de> de::Deserializer<'de> for Tracer<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        let id = self.walker.container::<V>(name, || Body::Struct(fields, unknown(fields.len())));
+        let id = self.walker.container::<V>(name, || Body::Struct(fields.to_vec(), unknown(fields.len())));
         *self.part = Part::Container(id);
         let Tracer { walker, part, place } = self;
         walker.within(id, |walker, _| Tracer { walker, part, place }.fields(id, None, fields.len(), visitor))
@@ -695,6 +845,28 @@ impl<'de> MapAccess<'de> for Elements<'_> {
     }
 }
 
+/// Fields of a struct by their names.
+struct Named<'a> {
+    elements: Elements<'a>,
+    names: &'a [&'static str],
+    order: std::vec::IntoIter<usize>,
+}
+
+impl<'de> MapAccess<'de> for Named<'_> {
+    type Error = Stop;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Stop> {
+        let Some(at) = self.order.next() else { return Ok(None) };
+        self.elements.at = at;
+        self.elements.walker.given = Some(at);
+        seed.deserialize(self.names[at].into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Stop> {
+        self.elements.next(seed)
+    }
+}
+
 /// A chosen variant.
 struct Selected<'a> {
     tracer: Tracer<'a>,
@@ -758,7 +930,7 @@ impl<'de> VariantAccess<'de> for Selected<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Stop> {
-        self.body(Body::Struct(fields, unknown(fields.len())));
+        self.body(Body::Struct(fields.to_vec(), unknown(fields.len())));
         self.tracer.fields(self.id, Some(self.at), fields.len(), visitor)
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, Format, PeerId, StreamId, Unnamed, codec::Codec},
+    primitives::{Datum, Evolve, Format, PeerId, StreamId, Unnamed, codec::Codec, schema::Readable},
     streams::{Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
@@ -21,6 +21,7 @@ pub struct ConsumerBuilder<T> {
     fingerprint: Option<Fingerprint>,
     declared: Option<Fingerprint>,
     format: Option<Format>,
+    evolve: Evolve,
     subscribe_if: Option<Predicate>,
     deadline: Option<Duration>,
     replay: bool,
@@ -36,6 +37,7 @@ impl<T: Datum> ConsumerBuilder<T> {
             fingerprint: None,
             declared: None,
             format: None,
+            evolve: Evolve::Strict,
             subscribe_if: None,
             deadline: None,
             replay: true,
@@ -100,6 +102,16 @@ impl<T: Datum> ConsumerBuilder<T> {
         self
     }
 
+    /// How the type may change from one program to the next; both ends must say the same. `Evolve::Append` implies
+    /// `MessagePack`. Default: not at all.
+    pub fn with_evolve(mut self, evolve: Evolve) -> Self {
+        self.evolve = evolve;
+        if evolve == Evolve::Append {
+            self.format = Some(Format::MessagePack);
+        }
+        self
+    }
+
     /// Starts consuming.
     ///
     /// # Panics
@@ -110,12 +122,15 @@ impl<T: Datum> ConsumerBuilder<T> {
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self { registry, stream, fingerprint, declared, format, subscribe_if, deadline, replay, begin, .. } = self;
+        let Self {
+            registry, stream, fingerprint, declared, format, evolve, subscribe_if, deadline, replay, begin, ..
+        } = self;
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
         let codec = Codec::<T>::chosen(format);
-        let fingerprint = fingerprint.or_else(|| codec.compared(declared));
+        let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
+        let readable = (evolve == Evolve::Append).then(Readable::of::<T>);
         registry.consumer_opened(stream, fingerprint);
-        let items = Items { fingerprint, format, schema: codec.schema() };
+        let items = Items { fingerprint, format, schema: codec.schema(), readable };
         let tasks = registry.node.tasks().clone();
         let shared = Arc::new(Shared::new(registry, stream, items, subscribe_if, deadline, replay, begin));
         shared.registry.add_consumer(&shared);

@@ -65,6 +65,8 @@ struct State {
     state: ChannelState,
     since: Option<Instant>,
     failure: Option<String>,
+    /// Why the last item was passed over that was not known here.
+    passed_over: Option<String>,
     /// How the last subscription ended, and when.
     last_end: Option<(String, Option<CloseCode>, Instant)>,
     /// How many have ended.
@@ -80,6 +82,7 @@ impl Channel {
                 state: ChannelState::Connecting,
                 since: None,
                 failure: None,
+                passed_over: None,
                 last_end: None,
                 ends: 0,
             }),
@@ -181,6 +184,16 @@ impl Channel {
             }
             self.failure.notified().await;
         }
+    }
+
+    /// An item was not known here; whether that is for another reason than the last one.
+    pub(super) fn passes_over(&self, why: &str) -> bool {
+        let mut state = self.state();
+        let is_new = state.passed_over.as_deref() != Some(why);
+        if is_new {
+            state.passed_over = Some(why.to_owned());
+        }
+        is_new
     }
 
     /// A new connection starts with a clean slate.

@@ -33,7 +33,7 @@ use super::{
         frames::{ITEM_HEADER, split_item},
         progress::{GapReason, Missed},
     },
-    events::Events,
+    events::{Event, Events},
     producer::item_format,
     stats::{ChannelInfo, Stats},
 };
@@ -198,8 +198,18 @@ impl Current {
     /// The item just before `next` could not be decoded.
     #[cold]
     fn fail(&mut self, shared: &Shared, error: &DecodeError) {
-        self.undecodable.get_or_insert(self.next - 1);
+        let seq = self.next - 1;
+        self.undecodable.get_or_insert(seq);
         let error = error.to_string();
+        if shared.items.readable.is_some() {
+            // The type may have grown: what is not known here is passed over.
+            if self.channel.passes_over(&error) {
+                let (producer, stream) = (self.channel.peer, shared.stream);
+                tracing::warn!(peer = ?producer, ?stream, seq, error, "an item is not known here and passed over");
+                shared.events.send(Event::Undecodable { producer, seq, error });
+            }
+            return;
+        }
         if self.channel.fail(error.clone()) {
             let (peer, stream) = (self.channel.peer, shared.stream);
             tracing::warn!(?peer, ?stream, error, "undecodable item");

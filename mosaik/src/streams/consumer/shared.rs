@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     discovery::Catalog,
-    primitives::{Format, PeerId, Schema, StreamId},
+    primitives::{Format, PeerId, Schema, StreamId, schema::Readable},
     streams::{
         Registry,
         conditions::{Conditions, Topology},
@@ -64,6 +64,8 @@ pub(super) struct Items {
     /// How they are written, if that is said.
     pub(super) format: Option<Format>,
     pub(super) schema: &'static Schema,
+    /// What can be read, of a type that may grow.
+    pub(super) readable: Option<Readable>,
 }
 
 #[derive(Default)]

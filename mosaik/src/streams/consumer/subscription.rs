@@ -144,6 +144,7 @@ impl Task {
                 resume: self.progress.resume(),
                 replay: self.shared.replay,
                 entry: self.shared.registry.discovery.signed_local(),
+                readable: self.shared.items.readable.as_ref().and_then(sendable),
             };
             link.send(&subscribe).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
@@ -196,7 +197,11 @@ impl Task {
                         // For the producer's own report; ours does not depend on it.
                         let _ = link.send(&Message::Schema(ours)).await;
                     }
-                    let differs = difference(self.shared.items.schema, schema.as_ref());
+                    let grows = match (&self.shared.items.readable, &schema) {
+                        (Some(readable), Some(schema)) if schema.is_sound() => readable.unreadable(schema, false),
+                        _ => None,
+                    };
+                    let differs = grows.or_else(|| difference(self.shared.items.schema, schema.as_ref()));
                     return Err(End::Incompatible { theirs: fingerprint, differs });
                 }
                 Ok(Some(Message::Subscribe { .. } | Message::Schema(_))) => {

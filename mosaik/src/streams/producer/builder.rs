@@ -14,7 +14,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Datum, Format, StreamId, Unnamed,
+        Datum, Evolve, Format, StreamId, Unnamed,
         codec::{self, Codec},
     },
     streams::{
@@ -49,6 +49,7 @@ impl<T: Datum> ProducerBuilder<T> {
             stream: named.unwrap_or(StreamId::from_bytes([0; 32])),
             fingerprint: None,
             format: None,
+            evolve: Evolve::Strict,
             schema: Codec::<T>::of().schema(),
             accept_if: None,
             online_when: Conditions::default(),
@@ -209,6 +210,16 @@ impl<T: Datum> ProducerBuilder<T> {
         self
     }
 
+    /// How the type may change from one program to the next; both ends must say the same. `Evolve::Append` implies
+    /// `MessagePack`. Default: not at all.
+    pub fn with_evolve(mut self, evolve: Evolve) -> Self {
+        self.config.evolve = evolve;
+        if evolve == Evolve::Append {
+            self.config.format = Some(Format::MessagePack);
+        }
+        self
+    }
+
     /// Starts the stream and announces it.
     ///
     /// # Errors
@@ -221,7 +232,7 @@ impl<T: Datum> ProducerBuilder<T> {
             return Err(BuildError::Unnamed(error));
         }
         let codec = Codec::<T>::chosen(config.format);
-        config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared));
+        config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared, config.evolve));
         if let Some(retain) = retain {
             config.retention = Some(retain.retention(config.lifespan));
             config.opens =

@@ -7,11 +7,11 @@ use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::D
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 
-use super::shared::{Asked, Next, Shared, Signal};
+use super::shared::{Asked, Config, Next, Shared, Signal};
 use crate::{
     discovery::{EntryError, PeerEntry, SignedEntry},
     network::{CloseCode, Link, RawLink},
-    primitives::{PeerId, figures, watch},
+    primitives::{Difference, Evolve, PeerId, figures, schema::Readable, watch},
     streams::{
         Registry,
         core::{
@@ -37,9 +37,9 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, entry, asked) = match request {
-        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry }))) => {
-            (stream, fingerprint, entry, Asked { consumer, resume, replay })
+    let (stream, fingerprint, entry, readable, asked) = match request {
+        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable }))) => {
+            (stream, fingerprint, entry, readable, Asked { consumer, resume, replay })
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -53,7 +53,10 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
     drop(registry);
     let ours = shared.config.fingerprint;
     if !compatible(ours, fingerprint) {
-        return refuse_schema(link, &shared, fingerprint).await;
+        return refuse_schema(link, &shared, fingerprint, None).await;
+    }
+    if let Some(differs) = unreadable(&shared.config, fingerprint, readable.as_ref()) {
+        return refuse_schema(link, &shared, fingerprint, Some(differs)).await;
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer).await };
     let allowed = shared.allows(&entry);
@@ -64,6 +67,18 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
             refuse(link, code).await;
         }
     }
+}
+
+/// What keeps a consumer from reading the items of a stream that may grow. One that compares nothing takes what comes.
+fn unreadable(config: &Config, theirs: Option<Fingerprint>, readable: Option<&Readable>) -> Option<Difference> {
+    if config.evolve == Evolve::Strict || theirs.is_none() {
+        return None;
+    }
+    let Some(readable) = readable.filter(|readable| readable.schema.is_sound()) else {
+        let (path, ours, theirs) = ("shape".to_owned(), "compared".to_owned(), "too large to be told".to_owned());
+        return Some(Difference { path, ours, theirs });
+    };
+    readable.unreadable(config.schema, true)
 }
 
 /// The consumer's entry: the one it brought, or a newer one that is known.
@@ -94,16 +109,21 @@ async fn said(link: &mut Link<Subscription>, word: &Message) -> Option<Message> 
 }
 
 /// Refuses a subscriber whose items have another shape, and says where they differ.
-async fn refuse_schema(mut link: Link<Subscription>, shared: &Shared, theirs: Option<Fingerprint>) {
+async fn refuse_schema(
+    mut link: Link<Subscription>,
+    shared: &Shared,
+    theirs: Option<Fingerprint>,
+    differs: Option<Difference>,
+) {
     let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
     shared.refused(peer, code);
     let (fingerprint, schema) = (config.fingerprint, sendable(config.schema));
     let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema }).await;
     link.close(code);
-    let differs = match answer {
+    let differs = differs.or_else(|| match answer {
         Some(Message::Schema(theirs)) => difference(config.schema, Some(&theirs)),
         _ => None,
-    };
+    });
     let differs = differs.map_or_else(|| "where is not known".to_owned(), |differs| differs.to_string());
     let (stream, ours, theirs) =
         (figures::label(config.stream.as_bytes(), config.stream), show(fingerprint), show(theirs));

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     discovery::{Discovery, PeerEntry},
     network::{CloseCode, Node},
-    primitives::{Format, PeerId, Schema, StreamId, watch},
+    primitives::{Evolve, Format, PeerId, Schema, StreamId, watch},
     streams::{
         conditions::{Conditions, Topology},
         core::{
@@ -69,6 +69,7 @@ pub(super) struct Config {
     pub(super) format: Option<Format>,
     /// The shape of the items.
     pub(super) schema: &'static Schema,
+    pub(super) evolve: Evolve,
     pub(super) accept_if: Option<Predicate>,
     pub(super) online_when: Conditions,
     pub(super) max_consumers: usize,

@@ -19,7 +19,7 @@ use crate::groups::raft::Write;
 /// What a disk writes at once, bytes.
 pub(super) const SECTOR: usize = 512;
 /// The version of all this.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 
 const FILE_MAGIC: [u8; 8] = *b"mosaikSL";
 const GROUP_MAGIC: [u8; 4] = *b"mSg\xB7";
