@@ -29,7 +29,9 @@ use crate::{derive::Which, diag::Diag};
 ///   producer of the stream keeps for consumers that come late. Its builder may say something else.
 /// * `codec = "postcard"` or `"messagepack"`: the format of every item. Without it postcard is used for what it carries.
 /// * `of = Type`: the items are of that type, which may be of another crate; the declaration is a unit struct,
-///   `struct Transactions;`, that names the stream. In a role's field, declare a type of your own around it instead.
+///   `struct Transactions;`, that names the stream: a `Producer<Transactions>` sends values of that type.
+/// * `evolve = "append"`: the type may grow by fields that a reader can do without, and by variants; two programs with unlike
+///   versions of it understand each other. Items are written with names. `"strict"`, the default: both have the same shape.
 /// * `serde = manual`: adds no serde derive. For impls written by hand and for derives that stand *above* the attribute,
 ///   which it cannot see. The type's serde container name should then be the stream's name.
 /// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.

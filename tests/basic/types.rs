@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mosaik::{
     groups::{GroupKey, StateMachine},
-    node::StreamType,
+    node::{ArgValues, Role, Setup, StreamType, spawn},
     prelude::*,
     primitives::{Format, Schema},
     streams::{Event, GapReason},
@@ -70,6 +70,48 @@ impl Files {
     fn last(&self) -> Vec<u8> {
         self.last.clone()
     }
+}
+
+#[mosaik::node]
+struct Wallet {
+    transactions: Producer<Transactions>,
+}
+
+#[mosaik::handlers]
+impl Wallet {
+    #[every("50ms", emit = transactions)]
+    fn spend(&mut self) -> Foreign {
+        Foreign(7, "spent".into())
+    }
+}
+
+#[mosaik::node]
+struct Auditor {
+    transactions: Consumer<Transactions>,
+    #[mosaik(default)]
+    seen: Option<tokio::sync::mpsc::UnboundedSender<Foreign>>,
+}
+
+#[mosaik::handlers]
+impl Auditor {
+    #[on(transactions)]
+    fn audit(&mut self, transaction: Foreign) {
+        self.seen.as_ref().map(|seen| seen.send(transaction));
+    }
+}
+
+#[test]
+fn roles_have_streams_of_foreign_types() {
+    Sim::run(9, |sim| async move {
+        let (one, other) = two(&sim).await;
+        let values = ArgValues::parse(&Auditor::ROLE, [""; 0]).unwrap();
+        let mut auditor = Auditor::open(&mut Setup::new(&other, &values)).await.unwrap();
+        let (seen, mut arrive) = tokio::sync::mpsc::unbounded_channel();
+        auditor.seen = Some(seen);
+        let wallet = Wallet::open(&mut Setup::new(&one, &values)).await.unwrap();
+        let _running = (spawn(&other, auditor), spawn(&one, wallet));
+        assert_eq!(arrive.recv().await, Some(Foreign(7, "spent".into())));
+    });
 }
 
 #[test]
@@ -171,7 +213,7 @@ mod new {
 /// Versions that the old one cannot talk to.
 mod wrong {
     pub mod changed {
-            #[mosaik::stream(name = "orders", evolve = "append")]
+        #[mosaik::stream(name = "orders", evolve = "append")]
         #[derive(Debug)]
         pub struct Order {
             pub id: u32,
@@ -180,7 +222,7 @@ mod wrong {
     }
 
     pub mod more {
-            #[mosaik::stream(name = "orders", evolve = "append")]
+        #[mosaik::stream(name = "orders", evolve = "append")]
         #[derive(Debug)]
         pub struct Order {
             pub id: u64,
@@ -190,7 +232,7 @@ mod wrong {
     }
 
     pub mod strict {
-            #[mosaik::stream(name = "orders")]
+        #[mosaik::stream(name = "orders")]
         #[derive(Debug)]
         pub struct Order {
             pub id: u64,

@@ -1,5 +1,7 @@
 //! A program whose types have a first and a second version (`orders_old.rs`, `orders_new.rs`).
 
+#![expect(clippy::unused_self, clippy::needless_pass_by_value, reason = "handlers have these forms")]
+
 use mosaik::prelude::*;
 
 use crate::types::{Order, order};

@@ -26,6 +26,14 @@ struct NoSuchKey;
 #[mosaik::stream(codec = "json")]
 struct NoSuchCodec;
 
+#[mosaik::stream(evolve = "loose")]
+struct NoSuchRule;
+
+#[mosaik::stream(evolve = "append", codec = "postcard")]
+struct WithoutNames {
+    a: u8,
+}
+
 #[mosaik::stream(of = u64, serde = manual)]
 struct HasFields {
     a: u8,
@@ -44,6 +52,8 @@ fn used(net: &Network) {
     let _ = Empty::consumer(net);
     let _ = NoSuchKey::consumer(net);
     let _ = NoSuchCodec::consumer(net);
+    let _ = NoSuchRule::consumer(net);
+    let _ = WithoutNames::consumer(net);
     let _ = HasFields::consumer(net);
     let _ = Either::producer(net);
 }

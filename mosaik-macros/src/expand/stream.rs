@@ -11,25 +11,34 @@ use crate::{
 };
 
 pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
-    let Stream { runtime, ident, docs, shape, .. } = stream;
-    if let Some(of) = &stream.of {
-        return foreign(stream, of, &item);
-    }
+    let Stream { runtime, ident, docs, .. } = stream;
     let name = &stream.name.text;
-    let item = with_serde(stream, item);
+    let item = if stream.of.is_some() { item } else { with_serde(stream, item) };
+    let foreign = stream.of.as_ref().map(|of| streamed(stream, of));
+    let (made, shape) = match &stream.of {
+        Some(of) => (quote!(foreign), canonical(quote!(#of))),
+        None => (quote!(new), stream.shape.clone()),
+    };
     let configure = configure(stream);
-    let codec = codec(stream).map(|format| {
-        quote!(const CODEC: ::core::option::Option<#runtime::primitives::Format> = ::core::option::Option::Some(#format);)
+    let codec = stream.codec.map(|variant| {
+        let variant = Ident::new(variant, Span::call_site());
+        quote! {
+            const CODEC: ::core::option::Option<#runtime::primitives::Format> =
+                ::core::option::Option::Some(#runtime::primitives::Format::#variant);
+        }
     });
-    let evolve = stream
-        .grows
-        .then(|| quote!(const EVOLVE: #runtime::primitives::Evolve = #runtime::primitives::Evolve::Append;));
+    let evolve = stream.evolve.map(|variant| {
+        let variant = Ident::new(variant, Span::call_site());
+        quote!(const EVOLVE: #runtime::primitives::Evolve = #runtime::primitives::Evolve::#variant;)
+    });
     quote! {
         #item
 
+        #foreign
+
         #[automatically_derived]
         impl #runtime::node::StreamType for #ident {
-            const STREAM: #runtime::node::StreamDecl = #runtime::node::StreamDecl::new(
+            const STREAM: #runtime::node::StreamDecl = #runtime::node::StreamDecl::#made(
                 #name,
                 ::core::stringify!(#ident),
                 #docs,
@@ -57,35 +66,17 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     }
 }
 
-fn codec(stream: &Stream) -> Option<TokenStream> {
-    let runtime = &stream.runtime;
-    stream.codec.map(|variant| {
-        let variant = Ident::new(variant, Span::call_site());
-        quote!(#runtime::primitives::Format::#variant)
-    })
-}
-
-/// A stream of a type of another crate: a name for it, and the two builders.
-fn foreign(stream: &Stream, of: &Type, item: &TokenStream) -> TokenStream {
+/// A stream of a type of another crate: a name for it.
+fn streamed(stream: &Stream, of: &Type) -> TokenStream {
     let Stream { runtime, ident, .. } = stream;
     let name = &stream.name.text;
-    let codec = codec(stream).map(|format| quote!(.with_codec(#format)));
-    let evolve = stream.grows.then(|| quote!(.with_evolve(#runtime::primitives::Evolve::Append)));
-    let settings = settings(stream, &quote!(#of));
     quote! {
-        #item
-
         #[automatically_derived]
-        #[allow(dead_code)]
-        impl #ident {
-            /// Configures a producer of this stream on a node.
-            pub fn producer(net: &#runtime::Network) -> #runtime::streams::ProducerBuilder<#of> {
-                net.streams().producer::<#of>().with_stream_id(#name) #codec #evolve #settings
-            }
+        impl #runtime::primitives::Streamed for #ident {
+            type Item = #of;
 
-            /// Configures a consumer of this stream on a node.
-            pub fn consumer(net: &#runtime::Network) -> #runtime::streams::ConsumerBuilder<#of> {
-                net.streams().consumer::<#of>().with_stream_id(#name) #codec #evolve
+            fn stream_id() -> ::core::result::Result<#runtime::primitives::StreamId, #runtime::primitives::Unnamed> {
+                ::core::result::Result::Ok(#runtime::primitives::StreamId::from(#name))
             }
         }
     }
@@ -94,7 +85,8 @@ fn foreign(stream: &Stream, of: &Type, item: &TokenStream) -> TokenStream {
 /// What the declaration sets at a producer.
 fn configure(stream: &Stream) -> Option<TokenStream> {
     let runtime = &stream.runtime;
-    let settings = settings(stream, &quote!(Self));
+    let item = stream.of.as_ref().map_or_else(|| quote!(Self), |of| quote!(#of));
+    let settings = settings(stream, &item);
     (!settings.is_empty()).then(|| {
         quote! {
             fn configure(

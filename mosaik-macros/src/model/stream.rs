@@ -16,8 +16,8 @@ pub(crate) struct Stream {
     pub(crate) of: Option<Type>,
     /// The format that every item is written in: a variant of the runtime's `Format`.
     pub(crate) codec: Option<&'static str>,
-    /// Whether the type may grow from one program to the next.
-    pub(crate) grows: bool,
+    /// How the type may change from one program to the next: a variant of the runtime's `Evolve`.
+    pub(crate) evolve: Option<&'static str>,
     /// Whether a serde derive sees the item after us.
     pub(crate) follows: bool,
     /// The serde derives that we add.

@@ -63,8 +63,8 @@ fn assemble(
         diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
     }
     let codec = args.text("codec").and_then(|text| codec(text, diag));
-    let grows = args.text("evolve").is_some_and(|text| grows(text, diag));
-    if let (true, Some("Postcard"), Some(text)) = (grows, codec, args.text("codec")) {
+    let evolve = args.text("evolve").and_then(|text| evolve(text, diag));
+    if let (Some("Append"), Some("Postcard"), Some(text)) = (evolve, codec, args.text("codec")) {
         diag.error(text, "what may grow is written with names: `evolve = \"append\"` goes with \"messagepack\"");
     }
     let derives = derived(attributes);
@@ -89,7 +89,7 @@ fn assemble(
             .filter(|name| of.is_none() && !manual && !has(name))
             .collect(),
         codec,
-        grows,
+        evolve,
         follows,
         of,
         sets_crate: follows && !own.has_crate,
@@ -119,16 +119,16 @@ fn codec(text: &LitStr, diag: &Diag) -> Option<&'static str> {
 }
 
 /// What `evolve` says.
-fn grows(text: &LitStr, diag: &Diag) -> bool {
+fn evolve(text: &LitStr, diag: &Diag) -> Option<&'static str> {
     match text.value().as_str() {
-        "strict" => false,
-        "append" => true,
+        "strict" => Some("Strict"),
+        "append" => Some("Append"),
         _ => {
             diag.error(
                 text,
                 "a stream evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new variants)",
             );
-            false
+            None
         }
     }
 }

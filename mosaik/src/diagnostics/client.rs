@@ -13,7 +13,7 @@ use crate::{
     discovery::{self, Bootstrap},
     groups::{GroupKey, OperateError, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node},
-    primitives::{NetworkId, PeerId},
+    primitives::{NetworkId, PeerId, Schema, StreamId},
 };
 
 /// How long an answer may take.
@@ -136,6 +136,14 @@ impl Client {
     /// See [`node`](Self::node).
     pub async fn groups(&self, to: &EndpointAddr) -> Result<Vec<GroupReport>, AskError> {
         self.session(to).await?.groups().await
+    }
+
+    /// The shape of a stream's items as a node with an end of it has it; `None`: it has none, or the shape is too large to tell.
+    ///
+    /// # Errors
+    /// See [`node`](Self::node).
+    pub async fn schema(&self, to: &EndpointAddr, stream: StreamId) -> Result<Option<Schema>, AskError> {
+        self.session(to).await?.schema(stream).await
     }
 
     /// Seals the group of this key and machine, as [`Group::seal`](crate::groups::Group::seal) does at a member: `to` must be
@@ -264,6 +272,18 @@ impl Session {
     /// As there.
     pub async fn stores(&mut self) -> Result<Vec<StoreReport>, AskError> {
         list!(self, Stores)
+    }
+
+    /// See [`Client::schema`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn schema(&mut self, stream: StreamId) -> Result<Option<Schema>, AskError> {
+        let schema = expect!(self, Question::Schema { stream }, Answer::Schema(schema) => schema)?;
+        match schema {
+            Some(schema) if !schema.is_sound() => Err(self.no_answer("a shape that cannot be")),
+            schema => Ok(schema),
+        }
     }
 
     async fn ask(&mut self, question: Question) -> Result<Answer, AskError> {

@@ -14,7 +14,7 @@ use crate::{
     discovery::{Discovery, Life, PeerEntry},
     groups::{GroupStatus, Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
     network::{ConnectionInfo, Node},
-    primitives::{NetworkId, PeerId, StoreId, StreamId, Tag, Tags, names},
+    primitives::{NetworkId, PeerId, Schema, StoreId, StreamId, Tag, Tags, names},
     stores::{
         ReplicaState, Stores,
         inspect::{PrimaryView, ReplicaView},
@@ -90,6 +90,10 @@ impl Sources {
     }
 
     /// All but those that carry the deltas of stores.
+    pub(super) fn schema(&self, stream: StreamId) -> Option<Schema> {
+        self.streams.schema(stream)
+    }
+
     pub(super) fn streams(&self) -> Vec<StreamReport> {
         let (primaries, replicas) = self.stores.inspect();
         let of_stores = primaries.iter().map(|it| it.store.deltas).chain(replicas.iter().map(|it| it.store.deltas));

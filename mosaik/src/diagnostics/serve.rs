@@ -113,6 +113,7 @@ impl Desk {
             Question::Stores { skip } => {
                 Answer::Stores(Page::fill(self.sources.stores().into_iter().skip(skip as usize)))
             }
+            Question::Schema { stream } => Answer::Schema(self.sources.schema(stream)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The messages of `report/3`: a question of a few bytes, an answer of at most half a MiB.
+//! The messages of `report/4`: a question of a few bytes, an answer of at most half a MiB.
 //!
 //! The asking side opens a link and may put any number of questions, one after the other; each is answered before the
 //! next is read. Lists come in pages: an answer says whether there is more, and the next question where to go on.
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::report::{GroupReport, NodeReport, PeerReport, StoreReport, StreamReport};
 use crate::{
     network::{Family, Protocol},
-    primitives::PeerId,
+    primitives::{PeerId, Schema, StreamId},
 };
 
 /// The longest question, in bytes.
@@ -18,7 +18,7 @@ pub const MAX_ANSWER: usize = 512 << 10;
 /// A page is full when another item would make it longer than this, in bytes. One item is shorter than [`MAX_ANSWER`] by far.
 const PAGE: usize = 192 << 10;
 
-const NAME: &str = "report/3";
+const NAME: &str = "report/4";
 
 /// The protocol as the answering side sees it.
 #[derive(Debug)]
@@ -71,6 +71,10 @@ pub(super) enum Question {
     Stores {
         skip: u32,
     },
+    /// The shape of a stream's items.
+    Schema {
+        stream: StreamId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +85,8 @@ pub(super) enum Answer {
     Streams(Page<StreamReport>),
     Groups(Page<GroupReport>),
     Stores(Page<StoreReport>),
+    /// `None`: the node has no end of the stream, or the shape is too large.
+    Schema(Option<Schema>),
 }
 
 /// A part of a list.
@@ -135,6 +141,7 @@ mod tests {
             Question::Streams { skip: u32::MAX },
             Question::Groups { skip: u32::MAX },
             Question::Stores { skip: u32::MAX },
+            Question::Schema { stream: StreamId::from_bytes([255; 32]) },
         ] {
             let bytes = postcard::to_allocvec(&Message::Ask(question));
             assert!(bytes.is_ok_and(|bytes| bytes.len() <= MAX_QUESTION), "{question:?}");

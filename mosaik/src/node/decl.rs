@@ -22,13 +22,28 @@ pub struct StreamDecl {
     pub shape: &'static str,
     /// The fingerprint of the shape.
     pub schema: Schema,
+    /// Its items are of another type, whose shape is not declared here.
+    pub is_foreign: bool,
 }
 
 impl StreamDecl {
     /// A stream of this name, Rust type, doc comment and shape.
     #[must_use]
     pub const fn new(name: &'static str, ty: &'static str, doc: &'static str, shape: &'static str) -> Self {
-        Self { name, id: StreamId::from_name(name), ty, doc, shape, schema: Schema::of(shape) }
+        let (id, schema) = (StreamId::from_name(name), Schema::of(shape));
+        Self { name, id, ty, doc, shape, schema, is_foreign: false }
+    }
+
+    /// A stream of this name, whose items are of another type (`of`).
+    #[must_use]
+    pub const fn foreign(name: &'static str, ty: &'static str, doc: &'static str, of: &'static str) -> Self {
+        let (id, schema) = (StreamId::from_name(name), Schema::of(of));
+        Self { name, id, ty, doc, shape: of, schema, is_foreign: true }
+    }
+
+    /// The fingerprint of the declared shape, unless it is declared elsewhere.
+    pub(super) fn declared(&self) -> Option<[u8; 32]> {
+        (!self.is_foreign).then_some(*self.schema.as_bytes())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use futures::future::BoxFuture;
 
 use crate::{
-    primitives::{Datum, PeerId},
+    primitives::{PeerId, Streamed},
     stores::{Position, StoreReplica, Versioned, View},
     streams::{Consumer, Origin},
 };
@@ -67,8 +67,8 @@ impl fmt::Debug for Waits {
     }
 }
 
-impl<T: Datum> Feeds<T, PeerId> for Consumer<T> {
-    fn poll_feed(&mut self, _: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<T, PeerId>>> {
+impl<T: Streamed> Feeds<T::Item, PeerId> for Consumer<T> {
+    fn poll_feed(&mut self, _: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<T::Item, PeerId>>> {
         let next = ready!(self.poll_recv_from(cx));
         Poll::Ready(next.map(|(item, origin)| Fed { item, from: origin.producer, source: FedBy::Item(origin) }))
     }

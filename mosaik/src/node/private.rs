@@ -5,7 +5,7 @@ pub use serde;
 
 use crate::{
     network::Network,
-    primitives::{Datum, StoreId},
+    primitives::{StoreId, Streamed},
     stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
 };
@@ -35,14 +35,14 @@ use super::{
 /// The builder of a declared stream's producer.
 pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let producer = net.streams().producer::<T>().with_stream_id(T::STREAM.id);
-    let producer = producer.with_declared(*T::STREAM.schema.as_bytes());
+    let producer = T::STREAM.declared().into_iter().fold(producer, ProducerBuilder::with_declared);
     T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec).with_evolve(T::EVOLVE))
 }
 
 /// The builder of a declared stream's consumer.
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = net.streams().consumer::<T>().with_stream_id(T::STREAM.id);
-    let consumer = consumer.with_declared(*T::STREAM.schema.as_bytes());
+    let consumer = T::STREAM.declared().into_iter().fold(consumer, ConsumerBuilder::with_declared);
     T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 
@@ -70,12 +70,12 @@ pub fn feeding<T, O>(field: &mut impl Feeds<T, O>) -> &mut dyn Feeds<T, O> {
 }
 
 /// The field that `#[on(field.gap)]` or `#[on(field.late)]` names.
-pub fn consuming<T: Datum>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
+pub fn consuming<T: Streamed>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
     field.consumer()
 }
 
 /// The field that `emit = ..` names.
-pub fn producing<T: Datum>(field: &mut impl Produces<T>) -> &mut Producer<T> {
+pub fn producing<T: Streamed>(field: &mut impl Produces<T>) -> &mut Producer<T> {
     field.producer()
 }
 
@@ -85,7 +85,7 @@ pub fn done(result: impl Handled) -> Outcome {
 }
 
 /// The outcome of a handler whose item goes out on `producer`. It does not wait: a periodic handler must not pile up.
-pub fn emit<T: Datum>(producer: &mut Producer<T>, result: impl Emits<T>) -> Outcome {
+pub fn emit<T: Streamed>(producer: &mut Producer<T>, result: impl Emits<T::Item>) -> Outcome {
     Ok(match result.item()? {
         None => Done::Nothing,
         Some(item) => match producer.try_send(item) {

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     network::Network,
-    primitives::{Datum, Evolve, Format, StreamId},
+    primitives::{Evolve, Format, StreamId, Streamed},
     stores::StoreError,
     streams::{Consumer, Producer, ProducerBuilder},
 };
@@ -24,7 +24,7 @@ use super::{
     label = "not declared with `#[mosaik::stream]`",
     note = "put `#[mosaik::stream]` on the type; declare a type of your own around one of another crate"
 )]
-pub trait StreamType: Datum {
+pub trait StreamType: Streamed + Sized {
     /// The declaration.
     const STREAM: StreamDecl;
     /// The format of every item, where the declaration says it (`codec`).
@@ -90,7 +90,7 @@ pub trait Endpoint: Sized {
 }
 
 fn serde_id<T: StreamType>() -> Option<StreamId> {
-    StreamId::try_of::<T>().ok()
+    T::stream_id().ok()
 }
 
 impl<T: StreamType> Endpoint for Producer<T> {
@@ -118,12 +118,12 @@ impl<T: StreamType> Endpoint for Consumer<T> {
     label = "not a `Consumer<T>`",
     note = "to receive the items of a stream, give the role a field of type `Consumer<T>`"
 )]
-pub trait Consumes<T: Datum> {
+pub trait Consumes<T: Streamed> {
     /// The consumer itself.
     fn consumer(&mut self) -> &mut Consumer<T>;
 }
 
-impl<T: Datum> Consumes<T> for Consumer<T> {
+impl<T: Streamed> Consumes<T> for Consumer<T> {
     fn consumer(&mut self) -> &mut Self {
         self
     }
@@ -135,12 +135,12 @@ impl<T: Datum> Consumes<T> for Consumer<T> {
     label = "not a `Producer<T>`",
     note = "to send items on a stream, give the role a field of type `Producer<T>`"
 )]
-pub trait Produces<T: Datum> {
+pub trait Produces<T: Streamed> {
     /// The producer itself.
     fn producer(&mut self) -> &mut Producer<T>;
 }
 
-impl<T: Datum> Produces<T> for Producer<T> {
+impl<T: Streamed> Produces<T> for Producer<T> {
     fn producer(&mut self) -> &mut Self {
         self
     }

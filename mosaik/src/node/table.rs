@@ -12,7 +12,7 @@ use futures::Stream;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::{
-    primitives::{Datum, PeerId},
+    primitives::{PeerId, Streamed},
     streams::{Consumer, Event, Events, Gap},
 };
 
@@ -95,7 +95,7 @@ impl<R: 'static> Table<R> {
 
     /// A handler of what a consumer field has missed.
     #[doc(hidden)]
-    pub fn on_gap<T: Datum>(
+    pub fn on_gap<T: Streamed>(
         &mut self,
         name: &'static str,
         field: &'static str,
@@ -112,7 +112,7 @@ impl<R: 'static> Table<R> {
 
     /// A handler of producers of a consumer field that have been silent for `deadline`.
     #[doc(hidden)]
-    pub fn on_late<T: Datum>(
+    pub fn on_late<T: Streamed>(
         &mut self,
         name: &'static str,
         field: &'static str,
@@ -204,7 +204,7 @@ impl<R, T: Send, O: Send> Source<R> for Items<R, T, O> {
 }
 
 /// What a consumer is told beside its items, of one kind.
-struct Told<R, T: Datum, V> {
+struct Told<R, T: Streamed, V> {
     name: &'static str,
     field: &'static str,
     reach: Reach<R, T>,
@@ -217,7 +217,7 @@ struct Told<R, T: Datum, V> {
     next: Option<(V, PeerId)>,
 }
 
-impl<R, T: Datum, V: Send + 'static> Source<R> for Told<R, T, V> {
+impl<R, T: Streamed, V: Send + 'static> Source<R> for Told<R, T, V> {
     fn name(&self) -> &'static str {
         self.name
     }

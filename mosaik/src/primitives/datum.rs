@@ -19,6 +19,27 @@ pub trait Datum: Serialize + DeserializeOwned + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Datum for T {}
 
+/// What names a stream: the type of its items, or a name declared for items of another crate
+/// (`#[mosaik::stream(name = "txs", of = TxEnvelope)] struct Txs;`, so that a `Producer<Txs>` sends `TxEnvelope`).
+pub trait Streamed: 'static {
+    /// The items.
+    type Item: Datum;
+
+    /// The stream's identity, unless its endpoints are given one.
+    ///
+    /// # Errors
+    /// When the type has no name.
+    fn stream_id() -> Result<StreamId, Unnamed>;
+}
+
+impl<T: Datum> Streamed for T {
+    type Item = T;
+
+    fn stream_id() -> Result<StreamId, Unnamed> {
+        StreamId::try_of::<T>()
+    }
+}
+
 /// A type that has no name of its own, so that unlike types would share a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unnamed {

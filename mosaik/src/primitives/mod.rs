@@ -18,7 +18,7 @@ pub(crate) mod throttle;
 pub(crate) mod watch;
 
 pub use codec::Format;
-pub use datum::{Datum, Unnamed, datum_name};
+pub use datum::{Datum, Streamed, Unnamed, datum_name};
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
 pub use schema::{Difference, Evolve, Schema};

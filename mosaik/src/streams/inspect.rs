@@ -13,13 +13,13 @@ use super::{
     Registry, Streams,
     core::admission::WaitReason,
     producer::{Predicate, Waiting, ask},
-    protocol::Fingerprint,
+    protocol::{Fingerprint, sendable},
     stats::{ChannelInfo, Stats},
 };
 use crate::{
     discovery::PeerEntry,
     network::CloseCode,
-    primitives::{PeerId, StreamId, Tag, names},
+    primitives::{PeerId, Schema, StreamId, Tag, names},
 };
 
 /// Endings that a producer remembers.
@@ -137,6 +137,15 @@ pub(crate) struct CandidateView {
 
 impl Streams {
     /// The producers and consumers of this node, each in the order of their streams. Asks predicates: no lock is held then.
+    /// The shape of a stream's items, if this node has an end of it.
+    pub(crate) fn schema(&self, stream: StreamId) -> Option<Schema> {
+        let registry: &Registry = &self.0;
+        let produced = registry.find(stream).map(|shared| shared.schema());
+        let mut consumers = registry.open_consumers().into_iter();
+        let schema = produced.or_else(|| Some(consumers.find(|consumer| consumer.stream == stream)?.schema()))?;
+        sendable(schema)
+    }
+
     pub(crate) fn inspect(&self) -> (Vec<ProducerView>, Vec<ConsumerView>) {
         let registry: &Registry = &self.0;
         let producers: Vec<_> =

@@ -51,7 +51,7 @@ use self::{
 use crate::{
     discovery::Discovery,
     network::{Acceptors, CloseCode, Node},
-    primitives::{Datum, StreamId, figures},
+    primitives::{StreamId, Streamed, figures},
 };
 
 /// How long a shutdown lets producers hand over what is queued.
@@ -120,7 +120,7 @@ impl Streams {
     /// ([`Unnamed`](crate::primitives::Unnamed)). See [`producer`](Self::producer) for a way that
     /// says so with an error.
     #[must_use]
-    pub fn produce<T: Datum>(&self) -> Producer<T> {
+    pub fn produce<T: Streamed>(&self) -> Producer<T> {
         match self.producer().build() {
             Ok(producer) | Err(BuildError::Exists { existing: producer, .. }) => producer,
             Err(error @ BuildError::OtherType { .. }) => panic!("{error}; give one of them `with_stream_id`"),
@@ -132,17 +132,17 @@ impl Streams {
     ///
     /// # Panics
     /// When the type has no name ([`Unnamed`](crate::primitives::Unnamed)).
-    pub fn consume<T: Datum>(&self) -> Consumer<T> {
+    pub fn consume<T: Streamed>(&self) -> Consumer<T> {
         self.consumer().build()
     }
 
     /// Configures a producer.
-    pub fn producer<T: Datum>(&self) -> ProducerBuilder<T> {
+    pub fn producer<T: Streamed>(&self) -> ProducerBuilder<T> {
         ProducerBuilder::new(self.0.clone())
     }
 
     /// Configures a consumer.
-    pub fn consumer<T: Datum>(&self) -> ConsumerBuilder<T> {
+    pub fn consumer<T: Streamed>(&self) -> ConsumerBuilder<T> {
         ConsumerBuilder::new(self.0.clone())
     }
 

@@ -28,12 +28,12 @@ const PROTOCOLS: [(&str, &str); 9] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
-    (Family::STREAMS.alpn(), "subscribe/4"),
+    (Family::STREAMS.alpn(), "subscribe/5"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
     (Family::GROUPS.alpn(), "bond/5"),
     (Family::GROUPS.alpn(), "operate/1"),
-    (Family::DIAGNOSTICS.alpn(), "report/3"),
+    (Family::DIAGNOSTICS.alpn(), "report/4"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

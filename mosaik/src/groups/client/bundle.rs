@@ -208,10 +208,8 @@ pub(crate) fn pack<T: Datum>(
     while done < ends.len() {
         let fits = |(end, _): &&(usize, Format)| *end - start < BYTES;
         let count = ends[done..].iter().take(COMMANDS).take_while(fits).count().max(1);
-        packed.push(count.to_le_bytes()[0]);
-        if count == 1 && ends[done].1 == Format::MessagePack {
-            *packed.last_mut().expect("just pushed") |= NAMED;
-        }
+        let named = count == 1 && ends[done].1 == Format::MessagePack;
+        packed.push(count.to_le_bytes()[0] | if named { NAMED } else { 0 });
         for (end, format) in &ends[done..done + count] {
             if count > 1 {
                 varint(head(end - start, *format), &mut packed);

@@ -8,7 +8,7 @@ use super::super::{
     cli::{flag, node_flags, parse_duration, parse_network, program},
     secret::{SecretParser, secret},
 };
-use crate::discovery::Bootstrap;
+use crate::{discovery::Bootstrap, primitives::StreamId};
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
                     3 `explain` has found something in the way.";
@@ -86,7 +86,7 @@ pub(super) fn command() -> Command {
                         .help("Where to keep it; must not exist"),
                 ),
         );
-    all = all.subcommand(group());
+    all = all.subcommand(group()).subcommand(tap());
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
@@ -100,6 +100,43 @@ pub(super) fn command() -> Command {
         "zsh",
     ]));
     all.subcommand(Command::new("completions").about("Print a script that completes this command line").arg(shell))
+}
+
+/// Items of a stream.
+fn tap() -> Command {
+    let count =
+        Arg::new("count").long("count").short('c').value_name("N").value_parser(clap::value_parser!(u64).range(1..));
+    let limit = Arg::new("for").long("for").value_name("DURATION").value_parser(parse_duration);
+    let only = Arg::new("from").long("from").value_name("PEER").value_parser(parse_start);
+    Command::new("tap")
+        .about("Print the items of a stream as JSON lines, whatever their type")
+        .long_about(
+            "Print the items of a stream as JSON lines, whatever their type: names of fields come from the shape that the producer \
+             tells. It subscribes like any consumer: producers count it, ask their predicate about it, and wait for it or drop \
+             it as their policy for lag says. It has no tags.",
+        )
+        .arg(
+            Arg::new("stream")
+                .value_name("STREAM")
+                .required(true)
+                .value_parser(parse_stream)
+                .help("The stream: its name, or its id of 64 hex digits"),
+        )
+        .arg(only.help("Only of the producer whose id begins so, at least 4 hex digits [default: of all]"))
+        .arg(count.help("End after so many items [default: at a signal]"))
+        .arg(limit.help("End after this time"))
+        .arg(
+            Arg::new("replay")
+                .long("replay")
+                .action(ArgAction::SetTrue)
+                .help("First what producers keep for consumers that come late"),
+        )
+        .args(asking())
+        .after_help(
+            "Each line has `producer`, `epoch`, `seq` and `item`; for items that cannot be read `error` and `bytes`; for those \
+             that were missed `missed` and `reason`.\n\nExit status: 0 done, 1 failure, or nobody produced the stream within \
+             --for, 2 wrong usage.",
+        )
 }
 
 /// What changes a group.
@@ -163,6 +200,19 @@ fn watch() -> Arg {
         .help("Ask again and again, with this pause [default: 2s], until a signal")
 }
 
+fn parse_stream(text: &str) -> Result<StreamId, String> {
+    let name = text.strip_prefix("stream:").unwrap_or(text);
+    if name.is_empty() {
+        return Err("a stream has a name".to_owned());
+    }
+    Ok(StreamId::from(name))
+}
+
+fn parse_start(text: &str) -> Result<String, String> {
+    let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits { Ok(text.to_ascii_lowercase()) } else { Err("a peer id begins with 4 to 64 hex digits".to_owned()) }
+}
+
 /// A pause that no node takes for silence.
 fn parse_pause(text: &str) -> Result<Duration, String> {
     let pause = parse_duration(text)?;
@@ -185,6 +235,7 @@ mod tests {
         let parse = |args: &[&str]| command().try_get_matches_from([&["mosaik"], args].concat());
         assert!(parse(&["peers", "--network", "a", &bootstrap, "--json", "--watch"]).is_ok());
         assert!(parse(&["group", "seal", "ledger", "--key-env=LEDGER_KEY", "--network=a", &bootstrap]).is_ok());
+        assert!(parse(&["tap", "orders", "--for=5s", "--network=a", &bootstrap]).is_ok());
         assert!(parse(&["explain", "abcd", "readings", "--network=a", &bootstrap]).is_ok());
         for wrong in [
             &["peers", &bootstrap][..],
@@ -197,6 +248,9 @@ mod tests {
             &["group", "seal", "ledger", "--network=a", &bootstrap],
             &["stores", "--network=a", "--bootstrap=nowhere"],
             &["completions", "tcsh"],
+            &["tap", "--network=a", &bootstrap],
+            &["tap", "orders", "--from=xyz", "--network=a", &bootstrap],
+            &["tap", "orders", "--count=0", "--network=a", &bootstrap],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -1,9 +1,10 @@
 //! The command `mosaik` (feature `cli`): what an operator has in hand for the network of any app. `command` is the command
-//! line as clap sees it, [`Survey`] asks, `show` prints. It is no member of the network, but for `beacon`, and changes
+//! line as clap sees it, [`Survey`] asks, `show` prints. It is no member of the network, but for `beacon` and `tap`, and changes
 //! nothing, but for `group seal`.
 
 mod command;
 mod show;
+mod tap;
 
 use std::{
     env::VarError,
@@ -51,6 +52,7 @@ pub fn operator() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
         Some(("group", matches)) => match matches.subcommand() {
             Some((_, matches)) => process::run(|ending| seal(matches, ending)),
             None => ExitCode::FAILURE,

@@ -121,6 +121,24 @@ type Key = (TypeId, Option<Format>);
 /// Every type that was ever asked for.
 static KNOWN: Mutex<BTreeMap<Key, &'static Known>> = Mutex::new(BTreeMap::new());
 
+/// A codec of a type that is known where it is used.
+#[derive(Clone, Copy)]
+pub(crate) struct Untyped(&'static Known);
+
+impl Untyped {
+    /// The codec of the type that it was made of.
+    #[inline]
+    pub(crate) const fn typed<T>(self) -> Codec<T> {
+        Codec { known: self.0, datum: PhantomData }
+    }
+}
+
+impl<T> From<Codec<T>> for Untyped {
+    fn from(codec: Codec<T>) -> Self {
+        Self(codec.known)
+    }
+}
+
 impl<T: DeserializeOwned + 'static> Codec<T> {
     /// The type's own choice.
     pub(crate) fn of() -> Self {

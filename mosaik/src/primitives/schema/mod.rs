@@ -6,6 +6,8 @@
 
 mod compare;
 mod evolve;
+#[cfg(feature = "cli")]
+mod read;
 mod trace;
 
 use std::fmt::{self, Write as _};
@@ -17,6 +19,8 @@ pub use compare::Difference;
 pub use evolve::Evolve;
 pub(crate) use evolve::Readable;
 use evolve::{Field, Need};
+#[cfg(feature = "cli")]
+pub(crate) use read::Value;
 
 /// Most nodes of a schema that is read from a peer.
 const MAX_NODES: usize = 4_096;
@@ -117,7 +121,7 @@ fn known(containers: &[Container]) -> Vec<Known> {
 
 fn fields(body: &Body) -> Option<Vec<&'static str>> {
     match body {
-        Body::Struct(names, _) => Some(names.to_vec()),
+        Body::Struct(names, _) => Some(names.clone()),
         Body::Tuple(parts) => Some(vec![""; parts.len()]),
         _ => None,
     }
@@ -233,6 +237,12 @@ impl Schema {
     #[must_use]
     pub fn of<T: DeserializeOwned>() -> Self {
         Described::of::<T>().schema
+    }
+
+    /// Nothing is known.
+    #[cfg(feature = "cli")]
+    pub(crate) fn unknown() -> Self {
+        Self { nodes: vec![Node::Opaque(String::new())] }
     }
 
     /// The name of the type's outermost container, if it is a struct or enum.

@@ -302,3 +302,100 @@ fn what_cannot_be_read_is_told_by_its_path() {
     assert_eq!(more.unwrap(), "More.must: a field that has no default here, nothing there");
     assert_eq!(told(&plain, &Schema::of::<More>(), false), None);
 }
+
+#[cfg(feature = "cli")]
+mod reading {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::primitives::codec::{Codec, Format};
+
+    #[derive(Serialize, Deserialize)]
+    struct All {
+        quote: super::Quote,
+        bytes: bytes::Bytes,
+        map: BTreeMap<u8, Option<char>>,
+        unit: (),
+        nothing: Nothing,
+        pair: Pair,
+        signed: i64,
+        huge: u128,
+        half: f32,
+        none: f64,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Nothing;
+
+    #[derive(Serialize, Deserialize)]
+    struct Pair(u8, bool);
+
+    fn value() -> All {
+        let inner = || Inner { bid: 7, size: NonZeroU16::new(3) };
+        let side = Side::Both { one: inner(), other: vec!["x".into()] };
+        let tags = [("t".to_owned(), (1, 0.5))].into();
+        All {
+            quote: Quote { inner: inner(), side, tags, hash: [2; 32] },
+            bytes: bytes::Bytes::from_static(&[1, 255]),
+            map: [(1, Some('a')), (2, None)].into(),
+            unit: (),
+            nothing: Nothing,
+            pair: Pair(9, true),
+            signed: -5,
+            huge: u128::MAX,
+            half: 0.1,
+            none: f64::NAN,
+        }
+    }
+
+    fn json(format: Format) -> serde_json::Value {
+        let mut bytes = Vec::new();
+        let codec = Codec::<All>::chosen(Some(format));
+        assert_eq!(codec.append(&value(), &mut bytes, usize::MAX), Ok(format));
+        serde_json::to_value(codec.schema().read(format, &bytes).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn values_are_read_by_their_shape_alone() {
+        let inner = json!({"bid": 7, "size": 3});
+        let mut expected = json!({
+            "quote": {
+                "inner": inner, "side": {"Both": {"one": inner, "other": ["x"]}}, "tags": {"t": [1, 0.5]},
+                "hash": vec![2; 32],
+            },
+            "bytes": "0x01ff", "map": {"1": "a", "2": null}, "unit": null, "nothing": null, "pair": [9, true],
+            "signed": -5, "huge": u128::MAX.to_string(), "half": 0.1, "none": "NaN",
+        });
+        assert_eq!(json(Format::Postcard), expected);
+        // What describes itself needs no shape, and says the same, but for how it has numbers of 128 bits and empty structs.
+        expected["huge"] = json!("0xffffffffffffffffffffffffffffffff");
+        expected["nothing"] = json!([]);
+        assert_eq!(json(Format::MessagePack), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_its_shape_is_an_error() {
+        let schema = Schema::of::<Side>();
+        let read = |bytes: &[u8]| schema.read(Format::Postcard, bytes);
+        assert_eq!(read(&[0]), Ok(Value::Text("Buy".into())));
+        assert_eq!(read(&[3]).unwrap_err(), "there is no variant 3");
+        assert_eq!(read(&[0, 0]).unwrap_err(), "1 bytes left over");
+        assert!(read(&[1, 7]).is_err());
+        let endless = Schema { nodes: vec![Node::Container("C".into(), Content::Newtype(0))] };
+        assert_eq!(endless.read(Format::Postcard, &[1; 9]).unwrap_err(), "it nests too deep");
+        let empty = Schema { nodes: vec![Node::Seq(1), Node::Leaf("()".into())] };
+        assert_eq!(empty.read(Format::Postcard, &[255, 255, 255, 255, 15]).unwrap_err(), "it has too many parts");
+        assert!(Schema::unknown().read(Format::Postcard, &[1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            for schema in [Schema::of::<All>(), Schema::of::<Side>(), Schema::unknown()] {
+                let _ = schema.read(Format::Postcard, &bytes);
+                let _ = schema.read(Format::MessagePack, &bytes);
+            }
+        }
+    }
+}

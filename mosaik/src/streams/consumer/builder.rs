@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, Evolve, Format, PeerId, StreamId, Unnamed, codec::Codec, schema::Readable},
+    primitives::{Evolve, Format, PeerId, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
     streams::{Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
@@ -29,11 +29,11 @@ pub struct ConsumerBuilder<T> {
     datum: PhantomData<fn() -> T>,
 }
 
-impl<T: Datum> ConsumerBuilder<T> {
+impl<T: Streamed> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
         Self {
             registry,
-            stream: StreamId::try_of::<T>(),
+            stream: T::stream_id(),
             fingerprint: None,
             declared: None,
             format: None,
@@ -126,9 +126,9 @@ impl<T: Datum> ConsumerBuilder<T> {
             registry, stream, fingerprint, declared, format, evolve, subscribe_if, deadline, replay, begin, ..
         } = self;
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
-        let codec = Codec::<T>::chosen(format);
+        let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
-        let readable = (evolve == Evolve::Append).then(Readable::of::<T>);
+        let readable = (evolve == Evolve::Append).then(Readable::of::<T::Item>);
         registry.consumer_opened(stream, fingerprint);
         let items = Items { fingerprint, format, schema: codec.schema(), readable };
         let tasks = registry.node.tasks().clone();

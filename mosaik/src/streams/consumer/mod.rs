@@ -14,6 +14,7 @@ mod worker;
 
 use std::{
     fmt,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -38,8 +39,8 @@ use super::{
     stats::{ChannelInfo, Stats},
 };
 use crate::primitives::{
-    Datum, PeerId, StreamId,
-    codec::{Codec, DecodeError},
+    Format, PeerId, StreamId, Streamed,
+    codec::{Codec, DecodeError, Untyped},
 };
 
 /// Receives the items of one stream from every producer that qualifies. It is a `futures::Stream`; dropping it ends its
@@ -69,7 +70,8 @@ use crate::primitives::{
 pub struct Consumer<T> {
     shared: Arc<Shared>,
     current: Option<Current>,
-    codec: Codec<T>,
+    codec: Untyped,
+    stream: PhantomData<fn() -> T>,
 }
 
 /// The batch that is being decoded.
@@ -95,33 +97,49 @@ pub struct Origin {
     pub seq: u64,
 }
 
-impl<T: Datum> Consumer<T> {
+impl<T: Streamed> Consumer<T> {
     fn new(shared: Arc<Shared>) -> Self {
-        let codec = Codec::chosen(shared.items.format);
-        Self { shared, current: None, codec }
+        let codec = Codec::<T::Item>::chosen(shared.items.format).into();
+        Self { shared, current: None, codec, stream: PhantomData }
     }
 
     /// The next item; `None` when the network is shut down. Cancellation-safe.
-    pub async fn recv(&mut self) -> Option<T> {
+    pub async fn recv(&mut self) -> Option<T::Item> {
         self.recv_from().await.map(|(item, _)| item)
     }
 
     /// The next item and where it comes from; `None` when the network is shut down. Cancellation-safe.
-    pub async fn recv_from(&mut self) -> Option<(T, Origin)> {
+    pub async fn recv_from(&mut self) -> Option<(T::Item, Origin)> {
         std::future::poll_fn(|cx| self.poll_recv_from(cx)).await
     }
 
     /// The next item if one is there already.
-    pub fn try_recv(&mut self) -> Option<T> {
+    pub fn try_recv(&mut self) -> Option<T::Item> {
         self.recv().now_or_never().flatten()
     }
 
+    /// The next item as it was sent, whatever its type, and where it comes from. Cancellation-safe.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn recv_encoded(&mut self) -> Option<((Format, Vec<u8>), Origin)> {
+        std::future::poll_fn(|cx| self.poll_decoded(cx, |format, payload| Ok((format, payload.to_vec())))).await
+    }
+
     /// See [`recv_from`](Self::recv_from).
-    pub fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Origin)>> {
+    pub fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T::Item, Origin)>> {
+        let codec = self.codec.typed::<T::Item>();
+        self.poll_decoded(cx, |format, payload| codec.decode(format, payload))
+    }
+
+    #[inline]
+    fn poll_decoded<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        decode: impl Fn(Format, &[u8]) -> Result<R, DecodeError>,
+    ) -> Poll<Option<(R, Origin)>> {
         let coop = ready!(coop::poll_proceed(cx));
         loop {
             if let Some(current) = &mut self.current {
-                match current.next(self.codec) {
+                match current.next(&decode) {
                     Some(Ok(item)) => {
                         current.tell_undecodable(&self.shared, item.1.seq);
                         coop.made_progress();
@@ -183,13 +201,16 @@ impl<T: Datum> Consumer<T> {
 impl Current {
     /// Decodes the next item; `None` at the end of the batch.
     #[inline]
-    fn next<T: Datum>(&mut self, codec: Codec<T>) -> Option<Result<(T, Origin), DecodeError>> {
+    fn next<R>(
+        &mut self,
+        decode: impl Fn(Format, &[u8]) -> Result<R, DecodeError>,
+    ) -> Option<Result<(R, Origin), DecodeError>> {
         let format = item_format(&self.data[self.at..]);
         let (payload, _) = split_item(&self.data[self.at..])?;
         let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
         self.at += bytes;
         self.next += 1;
-        Some(codec.decode(format, payload).map(|item| {
+        Some(decode(format, payload).map(|item| {
             self.channel.delivered(bytes);
             (item, Origin { producer: self.channel.peer, epoch: self.epoch, seq })
         }))
@@ -225,10 +246,10 @@ impl Current {
     }
 }
 
-impl<T: Datum> Stream for Consumer<T> {
-    type Item = T;
+impl<T: Streamed> Stream for Consumer<T> {
+    type Item = T::Item;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T::Item>> {
         self.poll_recv_from(cx).map(|next| next.map(|(item, _)| item))
     }
 }

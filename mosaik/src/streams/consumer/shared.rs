@@ -76,6 +76,11 @@ struct Channels {
 }
 
 impl Shared {
+    /// The shape of the items.
+    pub(in crate::streams) const fn schema(&self) -> &'static Schema {
+        self.items.schema
+    }
+
     pub(super) fn new(
         registry: Arc<Registry>,
         stream: StreamId,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Datum, Evolve, Format, StreamId, Unnamed,
+        Evolve, Format, StreamId, Streamed, Unnamed,
         codec::{self, Codec},
     },
     streams::{
@@ -32,25 +32,25 @@ const REPLAY: usize = 1 << 20;
 
 /// Configures a producer; made by [`Streams::producer`](super::super::Streams::producer).
 #[must_use = "a builder does nothing until built"]
-pub struct ProducerBuilder<T> {
+pub struct ProducerBuilder<T: Streamed> {
     registry: Arc<Registry>,
     config: Config,
     unnamed: Option<Unnamed>,
     declared: Option<Fingerprint>,
-    retain: Option<Retain<T>>,
+    retain: Option<Retain<T::Item>>,
     datum: PhantomData<fn(T)>,
 }
 
-impl<T: Datum> ProducerBuilder<T> {
+impl<T: Streamed> ProducerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
-        let named = StreamId::try_of::<T>();
+        let named = T::stream_id();
         let config = Config {
             // One that has no name is not built.
             stream: named.unwrap_or(StreamId::from_bytes([0; 32])),
             fingerprint: None,
             format: None,
             evolve: Evolve::Strict,
-            schema: Codec::<T>::of().schema(),
+            schema: Codec::<T::Item>::of().schema(),
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -130,7 +130,7 @@ impl<T: Datum> ProducerBuilder<T> {
     /// [`Event::Replayed`](crate::streams::Event::Replayed). A consumer that comes back gets of it what the ring
     /// ([`with_replay`](Self::with_replay)) no longer has. It is replayed on a stream of its own; while that takes, up to 8 MiB of
     /// live items wait at the consumer, or as many bytes as it was replayed so far, then the policy for lag applies. Default: nothing is kept.
-    pub fn retain(mut self, retain: Retain<T>) -> Self {
+    pub fn retain(mut self, retain: Retain<T::Item>) -> Self {
         self.retain = Some(retain);
         self
     }
@@ -144,8 +144,9 @@ impl<T: Datum> ProducerBuilder<T> {
     /// The key of an item, for [`OnLag::Conflate`] and [`Retain::last_per_key`]: of several items of one key that wait, a subscriber that lags gets the
     /// last. Called for each item that is sent. Keys are compared by what they encode to (of more than
     /// 15 bytes, by a hash of 128 bits). Default: all items have the same key.
-    pub fn with_key<K: Serialize>(mut self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
-        self.config.key = Some(Box::new(move |item| item.downcast_ref().map_or(0, |item| key_bits(&key(item)))));
+    pub fn with_key<K: Serialize>(mut self, key: impl Fn(&T::Item) -> K + Send + Sync + 'static) -> Self {
+        self.config.key =
+            Some(Box::new(move |item| item.downcast_ref::<T::Item>().map_or(0, |item| key_bits(&key(item)))));
         self
     }
 
@@ -160,11 +161,11 @@ impl<T: Datum> ProducerBuilder<T> {
     /// went away before they were taken for it. What does not fit the channel is dropped, and counted as
     /// [`drops`](super::super::Stats::drops) like all of them. What was handed back is not kept for consumers that come back
     /// ([`with_replay`](Self::with_replay)), nor is what was sent before it. Default: nobody gets them.
-    pub fn with_undelivered(mut self, items: mpsc::Sender<T>) -> Self {
+    pub fn with_undelivered(mut self, items: mpsc::Sender<T::Item>) -> Self {
         let stream = self.config.stream;
         let format = self.config.format;
         self.config.undelivered = Some(Box::new(move |written, payload| {
-            let Ok(item) = Codec::chosen(format).decode(written, payload) else {
+            let Ok(item) = Codec::<T::Item>::chosen(format).decode(written, payload) else {
                 tracing::error!(?stream, "an item cannot be read back from what it encodes to; it is lost");
                 return;
             };
@@ -177,10 +178,10 @@ impl<T: Datum> ProducerBuilder<T> {
 
     /// Goes on with a run that an earlier life of this producer has begun: its epoch, its last items, and the number of the
     /// first of these. Nothing else may have been sent under these numbers.
-    pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T]) -> Result<Self, SendErrorKind> {
+    pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T::Item]) -> Result<Self, SendErrorKind> {
         let mut scratch = Scratch::take();
         let mut framed = Vec::with_capacity(items.len());
-        let codec = Codec::chosen(self.config.format);
+        let codec = Codec::<T::Item>::chosen(self.config.format);
         for item in items {
             scratch.encode(codec, item)?;
             framed.push(scratch.framed().clone());
@@ -231,7 +232,7 @@ impl<T: Datum> ProducerBuilder<T> {
         if let Some(error) = unnamed {
             return Err(BuildError::Unnamed(error));
         }
-        let codec = Codec::<T>::chosen(config.format);
+        let codec = Codec::<T::Item>::chosen(config.format);
         config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared, config.evolve));
         if let Some(retain) = retain {
             config.retention = Some(retain.retention(config.lifespan));
@@ -243,10 +244,10 @@ impl<T: Datum> ProducerBuilder<T> {
         let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });
         *shared.handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::downgrade(&handle);
-        let datum_name = std::any::type_name::<T>(); // for error messages only
-        let slot = Slot { shared: shared.clone(), datum: TypeId::of::<T>(), datum_name };
+        let datum_name = std::any::type_name::<T::Item>(); // for error messages only
+        let slot = Slot { shared: shared.clone(), datum: TypeId::of::<T::Item>(), datum_name };
         if let Err((existing, datum, other)) = registry.add_producer(stream, slot) {
-            return Err(if datum == TypeId::of::<T>() {
+            return Err(if datum == TypeId::of::<T::Item>() {
                 BuildError::Exists { stream, existing: Producer::new(existing) }
             } else {
                 BuildError::OtherType { stream, other }
@@ -260,7 +261,7 @@ impl<T: Datum> ProducerBuilder<T> {
     }
 }
 
-impl<T> fmt::Debug for ProducerBuilder<T> {
+impl<T: Streamed> fmt::Debug for ProducerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProducerBuilder").field("stream", &self.config.stream).finish_non_exhaustive()
     }

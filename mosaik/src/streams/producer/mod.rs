@@ -18,6 +18,7 @@ mod worker;
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -47,8 +48,8 @@ use super::{
 use crate::{
     network::CloseCode,
     primitives::{
-        Datum, Format, StreamId,
-        codec::{Codec, DecodeError},
+        Datum, Format, StreamId, Streamed,
+        codec::{Codec, DecodeError, Untyped},
     },
 };
 
@@ -74,7 +75,8 @@ use crate::{
 /// ```
 pub struct Producer<T> {
     handle: Arc<Handle>,
-    codec: Codec<T>,
+    codec: Untyped,
+    stream: PhantomData<fn(T)>,
     /// This handle's place among those that wait, for the `Sink` methods.
     waiting: Option<u64>,
 }
@@ -127,10 +129,15 @@ impl Drop for Handle {
     }
 }
 
-impl<T: Datum> Producer<T> {
+impl<T: Streamed> Producer<T> {
     pub(super) fn new(handle: Arc<Handle>) -> Self {
-        let codec = Codec::chosen(handle.shared.config.format);
-        Self { handle, codec, waiting: None }
+        let codec = Codec::<T::Item>::chosen(handle.shared.config.format).into();
+        Self { handle, codec, stream: PhantomData, waiting: None }
+    }
+
+    #[inline]
+    const fn codec(&self) -> Codec<T::Item> {
+        self.codec.typed()
     }
 
     fn shared(&self) -> &Shared {
@@ -143,33 +150,33 @@ impl<T: Datum> Producer<T> {
     ///
     /// # Errors
     /// When the stream is closed, or the item cannot be encoded or is larger than 16 MiB; the error hands it back.
-    pub fn send(&self, item: T) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
-        Sending { shared: &self.handle.shared, codec: self.codec, item: Some(item), encoded: None, waiting: None }
+    pub fn send(&self, item: T::Item) -> impl Future<Output = Result<(), SendError<T::Item>>> + Send + use<'_, T> {
+        Sending { shared: &self.handle.shared, codec: self.codec(), item: Some(item), encoded: None, waiting: None }
     }
 
     /// Encodes an item, for [`send_encoded`](Self::send_encoded) of the same producer.
-    pub(crate) fn encode(&self, item: &T) -> Result<Encoded<T>, SendErrorKind> {
+    pub(crate) fn encode(&self, item: &T::Item) -> Result<Encoded<T::Item>, SendErrorKind> {
         let mut scratch = Scratch::take();
-        scratch.encode(self.codec, item)?;
-        Ok(Encoded { framed: scratch.keep(), label: self.shared().label_of(item), codec: self.codec })
+        scratch.encode(self.codec(), item)?;
+        Ok(Encoded { framed: scratch.keep(), label: self.shared().label_of(item), codec: self.codec() })
     }
 
     /// As [`send`](Self::send), of what was encoded before. Fails only when the stream is closed.
     pub(crate) fn send_encoded(
         &self,
-        item: Encoded<T>,
-    ) -> impl Future<Output = Result<(), SendError<T>>> + Send + use<'_, T> {
+        item: Encoded<T::Item>,
+    ) -> impl Future<Output = Result<(), SendError<T::Item>>> + Send + use<'_, T> {
         let encoded = Some((item.framed, item.label));
-        Sending { shared: &self.handle.shared, codec: self.codec, item: None, encoded, waiting: None }
+        Sending { shared: &self.handle.shared, codec: self.codec(), item: None, encoded, waiting: None }
     }
 
     /// Sends an item if that needs no waiting.
     ///
     /// # Errors
     /// As [`send`](Self::send), and when the stream is offline or there is no room; the error hands the item back.
-    pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
+    pub fn try_send(&self, item: T::Item) -> Result<(), TrySendError<T::Item>> {
         let mut scratch = Scratch::take();
-        if let Err(kind) = scratch.encode(self.codec, &item) {
+        if let Err(kind) = scratch.encode(self.codec(), &item) {
             return Err(TrySendError::new(kind, Some(item)));
         }
         let kind = match self.shared().push(scratch.framed(), self.shared().label_of(&item), None) {
@@ -234,7 +241,7 @@ impl<T: Datum> Producer<T> {
 
 impl<T> Clone for Producer<T> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), codec: self.codec, waiting: None }
+        Self { handle: self.handle.clone(), codec: self.codec, stream: PhantomData, waiting: None }
     }
 }
 
@@ -258,10 +265,10 @@ impl<T> fmt::Debug for Producer<T> {
     }
 }
 
-impl<T: Datum> Sink<T> for Producer<T> {
-    type Error = SendError<T>;
+impl<T: Streamed> Sink<T::Item> for Producer<T> {
+    type Error = SendError<T::Item>;
 
-    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T::Item>>> {
         let coop = ready!(coop::poll_proceed(cx));
         let Self { handle, waiting, .. } = &mut *self;
         match handle.shared.poll_room((waiting, cx)) {
@@ -275,9 +282,9 @@ impl<T: Datum> Sink<T> for Producer<T> {
         }
     }
 
-    fn start_send(self: Pin<&mut Self>, item: T) -> Result<(), SendError<T>> {
+    fn start_send(self: Pin<&mut Self>, item: T::Item) -> Result<(), SendError<T::Item>> {
         let mut scratch = Scratch::take();
-        if let Err(kind) = scratch.encode(self.codec, &item) {
+        if let Err(kind) = scratch.encode(self.codec(), &item) {
             return Err(SendError::new(kind, Some(item)));
         }
         match self.shared().push_reserved(scratch.framed(), self.shared().label_of(&item)) {
@@ -286,11 +293,11 @@ impl<T: Datum> Sink<T> for Producer<T> {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T::Item>>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError<T::Item>>> {
         Poll::Ready(Ok(()))
     }
 }

@@ -199,6 +199,11 @@ pub(super) enum Next {
 }
 
 impl Shared {
+    /// The shape of the items.
+    pub(in crate::streams) const fn schema(&self) -> &'static Schema {
+        self.config.schema
+    }
+
     pub(super) fn new(mut config: Config, epoch: u64, node: Node, discovery: Discovery) -> Arc<Self> {
         let online = config.online_when.met([]);
         let mut log = Log::new(config.settings());
