@@ -75,13 +75,16 @@ impl Files {
 #[mosaik::node]
 struct Wallet {
     transactions: Producer<Transactions>,
+    #[mosaik(default)]
+    spent: u64,
 }
 
 #[mosaik::handlers]
 impl Wallet {
     #[every("50ms", emit = transactions)]
     fn spend(&mut self) -> Foreign {
-        Foreign(7, "spent".into())
+        self.spent += 1;
+        Foreign(self.spent, "spent".into())
     }
 }
 
@@ -110,7 +113,7 @@ fn roles_have_streams_of_foreign_types() {
         auditor.seen = Some(seen);
         let wallet = Wallet::open(&mut Setup::new(&one, &values)).await.unwrap();
         let _running = (spawn(&other, auditor), spawn(&one, wallet));
-        assert_eq!(arrive.recv().await, Some(Foreign(7, "spent".into())));
+        assert_eq!(arrive.recv().await, Some(Foreign(1, "spent".into())));
     });
 }
 
