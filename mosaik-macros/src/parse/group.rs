@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use syn::{Attribute, Expr, ExprLit, Fields, Item, Lit};
 
-use super::{args::Args, grammar};
+use super::{args::Args, grammar, serde};
 use crate::{
     diag::Diag,
     model::{self, Group, Key, Name, StateField},
@@ -15,8 +15,15 @@ pub(crate) fn group(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
     let clean = diag.count() == before;
     let expected = "the struct of a state machine";
     let (ident, generics, attributes, fields) = match super::item::<Item>(grammar::GROUP.name, expected, item, diag)? {
-        Item::Struct(item) => (item.ident, item.generics, item.attrs, state_fields(&item.fields, diag)),
+        Item::Struct(item) => {
+            serde::check_fields(&item.attrs, &item.fields, diag);
+            (item.ident, item.generics, item.attrs, state_fields(&item.fields, diag))
+        }
         Item::Enum(item) => {
+            for variant in &item.variants {
+                serde::check_item(&variant.ident, &variant.attrs, true, diag);
+                serde::check_fields(&variant.attrs, &variant.fields, diag);
+            }
             let fields = item.variants.iter().flat_map(|variant| state_fields(&variant.fields, diag)).collect();
             (item.ident, item.generics, item.attrs, fields)
         }

@@ -11,6 +11,7 @@ mod machine;
 mod main;
 mod node;
 mod retain;
+mod serde;
 mod store;
 mod stream;
 
@@ -21,6 +22,7 @@ pub(crate) use handlers::{handlers, misspelt_helpers};
 pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
+pub(crate) use serde::serde_keys;
 pub(crate) use store::store;
 pub(crate) use stream::stream;
 
@@ -61,28 +63,5 @@ fn inside(attribute: &Attribute, diag: &Diag) -> TokenStream {
             diag.error(pair, format!("write `#[{name}(..)]`"));
             TokenStream::new()
         }
-    }
-}
-
-/// Shows every key of the `#[serde(..)]` attributes to a function, which says whether it has read the key's value.
-pub(crate) fn serde_keys(
-    attributes: &[syn::Attribute],
-    mut read: impl FnMut(&syn::meta::ParseNestedMeta<'_>) -> syn::Result<bool>,
-) {
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-        // Serde reports what is malformed here.
-        let _ = attribute.parse_nested_meta(|meta| {
-            if read(&meta)? {
-                return Ok(());
-            }
-            if meta.input.peek(syn::Token![=]) {
-                meta.value()?.parse::<syn::Expr>()?;
-            } else if meta.input.peek(syn::token::Paren) {
-                let inside;
-                syn::parenthesized!(inside in meta.input);
-                inside.parse::<TokenStream>()?;
-            }
-            Ok(())
-        });
     }
 }

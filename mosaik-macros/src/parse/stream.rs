@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::{Attribute, Fields, Generics, Ident, Item, LitStr, Meta, Path, Token, punctuated::Punctuated};
 
-use super::{args::Args, grammar, retain};
+use super::{args::Args, grammar, retain, serde};
 use crate::{
     diag::Diag,
     model::{self, Name, Stream},
@@ -24,12 +24,19 @@ pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> 
                     ),
                 );
             }
+            serde::check_item(&item.ident, &item.attrs, false, diag);
+            serde::check_fields(&item.attrs, &item.fields, diag);
             let body = format!("struct{}", fields(&item.fields, diag));
             (item.attrs, item.ident, item.generics, body)
         }
         Item::Enum(item) => {
             if let Some(of) = args.ty("of") {
                 diag.error(of, format!("a stream `of` another type is declared by a struct: `struct {};`", item.ident));
+            }
+            serde::check_item(&item.ident, &item.attrs, false, diag);
+            for variant in &item.variants {
+                serde::check_item(&variant.ident, &variant.attrs, true, diag);
+                serde::check_fields(&variant.attrs, &variant.fields, diag);
             }
             let body = variants(&item.variants, diag);
             (item.attrs, item.ident, item.generics, body)
