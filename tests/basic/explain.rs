@@ -8,6 +8,7 @@ use mosaik::{
     discovery::Bootstrap,
     groups::Group,
     prelude::*,
+    primitives::Evolve,
     testing::{Sim, SimDisk, SimNode},
 };
 use tokio::time::{Instant, sleep};
@@ -183,6 +184,33 @@ fn schemas_differ() {
         let line = scene.first_line(&c, STREAM, Some(Fault::SchemaDiffers)).await;
         has_all(&line, &["0101010101010101", "0202020202020202", "same source"]);
     });
+}
+
+#[test]
+fn what_differs_in_a_schema_is_told_by_its_path() {
+    mod one {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        pub struct Quote {
+            pub bid: u64,
+        }
+    }
+    mod other {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        pub struct Quote {
+            pub bid: i64,
+        }
+    }
+    for evolve in [Evolve::Strict, Evolve::Append] {
+        Sim::run(8, |sim| async move {
+            let scene = Scene::new(sim).await;
+            let (p, c) = (scene.node("p").await, scene.node("c").await);
+            let producer = p.streams().producer::<one::Quote>().with_stream_id(STREAM).with_evolve(evolve);
+            let _producer = producer.build().unwrap();
+            let _consumer = c.streams().consumer::<other::Quote>().with_stream_id(STREAM).with_evolve(evolve).build();
+            let line = scene.first_line(&c, STREAM, Some(Fault::SchemaDiffers)).await;
+            has_all(&line, &["Quote.bid: i64 here", "Quote.bid: u64 there", "same source"]);
+        });
+    }
 }
 
 async fn joins(network: &Network, key: &str, size: u32) -> Group<NoOp> {

@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use futures::future::join_all;
 use mosaik::{
-    groups::{ApplyContext, CallError, GroupBuilder, Outcome, SnapshotError, Snapshots, StateMachine},
+    groups::{
+        ApplyContext, CallError, GroupBuilder, GroupKey, Outcome, Refused, SnapshotError, Snapshots, StateMachine,
+    },
     prelude::*,
     testing::Sim,
 };
@@ -514,5 +516,71 @@ fn a_declared_state_that_cannot_be_read_back_is_an_error_of_join() {
         let error = error.expect("its first state does not survive a snapshot");
         assert!(error.contains("Odd") && error.contains("read back"), "{error}");
         network.shutdown().await;
+    });
+}
+
+/// Two builds of one machine whose command has a field of another type.
+mod builds {
+    use super::*;
+
+    macro_rules! build {
+        ($name:ident, $number:ty) => {
+            pub mod $name {
+                use super::*;
+
+                #[derive(Clone, Default, Serialize, Deserialize)]
+                pub struct Tally(i64);
+
+                #[derive(Serialize, Deserialize)]
+                pub struct Add {
+                    pub to: String,
+                    pub by: Amount,
+                }
+
+                #[derive(Serialize, Deserialize)]
+                pub struct Amount {
+                    pub cents: $number,
+                }
+
+                impl StateMachine for Tally {
+                    type Command = Add;
+                    type Output = i64;
+                    type Query = ();
+                    type QueryResult = i64;
+                    const NAME: &'static str = "tally";
+
+                    fn apply(&mut self, add: Add, _: &ApplyContext) -> i64 {
+                        self.0 += i64::from(add.by.cents);
+                        self.0
+                    }
+
+                    fn query(&self, (): ()) -> i64 {
+                        self.0
+                    }
+                }
+            }
+        };
+    }
+    build!(one, u32);
+    build!(other, i32);
+}
+
+#[test]
+fn members_whose_commands_differ_inside_are_told_where_at_both_ends() {
+    Sim::run(71, async |sim| {
+        let key = GroupKey::from_bytes([7; 32]);
+        let (here, there) = (sim.node("here"), sim.node("there"));
+        let one = here.builder("builds").build().await.unwrap();
+        let other = there.builder("builds").with_bootstrap(here.addr()).build().await.unwrap();
+        let one = one.groups().with_key(key.clone()).with_state_machine(builds::one::Tally::default());
+        let other = other.groups().with_key(key).with_state_machine(builds::other::Tally::default());
+        let (one, other) = (one.with_size(2).join().await.unwrap(), other.with_size(2).join().await.unwrap());
+        let told = |refusals: Vec<Refused>| refusals.first().map(|refused| refused.reason.to_string());
+        let deadline = Duration::from_secs(30);
+        let both = || told(one.refusals()).zip(told(other.refusals()));
+        assert!(mosaik::testing::eventually(deadline, || both().is_some()).await);
+        let (here, there) = both().unwrap();
+        assert_eq!(here, "incompatible schema: command Add.by.cents: u32 here, command Add.by.cents: i32 there");
+        assert_eq!(there, "incompatible schema: command Add.by.cents: i32 here, command Add.by.cents: u32 there");
     });
 }

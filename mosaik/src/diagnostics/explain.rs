@@ -330,12 +330,18 @@ fn acquainted(one: &End, other: &End) -> Explanation {
 fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId, &ConsumerReport)) -> Explanation {
     let mut it = Explanation::default();
     let stream = &producer.stream;
+    let candidate = consumer.producers.iter().find(|candidate| candidate.peer == p);
+    let state = candidate.map_or(LinkState::Connecting, |candidate| candidate.state);
     it.check("both declare the same schema", || {
         let differs = matches!((&producer.schema, &consumer.schema), (Some(one), Some(other)) if one != other);
-        unless(differs, Fault::SchemaDiffers, || {
+        // Shapes that may grow are compared by the producer, which has told the consumer.
+        let told = candidate.and_then(|candidate| candidate.last_end.as_ref());
+        let told = told.filter(|end| state != LinkState::Connected && end.code == Some(CloseCode::Incompatible.code()));
+        unless(differs || told.is_some(), Fault::SchemaDiffers, || {
             let show = |schema: &Option<String>| schema.clone().unwrap_or_default();
             let (one, other) = (show(&producer.schema), show(&consumer.schema));
-            format!("{p:?} declares {stream} as {one}, {c:?} as {other}: build both from the same source")
+            let path = told.map_or_else(String::new, |end| format!(" ({c:?} says: {})", end.reason));
+            format!("{p:?} declares {stream} as {one}, {c:?} as {other}{path}: build both from the same source")
         })
     });
     it.check(format_args!("the predicate of the consumer admits {p:?}"), || {
@@ -343,8 +349,6 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
         refused.map_or(Ok(()), |refused| Err(refusal("subscribe_if", c, p, &refused.missing_tags)))
     });
     let subscriber = producer.subscribers.iter().find(|subscriber| subscriber.peer == c);
-    let candidate = consumer.producers.iter().find(|candidate| candidate.peer == p);
-    let state = candidate.map_or(LinkState::Connecting, |candidate| candidate.state);
     it.check(format_args!("the predicate of the producer admits {c:?}"), || {
         if state != LinkState::NotAllowed {
             return Ok(());

@@ -12,9 +12,10 @@ use super::{
     group::{Group, Handle},
     inspect::Window,
     key::GroupKey,
-    machine::{NoOp, StateMachine, machine_id, schema},
+    machine::{NoOp, StateMachine, machine_id},
     options::{MemberRole, Timing},
     raft::{self, MachineId, Marks, Member, Preference, Settings, Start, Stored},
+    shapes::Shapes,
     snapshots::{SnapshotError, Snapshots},
     status::node_of,
     storage::{Disk, InMemory, Storage, StorageError},
@@ -348,9 +349,8 @@ pub(super) fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool
     let numbers = [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
     numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
     hasher.update(&[M::snapshots().any(), can_be_made_anew].map(u8::from));
-    hasher.update(&schema::<M>());
     let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
-    Terms { size: settings.declared, version: M::VERSION, build, settings: settings_digest }
+    Terms { size: settings.declared, version: M::VERSION, build, settings: settings_digest, shapes: Shapes::of::<M>() }
 }
 
 /// Gives the place of the group up again unless the member runs.

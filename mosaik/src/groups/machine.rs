@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::{
     raft::{Digest, Entry, Index, MachineId, Term},
+    shapes::Shapes,
     snapshots::Snapshots,
 };
-use crate::primitives::{Datum, codec::Codec};
+use crate::primitives::Datum;
 
 /// A deterministic machine that a group keeps equal on all its members.
 ///
@@ -89,16 +90,12 @@ pub trait StateMachine: Send + Sized + 'static {
 
 /// Who the machine is, in storage and snapshots.
 pub(crate) fn machine_id<M: StateMachine>() -> MachineId {
-    MachineId { name: M::NAME.to_owned(), version: M::VERSION, schema: Some(Digest(schema::<M>())), codec: 0 }
-}
-
-/// The fingerprint of all that members exchange and keep: commands, outputs and the state, if serde encodes it.
-pub(crate) fn schema<M: StateMachine>() -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 schema of a machine");
-    hasher.update(&Codec::<M::Command>::of().fingerprint(M::SCHEMA));
-    hasher.update(&Codec::<M::Output>::of().fingerprint(M::SCHEMA));
-    hasher.update(&M::snapshots().shape().unwrap_or_default());
-    *hasher.finalize().as_bytes()
+    MachineId {
+        name: M::NAME.to_owned(),
+        version: M::VERSION,
+        schema: Some(Digest(Shapes::of::<M>().fingerprint)),
+        codec: 0,
+    }
 }
 
 /// Where and when a command is applied: the same at every member.

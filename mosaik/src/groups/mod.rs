@@ -24,6 +24,7 @@ mod options;
 #[doc(hidden)]
 pub mod raft;
 mod recovery;
+mod shapes;
 mod snapshots;
 mod status;
 pub mod storage;

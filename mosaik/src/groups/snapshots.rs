@@ -7,7 +7,10 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use crate::primitives::codec::ReadBack;
-use crate::primitives::codec::{self, Codec, DecodeError};
+use crate::primitives::{
+    Schema,
+    codec::{self, Codec, DecodeError},
+};
 
 /// A machine's state, taken at one point, that is yet to be encoded. Runs outside of the apply worker.
 pub type Encode = Box<dyn FnOnce() -> Result<Bytes, SnapshotError> + Send>;
@@ -50,9 +53,12 @@ pub struct Snapshots<M> {
 struct Functions<M> {
     capture: fn(&M) -> Encode,
     restore: fn(&[u8]) -> Result<M, SnapshotError>,
-    /// The fingerprint of the machine's shape, if serde encodes it.
-    shape: Option<fn() -> [u8; 32]>,
+    /// The machine's shape and its fingerprint, if serde encodes it.
+    shape: Option<fn() -> Shape>,
 }
+
+/// A fingerprint and what it is of.
+type Shape = ([u8; 32], &'static Schema);
 
 type Up<M> = Arc<dyn Fn(&[u8]) -> Result<M, SnapshotError> + Send + Sync>;
 
@@ -164,13 +170,13 @@ impl<M> Snapshots<M> {
         M: DeserializeOwned + 'static,
     {
         if let Some(functions) = &mut self.functions {
-            functions.shape = Some(|| Codec::<M>::of().fingerprint(None));
+            functions.shape = Some(|| (Codec::<M>::of().fingerprint(None), Codec::<M>::of().schema()));
         }
         self
     }
 
-    /// The fingerprint of the machine's shape, if serde encodes it.
-    pub(crate) fn shape(&self) -> Option<[u8; 32]> {
+    /// The machine's shape and its fingerprint, if serde encodes it.
+    pub(crate) fn shape(&self) -> Option<Shape> {
         self.functions?.shape.map(|shape| shape())
     }
 

@@ -314,7 +314,7 @@ impl Group {
     ) -> Result<Handshake, Failed> {
         let exporter = link.exporter(EXPORTER_LABEL, self.id.as_bytes()).ok_or(Failed::Lost)?;
         let (me, peer) = (self.node.id(), link.peer());
-        let setup = Setup { role, me, peer, exporter, key: self.key.clone(), terms: self.terms, hello };
+        let setup = Setup { role, me, peer, exporter, key: self.key.clone(), terms: self.terms.clone(), hello };
         Ok(Handshake::new(setup))
     }
 

@@ -22,6 +22,7 @@ use super::super::{
     build::Build,
     key::GroupKey,
     raft::{ClusterId, Extent, Member, NodeId, Start},
+    shapes::Shapes,
 };
 use crate::{
     network::CloseCode,
@@ -34,7 +35,7 @@ const KEY_DOMAIN: &str = "mosaik 2026 bond proof key 1";
 const ID_DOMAIN: &str = "mosaik 2026 bond id 1";
 
 /// What the members of a group must agree on before any of them votes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Terms {
     /// Founders that the group declares; 0: undeclared.
     pub(crate) size: u32,
@@ -44,6 +45,8 @@ pub(crate) struct Terms {
     pub(crate) build: Build,
     /// A digest of the agreed settings of the consensus.
     pub(crate) settings: [u8; 32],
+    /// The types of commands, outputs and state.
+    pub(crate) shapes: Shapes,
 }
 
 impl Terms {
@@ -59,6 +62,9 @@ impl Terms {
         }
         if self.build != theirs.build {
             return differs("build", self.build.to_string(), theirs.build.to_string());
+        }
+        if let Some((ours, theirs)) = self.shapes.difference(&theirs.shapes) {
+            return differs("schema", ours, theirs);
         }
         if self.settings != theirs.settings {
             let show = |digest: &[u8; 32]| blake3::Hash::from_bytes(*digest).to_hex()[..8].to_owned();
@@ -250,7 +256,7 @@ impl Handshake {
             (State::Greeted(theirs), Message::Proof(proof), Role::Acceptor) => self.on_proof(theirs, &proof),
             (State::Greeted(theirs), Message::Shown { proof, terms }, Role::Dialler) => {
                 self.verify(&theirs, &proof)?;
-                let owed = Some(Message::Terms(self.setup.terms));
+                let owed = Some(Message::Terms(self.setup.terms.clone()));
                 let agreed = self.setup.terms.check(&terms);
                 Ok(Step::Finish { proven: self.proved(theirs), owed, agreed })
             }
@@ -276,7 +282,7 @@ impl Handshake {
 
     fn on_proof(&mut self, theirs: Hello, proof: &[u8; 32]) -> Result<Step, Refusal> {
         self.verify(&theirs, proof)?;
-        let shown = Message::Shown { proof: self.proof(Role::Acceptor, &theirs), terms: self.setup.terms };
+        let shown = Message::Shown { proof: self.proof(Role::Acceptor, &theirs), terms: self.setup.terms.clone() };
         self.state = State::Shown(self.proved(theirs));
         Ok(Step::Send(shown))
     }

@@ -66,7 +66,7 @@ impl Protocol for BondProtocol {
     type Message = handshake::Message;
     const FAMILY: Family = Family::GROUPS;
     const NAME: &'static str = "bond/5";
-    const MAX_FRAME: usize = 1024;
+    const MAX_FRAME: usize = 32 << 10; // the shapes of a machine and little else
 }
 
 /// Who a member is, and what it expects of the others.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::{build::Build, raft::NodeId},
+    super::{build::Build, machine::NoOp, raft::NodeId, shapes::Shapes},
     *,
 };
 use crate::{
@@ -41,7 +41,8 @@ struct Spec {
 }
 
 fn spec() -> Spec {
-    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
+    let terms =
+        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
     Spec { incarnation: 1, key: GroupKey::from_bytes([5; 32]), terms }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+mod shapes;
+
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -189,6 +191,20 @@ fn what_is_written_and_not_read_is_refused_with_type_and_field() {
     }
     // From then on every value of the type.
     assert!(refused(&Nested { inner: Wrong { ok: 1, number: 0 } }).contains("is refused"));
+}
+
+#[test]
+fn an_option_directly_in_an_option_needs_postcard() {
+    #[expect(clippy::option_option, reason = "it is about that")]
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Twice {
+        twice: Option<Option<u8>>,
+    }
+    assert_eq!(carried(&Twice { twice: Some(None) }), Format::Postcard);
+    // Both are nil with names.
+    let named =
+        Codec::<Twice>::chosen(Some(Format::MessagePack)).append(&Twice { twice: Some(None) }, &mut vec![], LIMIT);
+    assert!(matches!(named, Err(EncodeError::Refused(why)) if why.contains("Twice")));
 }
 
 #[test]

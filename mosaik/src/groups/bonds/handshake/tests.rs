@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::primitives::PeerId;
+use crate::{groups::machine::NoOp, primitives::PeerId};
 
 fn peer(seed: u8) -> PeerId {
     iroh::SecretKey::from_bytes(&[seed; 32]).public().into()
@@ -21,7 +21,8 @@ fn setup(role: Role, me: u8, other: u8, key: &GroupKey) -> Setup {
         dial: u64::from(role == Role::Dialler),
         gave_up: 0,
     };
-    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
+    let terms =
+        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
     Setup { role, me: peer(me), peer: peer(other), exporter: [9; 32], key: key.clone(), terms, hello }
 }
 
@@ -73,10 +74,11 @@ fn two_members_of_one_group_agree_on_who_they_are() {
 #[test]
 fn terms_that_differ_are_named_at_both_ends() {
     type Change = fn(&mut Terms);
-    let cases: [(&str, Change); 4] = [
+    let cases: [(&str, Change); 5] = [
         ("size", |terms| terms.size = 5),
         ("machine version", |terms| terms.version = 2),
         ("build", |terms| terms.build = Build::from_bits(0)),
+        ("schema", |terms| terms.shapes.fingerprint = [1; 32]),
         ("consensus settings", |terms| terms.settings = [1; 32]),
     ];
     for (name, change) in cases {
@@ -120,8 +122,10 @@ fn a_stranger_that_is_dialled_hears_no_terms() {
 
 #[test]
 fn nothing_but_the_next_message_is_taken() {
-    let terms = Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32] };
-    let wrong = [Message::Proof([0; 32]), Message::Shown { proof: [0; 32], terms }, Message::Terms(terms)];
+    let terms =
+        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
+    let wrong =
+        [Message::Proof([0; 32]), Message::Shown { proof: [0; 32], terms: terms.clone() }, Message::Terms(terms)];
     for message in wrong {
         for side in [pair().0, pair().1] {
             let mut side = Handshake::new(side);
@@ -266,15 +270,16 @@ fn each_refusal_has_its_own_code() {
 
 #[test]
 fn what_differs_is_shown_as_each_side_declares_it() {
-    let terms = Terms { size: 0, version: 1, build: Build::from_bits(3), settings: [0; 32] };
+    let terms =
+        Terms { size: 0, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
     let said = |theirs: Terms| terms.check(&theirs).expect_err("they differ").to_string();
     assert_eq!(terms.check(&terms), Ok(()));
-    assert_eq!(said(Terms { size: 3, ..terms }), "incompatible size: undeclared here, 3 there");
-    assert_eq!(said(Terms { version: 2, ..terms }), "incompatible machine version: 1 here, 2 there");
-    let settings = said(Terms { settings: [1; 32], ..terms });
+    assert_eq!(said(Terms { size: 3, ..terms.clone() }), "incompatible size: undeclared here, 3 there");
+    assert_eq!(said(Terms { version: 2, ..terms.clone() }), "incompatible machine version: 1 here, 2 there");
+    let settings = said(Terms { settings: [1; 32], ..terms.clone() });
     let digest = |byte| blake3::Hash::from_bytes([byte; 32]).to_hex()[..8].to_owned();
     assert_eq!(settings, format!("incompatible consensus settings: {} here, {} there", digest(0), digest(1)));
-    let first = said(Terms { size: 3, version: 2, settings: [1; 32], ..terms });
+    let first = said(Terms { size: 3, version: 2, settings: [1; 32], ..terms.clone() });
     assert!(first.contains("size"), "the first difference is named: {first}");
 }
 

@@ -65,7 +65,7 @@ fn the_format_is_what_it_was() {
     let mut bytes = segment(|group| writes().iter().for_each(|write| format::put(group, write).unwrap()));
     assert_eq!(
         blake3::hash(&bytes).to_hex().as_str(),
-        "82681d978503b6ec0ea2edc642ffa90d9b194006ea3aec857abeb4c8b5dc1ec3"
+        "be0a27c6086bf5a30ddf2326d3d028bbf10c4922556bcebbbcc2b1a68d0415bd"
     );
     assert_eq!(FileHeader::decode(&bytes).unwrap(), (format::VERSION, HEADER));
     bytes.resize(bytes.len() + SECTOR, 0);
