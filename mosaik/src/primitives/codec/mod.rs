@@ -81,6 +81,8 @@ struct Known {
     forced: Option<Format>,
     /// How values are checked for postcard; `Err`: why it is not used.
     plan: Result<Plan, String>,
+    /// An option that `MessagePack` cannot carry.
+    twice_nil: Option<String>,
     /// Values that were read back.
     seen: AtomicU32,
     refused: OnceLock<String>,
@@ -258,6 +260,13 @@ impl<T: Serialize + DeserializeOwned + 'static> Codec<T> {
 
     #[cold]
     fn message_pack(self, value: &T, out: &mut Vec<u8>, limit: usize, tried: bool) -> Result<Format, EncodeError> {
+        if let Some(place) = &self.known.twice_nil {
+            let name = self.known.name;
+            return Err(EncodeError::Refused(format!(
+                "{name} cannot be written: {place} is an option whose content may be nothing, too, and MessagePack has one nil for \
+                 both: make it an enum of three variants"
+            )));
+        }
         let start = out.len();
         let mut sink = Sink::new(out, limit);
         let result = format::write(value, &mut sink);
@@ -389,8 +398,8 @@ impl Known {
             (Some(Format::Postcard), _) | (None, None) => Ok(Plan::new(known)),
         };
         let fingerprint = schema.fingerprint();
-        let (seen, refused) = (AtomicU32::new(0), OnceLock::new());
-        Self { name: type_name::<T>(), schema, fingerprint, forced, plan, seen, refused }
+        let (seen, refused, twice_nil) = (AtomicU32::new(0), OnceLock::new(), schema.twice_nil());
+        Self { name: type_name::<T>(), schema, twice_nil, fingerprint, forced, plan, seen, refused }
     }
 }
 

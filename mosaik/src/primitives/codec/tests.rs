@@ -204,7 +204,7 @@ fn an_option_directly_in_an_option_needs_postcard() {
     // Both are nil with names.
     let named =
         Codec::<Twice>::chosen(Some(Format::MessagePack)).append(&Twice { twice: Some(None) }, &mut vec![], LIMIT);
-    assert!(matches!(named, Err(EncodeError::Refused(why)) if why.contains("Twice")));
+    assert!(matches!(named, Err(EncodeError::Refused(why)) if why.contains("Twice.twice is an option")));
 }
 
 #[test]

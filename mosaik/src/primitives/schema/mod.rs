@@ -263,6 +263,37 @@ impl Schema {
         *hasher.finalize().as_bytes()
     }
 
+    /// Where there is an option whose content may be nil, too, so that a format with one nil cannot tell the two apart: the type
+    /// and the field.
+    pub(crate) fn twice_nil(&self) -> Option<String> {
+        let twice = |at: &u32| matches!(self.node(*at), Some(Node::Option(inside)) if self.may_be_nil(*inside, 0));
+        let field = |name: &str, content: &Content| match content {
+            Content::Struct(all) => all.iter().find(|(_, at)| twice(at)).map(|(field, _)| format!("{name}.{field}")),
+            Content::Tuple(all) => all.iter().position(twice).map(|at| format!("{name}.{at}")),
+            Content::Newtype(at) => twice(at).then(|| format!("{name}.0")),
+            Content::Unit => None,
+        };
+        let named = self.nodes.iter().find_map(|node| match node {
+            Node::Container(name, content) => field(name, content),
+            Node::Enum(name, variants) => {
+                variants.iter().find_map(|(variant, content)| field(&format!("{name}::{variant}"), content))
+            }
+            _ => None,
+        });
+        let any = || (0..).zip(&self.nodes).any(|(at, _)| twice(&at));
+        named.or_else(|| any().then(|| self.name().unwrap_or("value").to_owned()))
+    }
+
+    /// Whether a value of the part may be nothing at all.
+    fn may_be_nil(&self, at: u32, depth: usize) -> bool {
+        match self.node(at) {
+            Some(Node::Option(_)) => true,
+            Some(Node::Leaf(name)) => name == "()",
+            Some(Node::Container(_, Content::Newtype(inside))) => depth < 64 && self.may_be_nil(*inside, depth + 1),
+            _ => false,
+        }
+    }
+
     /// Whether all parts could be looked into.
     #[must_use]
     pub fn is_complete(&self) -> bool {
