@@ -154,6 +154,24 @@ fn the_preferred_member_leads_whenever_it_can() {
     });
 }
 
+/// A preferred leader that is shut down is not handed leadership back by its successor.
+#[test]
+fn a_preferred_leader_that_goes_is_gone() {
+    Sim::run(46, async |sim| {
+        let mut lab = Lab::durable(&sim, 3).started(3).await;
+        let leader = lab.elected().await;
+        lab.group(leader).set_preference(LeaderPreference::Preferred);
+        until("it is told", || lab.group(leader).status().preference() == LeaderPreference::Preferred).await;
+        sleep(millis(300)).await;
+        assert!(lab.group(leader).is_leader());
+        lab.shut_down(leader).await;
+        let began = Instant::now();
+        assert_eq!(lab.add((leader + 1) % 3, 1).await, 1);
+        assert!(began.elapsed() < millis(300), "another one leads already: {:?}", began.elapsed());
+        lab.end().await;
+    });
+}
+
 /// A leader that is not ready hands over, once; readiness that flaps moves leadership at most once a minute.
 #[test]
 fn flapping_readiness_is_damped() {

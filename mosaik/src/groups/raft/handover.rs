@@ -71,6 +71,11 @@ impl Raft {
         self.fitness
     }
 
+    /// What others are told: a member whose disk hangs would not stand for election.
+    pub(super) fn fitness_now(&self) -> Fitness {
+        if self.hangs() { Fitness::Unready } else { self.fitness }
+    }
+
     /// The member says how fit it is from now on. The leader hears it with the next acknowledgement.
     pub(super) fn on_fitness(&mut self, fitness: Fitness) {
         self.fitness = fitness;

@@ -77,9 +77,10 @@ impl Groups {
     pub fn client<M: StateMachine>(&self, key: &GroupKey) -> GroupClient<M> {
         let (node, group) = (self.0.node.clone(), key.group_id(M::NAME));
         let (cancel, queue) = (self.0.cancel(), Arc::new(Queue::default()));
-        let lines = Lines::new(node.clone(), group, key.clone(), Shape::of::<M>(), cancel.clone());
+        let at = (node.clone(), self.0.discovery.clone());
+        let lines = Lines::new(at, (group, key.clone()), Shape::of::<M>(), cancel.clone());
         let worker = Worker::new(node.clone(), lines.clone(), queue.clone());
-        node.tasks().spawn("lines to a group", lines.clone().follow(self.0.discovery.clone()));
+        node.tasks().spawn("lines to a group", lines.clone().follow());
         node.tasks().spawn("client of a group", worker.run(cancel.clone()));
         let inner = Arc::new(Inner { group, lines, queue, cancel });
         GroupClient { inner, timeout: DEFAULT_TIMEOUT, machine: PhantomData }

@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use iroh::EndpointAddr;
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
@@ -123,6 +122,7 @@ impl Line {
 #[derive(Debug)]
 pub(super) struct Lines {
     node: Node,
+    discovery: Discovery,
     group: GroupId,
     key: GroupKey,
     shape: Shape,
@@ -134,9 +134,14 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub fn new(node: Node, group: GroupId, key: GroupKey, shape: Shape, cancel: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        (node, discovery): (Node, Discovery),
+        (group, key): (GroupId, GroupKey),
+        shape: Shape,
+        cancel: CancellationToken,
+    ) -> Arc<Self> {
         let (live, tried) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { node, group, key, shape, live, tried, changed: watch::Sender::new(0), cancel })
+        Arc::new(Self { node, discovery, group, key, shape, live, tried, changed: watch::Sender::new(0), cancel })
     }
 
     /// Changes when a link comes or goes, or a member stands otherwise.
@@ -168,8 +173,8 @@ impl Lines {
     }
 
     /// Follows discovery until the client ends.
-    pub async fn follow(self: Arc<Self>, discovery: Discovery) {
-        let (mut catalog, mut changed) = (discovery.watch(), self.watch());
+    pub async fn follow(self: Arc<Self>) {
+        let (mut catalog, mut changed) = (self.discovery.watch(), self.watch());
         loop {
             let snapshot = catalog.borrow_and_update().clone();
             self.choose(&snapshot);
@@ -188,27 +193,27 @@ impl Lines {
         let me = self.node.id();
         let leaders: Vec<PeerId> = self.live().iter().filter_map(|line| leader_of(&line.standing())).collect();
         let members = catalog.peers().filter(|entry| entry.groups().contains(&self.group));
-        let mut members: Vec<_> = members.map(|entry| (entry.id(), entry.addr().clone())).collect();
+        let mut members: Vec<PeerId> = members.map(|entry| entry.id()).collect();
         // Each client in an order of its own, so that they spread; who leads comes first.
         let order = |peer: &PeerId| {
             let own: Vec<u8> = peer.as_bytes().iter().zip(me.as_bytes()).map(|(a, b)| a ^ b).collect();
             (!leaders.contains(peer), own)
         };
-        members.sort_by_cached_key(|(peer, _)| order(peer));
+        members.sort_by_cached_key(order);
         members.truncate(LINES);
         let mut tried = lock(&self.tried);
         tried.retain(|peer, (cancel, _)| {
-            let stays = members.iter().any(|(member, _)| member == peer);
+            let stays = members.contains(peer);
             if !stays {
                 cancel.cancel();
             }
             stays
         });
-        for (peer, addr) in members {
+        for peer in members {
             if !tried.contains_key(&peer) {
                 let cancel = self.cancel.child_token();
                 tried.insert(peer, (cancel.clone(), Some("not reached yet".to_owned())));
-                self.node.tasks().spawn("line to a member", self.clone().keep(peer, addr, cancel));
+                self.node.tasks().spawn("line to a member", self.clone().keep(peer, cancel));
             }
         }
     }
@@ -220,14 +225,14 @@ impl Lines {
     }
 
     /// Keeps a link to a member until it is cancelled.
-    async fn keep(self: Arc<Self>, peer: PeerId, addr: EndpointAddr, cancel: CancellationToken) {
+    async fn keep(self: Arc<Self>, peer: PeerId, cancel: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         loop {
             let began = Instant::now();
             let ended = tokio::select! {
                 biased;
                 () = cancel.cancelled() => None,
-                why = self.link(peer, &addr) => Some(why),
+                why = self.link(peer) => Some(why),
             };
             let was_live = lock(&self.live).remove(&peer).is_some();
             if was_live {
@@ -249,8 +254,10 @@ impl Lines {
     }
 
     /// One link, from dialling to its end; says why it ended.
-    async fn link(&self, peer: PeerId, addr: &EndpointAddr) -> String {
-        let mut link = match self.node.open::<Calling>(addr).await {
+    async fn link(&self, peer: PeerId) -> String {
+        let addr = self.discovery.catalog().get(peer).map(|entry| entry.addr().clone());
+        let Some(addr) = addr else { return "it has departed".to_owned() };
+        let mut link = match self.node.open::<Calling>(&addr).await {
             Ok(link) => link,
             Err(OpenError::Link(error)) => return error.to_string(),
             Err(OpenError::Connect(error)) => return error.to_string(),

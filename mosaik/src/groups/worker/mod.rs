@@ -431,8 +431,8 @@ impl Worker {
             self.mark(now);
             self.is_outdated = self.is_refused_as_old(now);
         }
-        self.depart();
         self.stand();
+        self.depart();
         self.hand_leadership();
         self.seal();
         self.compact();

@@ -115,7 +115,11 @@ impl Standing {
 impl Worker {
     /// Tells the core how fit this member is, when that has changed or the core is another one.
     pub(super) fn stand(&mut self) {
-        let fitness = self.standing.fitness(Instant::now());
+        let mut fitness = self.standing.fitness(Instant::now());
+        if self.departure.is_under_way() {
+            // Whoever leads next would hand leadership back to a member that goes.
+            fitness = Fitness::Unready;
+        }
         if self.raft.fitness() != fitness {
             tracing::debug!(group = ?self.board.group(), ?fitness, "how fit the local member is to lead");
             self.step(Input::Fitness(fitness));
