@@ -157,8 +157,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
             fanin,
             ..
         } = self;
-        let taken = (prefer.is_some() || fanin.is_some())
-            .then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
+        let taken =
+            (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
         let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
