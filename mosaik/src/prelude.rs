@@ -11,8 +11,13 @@ pub use crate::{
     App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
     builtin::{self, InMemory, NoOp},
     discovery::{self, Bootstrap, Catalog, PeerEntry},
-    groups::{ApplyContext, CallError, Consistency, Group, GroupKey, MemberRole, Snapshots, StateMachine, Timing},
-    node::Replica,
+    groups::{
+        ApplyContext, CallError, Consistency, Group, GroupClient, GroupKey, LeaderPreference, MemberRole, Snapshots,
+        StateMachine, Timing,
+    },
+    node::{Client, Replica},
     stores::{Primary, ReplicaState, StoreReplica, Versioned, View},
-    streams::{Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Producer, Retain},
+    streams::{
+        Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Prefer, Producer, Retain,
+    },
 };

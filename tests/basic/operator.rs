@@ -89,6 +89,36 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// The key moves leadership, and a preference keeps it.
+fn handing_over(asked: &Asked, members: [&str; 3], key: [(&str, &str); 1]) {
+    let leader_of = |value: &Value| {
+        let all: Vec<_> = list(value).iter().flat_map(|node| list(&node["groups"])).collect();
+        let first = all.first().and_then(|group| group["leader"].as_str()).map(str::to_owned);
+        first.filter(|first| all.len() == 3 && all.iter().all(|group| group["leader"].as_str() == Some(first)))
+    };
+    let order = |what: &[&str]| asked.run_with(&[&["group"], what, &["--key-env", key[0].0]].concat(), &key);
+    for to in members {
+        let moved = order(&["transfer", "ledger", &to[..8]]);
+        assert!(moved.status.success() && text(&moved).starts_with(to), "{moved:?}");
+        asked.until(&["groups"], |value| leader_of(value).as_deref() == Some(to));
+    }
+    let other = asked.run_with(
+        &["group", "transfer", "ledger", members[0], "--key-env", key[0].0],
+        &[(key[0].0, "another key of the same length..")],
+    );
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    let preferred = order(&["prefer", "ledger", members[0], "preferred"]);
+    assert!(preferred.status.success() && text(&preferred).contains("is preferred"), "{preferred:?}");
+    asked.until(&["groups"], |value| leader_of(value).as_deref() == Some(members[0]));
+    let shown = text(&asked.run(&["groups", members[0]]));
+    assert!(shown.contains("as leader: preferred"), "{shown}");
+    let refused = order(&["transfer", "ledger", members[1]]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is fitter to lead"), "{refused:?}");
+    let normal = order(&["prefer", "ledger", members[0], "normal"]);
+    assert!(normal.status.success(), "{normal:?}");
+}
+
 /// The key seals the ledger, and every member says so.
 fn sealing(asked: &Asked, key: [(&str, &str); 1]) {
     let seal = ["group", "seal", "ledger", "--key-env", key[0].0];
@@ -168,6 +198,8 @@ fn a_session_of_an_operator() {
 
     explanations(&asked, &sensor, &display, &banks[0].1);
     watching(&asked);
+    let members = [&banks[0].1.id, &banks[1].1.id, &banks[2].1.id];
+    handing_over(&asked, members.map(String::as_str), key);
     sealing(&asked, key);
 
     beacon.signal("TERM");

@@ -11,6 +11,7 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may read the real clock")]
 
+mod callers;
 #[path = "../raft/clients.rs"]
 mod clients;
 mod clocks;
@@ -18,9 +19,12 @@ mod copies;
 mod core;
 mod entries;
 mod faults;
+mod handover;
 mod lab;
 mod liveness;
 mod machines;
+#[path = "../raft/handover.rs"]
+mod moving;
 #[path = "../raft/mutants.rs"]
 mod mutants;
 mod random;

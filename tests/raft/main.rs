@@ -14,6 +14,7 @@
 mod clients;
 mod cross;
 mod explore;
+mod handover;
 mod mutants;
 mod regressions;
 mod schedules;

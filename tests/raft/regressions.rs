@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mosaik::groups::raft::{
-    Change, Command, Contradiction, Envelope, Halt, Input, Member, Message, Payload, Position, Proposal, SessionId,
-    Standing, recover,
+    Change, Command, Contradiction, Envelope, Fitness, Halt, Input, Member, Message, Payload, Position, Proposal,
+    SessionId, Standing, recover,
 };
 
 use crate::{
@@ -499,7 +499,14 @@ fn an_acknowledgement_beyond_the_end_of_the_log_is_refused() {
     let mut lab = three();
     let commit = lab.commit(0);
     for from in [1, 2] {
-        let reply = Message::AppendReply { matched: lab.last(0) + 10, asked: None, conflict: None, round: 0, wall: 0 };
+        let reply = Message::AppendReply {
+            matched: lab.last(0) + 10,
+            asked: None,
+            conflict: None,
+            round: 0,
+            wall: 0,
+            fitness: Fitness::Normal,
+        };
         let forged = from_another(&lab, from, 0, reply);
         lab.feed(0, Input::Message(forged));
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap},
-    groups::{GroupKey, OperateError, operate},
+    groups::{GroupKey, LeaderPreference, OperateError, Transferred, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node},
     primitives::{NetworkId, PeerId, Schema, StreamId},
 };
@@ -153,6 +153,37 @@ impl Client {
     /// When the node cannot be reached, is no member, or the group could not be sealed within 10 s.
     pub async fn seal(&self, to: &EndpointAddr, key: &GroupKey, machine: &str) -> Result<u64, OperateError> {
         operate::seal(&self.node, to, key, machine).await
+    }
+
+    /// Has leadership of the group of this key and machine handed to the member `leader`, as
+    /// [`Group::transfer`](crate::groups::Group::transfer) does at a member: `to` must be one. Resolves when that leads. The
+    /// key does not travel.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, is no member, or leadership was not handed over within 10 s.
+    pub async fn transfer(
+        &self,
+        to: &EndpointAddr,
+        key: &GroupKey,
+        machine: &str,
+        leader: PeerId,
+    ) -> Result<Transferred, OperateError> {
+        operate::transfer(&self.node, to, key, machine, leader).await
+    }
+
+    /// Sets how much the member `to` of the group of this key and machine is to lead, until it ends, as
+    /// [`Group::set_preference`](crate::groups::Group::set_preference) does there. The key does not travel.
+    ///
+    /// # Errors
+    /// When the node cannot be reached or is no member.
+    pub async fn prefer(
+        &self,
+        to: &EndpointAddr,
+        key: &GroupKey,
+        machine: &str,
+        preference: LeaderPreference,
+    ) -> Result<(), OperateError> {
+        operate::prefer(&self.node, to, key, machine, preference).await
     }
 
     /// The stores of a node.

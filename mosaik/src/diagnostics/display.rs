@@ -111,6 +111,7 @@ impl Display for LinkState {
             Self::Connecting => "not connected",
             Self::NotAllowed => "waits: refused by the producer's predicate",
             Self::NoCapacity => "waits: the producer is at capacity",
+            Self::Spare => "spare: another producer is preferred",
         })
     }
 }

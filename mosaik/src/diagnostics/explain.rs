@@ -364,8 +364,9 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
             format!("{p:?} takes {max} consumers of {stream} at most and has them; {c:?} waits for a place")
         })
     });
-    it.check("items flow", || {
-        unless(state != LinkState::Connected, Fault::NotConnected, || {
+    let spare = state == LinkState::Spare;
+    it.check(if spare { "another producer is preferred, so nothing is to flow" } else { "items flow" }, || {
+        unless(!spare && state != LinkState::Connected, Fault::NotConnected, || {
             let end = candidate.and_then(|candidate| candidate.last_end.as_ref());
             let end =
                 end.map_or_else(|| "there was none so far".to_owned(), |end| format!("the last one: {}", end.reason));

@@ -12,7 +12,7 @@ use super::report::{
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},
-    groups::{GroupStatus, Groups, Refusal, StopReason, WhyOffline, inspect::GroupView},
+    groups::{GroupStatus, Groups, LeaderPreference, Refusal, StopReason, WhyOffline, inspect::GroupView},
     network::{ConnectionInfo, Node},
     primitives::{NetworkId, PeerId, Schema, StoreId, StreamId, Tag, Tags, names},
     stores::{
@@ -275,6 +275,7 @@ fn candidate(view: CandidateView) -> CandidateReport {
     let state = match info.state() {
         ChannelState::Connected => LinkState::Connected,
         ChannelState::Connecting => LinkState::Connecting,
+        ChannelState::Spare => LinkState::Spare,
         ChannelState::Waiting(reason) => waiting(reason),
     };
     let last_end = view.last_end.map(|(reason, code, ago)| EndingReport {
@@ -355,7 +356,7 @@ fn group(view: &GroupView) -> GroupReport {
         has_quorum: status.has_quorum(),
         floor: status.floor() as u64,
         compacts: status.compacts(),
-        notes: status.machine().notes().iter().map(text).collect(),
+        notes: status.machine().notes().iter().map(text).chain(wishes(status)).collect(),
         dropped_messages: status.dropped_messages(),
         members: members
             .map(|it| MemberReport {
@@ -384,6 +385,14 @@ fn group(view: &GroupView) -> GroupReport {
     }
 }
 
+/// Whether it is to lead, if that is out of the ordinary.
+fn wishes(status: &GroupStatus) -> Vec<String> {
+    let preference = status.preference();
+    let preferred = (preference != LeaderPreference::Normal).then(|| format!("as leader: {preference}"));
+    let unready = (!status.is_ready()).then(|| "not ready to lead".to_owned());
+    preferred.into_iter().chain(unready).collect()
+}
+
 fn warnings(status: &GroupStatus) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(silence) = status.storage_silence().filter(|it| *it >= SILENCE && status.is_online()) {
@@ -401,7 +410,7 @@ fn warnings(status: &GroupStatus) -> Vec<String> {
 
 const fn trouble(why: &WhyOffline) -> Trouble {
     match why {
-        WhyOffline::Looking => Trouble::Looking,
+        WhyOffline::Looking | WhyOffline::NoMemberReached { .. } => Trouble::Looking,
         WhyOffline::WaitingForFounders { .. } => Trouble::WaitingForFounders,
         WhyOffline::Founding { .. } => Trouble::Founding,
         WhyOffline::WaitingToBeTakenIn => Trouble::WaitingToBeTakenIn,

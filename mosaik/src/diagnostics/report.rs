@@ -314,7 +314,8 @@ reports! {
         floor: u64,
         /// Whether the machine has snapshots; if not, the log grows without end.
         compacts: bool,
-        /// What an operator should know of its machine: snapshots that fail, commands that panicked or take long.
+        /// What an operator should know of its machine: snapshots that fail, commands that panicked or take long; and whether it
+        /// is preferred as leader, reluctant, or not ready.
         notes: Vec<String>,
         /// Messages that were dropped for want of a link or of room.
         dropped_messages: u64,
@@ -415,6 +416,8 @@ pub enum LinkState {
     NotAllowed,
     /// The producer has as many consumers as it takes.
     NoCapacity,
+    /// The consumer prefers another producer.
+    Spare,
 }
 
 /// Why a member of a group is not online.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     discovery::{self, Bootstrap},
-    groups::{GroupKey, OperateError},
+    groups::{GroupKey, LeaderPreference, OperateError, Transferred},
     primitives::PeerId,
 };
 
@@ -72,6 +72,22 @@ pub enum SurveyError {
     NoMember {
         /// The machine's name.
         machine: String,
+    },
+    /// Leadership was not handed over.
+    #[error("{peer} did not have leadership handed over: {error}")]
+    Transfer {
+        /// The member that was asked.
+        peer: PeerId,
+        /// Why not.
+        error: OperateError,
+    },
+    /// A member did not take its preference.
+    #[error("{peer} did not take the preference: {error}")]
+    Prefer {
+        /// The member.
+        peer: PeerId,
+        /// Why not.
+        error: OperateError,
     },
     /// A member did not seal its group.
     #[error("{peer} did not seal the group: {error}")]
@@ -179,14 +195,59 @@ impl Survey {
     /// # Errors
     /// When no bootstrap peer answers, there is no member, or it could not seal the group within 10 s.
     pub async fn seal(&self, key: &GroupKey, machine: &str, peer: Option<&str>) -> Result<(PeerId, u64), SurveyError> {
+        let place = self.member(key, machine, self.chosen(peer).await?).await?;
+        let (peer, sealed) = (place.id, self.client.seal(&place.addr, key, machine).await);
+        Ok((peer, sealed.map_err(|error| SurveyError::Seal { peer, error })?))
+    }
+
+    /// Has leadership of the group of this key and machine handed to `to`. `peer` names the member to ask; without it the first
+    /// that is found.
+    ///
+    /// # Errors
+    /// When no bootstrap peer answers, there is no member, or leadership was not handed over within 10 s.
+    pub async fn transfer(
+        &self,
+        key: &GroupKey,
+        machine: &str,
+        to: &str,
+        peer: Option<&str>,
+    ) -> Result<Transferred, SurveyError> {
+        let known = self.look().await?;
+        let leader = self.find(&known, to).await?.id;
+        let places = match peer {
+            Some(peer) => vec![self.find(&known, peer).await?],
+            None => known.places(),
+        };
+        let place = self.member(key, machine, places).await?;
+        let transferred = self.client.transfer(&place.addr, key, machine, leader).await;
+        transferred.map_err(|error| SurveyError::Transfer { peer: place.id, error })
+    }
+
+    /// Sets how much a member of the group of this key and machine is to lead, until it ends. Returns which one that is.
+    ///
+    /// # Errors
+    /// When no bootstrap peer answers, or `member` names nobody or no member of the group.
+    pub async fn prefer(
+        &self,
+        key: &GroupKey,
+        machine: &str,
+        member: &str,
+        preference: LeaderPreference,
+    ) -> Result<PeerId, SurveyError> {
+        let known = self.look().await?;
+        let place = self.find(&known, member).await?;
+        let preferred = self.client.prefer(&place.addr, key, machine, preference).await;
+        preferred.map(|()| place.id).map_err(|error| SurveyError::Prefer { peer: place.id, error })
+    }
+
+    /// The first of these nodes that is a member of the group, and online.
+    async fn member(&self, key: &GroupKey, machine: &str, places: Vec<Place>) -> Result<Place, SurveyError> {
         let group = key.group_id(machine);
-        for place in self.chosen(peer).await? {
+        for place in places {
             // Nodes that give no answer are no members for this purpose.
             let groups = self.client.groups(&place.addr).await.unwrap_or_default();
             if groups.iter().any(|report| report.group == group && report.online) {
-                let sealed = self.client.seal(&place.addr, key, machine).await;
-                let peer = place.id;
-                return Ok((peer, sealed.map_err(|error| SurveyError::Seal { peer, error })?));
+                return Ok(place);
             }
         }
         Err(SurveyError::NoMember { machine: machine.to_owned() })

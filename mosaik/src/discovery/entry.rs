@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -209,7 +210,7 @@ impl LocalEntry {
         }
         let signature = secret.sign(&signed_bytes(network, &bytes));
         let signed = SignedEntry { body: bytes.into(), signature };
-        Ok(PeerEntry(Arc::new(Inner { digest: EntryDigest::of(&signed.body), body, signed, network })))
+        Ok(PeerEntry(Arc::new(Inner { digest: EntryDigest::of(&signed.body), body, signed, network }), None))
     }
 }
 
@@ -243,7 +244,7 @@ impl SignedEntry {
         }
         let key = verify::key(network, &[&self.body, &self.signature.to_bytes()]);
         if let Some(entry) = verify::known_entry(&key) {
-            return Ok(PeerEntry(entry));
+            return Ok(PeerEntry(entry, None));
         }
         let (body, rest) = postcard::take_from_bytes::<Body>(&self.body).map_err(|_| EntryError::Undecodable)?;
         if !rest.is_empty() {
@@ -257,7 +258,7 @@ impl SignedEntry {
             .map_err(|_| EntryError::BadSignature)?;
         let entry = Arc::new(Inner { digest: EntryDigest::of(&self.body), body, signed: self.clone(), network });
         verify::remember_entry(key, &entry);
-        Ok(PeerEntry(entry))
+        Ok(PeerEntry(entry, None))
     }
 }
 
@@ -330,7 +331,7 @@ pub(super) struct Inner {
 
 /// What a peer says about itself, verified. Cheap to clone; equal when id, version and digest are.
 #[derive(Clone)]
-pub struct PeerEntry(Arc<Inner>);
+pub struct PeerEntry(Arc<Inner>, Option<Duration>);
 
 impl PeerEntry {
     /// The peer's identity.
@@ -398,7 +399,19 @@ impl PeerEntry {
         let Inner { body, digest, signed, network } = &*self.0;
         let mut body = body.clone();
         tags.into_iter().for_each(|tag| _ = body.said.tags.insert(tag));
-        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }))
+        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }), self.1)
+    }
+
+    /// The smoothed round-trip time from this node to the peer, as it was when a predicate, a preference or a channel was given
+    /// this entry. Nothing if there was no connection to measure it on, and for entries straight from the catalog.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        self.1
+    }
+
+    /// The entry with a round-trip time from this node.
+    pub(crate) fn measured(&self, rtt: Option<Duration>) -> Self {
+        Self(self.0.clone(), rtt)
     }
 
     pub(crate) fn signed(&self) -> &SignedEntry {

@@ -15,6 +15,7 @@ use super::{
     machine::{NoOp, StateMachine, machine_id},
     options::{MemberRole, Timing},
     raft::{self, MachineId, Marks, Member, Preference, Settings, Start, Stored},
+    remote::{self, Shape},
     shapes::Shapes,
     snapshots::{SnapshotError, Snapshots},
     status::node_of,
@@ -193,7 +194,9 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
         let (size, version) = (self.size, M::VERSION);
         let (seen, key) = (bonds.downgrade(), self.key);
-        let window = Window { board: board.clone(), bonds: seen, queue: queue.clone(), key, size, version };
+        let asking = remote::asking(&replica, &queue, &board, node.tasks());
+        let (board_seen, queue_seen, shape) = (board.clone(), queue.clone(), Shape::of::<M>());
+        let window = Window { board: board_seen, bonds: seen, queue: queue_seen, key, size, version, shape, asking };
         self.registry.show(group, window);
         let setup = Setup {
             node,
@@ -208,6 +211,7 @@ impl<M: StateMachine> GroupBuilder<M> {
             board: board.clone(),
             compacts,
             log_limit: self.log_limit,
+            preference: self.role.into(),
             writes: Watch::new(figures::GROUP_WRITE, "group", M::NAME),
             cancel: cancel.clone(),
             shutdown,

@@ -8,6 +8,7 @@ use super::{
     status::WhyOffline,
     storage::StorageError,
 };
+use crate::primitives::PeerId;
 
 /// Commands are at most this long when encoded, bytes.
 pub const MAX_COMMAND: usize = 1 << 20;
@@ -62,6 +63,9 @@ pub enum CallError {
     /// The command was applied, but its output cannot be decoded here.
     #[error("the command was applied, but its output cannot be decoded: {0}")]
     UndecodableOutput(String),
+    /// A query of a client could not be read by the member, panicked there, or its result is too long. It has no effect.
+    #[error("the query failed at the member: {0}")]
+    Query(String),
     /// The group has as many sessions as it can hold; each ends an hour after its last command. Not applied.
     #[error("the group has no room for another session; it was not applied")]
     SessionsFull,
@@ -90,6 +94,7 @@ impl CallError {
             | Self::Undecodable
             | Self::Panicked { .. }
             | Self::SessionsFull
+            | Self::Query(_)
             | Self::Sealed
             | Self::Stopped(_) => Outcome::None,
             Self::Unknown { .. } | Self::Expired | Self::Interrupted(_) | Self::UndecodableOutput(_) => {
@@ -247,6 +252,71 @@ pub enum LeaveError {
     },
     /// The removal was not committed in time. The member is still part of the group.
     #[error("not removed within {waited:?}: {why}")]
+    Timeout {
+        /// The deadline.
+        waited: Duration,
+        /// Why the group does not answer.
+        why: Why,
+    },
+    /// The local member does not run.
+    #[error("the local member has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why leadership was not handed to a member. Nothing else has changed: who led goes on, or whoever is elected after it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The leader knows no such member.
+    #[error("{peer} is no member of the group")]
+    NotMember {
+        /// The target.
+        peer: PeerId,
+    },
+    /// The target is a learner or an observer.
+    #[error("{peer} is a member without a vote, so it cannot lead")]
+    NoVote {
+        /// The target.
+        peer: PeerId,
+    },
+    /// The leader does not hear the target.
+    #[error("the leader has not heard {peer} for {silence:?}")]
+    Silent {
+        /// The target.
+        peer: PeerId,
+        /// For how long.
+        silence: Duration,
+    },
+    /// The target lacks part of the log. It goes on fetching it.
+    #[error("{peer} still lacks {entries} entries of the log after {waited:?}")]
+    Behind {
+        /// The target.
+        peer: PeerId,
+        /// How many.
+        entries: u64,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Another member is fitter to lead, as [`LeaderPreference`](super::LeaderPreference) and readiness say, and would take
+    /// leadership back at once.
+    #[error("{by} is fitter to lead than {peer} and would take leadership back: change the preference of one of them")]
+    Outranked {
+        /// The target.
+        peer: PeerId,
+        /// Who is fitter.
+        by: PeerId,
+    },
+    /// The target has all of the log and was asked to stand for election, and did not come to lead: it is cut off from the others,
+    /// or its disk does not answer.
+    #[error("{peer} was asked {attempts} times to stand for election and does not lead")]
+    NotElected {
+        /// The target.
+        peer: PeerId,
+        /// How often.
+        attempts: u32,
+    },
+    /// No leader took the request in time.
+    #[error("not handed over within {waited:?}: {why}")]
     Timeout {
         /// The deadline.
         waited: Duration,

@@ -246,7 +246,7 @@ impl<M: StateMachine> Group<M> {
     }
 
     fn encode(&self, command: &M::Command) -> Result<Bytes, CallError> {
-        Ok(bundle::single(|body| self.handle.commands.append(command, body, MAX_COMMAND))?.into())
+        encode_command(self.handle.commands, command)
     }
 
     fn submission(&self, body: Bytes, strong: bool) -> (Submission, oneshot::Receiver<Answer>) {
@@ -262,6 +262,14 @@ impl<M: StateMachine> Group<M> {
 
     async fn answer(&self, answer: oneshot::Receiver<Answer>) -> Answer {
         answer.await.unwrap_or_else(|_| Err(self.interrupted()))
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.handle.queue
+    }
+
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     fn stopped(&self) -> StopReason {
@@ -438,6 +446,10 @@ pub struct Answered<R> {
 }
 
 impl<R> Answered<R> {
+    pub(super) const fn new(result: R, index: u64) -> Self {
+        Self { result, index }
+    }
+
     /// The index up to which the machine had applied everything when it answered.
     pub const fn at(&self) -> u64 {
         self.index
@@ -485,6 +497,11 @@ impl Bond {
     }
 }
 
+/// The body of a single command.
+pub(super) fn encode_command<T: Datum>(codec: Codec<T>, command: &T) -> Result<Bytes, CallError> {
+    Ok(bundle::single(|body| codec.append(command, body, MAX_COMMAND))?.into())
+}
+
 impl From<EncodeError> for CallError {
     fn from(why: EncodeError) -> Self {
         match why {
@@ -506,7 +523,8 @@ fn unpack<T: Datum>(codec: Codec<T>, counts: &[usize], outputs: &[Bytes]) -> Res
     Ok(all)
 }
 
-fn decode_single<T: Datum>(codec: Codec<T>, mut output: &[u8]) -> Result<T, CallError> {
+/// The output of a command that was sent by itself.
+pub(super) fn decode_single<T: Datum>(codec: Codec<T>, mut output: &[u8]) -> Result<T, CallError> {
     decode(codec, &mut output)
 }
 

@@ -6,6 +6,7 @@ use super::{
     Groups,
     bonds::{Refused, WeakBonds},
     key::GroupKey,
+    remote::{Asking, Shape},
     status::GroupStatus,
     worker::{Board, Queue},
 };
@@ -23,6 +24,10 @@ pub(super) struct Window {
     pub(super) size: u32,
     /// The machine's version.
     pub(super) version: u32,
+    /// What clients must agree with.
+    pub(super) shape: Shape,
+    /// For clients' queries.
+    pub(super) asking: Asking,
 }
 
 /// A member on this node.

@@ -18,12 +18,14 @@ mod group;
 mod health;
 pub(crate) mod inspect;
 mod key;
+mod leadership;
 mod machine;
 pub(crate) mod operate;
 mod options;
 #[doc(hidden)]
 pub mod raft;
 mod recovery;
+mod remote;
 mod shapes;
 mod snapshots;
 mod status;
@@ -48,14 +50,16 @@ use self::bonds::BondRegistry;
 pub use self::{
     bonds::{Refusal, Refused},
     builder::GroupBuilder,
-    error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, Why},
+    error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, TransferError, Why},
     group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
     health::{LongCommand, MachineStatus, SnapshotFailure},
     key::GroupKey,
+    leadership::{LeaderPreference, Transferred, UnknownPreference},
     machine::{ApplyContext, NoOp, StateMachine},
     operate::OperateError,
     options::{Consistency, MemberRole, Timing},
     recovery::RecoverError,
+    remote::GroupClient,
     snapshots::{Encode, SnapshotError, Snapshots},
     status::{Contradicted, GroupStatus, MemberInfo, MemberKind, Role, WhyOffline},
     when::{Bonded, Committed, When},

@@ -9,6 +9,7 @@ use super::{
     bonds::Refused,
     error::StopReason,
     health::MachineStatus,
+    leadership::LeaderPreference,
     raft::{ClusterId, Contradiction, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
 };
 use crate::primitives::PeerId;
@@ -29,6 +30,9 @@ pub(crate) struct Facts {
     pub online: bool,
     pub has_quorum: bool,
     pub bonds: usize,
+    pub cluster: Option<ClusterId>,
+    /// The machine takes no commands any more, and its snapshot is durable.
+    pub sealed: bool,
 }
 
 /// What a member is at the moment.
@@ -179,6 +183,11 @@ pub enum WhyOffline {
     NoLeader,
     /// Another node has the key, but refuses this member or is refused by it.
     Refused(Vec<Refused>),
+    /// A [client](super::GroupClient) has no link to any member; what is in the way of those that it knows of.
+    NoMemberReached {
+        /// Each member that it tried.
+        tried: Vec<(PeerId, String)>,
+    },
     /// The member has stopped.
     Stopped(StopReason),
 }
@@ -186,6 +195,14 @@ pub enum WhyOffline {
 impl fmt::Display for WhyOffline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoMemberReached { tried } if tried.is_empty() => f.write_str("no member of the group is known"),
+            Self::NoMemberReached { tried } => {
+                f.write_str("no member of the group is reached: ")?;
+                for (at, (peer, why)) in tried.iter().enumerate() {
+                    write!(f, "{}{peer:?}: {why}", if at == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
             Self::Looking => f.write_str("looking for members of the group"),
             Self::WaitingForFounders { missing: 1, .. } => f.write_str("waiting for 1 more founder"),
             Self::WaitingForFounders { missing, .. } => write!(f, "waiting for {missing} more founders"),
@@ -285,6 +302,8 @@ pub struct GroupStatus {
     pub(crate) full: bool,
     pub(crate) contradictions: Arc<[Contradicted]>,
     pub(crate) copied: bool,
+    pub(crate) preference: LeaderPreference,
+    pub(crate) ready: bool,
     pub(crate) why: Option<WhyOffline>,
 }
 
@@ -313,6 +332,8 @@ impl GroupStatus {
             full: false,
             contradictions: Arc::new([]),
             copied: false,
+            preference: LeaderPreference::default(),
+            ready: true,
             why: Some(WhyOffline::Looking),
         }
     }
@@ -449,6 +470,18 @@ impl GroupStatus {
         self.copied
     }
 
+    /// How much it is to lead ([`set_preference`](super::Group::set_preference)).
+    #[must_use]
+    pub const fn preference(&self) -> LeaderPreference {
+        self.preference
+    }
+
+    /// Whether it counts as ready to lead ([`set_ready`](super::Group::set_ready)).
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// Whether calls are served.
     #[must_use]
     pub const fn is_online(&self) -> bool {
@@ -463,7 +496,7 @@ impl GroupStatus {
 
     /// Whether anything but the indexes differs, so that somebody who watches should be told.
     pub(crate) fn differs(&self, other: &Self) -> bool {
-        let said = |it: &Self| (it.full, it.copied, it.contradictions.clone());
+        let said = |it: &Self| (it.full, it.copied, it.preference, it.ready, it.contradictions.clone());
         let group = |it: &Self| (it.cluster, it.has_quorum, it.bonds, it.voters, it.settled, it.floor);
         let head = |it: &Self| (it.role, it.leader, it.term, group(it));
         head(self) != head(other)

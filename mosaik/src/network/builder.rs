@@ -288,6 +288,7 @@ impl NetworkBuilder {
         let bonds = BondRegistry::new(&node, &mut acceptors);
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
         groups.serve_operators(&mut acceptors);
+        groups.serve_clients(&mut acceptors);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
         #[cfg(feature = "mdns")]

@@ -26,7 +26,7 @@ pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
 pub(crate) use identity::load_or_create as load_or_create_secret;
-pub(crate) use link::{Link, RawLink};
+pub(crate) use link::{Link, RawLink, decode, encode_frame, read_frame};
 pub(crate) use node::{Node, OpenError};
 pub(crate) use pool::{ConnectionChange, ConnectionEvent, ConnectionInfo};
 pub(crate) use router::{Acceptors, Incoming};

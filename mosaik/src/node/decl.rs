@@ -172,6 +172,8 @@ pub enum Link {
     },
     /// A member of a group.
     Group(MachineDecl),
+    /// A client of a group, which is no member.
+    Client(MachineDecl),
     /// An end of a store.
     Store {
         /// Which way deltas go: a primary produces them, a replica consumes them.
@@ -187,7 +189,7 @@ impl EndpointDecl {
     pub const fn stream(&self) -> Option<(Direction, &StreamDecl)> {
         match &self.link {
             Link::Stream { direction, stream, .. } => Some((*direction, stream)),
-            Link::Group(_) | Link::Store { .. } => None,
+            Link::Group(_) | Link::Client(_) | Link::Store { .. } => None,
         }
     }
 
@@ -195,8 +197,25 @@ impl EndpointDecl {
     #[must_use]
     pub const fn machine(&self) -> Option<&MachineDecl> {
         match &self.link {
-            Link::Stream { .. } | Link::Store { .. } => None,
+            Link::Stream { .. } | Link::Store { .. } | Link::Client(_) => None,
             Link::Group(machine) => Some(machine),
+        }
+    }
+
+    /// The machine of the group that it calls without being a member.
+    #[must_use]
+    pub const fn called(&self) -> Option<&MachineDecl> {
+        match &self.link {
+            Link::Stream { .. } | Link::Store { .. } | Link::Group(_) => None,
+            Link::Client(machine) => Some(machine),
+        }
+    }
+
+    /// The machine of the group that it is a member or a client of.
+    const fn group(&self) -> Option<&MachineDecl> {
+        match self.machine() {
+            Some(machine) => Some(machine),
+            None => self.called(),
         }
     }
 
@@ -205,7 +224,7 @@ impl EndpointDecl {
     pub const fn store(&self) -> Option<(Direction, &StoreDecl)> {
         match &self.link {
             Link::Store { direction, store } => Some((*direction, store)),
-            Link::Stream { .. } | Link::Group(_) => None,
+            Link::Stream { .. } | Link::Group(_) | Link::Client(_) => None,
         }
     }
 }
@@ -253,7 +272,7 @@ pub struct RoleDecl {
     pub tags: &'static [TagDecl],
     /// Its flags.
     pub args: &'static [ArgDecl],
-    /// Its ends of streams and stores and its members of groups.
+    /// Its ends of streams and stores, its members and clients of groups.
     pub endpoints: &'static [EndpointDecl],
 }
 
@@ -283,7 +302,7 @@ pub(super) const fn streams_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool
 
 /// Whether two declarations give one group's name two machines.
 pub(super) const fn groups_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
-    let (Some(a), Some(b)) = (a.machine(), b.machine()) else { return false };
+    let (Some(a), Some(b)) = (a.group(), b.group()) else { return false };
     let same_schema = match (a.schema, b.schema) {
         (Some(a), Some(b)) => Schema(a).same(Schema(b)),
         (None, None) => true,

@@ -72,13 +72,15 @@ pub struct StreamUse {
     pub consumers: Vec<&'static str>,
 }
 
-/// A group of an app, with the names of the roles that are members.
+/// A group of an app, with the names of the roles that are members or call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupUse {
     /// The declaration.
     pub machine: MachineDecl,
     /// The roles with a replica, in the app's order.
     pub members: Vec<&'static str>,
+    /// The roles that call it and are no members, in the app's order.
+    pub clients: Vec<&'static str>,
 }
 
 /// A store of an app, with the names of the roles at its ends.
@@ -127,19 +129,22 @@ impl Graph {
         streams
     }
 
-    /// Every group that a role has a replica of, in the order in which the roles name them.
+    /// Every group that a role has a replica or a client of, in the order in which the roles name them.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupUse> {
         let mut groups: Vec<GroupUse> = Vec::new();
         for role in self.roles() {
-            for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
+            for endpoint in role.endpoints {
+                let Some(machine) = endpoint.machine().or_else(|| endpoint.called()) else { continue };
                 let known = groups.iter().position(|known| known.machine.group.name == machine.group.name);
                 let index = known.unwrap_or_else(|| {
-                    groups.push(GroupUse { machine: *machine, members: Vec::new() });
+                    groups.push(GroupUse { machine: *machine, members: Vec::new(), clients: Vec::new() });
                     groups.len() - 1
                 });
-                if !groups[index].members.contains(&role.name) {
-                    groups[index].members.push(role.name);
+                let group = &mut groups[index];
+                let ends = if endpoint.called().is_some() { &mut group.clients } else { &mut group.members };
+                if !ends.contains(&role.name) {
+                    ends.push(role.name);
                 }
             }
         }

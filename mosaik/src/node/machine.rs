@@ -89,7 +89,7 @@ pub trait GroupType: Sized {
 /// A machine that is declared with its group; implemented by `#[mosaik::state_machine]` and `#[derive(StateMachine)]`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a declared state machine",
-    label = "not a machine that a `Replica` can hold",
+    label = "not a machine that a `Replica` or a `Client` can hold",
     note = "a machine has `#[mosaik::group]` on its struct and `#[mosaik::state_machine]` on its inherent impl"
 )]
 pub trait Declared: StateMachine {

@@ -9,6 +9,7 @@ mod announced;
 mod app;
 mod args;
 mod cli;
+mod client;
 mod decl;
 mod dev;
 mod environment;
@@ -40,6 +41,7 @@ mod warnings;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
+pub use client::Client;
 pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
 pub use feed::Feeds;
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl},
-    graph::Graph,
+    graph::{Graph, GroupUse},
     machine::{KeyDecl, MachineDecl},
     store::StoreDecl,
 };
@@ -16,7 +16,8 @@ pub(super) fn summary(doc: &str) -> String {
 }
 
 impl Graph {
-    /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups, hexagons stores.
+    /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups, hexagons stores. A dashed arrow to a group
+    /// is that of a client.
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
@@ -29,6 +30,9 @@ impl Graph {
             for role in self.members(&group.members) {
                 line(&mut out, &format!("    r{role} <--> g{index}"));
             }
+            for role in self.members(&group.clients) {
+                line(&mut out, &format!("    r{role} -.-> g{index}"));
+            }
         }
         for (index, used) in self.stores().iter().enumerate() {
             line(&mut out, &format!("    k{index}{{{{\"{}\"}}}}", used.store.name.replace('"', "#quot;")));
@@ -37,7 +41,8 @@ impl Graph {
         out
     }
 
-    /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups, hexagons stores.
+    /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups, hexagons stores. A dashed arrow to a group is
+    /// that of a client.
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut out = format!("digraph {} {{\n    rankdir=LR;\n", quoted(self.app));
@@ -50,6 +55,9 @@ impl Graph {
             line(&mut out, &format!("    g{index} [shape=cylinder, label={name}];"));
             for role in self.members(&group.members) {
                 line(&mut out, &format!("    r{role} -> g{index} [dir=both];"));
+            }
+            for role in self.members(&group.clients) {
+                line(&mut out, &format!("    r{role} -> g{index} [style=dashed];"));
             }
         }
         for (index, used) in self.stores().iter().enumerate() {
@@ -115,7 +123,7 @@ impl Graph {
             ("network", string(&NetworkId::from(self.app).to_string())),
             ("roles", array(roles)),
             ("streams", array(streams)),
-            ("groups", array(self.groups().iter().map(|each| group_json(&each.machine, &each.members)))),
+            ("groups", array(self.groups().iter().map(group_json))),
             (
                 "stores",
                 array(self.stores().iter().map(|each| store_json(&each.store, &each.primaries, &each.replicas))),
@@ -145,6 +153,9 @@ impl Graph {
             }
             for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
                 line(&mut out, &format!("    member of {}", described(machine)));
+            }
+            for machine in role.endpoints.iter().filter_map(EndpointDecl::called) {
+                line(&mut out, &format!("    calls     {}", described(machine)));
             }
             for (direction, store) in role.endpoints.iter().filter_map(EndpointDecl::store) {
                 line(&mut out, &format!("    {:<9} {} ({})", part(direction), store.name, store.ty));
@@ -183,7 +194,7 @@ fn described(machine: &MachineDecl) -> String {
     format!("{} ({}{size}{key})", group.name, group.ty)
 }
 
-fn group_json(machine: &MachineDecl, members: &[&'static str]) -> String {
+fn group_json(GroupUse { machine, members, clients }: &GroupUse) -> String {
     let group = &machine.group;
     let null = || String::from("null");
     let variable = match group.key {
@@ -202,6 +213,7 @@ fn group_json(machine: &MachineDecl, members: &[&'static str]) -> String {
         ("commands", names(machine.commands)),
         ("queries", names(machine.queries)),
         ("members", array(members.iter().map(|name| string(name)))),
+        ("clients", array(clients.iter().map(|name| string(name)))),
     ])
 }
 
@@ -229,6 +241,11 @@ fn role_json(role: &RoleDecl) -> String {
         Link::Group(machine) => object([
             ("field", string(endpoint.field)),
             ("direction", string("replicates")),
+            ("group", string(machine.group.name)),
+        ]),
+        Link::Client(machine) => object([
+            ("field", string(endpoint.field)),
+            ("direction", string("calls")),
             ("group", string(machine.group.name)),
         ]),
         Link::Store { direction, store } => object([

@@ -9,7 +9,7 @@ use super::{
     role::{Endpoint, Opening, RoleError, Setup},
 };
 use crate::{
-    groups::{CallError, Consistency, Group, StateMachine},
+    groups::{CallError, Consistency, Group, GroupClient, StateMachine},
     network::Network,
 };
 
@@ -52,7 +52,7 @@ async fn join<M: Declared>(network: &Network, size: Option<u32>) -> Result<Repli
 
 impl<M: Declared> From<Group<M>> for Replica<M> {
     fn from(group: Group<M>) -> Self {
-        let client = M::client(GroupHandle(group.clone()));
+        let client = M::client(GroupHandle::Member(group.clone()));
         Self { group, client }
     }
 }
@@ -95,27 +95,38 @@ impl<M: Declared> Endpoint for Replica<M> {
 
 /// What a generated client calls. Not for people.
 #[doc(hidden)]
-pub struct GroupHandle<M: StateMachine>(Group<M>);
+pub enum GroupHandle<M: StateMachine> {
+    /// Of a member.
+    Member(Group<M>),
+    /// Of a node that is none.
+    Client(GroupClient<M>),
+}
 
 impl<M: StateMachine> GroupHandle<M> {
     /// Executes a command; `pick` takes the result out of the machine's output.
     ///
     /// # Errors
-    /// As [`Group::execute`].
+    /// As [`Group::execute`] or [`GroupClient::execute`].
     pub async fn call<T>(&self, command: M::Command, pick: fn(M::Output) -> Option<T>) -> Result<T, CallError> {
-        let output = self.0.execute(command, Consistency::Weak).await?;
+        let output = match self {
+            Self::Member(group) => group.execute(command, Consistency::Weak).await?,
+            Self::Client(client) => client.execute(command).await?,
+        };
         pick(output).ok_or_else(another_answer)
     }
 
     /// A query that is yet to be asked.
     pub const fn ask<T>(&self, query: M::Query, pick: fn(M::QueryResult) -> Option<T>) -> QueryCall<'_, M, T> {
-        QueryCall { group: &self.0, query, pick }
+        QueryCall { group: self, query, pick }
     }
 }
 
 impl<M: StateMachine> Clone for GroupHandle<M> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        match self {
+            Self::Member(group) => Self::Member(group.clone()),
+            Self::Client(client) => Self::Client(client.clone()),
+        }
     }
 }
 
@@ -125,10 +136,10 @@ impl<M: StateMachine> fmt::Debug for GroupHandle<M> {
     }
 }
 
-/// A query of a replica that has not been asked: say how fresh the answer must be.
+/// A query of a [`Replica`] or [`Client`](super::Client) that has not been asked: say how fresh the answer must be.
 #[must_use = "asks nothing until `.strong().await` or `.weak().await`"]
 pub struct QueryCall<'a, M: StateMachine, T> {
-    group: &'a Group<M>,
+    group: &'a GroupHandle<M>,
     query: M::Query,
     pick: fn(M::QueryResult) -> Option<T>,
 }
@@ -143,16 +154,20 @@ impl<M: StateMachine, T> QueryCall<'_, M, T> {
         self.ask(Consistency::Strong).await
     }
 
-    /// From the local machine at once, however far behind it is. Cancellation-safe.
+    /// From the local machine at once, however far behind it is; of a [`Client`](super::Client), from that of the nearest
+    /// member. Cancellation-safe.
     ///
     /// # Errors
-    /// When the local member has ended.
+    /// When the local member has ended, or no member answers a client in time.
     pub async fn weak(self) -> Result<T, CallError> {
         self.ask(Consistency::Weak).await
     }
 
     async fn ask(self, consistency: Consistency) -> Result<T, CallError> {
-        let answer = self.group.query(self.query, consistency).await?;
+        let answer = match self.group {
+            GroupHandle::Member(group) => group.query(self.query, consistency).await?,
+            GroupHandle::Client(client) => client.query(self.query, consistency).await?,
+        };
         (self.pick)(answer.into_inner()).ok_or_else(another_answer)
     }
 }

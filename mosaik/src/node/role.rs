@@ -71,10 +71,10 @@ pub trait Handlers: Role {
 pub type Opening<'a, T> = BoxFuture<'a, Result<T, RoleError>>;
 
 /// A type that connects a role with other nodes when it is the type of one of its fields: [`Producer`], [`Consumer`],
-/// [`Replica`](super::Replica), [`Primary`](crate::stores::Primary) or [`StoreReplica`](crate::stores::StoreReplica).
+/// [`Replica`](super::Replica), [`Client`](super::Client), [`Primary`](crate::stores::Primary) or [`StoreReplica`](crate::stores::StoreReplica).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an endpoint",
-    label = "neither a `Producer<T>` nor a `Consumer<T>` nor a `Replica<M>` nor a `Primary<V>` nor a `StoreReplica<V>`",
+    label = "neither a `Producer<T>` nor a `Consumer<T>` nor a `Replica<M>` nor a `Client<M>` nor a `Primary<V>` nor a `StoreReplica<V>`",
     note = "a field that is not an endpoint says where its value comes from: `#[mosaik(arg)]` for a flag, \
             `#[mosaik(default)]` for its type's default"
 )]

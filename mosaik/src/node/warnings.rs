@@ -39,6 +39,13 @@ pub enum Warning {
         /// Who changes it.
         primaries: Vec<&'static str>,
     },
+    /// Roles call a group that no role is a member of.
+    NoMember {
+        /// The group's name.
+        group: &'static str,
+        /// Who calls it.
+        clients: Vec<&'static str>,
+    },
     /// Several roles change one store, which has one primary at a time.
     Primaries {
         /// The store's name.
@@ -80,6 +87,9 @@ impl fmt::Display for Warning {
             Self::NoReplica { store, primaries } => {
                 write!(f, "store \"{store}\" is changed by {} and followed by nobody", primaries.join(", "))
             }
+            Self::NoMember { group, clients } => {
+                write!(f, "group \"{group}\" is called by {} and nobody is a member of it", clients.join(", "))
+            }
             Self::Primaries { store, primaries } => write!(
                 f,
                 "store \"{store}\" is changed by {}: it has one primary, replicas follow one of two that run at the same \
@@ -111,11 +121,17 @@ impl Graph {
                 warnings.push(Warning::NoConsumer { stream: stream.name, producers: producers.clone() });
             }
         }
+        warnings.extend(
+            self.groups()
+                .into_iter()
+                .filter(|group| group.members.is_empty())
+                .map(|group| Warning::NoMember { group: group.machine.group.name, clients: group.clients }),
+        );
         warnings.extend(self.stores().into_iter().filter_map(store_warnings));
         for StreamUse { stream, .. } in &streams {
             let differs = |end: &EndpointDecl| match end.link {
                 Link::Stream { stream: its, serde_id, .. } => its.id == stream.id && serde_id() != Some(stream.id),
-                Link::Group(_) | Link::Store { .. } => false,
+                Link::Group(_) | Link::Client(_) | Link::Store { .. } => false,
             };
             if self.roles().flat_map(|role| role.endpoints).any(differs) {
                 warnings.push(Warning::SerdeName { stream: stream.name, ty: stream.ty });

@@ -99,6 +99,13 @@ pub enum Event {
         /// Why, with the name of the variant or field.
         error: String,
     },
+    /// Another producer was taken in the place of one, as the consumer's [preference](super::ConsumerBuilder::prefer) says.
+    Switched {
+        /// Who is left.
+        from: PeerId,
+        /// Who is taken.
+        to: PeerId,
+    },
     /// The two sides declare the stream differently, so there is no subscription.
     Incompatible {
         /// The producer.
@@ -156,6 +163,8 @@ pub enum DisconnectReason {
     Closed(CloseCode),
     /// This side's predicate no longer admits the producer.
     NotAllowed,
+    /// This side prefers another producer.
+    NotChosen,
     /// An item could not be decoded.
     Undecodable(String),
     /// The connection was lost.
@@ -172,6 +181,7 @@ impl fmt::Display for DisconnectReason {
         match self {
             Self::Closed(code) => write!(f, "closed by the producer: {code}"),
             Self::NotAllowed => f.write_str("the producer no longer qualifies"),
+            Self::NotChosen => f.write_str("another producer is preferred"),
             Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
             Self::Lost(error) => write!(f, "connection lost: {error}"),
             Self::NoStream { limit } => {
@@ -189,7 +199,7 @@ impl DisconnectReason {
             Self::Closed(code) => Some(*code),
             Self::NotAllowed => Some(CloseCode::NotAllowed),
             Self::Undecodable(_) => Some(CloseCode::Undecodable),
-            Self::Lost(_) | Self::NoStream { .. } => None,
+            Self::Lost(_) | Self::NoStream { .. } | Self::NotChosen => None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod events;
 pub(crate) mod inspect;
 pub(crate) mod limits;
+mod prefer;
 mod producer;
 mod protocol;
 mod retain;
@@ -40,6 +41,7 @@ pub use self::{
     error::{BuildError, SendError, SendErrorKind, TrySendError},
     events::{DisconnectReason, Event, Events, Gap, GapReason},
     limits::{Buffer, ByteRate, MAX_ITEM, OnLag},
+    prefer::Prefer,
     producer::{Producer, ProducerBuilder},
     retain::Retain,
     stats::{ChannelInfo, ChannelState, Stats},

@@ -93,6 +93,8 @@ pub enum ChannelState {
     Waiting(WaitReason),
     /// Items flow.
     Connected,
+    /// The consumer prefers another producer ([`prefer`](super::ConsumerBuilder::prefer)).
+    Spare,
 }
 
 /// One subscription as its producer or consumer sees it: an owned snapshot.

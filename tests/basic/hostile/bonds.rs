@@ -14,7 +14,7 @@ use mosaik::{
 use super::{Attacker, Scene, frame, node, preamble, refusal, soon};
 
 const ALPN: &str = Family::GROUPS.alpn();
-const PROTOCOL: &str = "bond/5";
+const PROTOCOL: &str = "bond/6";
 /// Handshakes that a node serves at once.
 const MAX_PENDING: usize = 128;
 
@@ -133,14 +133,32 @@ async fn a_stranger_without_the_key_seals_no_group() {
     let two = Two::new("hostile: seal").await;
     let attacker = Attacker::new(1).await;
     for (group, code) in [([3; 32], CloseCode::GroupNotFound), (two.group(), CloseCode::WrongKey)] {
-        let request = postcard::to_allocvec(&(0u8, group, [9u8; 32])).expect("encodes");
-        let bytes = [preamble(two.scene.network, "operate/1"), frame(&request)].concat();
+        let request = postcard::to_allocvec(&(0u8, group, 0u8, [9u8; 32])).expect("encodes");
+        let bytes = [preamble(two.scene.network, "operate/2"), frame(&request)].concat();
         let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
         assert_eq!(refusal(&mut recv).await, code);
     }
-    let bytes = [preamble(two.scene.network, "operate/1"), frame(&[1, 7])].concat();
+    let bytes = [preamble(two.scene.network, "operate/2"), frame(&[1, 7])].concat();
     let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
     assert_eq!(refusal(&mut recv).await, CloseCode::Undecodable);
+    two.assert_unharmed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_without_the_key_calls_no_group() {
+    let two = Two::new("hostile: call").await;
+    let attacker = Attacker::new(1).await;
+    for (group, code) in [([3; 32], CloseCode::GroupNotFound), (two.group(), CloseCode::WrongKey)] {
+        let greeting = postcard::to_allocvec(&(0u8, group, (0u32, [0u8; 32]), [9u8; 32])).expect("encodes");
+        let bytes = [preamble(two.scene.network, "call/1"), frame(&greeting)].concat();
+        let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
+        assert_eq!(refusal(&mut recv).await, code);
+    }
+    for (garbage, code) in [(vec![1; 33], CloseCode::Undecodable), (vec![0; 4096], CloseCode::TooLarge)] {
+        let bytes = [preamble(two.scene.network, "call/1"), frame(&garbage)].concat();
+        let (_connection, _send, mut recv) = attacker.say(&two.scene, ALPN, &bytes).await;
+        assert_eq!(refusal(&mut recv).await, code);
+    }
     two.assert_unharmed().await;
 }
 

@@ -24,16 +24,17 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 9] = [
+const PROTOCOLS: [(&str, &str); 10] = [
     (Family::DISCOVERY.alpn(), "sync/1"),
     (Family::DISCOVERY.alpn(), "entry/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/5"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
-    (Family::GROUPS.alpn(), "bond/5"),
-    (Family::GROUPS.alpn(), "operate/1"),
-    (Family::DIAGNOSTICS.alpn(), "report/4"),
+    (Family::GROUPS.alpn(), "bond/6"),
+    (Family::GROUPS.alpn(), "operate/2"),
+    (Family::GROUPS.alpn(), "call/1"),
+    (Family::DIAGNOSTICS.alpn(), "report/5"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

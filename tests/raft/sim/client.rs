@@ -426,7 +426,7 @@ impl World {
             Response::Done(results, time) => host.session.answered(flight, results, time, applied, now),
             Response::Queued => host.session.queued(flight),
             Response::Rejected(why) => host.session.rejected(flight, why, RETRY, now),
-            Response::Removed => {}
+            Response::Removed | Response::HandingOver(_) => {}
         }
         self.drive(n);
     }

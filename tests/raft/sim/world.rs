@@ -7,7 +7,7 @@ use std::{
 
 use mosaik::groups::client::{Batch, Response};
 use mosaik::groups::raft::{
-    Change, Envelope, Input, Member, Message, Mutant, NodeId, Now, Output, Payload, Position, Raft, Settings,
+    Change, Envelope, Fitness, Input, Member, Message, Mutant, NodeId, Now, Output, Payload, Position, Raft, Settings,
 };
 
 use super::{
@@ -608,7 +608,7 @@ impl World {
                 let links: Vec<_> = links.filter(|(a, b)| apart(*a, *b)).collect();
                 self.cut(&links, fault, lasts);
             }
-            Storm::Transfer => self.feed(n, Input::Transfer { to: None }),
+            Storm::Transfer => self.hand_over(n, other),
             Storm::Change => {
                 let (member, other) = (self.nodes[n].member(), self.nodes[other].member());
                 let change = match self.rng.below(5) {
@@ -629,6 +629,22 @@ impl World {
                 let (life, delay) = (self.nodes[n].life, self.rng.between(1, 500_000));
                 self.at(delay, Event::Stop(n, life));
             }
+        }
+    }
+
+    /// Leadership is to move: to whoever is best, to somebody named who may be dead, behind or without a vote, or because
+    /// somebody becomes more or less fit. What it is comes from the clock: drawn, it would change what a seed means.
+    fn hand_over(&mut self, n: usize, other: usize) {
+        match self.now % 5 {
+            0 | 1 => self.feed(n, Input::Transfer { to: None }),
+            2 => {
+                let to = Some(self.nodes[other].member());
+                for at in 0..self.nodes.len() {
+                    self.feed(at, Input::Transfer { to });
+                }
+            }
+            3 => self.feed(n, Input::Fitness(Fitness::Preferred)),
+            _ => self.feed(n, Input::Fitness(if self.now % 2 == 0 { Fitness::Unready } else { Fitness::Normal })),
         }
     }
 

@@ -65,7 +65,7 @@ pub(crate) struct BondProtocol;
 impl Protocol for BondProtocol {
     type Message = handshake::Message;
     const FAMILY: Family = Family::GROUPS;
-    const NAME: &'static str = "bond/5";
+    const NAME: &'static str = "bond/6";
     const MAX_FRAME: usize = 32 << 10; // the shapes of a machine and little else
 }
 

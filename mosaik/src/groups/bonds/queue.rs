@@ -72,10 +72,10 @@ fn merges(last: &mut Frame, next: &Frame) -> bool {
     }
     match (&mut last.body, &next.body) {
         (
-            Message::AppendReply { matched, conflict: None, .. },
-            Message::AppendReply { matched: more, asked: None, conflict: None, round: 0, .. },
+            Message::AppendReply { matched, conflict: None, fitness, .. },
+            Message::AppendReply { matched: more, asked: None, conflict: None, round: 0, fitness: newer, .. },
         ) if *more >= *matched => {
-            *matched = *more;
+            (*matched, *fitness) = (*more, *newer);
             true
         }
         (
@@ -253,7 +253,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::groups::raft::{Digest, Entry, Member, NodeId, Payload, Position};
+    use crate::groups::raft::{Digest, Entry, Fitness, Member, NodeId, Payload, Position};
 
     fn call(id: u64, len: usize) -> Frame {
         Frame::Call { id, body: Bytes::from(vec![0; len]) }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     fn reply(matched: u64, asked: Option<u64>, term: u64) -> Frame {
-        raft(term, Message::AppendReply { matched, asked, conflict: None, round: 0, wall: 0 })
+        raft(term, Message::AppendReply { matched, asked, conflict: None, round: 0, wall: 0, fitness: Fitness::Normal })
     }
 
     fn append(count: u64, commit: u64) -> Frame {

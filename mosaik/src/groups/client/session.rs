@@ -502,6 +502,11 @@ impl Session {
         }
     }
 
+    /// The output of a command is too long to come back, and there is no local machine that would have it.
+    pub fn output_missing(&mut self, sequence: u64) {
+        self.finish(sequence, Failure::OutputMissing);
+    }
+
     fn fail(&mut self, pending: Pending, why: Failure) {
         pending.callers.into_iter().flatten().for_each(|caller| self.answer(&caller, Err(why)));
     }

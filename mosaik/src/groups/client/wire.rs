@@ -1,5 +1,5 @@
 //! What members ask of each other beside consensus: to propose a client's commands, to remove a
-//! member, and to seal the group.
+//! member, to seal the group, and to hand leadership over.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::groups::{
     bonds::MAX_CALL,
     error::MAX_COMMAND,
-    raft::{ClusterId, Index, Member, SessionId},
+    raft::{ClusterId, Index, Member, NodeId, SessionId, Unfit},
 };
 
 /// Bytes of commands in one batch, beyond which no further one is added.
@@ -29,6 +29,8 @@ pub enum Request {
     Remove(Member),
     /// End this version of the machine.
     Seal,
+    /// Hand leadership to the voter on this node.
+    Transfer(NodeId),
 }
 
 /// Commands of one session, in the order of their numbers; or the wish to open one.
@@ -73,6 +75,8 @@ pub enum Response {
     Rejected(Rejection),
     /// The member is not part of the group any more.
     Removed,
+    /// Leadership is being handed over as asked, or why not.
+    HandingOver(Option<Unfit>),
 }
 
 /// Why a batch was rejected.

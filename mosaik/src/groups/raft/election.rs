@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Contradiction, Member, Mutant, Peer, Position, Preference, Quirk, Raft, Role, Term,
+    Contradiction, Fitness, Member, Mutant, Peer, Position, Preference, Quirk, Raft, Role, Term,
     message::{Envelope, Message},
     read,
 };
@@ -14,7 +14,7 @@ use super::{
 impl Raft {
     pub(super) fn reset_election(&mut self) {
         let (min, max) = (self.settings.election_min, self.settings.election_max);
-        let factor = if self.settings.preference == Preference::Reluctant { 3 } else { 1 };
+        let factor = if self.fitness < Fitness::Normal { 3 } else { 1 };
         let wait = min + self.random() % (max - min + 1);
         self.election_at = self.now.mono + wait * factor;
     }
@@ -134,8 +134,9 @@ impl Raft {
         match reply {
             Message::PreVoteReply { term: asked, granted: true } => self.on_pre_vote_granted(from, asked),
             Message::VoteReply { granted: true } if term == self.hard.term => self.on_vote_granted(from),
-            Message::AppendReply { matched, asked, conflict, round, wall } if term == self.hard.term => {
+            Message::AppendReply { matched, asked, conflict, round, wall, fitness } if term == self.hard.term => {
                 self.hear_clock(from, wall);
+                self.hear_fitness(from, fitness);
                 self.on_append_reply(from, matched, asked, conflict, round);
             }
             Message::ReadIndex { id } => self.on_read_asked(read::Origin::Remote(from, id)),

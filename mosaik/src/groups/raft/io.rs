@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     founding::Founding,
+    handover::Fitness,
     machine::MachineId,
     marks::Marks,
     message::{Envelope, Manifest},
@@ -35,6 +36,8 @@ pub enum Input {
     PeerDown(Member),
     /// Hand leadership over, to the member or to the best one.
     Transfer { to: Option<Member> },
+    /// The member says how fit it is to lead from now on; after a start it is what [`super::Settings::preference`] says.
+    Fitness(Fitness),
     /// An operator's change of the voters; refused silently unless leader, legal and nothing else is under way.
     Change(Change),
     /// An operator ends the log of this version of the machine: no command is taken after the seal. Ignored unless leader.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Contradiction, Entry, Index, Member, Mutant, Output, Payload, Proposal, Quirk, Raft, Refusal, Role, Write,
     clock::Clock,
+    handover::Moving,
     message::{Conflict, Message},
     progress::{Mode, Progress},
     read::LeaderReads,
@@ -24,7 +25,9 @@ pub(super) struct Leader {
     /// Leadership is being handed to this member, until this time.
     pub transfer: Option<(Member, u64)>,
     /// The own disk hangs: when leadership ends if no hand-over ends it before.
-    gives_up_at: Option<u64>,
+    pub gives_up_at: Option<u64>,
+    /// Hand-overs by itself, to a member that is fitter.
+    pub moving: Moving,
     /// Who asked to be taken in, and as observer or not. Bounded by the table of peers.
     pub joining: BTreeMap<Member, bool>,
     pub reads: LeaderReads,
@@ -50,6 +53,7 @@ impl Raft {
             autopilot_at: now,
             transfer: None,
             gives_up_at: None,
+            moving: Moving::default(),
             joining: BTreeMap::new(),
             reads: LeaderReads::default(),
             waiting_bytes: self.log.bytes_after(self.commit),
@@ -95,6 +99,7 @@ impl Raft {
             leader.heartbeat_at = now + settings.heartbeat;
             self.heartbeat();
             self.census();
+            self.hand_to_fitter();
         }
         self.autopilot();
     }
@@ -408,55 +413,6 @@ impl Raft {
     /// Whether an entry of the own term is committed: before that a leader does not know what is.
     pub(super) fn is_established(&self) -> bool {
         matches!(&self.role, Role::Leader(leader) if self.commit >= leader.first)
-    }
-
-    /// The living voter that has most of the log.
-    fn heir(&self) -> Option<Member> {
-        let Role::Leader(leader) = &self.role else { return None };
-        let membership = self.log.membership();
-        let alive = self.now.mono.saturating_sub(self.settings.election_min);
-        let all = leader.progress.iter();
-        let living = all.filter(|(member, it)| membership.voters.contains(member) && it.heard >= alive);
-        living.max_by_key(|(_, progress)| progress.matched).map(|(member, _)| *member)
-    }
-
-    /// Whether leadership ends now because the own disk hangs: it is handed over first, which gets a bounded time. If the disk
-    /// answers meanwhile, nothing is given up.
-    fn gives_up(&mut self) -> bool {
-        let hangs = self.hangs() && !self.settings.switch.is(Mutant::LeadsOnHungDisk);
-        let (now, bound) = (self.now.mono, self.settings.election_min);
-        let Role::Leader(leader) = &mut self.role else { return false };
-        match leader.gives_up_at {
-            _ if !hangs => leader.gives_up_at = None,
-            Some(at) => return now >= at,
-            None => {
-                leader.gives_up_at = Some(now + bound);
-                self.on_transfer(None);
-            }
-        }
-        false
-    }
-
-    pub(super) fn on_transfer(&mut self, to: Option<Member>) {
-        let now = self.now.mono;
-        let best = self.heir();
-        let membership = self.log.membership();
-        let Role::Leader(leader) = &mut self.role else { return };
-        let Some(to) = to.filter(|to| membership.voters.contains(to) && *to != self.me).or(best) else { return };
-        leader.transfer = Some((to, now + self.settings.election_min));
-        self.transfer_if_ready(to);
-    }
-
-    /// The target campaigns only when its log is complete.
-    fn transfer_if_ready(&mut self, member: Member) {
-        let Role::Leader(leader) = &self.role else { return };
-        if leader.transfer.is_none_or(|(to, _)| to != member) {
-            return;
-        }
-        let complete = leader.progress.get(&member).is_some_and(|it| it.matched == self.log.last().index);
-        if complete || self.settings.switch.is(Mutant::TransferWithoutCatchUp) {
-            self.outbox.send(member, Message::TimeoutNow);
-        }
     }
 
     /// Brings the followers in line with the configuration in force.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     founding::Ballot,
+    handover::Fitness,
     machine::MachineId,
     membership::Membership,
     types::{ClusterId, Digest, Entry, Index, Member, Position, Term},
@@ -50,8 +51,15 @@ pub enum Message {
     /// Entries after `previous`, or just a heartbeat. `clock`: the voters' median wall clock, milliseconds; 0 if unknown.
     Append { previous: Position, entries: Vec<Entry>, commit: Index, round: u64, clock: u64 },
     /// Durable and verified up to `matched`. `asked` is the index of the `previous` that this answers, and
-    /// `conflict` says that it did not match. `wall`: the follower's wall clock, milliseconds.
-    AppendReply { matched: Index, asked: Option<Index>, conflict: Option<Conflict>, round: u64, wall: u64 },
+    /// `conflict` says that it did not match. `wall`: the follower's wall clock, milliseconds. `fitness`: to lead.
+    AppendReply {
+        matched: Index,
+        asked: Option<Index>,
+        conflict: Option<Conflict>,
+        round: u64,
+        wall: u64,
+        fitness: Fitness,
+    },
     /// You are far behind: fetch up to `target` from these members.
     CatchUp { target: Position, sources: Vec<Member>, commit: Index, round: u64 },
     /// Send me committed entries of this range.

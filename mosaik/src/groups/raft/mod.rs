@@ -5,7 +5,7 @@
 //! function of the log alone. The protocol and every difference to textbook Raft are explained in
 //! `docs/src/groups/consensus.md`. Rooms:
 //!
-//! `election` terms and votes; `leader` what only a leader does; `replication` what a follower does with entries;
+//! `election` terms and votes; `leader` what only a leader does; `handover` how leadership moves; `replication` what a follower does with entries;
 //! `read` strong reads; `change` membership and autopilot; `catchup` fetching from many; `snapshot` compaction;
 //! `founding` how a cluster comes to be; `merge` what happens when two meet; `session` exactly-once; `machine` whose log it
 //! is; `status` for displays.
@@ -17,6 +17,7 @@ mod election;
 #[cfg(any(test, feature = "testing"))]
 mod fingerprint;
 mod founding;
+mod handover;
 mod io;
 mod leader;
 mod log;
@@ -41,6 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use clock::SKEW_LIMIT;
 pub use founding::{Ballot, Founding};
+pub use handover::{Fitness, Unfit};
 pub use io::{Change, Contradiction, Halt, HardState, Input, Output, Proposal, Refusal, Snapshot, Stored, Write};
 pub use log::Log;
 pub use machine::MachineId;
@@ -104,6 +106,8 @@ pub struct Raft {
     log: Log,
     outbox: Outbox,
     role: Role,
+    /// How fit this member says that it is to lead.
+    fitness: Fitness,
     /// The leader of this term, if known.
     leader: Option<Member>,
     /// When the leader was last heard, microseconds.
@@ -201,6 +205,7 @@ impl Raft {
             log,
             outbox,
             role: Role::Follower,
+            fitness: settings.preference.into(),
             leader: None,
             leader_heard: 0,
             election_at: 0,
@@ -247,6 +252,7 @@ impl Raft {
             Input::PeerUp(member) => self.on_peer_up(member),
             Input::PeerDown(member) => self.on_peer_down(member),
             Input::Transfer { to } => self.on_transfer(to),
+            Input::Fitness(fitness) => self.on_fitness(fitness),
             Input::Change(change) => self.on_change(change),
             Input::Seal => self.on_seal(),
             Input::Compact { index, data } => self.on_compact(index, data),

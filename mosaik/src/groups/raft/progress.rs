@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{settings::Settings, types::Index};
+use super::{handover::Fitness, settings::Settings, types::Index};
 
 /// How entries reach the follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub(super) struct Progress {
     /// Nothing was acknowledged for long: one entry at a time until something is, or a follower whose disk hangs would be sent
     /// a full window again and again.
     pub cautious: bool,
+    /// How fit it says that it is to lead.
+    pub fitness: Fitness,
     window: VecDeque<(Index, usize)>,
     window_bytes: usize,
 }
@@ -53,6 +55,7 @@ impl Progress {
             told: 0,
             moved: now,
             cautious: false,
+            fitness: Fitness::Unready,
             window: VecDeque::new(),
             window_bytes: 0,
         }

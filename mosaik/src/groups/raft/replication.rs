@@ -116,7 +116,7 @@ impl Raft {
         conflict: Option<Conflict>,
         round: u64,
     ) -> Message {
-        Message::AppendReply { matched, asked, conflict, round, wall: self.now.wall }
+        Message::AppendReply { matched, asked, conflict, round, wall: self.now.wall, fitness: self.fitness_now() }
     }
 
     /// A write has finished: tells the leader if it waits for that.

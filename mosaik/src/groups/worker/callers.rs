@@ -21,7 +21,7 @@ struct Waiting {
 }
 
 #[derive(Debug)]
-pub(super) struct Callers {
+pub(in crate::groups) struct Callers {
     waiting: Slab<Waiting>,
     /// When the session's clock began.
     epoch: Instant,

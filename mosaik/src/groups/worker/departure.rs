@@ -63,6 +63,11 @@ impl Departure {
         self.shutdown.is_some()
     }
 
+    /// Whether the member is on its way out.
+    pub const fn is_under_way(&self) -> bool {
+        self.shutdown.is_some() || self.leaving.is_some()
+    }
+
     /// The leader's answer to the request to remove this member.
     pub fn answered(&mut self, removed: bool, now: Instant) {
         self.removed |= removed;

@@ -3,15 +3,17 @@
 //! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
 //! follower. It never waits for storage or for the machine: both answer as events. Who sends which command when is decided
-//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `reads`, `applier`, `replica`, `mend` and
-//! `busy` (the machine), `seal` (the end of a version of it), `output` (what the core wants done), `marks` (what
+//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `answering` (the others), `reads`, `applier`, `replica`, `mend` and
+//! `busy` (the machine), `seal` (the end of a version of it), `handover` and `standing` (another leader), `output` (what the core wants done), `marks` (what
 //! is remembered of members' storages), `publish` (what the outside sees), `departure` (leaving and shutdown).
 
+mod answering;
 mod applier;
 mod busy;
 mod callers;
 mod deferred;
 mod departure;
+mod handover;
 mod lane;
 mod marks;
 mod mend;
@@ -21,6 +23,7 @@ mod queue;
 mod reads;
 mod replica;
 mod seal;
+mod standing;
 
 use std::{
     collections::VecDeque,
@@ -37,30 +40,36 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::{
+    answering::Answering,
     applier::{Job, Lanes, Outcome, What},
     busy::Busy,
-    callers::Callers,
     deferred::Deferred,
     departure::Departure,
+    handover::Handovers,
     marks::{Marking, Tokens},
     reads::Reads,
     seal::Sealing,
+    standing::Standing,
 };
 pub(super) use self::{
+    callers::Callers,
     publish::Board,
     queue::{Answer, Ask, Queue, Slot, Submission, slots},
     replica::{Initial, NotAsked, RETENTION, Replica, SESSIONS, WINDOW, pack, unpack},
 };
 use super::{
-    bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded, Reply as Answering},
+    bonds::{BondEvent, BondEvents, Bonds, CallFailed, Refusal as Unbonded},
     client::{
         Batch, Notice, Rejection, Request, Response, Router, Session, Source, bundle, decode_request, decode_response,
         encode,
     },
     error::{CallError, StopReason},
+    leadership::LeaderPreference,
     machine::StateMachine,
-    raft::{ClusterId, Extent, Index, Input, Member, Now, Raft, Refusal, SessionId, Settings, Start, Stored, Token},
-    status::peer_of,
+    raft::{
+        ClusterId, Extent, Index, Input, Member, NodeId, Now, Raft, Refusal, SessionId, Settings, Start, Stored, Token,
+    },
+    status::{node_of, peer_of},
     storage::{InMemory, Storage, StorageError},
 };
 use crate::{network::Node, primitives::figures::Watch};
@@ -97,6 +106,8 @@ pub(super) struct Setup {
     pub compacts: bool,
     /// Bytes of log after which a snapshot is taken.
     pub log_limit: u64,
+    /// How much the member is to lead at first.
+    pub preference: LeaderPreference,
     /// How long writes take.
     pub writes: Watch,
     /// Ends the worker at once, as a crash does.
@@ -113,6 +124,7 @@ enum Purpose {
     Flight(u64),
     Removal,
     Seal,
+    Transfer(NodeId),
 }
 
 struct Worker {
@@ -162,6 +174,8 @@ struct Worker {
     publish: publish::Publish,
     departure: Departure,
     sealing: Sealing,
+    handovers: Handovers,
+    standing: Standing,
     next_look: Instant,
     /// When the core was last told the time, microseconds.
     ticked: u64,
@@ -240,6 +254,8 @@ impl Worker {
             publish: publish::Publish::new(setup.compacts, busy),
             departure: Departure::default(),
             sealing: Sealing::default(),
+            handovers: Handovers::default(),
+            standing: Standing::new(setup.preference, now),
             compaction,
             node,
             settings,
@@ -367,8 +383,10 @@ impl Worker {
         let now = Instant::now();
         let core = self.epoch + Duration::from_micros(self.tick_at());
         let session = self.session.wake_at(self.callers.micros(now)).map(|at| self.callers.instant(at));
-        let others = [session, self.reads.wake_at(now), self.departure.wake_at(), self.sealing.wake_at()];
-        others.into_iter().flatten().chain([core, self.next_look]).min().unwrap_or(core)
+        let wishes =
+            [self.departure.wake_at(), self.sealing.wake_at(), self.handovers.wake_at(), self.standing.wake_at()];
+        let others = [session, self.reads.wake_at(now)].into_iter().chain(wishes);
+        others.flatten().chain([core, self.next_look]).min().unwrap_or(core)
     }
 
     /// When the core is to be told the time again, microseconds. What it waits for may be over already without anything
@@ -413,7 +431,9 @@ impl Worker {
             self.mark(now);
             self.is_outdated = self.is_refused_as_old(now);
         }
+        self.stand();
         self.depart();
+        self.hand_leadership();
         self.seal();
         self.compact();
         self.note();
@@ -516,6 +536,7 @@ impl Worker {
             }
             // The seal itself, when it comes, is the answer.
             Purpose::Seal => return,
+            Purpose::Transfer(node) => return self.transfer_answered(node, &response),
         };
         let now = self.micros();
         match response {
@@ -527,7 +548,9 @@ impl Worker {
             Err(CallFailed::NotSent | CallFailed::TooLarge { .. }) => {
                 self.session.rejected(flight, Rejection::NotLeader, RETRY, now);
             }
-            Ok(Some(Response::Removed) | None) | Err(CallFailed::Lost) => self.session.lost(flight, RETRY, now),
+            Ok(Some(Response::Removed | Response::HandingOver(_)) | None) | Err(CallFailed::Lost) => {
+                self.session.lost(flight, RETRY, now)
+            }
         }
         self.tell_callers();
     }
@@ -548,7 +571,7 @@ impl Worker {
             BondEvent::Message(envelope) => self.step(Input::Message(envelope)),
             BondEvent::Call { from, request, reply } => {
                 tracing::trace!(group = ?self.board.group(), ?from, len = request.len(), "request");
-                self.request(&request, reply);
+                self.request(&request, Answering::Member(reply));
             }
         }
     }
@@ -567,6 +590,7 @@ impl Worker {
                 self.step(Input::Seal);
                 reply.send(encode(&Response::Queued));
             }
+            Some(Request::Transfer(node)) => self.transfer_asked(node, reply),
             None => reply.send(rejected(Rejection::Unintelligible)),
         }
     }
@@ -655,6 +679,12 @@ impl Worker {
             match ask {
                 Ask::Read { deadline, timeout, answer } => self.reads.add(answer, deadline, timeout),
                 Ask::Seal { deadline, timeout, answer } => self.sealing.add(deadline, timeout, answer),
+                Ask::Transfer { to, deadline, timeout, answer } => {
+                    self.handovers.add(to, node_of(to), now, (deadline, timeout), answer);
+                }
+                Ask::Call { request, answer } => self.request(&request, Answering::Client(answer)),
+                Ask::Prefer(preference) => self.standing.prefer(preference),
+                Ask::Ready(ready) => self.standing.ready(ready, now),
                 Ask::Leave { forced, deadline, answer } => self.departure.leave(forced, now, deadline, answer),
             }
         }
@@ -713,6 +743,7 @@ impl Worker {
         self.reads.stop(why);
         self.departure.stop(why);
         self.sealing.stop(why);
+        self.handovers.stop(why);
         self.router.clear();
         if !self.cancel.is_cancelled() {
             self.note_marks();
@@ -802,7 +833,7 @@ pub(super) fn start(node: &Node, volatile: bool, last: u64, held: Extent) -> Sta
     Start { number, run: seed(node), term: held.term, last: held.last }
 }
 
-fn fresh_session(node: &Node) -> SessionId {
+pub(super) fn fresh_session(node: &Node) -> SessionId {
     let bytes = node.transport().random_seed();
     let mut half = [0; 16];
     half.copy_from_slice(&bytes[..16]);

@@ -172,6 +172,8 @@ impl Worker {
             is_leader,
             is_follower: leader.is_some() && !is_leader,
             bonds: self.bonds.watch().borrow().len(),
+            cluster: self.raft.cluster(),
+            sealed: self.publish.machine.sealed.is_some(),
             ..old
         };
         let now = self.now().mono;
@@ -246,6 +248,8 @@ impl Worker {
             full: core.is_leader && core.full.is_some(),
             contradictions: core.contradicted.iter().filter_map(|(by, what)| Contradicted::new(*by, *what)).collect(),
             copied,
+            preference: self.standing.preference(),
+            ready: self.standing.is_ready(),
             why,
         }
     }

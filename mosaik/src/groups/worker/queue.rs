@@ -17,9 +17,11 @@ use tokio::{
 
 use crate::groups::client::Ordered;
 use crate::groups::{
-    error::{CallError, LeaveError, SealError, StopReason},
+    error::{CallError, LeaveError, SealError, StopReason, TransferError},
+    leadership::{LeaderPreference, Transferred},
     raft::Index,
 };
+use crate::primitives::PeerId;
 
 /// What a finished command gives: where it was applied, and its encoded output.
 pub(in crate::groups) type Answer = Result<(Index, Bytes), CallError>;
@@ -32,7 +34,7 @@ pub(in crate::groups) enum Slot {
 }
 
 impl Slot {
-    pub(super) fn send(self, answer: Answer) {
+    pub(in crate::groups) fn send(self, answer: Answer) {
         match self {
             // An error says that the caller has gone, which is its right.
             Self::One(sender) => _ = sender.send(answer),
@@ -141,6 +143,19 @@ pub(in crate::groups) enum Ask {
     Read { deadline: Instant, timeout: Duration, answer: oneshot::Sender<Result<Index, CallError>> },
     /// Ends this version of the machine. Resolves when the local snapshot of the seal is durable.
     Seal { deadline: Instant, timeout: Duration, answer: oneshot::Sender<Result<Index, SealError>> },
+    /// A client's batch, encoded. Dropped without an answer, what became of it is not known.
+    Call { request: Bytes, answer: oneshot::Sender<Bytes> },
+    /// Makes another member the leader. Resolves when it leads.
+    Transfer {
+        to: PeerId,
+        deadline: Instant,
+        timeout: Duration,
+        answer: oneshot::Sender<Result<Transferred, TransferError>>,
+    },
+    /// How much this member is to lead from now on.
+    Prefer(LeaderPreference),
+    /// Whether it can do a leader's work.
+    Ready(bool),
     /// Removes this member from the group and ends it.
     Leave { forced: bool, deadline: Instant, answer: oneshot::Sender<Result<(), LeaveError>> },
 }
@@ -203,10 +218,16 @@ impl Queue {
             return Err(why.clone());
         }
         // Whoever has gone is not served; this bounds the list by the callers that live.
-        state.asks.retain(|ask| match ask {
+        state.asks.retain(|earlier| match earlier {
             Ask::Read { answer, .. } => !answer.is_closed(),
             Ask::Leave { answer, .. } => !answer.is_closed(),
             Ask::Seal { answer, .. } => !answer.is_closed(),
+            Ask::Call { answer, .. } => !answer.is_closed(),
+            Ask::Transfer { answer, .. } => !answer.is_closed(),
+            // The last one counts.
+            Ask::Prefer(_) => !matches!(&ask, Ask::Prefer(_)),
+            // Also a short fall is one; of the same wish one is enough.
+            Ask::Ready(ready) => !matches!(&ask, Ask::Ready(again) if again == ready),
         });
         state.asks.push(ask);
         drop(state);
@@ -231,7 +252,7 @@ impl Queue {
     }
 
     /// Commands in order, while `room` says that there is.
-    pub(super) fn take(&self, mut room: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
+    pub(in crate::groups) fn take(&self, mut room: impl FnMut(&Submission) -> bool) -> Vec<Submission> {
         let mut taken = Vec::new();
         let mut state = self.state();
         while state.commands.first().is_some_and(|(_, first)| room(first)) {
@@ -241,7 +262,7 @@ impl Queue {
     }
 
     /// Takes out what is past its time.
-    pub(super) fn expired(&self, now: Instant) -> Vec<Submission> {
+    pub(in crate::groups) fn expired(&self, now: Instant) -> Vec<Submission> {
         let late = self.state().commands.extract(|command| command.deadline <= now);
         late.into_iter().map(|(_, command)| command).collect()
     }
@@ -251,7 +272,7 @@ impl Queue {
     }
 
     /// Resolves when something came since the last time. One task waits. Cancellation-safe.
-    pub(super) async fn filled(&self) {
+    pub(in crate::groups) async fn filled(&self) {
         self.wake.notified().await;
     }
 }

@@ -148,19 +148,57 @@ fn group() -> Command {
              from then on. Once `mosaik groups` says `sealed` of every member, stop them all and start the next version. It cannot \
              be taken back.",
         )
-        .arg(Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine"))
+        .arg(machine())
         .arg(peer().help("The member to ask [default: the first that is found]"))
-        .arg(
-            Arg::new("key-env")
-                .long("key-env")
-                .value_name("VARIABLE")
-                .required(true)
-                .help("The environment variable that holds the group's key"),
-        )
+        .arg(key_env())
         .args(asking())
         .arg(json())
         .after_help(format!("{PEER}\n{EXIT}"));
-    Command::new("group").about("Change a group").subcommand_required(true).subcommand(seal)
+    let transfer = Command::new("transfer")
+        .about("Hand leadership of a group to one of its members")
+        .long_about(
+            "Hand leadership of a group to one of its members: that gets what it lacks and is elected without a timeout. No \
+             acknowledged command is lost. A member that is preferred above it takes leadership back.",
+        )
+        .arg(machine())
+        .arg(Arg::new("to").value_name("TO").required(true).help("Who is to lead: a peer id, its first digits, or id@host:port"))
+        .arg(peer().help("The member to ask [default: the first that is found]"))
+        .arg(key_env())
+        .args(asking())
+        .arg(json())
+        .after_help(format!("{PEER}\n{EXIT}"));
+    let prefer = Command::new("prefer")
+        .about("Say how much a member of a group is to lead, until it ends")
+        .long_about(
+            "Say how much a member of a group is to lead, until it ends: a preferred member leads whenever it can, a reluctant one \
+             while nobody else can.",
+        )
+        .arg(machine())
+        .arg(peer().required(true).help("The member: a peer id, its first digits, or id@host:port"))
+        .arg(
+            Arg::new("preference")
+                .value_name("PREFERENCE")
+                .required(true)
+                .value_parser(PossibleValuesParser::new(["preferred", "normal", "reluctant"]))
+                .help("How much it is to lead"),
+        )
+        .arg(key_env())
+        .args(asking())
+        .arg(json())
+        .after_help(format!("{PEER}\n{EXIT}"));
+    Command::new("group").about("Change a group").subcommand_required(true).subcommands([seal, transfer, prefer])
+}
+
+fn machine() -> Arg {
+    Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine")
+}
+
+fn key_env() -> Arg {
+    Arg::new("key-env")
+        .long("key-env")
+        .value_name("VARIABLE")
+        .required(true)
+        .help("The environment variable that holds the group's key")
 }
 
 fn peer() -> Arg {
@@ -236,6 +274,11 @@ mod tests {
         assert!(parse(&["peers", "--network", "a", &bootstrap, "--json", "--watch"]).is_ok());
         assert!(parse(&["group", "seal", "ledger", "--key-env=LEDGER_KEY", "--network=a", &bootstrap]).is_ok());
         assert!(parse(&["tap", "orders", "--for=5s", "--network=a", &bootstrap]).is_ok());
+        let on = ["--key-env=LEDGER_KEY", "--network=a", &bootstrap];
+        assert!(parse(&[&["group", "transfer", "ledger", "abcd"], &on[..]].concat()).is_ok());
+        assert!(parse(&[&["group", "prefer", "ledger", "abcd", "reluctant"], &on[..]].concat()).is_ok());
+        assert!(parse(&[&["group", "prefer", "ledger", "abcd", "maybe"], &on[..]].concat()).is_err());
+        assert!(parse(&[&["group", "transfer", "ledger"], &on[..]].concat()).is_err());
         assert!(parse(&["explain", "abcd", "readings", "--network=a", &bootstrap]).is_ok());
         for wrong in [
             &["peers", &bootstrap][..],

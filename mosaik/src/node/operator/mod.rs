@@ -1,6 +1,6 @@
 //! The command `mosaik` (feature `cli`): what an operator has in hand for the network of any app. `command` is the command
 //! line as clap sees it, [`Survey`] asks, `show` prints. It is no member of the network, but for `beacon` and `tap`, and changes
-//! nothing, but for `group seal`.
+//! nothing, but for `group`.
 
 mod command;
 mod show;
@@ -54,7 +54,7 @@ pub fn operator() -> ExitCode {
         },
         Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
         Some(("group", matches)) => match matches.subcommand() {
-            Some((_, matches)) => process::run(|ending| seal(matches, ending)),
+            Some((name, matches)) => process::run(|ending| change(name, matches, ending)),
             None => ExitCode::FAILURE,
         },
         Some((name, matches)) => {
@@ -111,25 +111,37 @@ async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
     Ok(Survey::new(Client::new(network).await?, bootstrap))
 }
 
-/// Ends the present version of a group's machine.
-async fn seal(matches: &ArgMatches, ending: CancellationToken) -> Result<(), Failure> {
-    let argument = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-    let machine = argument("machine").ok_or("the machine is missing")?;
-    let key = group_key(argument("key-env").ok_or("--key-env is missing")?)?;
+/// Changes a group: seals it, hands leadership over, or sets a member's preference.
+async fn change(name: &str, matches: &ArgMatches, ending: CancellationToken) -> Result<(), Failure> {
+    let argument = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
+    let given = |name: &'static str| argument(name).ok_or_else(|| Failure::from(format!("{name} is missing")));
+    let (machine, peer, json) = (given("machine")?, argument("peer"), matches.get_flag("json"));
+    let key = group_key(given("key-env")?)?;
     let survey = survey(matches).await?;
-    let sealed = tokio::select! {
+    let changing = async {
+        match name {
+            "transfer" => {
+                let transferred = survey.transfer(&key, machine, given("to")?, peer).await?;
+                show::transferred(machine, transferred, json)
+            }
+            "prefer" => {
+                let preference = given("preference")?.parse()?;
+                let member = survey.prefer(&key, machine, given("peer")?, preference).await?;
+                show::preferred(machine, member, preference, json)
+            }
+            _ => {
+                let (member, index) = survey.seal(&key, machine, peer).await?;
+                show::sealed(machine, member, index, json)
+            }
+        }
+    };
+    let changed = tokio::select! {
         biased;
-        () = ending.cancelled() => None,
-        sealed = survey.seal(&key, machine, argument("peer")) => Some(sealed),
+        () = ending.cancelled() => Err("interrupted: it may be done, `mosaik groups` says so".into()),
+        changed = changing => changed,
     };
     survey.close().await;
-    match sealed {
-        Some(sealed) => {
-            let (member, index) = sealed?;
-            print(&show::sealed(machine, member, index, matches.get_flag("json"))?)
-        }
-        None => Err("interrupted: it may be sealed, `mosaik groups` says so".into()),
-    }
+    print(&changed?)
 }
 
 /// The key of a group in an environment variable.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::super::process::Failure;
 use crate::{
     diagnostics::{Answered, AskError, Explained, NodeReport, PeerReport},
+    groups::{LeaderPreference, Transferred},
     primitives::PeerId,
 };
 
@@ -36,6 +37,29 @@ pub(super) fn sealed(machine: &str, member: PeerId, index: u64, json: bool) -> R
         "sealed at index {index}, says {member}\nonce `mosaik groups` says so of every member, stop all of them and start the next \
          version\n"
     ))
+}
+
+/// What came of handing leadership over.
+pub(super) fn transferred(machine: &str, done: Transferred, json: bool) -> Result<String, Failure> {
+    let (leader, term) = (done.leader(), done.term());
+    if json {
+        return pretty(&json!({ "machine": machine, "leader": leader, "term": term, "moved": done.has_moved() }));
+    }
+    let how = if done.has_moved() { "leads" } else { "leads already" };
+    Ok(format!("{leader} {how} in term {term}\n"))
+}
+
+/// What a member is to do from now on.
+pub(super) fn preferred(
+    machine: &str,
+    member: PeerId,
+    preference: LeaderPreference,
+    json: bool,
+) -> Result<String, Failure> {
+    if json {
+        return pretty(&json!({ "machine": machine, "member": member, "preference": preference.to_string() }));
+    }
+    Ok(format!("{member} is {preference} as leader of {machine} until it ends\n"))
 }
 
 /// One more answer of a command that is watched: on a terminal in place of the last one, as JSON on one line.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{Evolve, Format, PeerId, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
-    streams::{Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
+    streams::{Prefer, Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -25,6 +25,8 @@ pub struct ConsumerBuilder<T> {
     subscribe_if: Option<Predicate>,
     deadline: Option<Duration>,
     replay: bool,
+    prefer: Option<Prefer>,
+    fanin: Option<usize>,
     begin: Option<(PeerId, Resume)>,
     datum: PhantomData<fn() -> T>,
 }
@@ -41,6 +43,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
             subscribe_if: None,
             deadline: None,
             replay: true,
+            prefer: None,
+            fanin: None,
             begin: None,
             datum: PhantomData,
         }
@@ -66,6 +70,22 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// ([`ProducerBuilder::retain`](crate::streams::ProducerBuilder::retain)). Default: those first, if there are any.
     pub fn live_only(mut self) -> Self {
         self.replay = false;
+        self
+    }
+
+    /// Which producers it takes first, with [`with_fanin`](Self::with_fanin); without that it takes one. Another producer takes the
+    /// place of one at once when that is gone, refuses, is [late](Self::with_deadline) or sends nothing within 2 s of being taken;
+    /// otherwise only when it was clearly better for 10 s. What a producer sends while another one is taken is not asked for, but it
+    /// is a gap, or made up for from the producer's buffer, when that producer is taken again. Default: all producers.
+    pub fn prefer(mut self, prefer: Prefer) -> Self {
+        self.prefer = Some(prefer);
+        self
+    }
+
+    /// Takes so many producers at once, at least one, as [`prefer`](Self::prefer) says; without a preference any, spread over the
+    /// consumers. Default: all producers, or one with a preference.
+    pub fn with_fanin(mut self, producers: usize) -> Self {
+        self.fanin = Some(producers);
         self
     }
 
@@ -123,8 +143,22 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
         let Self {
-            registry, stream, fingerprint, declared, format, evolve, subscribe_if, deadline, replay, begin, ..
+            registry,
+            stream,
+            fingerprint,
+            declared,
+            format,
+            evolve,
+            subscribe_if,
+            deadline,
+            replay,
+            begin,
+            prefer,
+            fanin,
+            ..
         } = self;
+        let taken =
+            (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
         let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
@@ -135,7 +169,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         let shared = Arc::new(Shared::new(registry, stream, items, subscribe_if, deadline, replay, begin));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
-        tasks.spawn_essential("consumer", worker::run(shared.clone()));
+        tasks.spawn_essential("consumer", worker::run(shared.clone(), taken));
         (Consumer::new(shared), events)
     }
 }

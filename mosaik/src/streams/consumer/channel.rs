@@ -46,6 +46,8 @@ pub(super) struct Channel {
     known: Instant,
     heard: AtomicU64,
     late: AtomicBool,
+    /// Another producer is preferred: nothing is to come from this one.
+    spare: AtomicBool,
 }
 
 /// How a producer stands to a deadline.
@@ -100,6 +102,7 @@ impl Channel {
             known: Instant::now(),
             heard: AtomicU64::new(0),
             late: AtomicBool::new(false),
+            spare: AtomicBool::new(false),
         }
     }
 
@@ -115,6 +118,14 @@ impl Channel {
         let mut inner = self.state();
         inner.state = state;
         inner.since = (state == ChannelState::Connected).then(Instant::now);
+    }
+
+    /// Whether items flow; and whether it refuses this consumer or is late.
+    pub(super) fn stands(&self) -> (bool, bool) {
+        let state = self.state().state;
+        let refuses = matches!(state, ChannelState::Waiting(_));
+        let spare = self.spare.load(Relaxed);
+        (state == ChannelState::Connected, !spare && (refuses || self.late.load(Relaxed)))
     }
 
     /// The producer's entry, if items flow.
@@ -225,7 +236,17 @@ impl Channel {
         self.late.store(false, Relaxed);
     }
 
+    /// Whether another producer is preferred. When that is over, its silence counts from then.
+    pub(super) fn set_spare(&self, spare: bool) {
+        if self.spare.swap(spare, Relaxed) && !spare {
+            self.heard();
+        }
+    }
+
     pub(super) fn lateness(&self, deadline: Duration) -> Lateness {
+        if self.spare.load(Relaxed) {
+            return Lateness::Due(Instant::now() + deadline);
+        }
         let heard = self.known + Duration::from_micros(self.heard.load(Relaxed));
         let silent = heard.elapsed();
         if silent < deadline {
@@ -261,6 +282,6 @@ impl Channel {
     pub(super) fn info(&self, rtt: Option<Duration>) -> ChannelInfo {
         let stats = self.stats(rtt);
         let state = self.state();
-        ChannelInfo { peer: state.entry.clone(), state: state.state, late: self.late.load(Relaxed), stats }
+        ChannelInfo { peer: state.entry.measured(rtt), state: state.state, late: self.late.load(Relaxed), stats }
     }
 }

@@ -6,6 +6,7 @@
 mod builder;
 mod channel;
 mod merge;
+mod preference;
 mod reader;
 mod replay;
 mod shared;

@@ -26,6 +26,8 @@ pub(super) const NOTE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wanted {
     Yes(PeerEntry),
+    /// Not while others are preferred; an existing one ends.
+    Spare(PeerEntry),
     /// Not a new one. An existing one ends only if the predicate says so (`allowed` is false).
     No {
         allowed: bool,
@@ -219,16 +221,22 @@ pub(super) async fn stopped(send: &mut SendStream) -> Result<CloseCode, Connecti
 
 /// Resolves when this side ends the subscription.
 pub(super) async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Receiver<Wanted>) -> End {
-    let not_allowed = async {
-        if wanted.wait_for(|wanted| matches!(wanted, Wanted::No { allowed: false })).await.is_err() {
-            std::future::pending::<()>().await; // the worker is gone, the token follows
+    let unwanted = async {
+        let over = |wanted: &Wanted| match wanted {
+            Wanted::No { allowed: false } | Wanted::Spare(_) => true,
+            Wanted::Yes(_) | Wanted::No { allowed: true } => false,
+        };
+        match wanted.wait_for(over).await.map(|wanted| matches!(*wanted, Wanted::Spare(_))) {
+            Ok(true) => DisconnectReason::NotChosen,
+            Ok(false) => DisconnectReason::NotAllowed,
+            Err(_) => std::future::pending().await, // the worker is gone, the token follows
         }
     };
     tokio::select! {
         biased;
         () = shared.cancel.cancelled() => End::Cancelled,
         error = channel.failure() => DisconnectReason::Undecodable(error).into(),
-        () = not_allowed => DisconnectReason::NotAllowed.into(),
+        reason = unwanted => reason.into(),
     }
 }
 

@@ -186,6 +186,18 @@ impl Shared {
         self.topology.send_replace(Topology { online, peers });
     }
 
+    /// Of each producer that was taken before: whether items flow, and whether it refuses or is late.
+    pub(super) fn states(&self) -> BTreeMap<PeerId, (bool, bool)> {
+        self.lock().by_peer.iter().map(|(peer, channel)| (*peer, channel.stands())).collect()
+    }
+
+    /// Whether another producer is preferred to this one.
+    pub(super) fn set_spare(&self, peer: PeerId, spare: bool) {
+        if let Some(channel) = self.lock().by_peer.get(&peer) {
+            channel.set_spare(spare);
+        }
+    }
+
     pub(super) fn close(&self) {
         self.cancel.cancel();
     }

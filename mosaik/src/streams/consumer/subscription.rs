@@ -93,11 +93,21 @@ impl Task {
         // A consumer that does not read would only be found too slow again.
         self.channel.room().await;
         loop {
-            if let Wanted::Yes(entry) = &*self.wanted.borrow_and_update() {
-                self.channel.set_entry(entry.clone());
-                return Some(entry.clone());
+            let wanted = self.wanted.borrow_and_update().clone();
+            match wanted {
+                Wanted::Yes(entry) => {
+                    self.channel.set_entry(entry.clone());
+                    self.channel.set_state(ChannelState::Connecting);
+                    return Some(entry);
+                }
+                // One that may be taken is remembered for as long as it is there.
+                Wanted::Spare(entry) => {
+                    self.channel.set_entry(entry);
+                    self.channel.set_state(ChannelState::Spare);
+                    self.wanted.changed().await.ok()?;
+                }
+                Wanted::No { .. } => timeout(FORGET, self.wanted.changed()).await.ok()?.ok()?,
             }
-            timeout(FORGET, self.wanted.changed()).await.ok()?.ok()?;
         }
     }
 

@@ -4,14 +4,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{channel::Channel, reader::Wanted, shared::Shared, subscription};
+use super::{channel::Channel, preference::Preference, reader::Wanted, shared::Shared, subscription};
 use crate::{
     discovery::{Catalog, PeerEntry},
     primitives::{PeerId, watch},
-    streams::{limits::RECHECK, producer::ask},
+    streams::{Prefer, limits::RECHECK, producer::ask},
 };
 
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
+    let mut preference = taken.map(|(prefer, fanin)| Preference::new(prefer, fanin));
+    let mut topology = shared.topology();
     let mut catalog = shared.registry.discovery.watch();
     let mut subscriptions = BTreeMap::new();
     let mut recheck = interval(RECHECK);
@@ -20,7 +22,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut deadline = shared.deadline();
     loop {
         let now = catalog.borrow_and_update().clone();
-        update(&shared, &now, &mut subscriptions);
+        update(&shared, &now, &mut subscriptions, preference.as_mut());
+        let choose_at = preference.as_ref().map(Preference::wake_at);
         let look_at = deadline.borrow_and_update().map(|deadline| shared.check_deadline(deadline));
         tokio::select! {
             biased;
@@ -29,6 +32,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = recheck.tick(), if has_predicate => {}
             Ok(()) = deadline.changed() => {}
             () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
+            () = sleep_until(choose_at.unwrap_or_else(Instant::now)), if choose_at.is_some() => {}
+            // A producer was lost, or items flow from it.
+            Ok(()) = topology.changed(), if choose_at.is_some() => {}
         }
     }
     shared.registry.consumer_closed(shared.stream);
@@ -36,7 +42,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Tells every subscription what the catalog says of its producer, and starts new ones.
-fn update(shared: &Arc<Shared>, catalog: &Catalog, subscriptions: &mut BTreeMap<PeerId, watch::Sender<Wanted>>) {
+fn update(
+    shared: &Arc<Shared>,
+    catalog: &Catalog,
+    subscriptions: &mut BTreeMap<PeerId, watch::Sender<Wanted>>,
+    mut preference: Option<&mut Preference>,
+) {
     // A task that has forgotten its producer has dropped its receiver.
     subscriptions.retain(|_, wanted| wanted.receiver_count() > 0);
     for (peer, wanted) in subscriptions.iter() {
@@ -44,13 +55,27 @@ fn update(shared: &Arc<Shared>, catalog: &Catalog, subscriptions: &mut BTreeMap<
             tell(wanted, Wanted::No { allowed: true });
         }
     }
-    for entry in catalog.peers().filter(|entry| entry.produces().contains(shared.stream)) {
-        let allowed = shared.subscribe_if.as_ref().is_none_or(|predicate| ask(predicate, entry));
+    let producers = catalog.peers().filter(|entry| entry.produces().contains(shared.stream));
+    let asked = producers.map(|entry| {
+        let admits = |predicate| ask(predicate, &entry.measured(shared.registry.node.rtt(entry.id())));
+        (entry, shared.subscribe_if.as_ref().is_none_or(admits))
+    });
+    let asked: Vec<_> = asked.collect();
+    if let Some(preference) = &mut preference {
+        let allowed: Vec<_> = asked.iter().filter(|(_, allowed)| *allowed).map(|(entry, _)| (*entry).clone()).collect();
+        preference.decide(shared, &allowed);
+    }
+    for (entry, allowed) in asked {
+        let taken = preference.as_ref().is_none_or(|preference| preference.takes(entry.id()));
+        if preference.is_some() {
+            shared.set_spare(entry.id(), !taken);
+        }
         match subscriptions.get(&entry.id()) {
+            Some(wanted) if allowed && !taken => tell(wanted, Wanted::Spare(entry.clone())),
             Some(wanted) if allowed => tell(wanted, Wanted::Yes(entry.clone())),
             Some(wanted) => tell(wanted, Wanted::No { allowed: false }),
             None if allowed => {
-                subscriptions.insert(entry.id(), start(shared, entry));
+                subscriptions.insert(entry.id(), start(shared, entry, taken));
             }
             None => {}
         }
@@ -67,10 +92,12 @@ fn tell(subscription: &watch::Sender<Wanted>, wanted: Wanted) {
     });
 }
 
-fn start(shared: &Arc<Shared>, entry: &PeerEntry) -> watch::Sender<Wanted> {
+fn start(shared: &Arc<Shared>, entry: &PeerEntry, taken: bool) -> watch::Sender<Wanted> {
     let channel = Arc::new(Channel::new(entry.clone()));
     shared.add(channel.clone());
-    let (sender, receiver) = watch::channel(Wanted::Yes(entry.clone()));
+    channel.set_spare(!taken);
+    let wanted = if taken { Wanted::Yes } else { Wanted::Spare };
+    let (sender, receiver) = watch::channel(wanted(entry.clone()));
     shared.registry.node.tasks().spawn("subscription", subscription::run(shared.clone(), channel, receiver));
     sender
 }

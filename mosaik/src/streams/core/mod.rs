@@ -11,6 +11,7 @@
 //! The workers of `producer/` and `consumer/` call them; they import nothing from there.
 
 pub(crate) mod admission;
+pub(crate) mod choice;
 pub(crate) mod cursor;
 pub(crate) mod frames;
 pub(crate) mod lag;

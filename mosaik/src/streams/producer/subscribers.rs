@@ -27,7 +27,7 @@ use crate::{
 impl Shared {
     /// Whether the predicate admits a peer. Runs user code: never under the lock.
     pub(super) fn allows(&self, entry: &PeerEntry) -> bool {
-        self.config.accept_if.as_ref().is_none_or(|accept| ask(accept, entry))
+        self.config.accept_if.as_ref().is_none_or(|accept| ask(accept, &entry.measured(self.node.rtt(entry.id()))))
     }
 
     /// A new subscription. An older one of the same consumer, or of an earlier run of that peer, is dead and ends here.
