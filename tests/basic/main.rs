@@ -31,6 +31,7 @@ mod sim;
 mod stores;
 mod streams;
 mod subscribers;
+mod trust;
 mod twins;
 mod types;
 mod ui;

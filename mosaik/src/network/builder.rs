@@ -19,10 +19,11 @@ use crate::{
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
     groups::{Groups, bonds::BondRegistry},
     metrics::Sampler,
-    primitives::{NetworkId, Tag, Tags, figures, fresh_bytes},
+    primitives::{NetworkId, PeerId, Tag, Tags, figures, fresh_bytes},
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
+    trust::{AuthorityId, Credentials, MAX_AUTHORITIES, NetworkKey, Ticket, Trust},
 };
 
 /// What the idle time-out of connections may be.
@@ -54,6 +55,9 @@ pub struct NetworkBuilder {
     bootstrap: Vec<Result<Bootstrap, BootstrapError>>,
     tags: Tags,
     discovery: discovery::Config,
+    key: Option<NetworkKey>,
+    authorities: Vec<AuthorityId>,
+    ticket: Option<Ticket>,
     transport: Option<(Transport, SecretKey)>,
 }
 
@@ -78,9 +82,83 @@ pub enum BuildError {
     /// A bootstrap peer was named by text that names no peer.
     #[error("bootstrap peer: {0}")]
     Bootstrap(#[from] BootstrapError),
+    /// The node could not prove that it belongs to its network.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The tags are over the limit of an entry.
     #[error("the node's own entry: {0}")]
     Entry(#[from] EntryError),
+}
+
+/// Why a node could not prove that it belongs to its network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrustError {
+    /// A network has one kind: a key or an authority, not both.
+    #[error("a network is secret or of an authority: with_network_key and with_authority exclude each other")]
+    TwoKinds,
+    /// A network of an authority needs a ticket of this node.
+    #[error("a network of an authority admits nobody without a ticket: with_ticket is missing")]
+    NoTicket,
+    /// A ticket was given and no authority.
+    #[error("a ticket counts in a network of its authority: with_authority is missing")]
+    NoAuthority,
+    /// More authorities than may be trusted at one time.
+    #[error("{given} authorities are over the limit of {max}")]
+    TooManyAuthorities {
+        /// How many were given.
+        given: usize,
+        /// How many may be.
+        max: usize,
+    },
+    /// The ticket's authority is none of the network's.
+    #[error("the ticket is of authority {theirs:?}, which is not one of the network's")]
+    UnknownAuthority {
+        /// The ticket's authority.
+        theirs: AuthorityId,
+    },
+    /// The ticket is for another network.
+    #[error("the ticket is for network {theirs:?}, this node's is {ours:?}")]
+    TicketOfOtherNetwork {
+        /// This node's network.
+        ours: NetworkId,
+        /// The ticket's.
+        theirs: NetworkId,
+    },
+    /// The ticket is for another peer.
+    #[error("the ticket is for peer {subject:?}, this node is {node:?}")]
+    TicketOfOther {
+        /// For whom the ticket is.
+        subject: PeerId,
+        /// Who this node is.
+        node: PeerId,
+    },
+}
+
+/// By what a node is in its network, if what was given fits together.
+pub(crate) fn credentials(
+    ours: NetworkId,
+    key: Option<NetworkKey>,
+    trusted: Vec<AuthorityId>,
+    ticket: Option<Ticket>,
+) -> Result<Credentials, TrustError> {
+    match (key, ticket) {
+        (Some(_), ticket) if ticket.is_some() || !trusted.is_empty() => Err(TrustError::TwoKinds),
+        (Some(key), _) => Ok(Credentials::Secret(key)),
+        (None, None) if trusted.is_empty() => Ok(Credentials::Open),
+        (None, None) => Err(TrustError::NoTicket),
+        (None, Some(_)) if trusted.is_empty() => Err(TrustError::NoAuthority),
+        (None, Some(_)) if trusted.len() > MAX_AUTHORITIES => {
+            Err(TrustError::TooManyAuthorities { given: trusted.len(), max: MAX_AUTHORITIES })
+        }
+        (None, Some(ticket)) if !trusted.contains(&ticket.authority()) => {
+            Err(TrustError::UnknownAuthority { theirs: ticket.authority() })
+        }
+        (None, Some(ticket)) if ticket.network() != ours => {
+            Err(TrustError::TicketOfOtherNetwork { ours, theirs: ticket.network() })
+        }
+        (None, Some(ticket)) => Ok(Credentials::Authority { trusted, ticket }),
+    }
 }
 
 impl NetworkBuilder {
@@ -104,6 +182,9 @@ impl NetworkBuilder {
             bootstrap: Vec::new(),
             tags: Tags::default(),
             discovery: discovery::Config::default(),
+            key: None,
+            authorities: Vec::new(),
+            ticket: None,
             transport: None,
         }
     }
@@ -111,6 +192,28 @@ impl NetworkBuilder {
     /// The node's identity. Default: fresh, or the one kept in the data directory.
     pub fn with_secret_key(mut self, secret_key: SecretKey) -> Self {
         self.secret_key = Some(secret_key);
+        self
+    }
+
+    /// Makes this a *secret* network: only who has this key is in it. Both ends of each connection prove it before anything
+    /// else is said; the key itself never travels. Default: an open network, in which everybody is who knows its id.
+    pub fn with_network_key(mut self, key: NetworkKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Makes this a network of an *authority*: only who holds a [`Ticket`] of it is in it, this node included. Repeatable: during a
+    /// change of authorities two are trusted, at most eight.
+    pub fn with_authority(mut self, authority: AuthorityId) -> Self {
+        if !self.authorities.contains(&authority) {
+            self.authorities.push(authority);
+        }
+        self
+    }
+
+    /// The ticket of this node, of one of its authorities. It is shown to peers, which verify it offline.
+    pub fn with_ticket(mut self, ticket: Ticket) -> Self {
+        self.ticket = Some(ticket);
         self
     }
 
@@ -248,6 +351,7 @@ impl NetworkBuilder {
             #[cfg(feature = "pkarr")]
             dns: self.dns,
         };
+        let credentials = credentials(self.network_id, self.key, self.authorities, self.ticket)?;
         let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
         let (transport, secret, lock) = match self.transport {
             // A simulated node has a simulated disk.
@@ -268,7 +372,9 @@ impl NetworkBuilder {
         if self.metrics {
             figures::want();
         }
-        let node = Node::new(self.network_id, transport, self.limits);
+        is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;
+        let trust = Trust::new(self.network_id, credentials);
+        let node = Node::new(self.network_id, trust, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {
             config: self.discovery,
@@ -326,10 +432,25 @@ fn service_name(network: NetworkId) -> String {
 
 /// A node of that network that announces nothing and serves nobody: for somebody who only wants to ask. Ends with
 /// [`Node::abandon`].
-pub(crate) async fn bare(network: NetworkId) -> Result<Node, BuildError> {
-    let secret = SecretKey::from_bytes(&fresh_bytes());
+pub(crate) async fn bare(
+    network: NetworkId,
+    secret: Option<SecretKey>,
+    credentials: Credentials,
+) -> Result<Node, BuildError> {
+    let secret = secret.unwrap_or_else(|| SecretKey::from_bytes(&fresh_bytes()));
+    is_for(&credentials, secret.public().into())?;
     let transport = bind(IrohConfig::new(secret, None, alpns())).await?;
-    Ok(Node::new(network, transport, Limits::default()))
+    Ok(Node::new(network, Trust::new(network, credentials), transport, Limits::default()))
+}
+
+/// A ticket is worth nothing to anybody but its subject.
+fn is_for(credentials: &Credentials, node: PeerId) -> Result<(), TrustError> {
+    match credentials {
+        Credentials::Authority { ticket, .. } if ticket.subject() != node => {
+            Err(TrustError::TicketOfOther { subject: ticket.subject(), node })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {

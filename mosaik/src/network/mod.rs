@@ -5,6 +5,7 @@
 
 mod builder;
 mod close;
+mod gate;
 mod handle;
 mod identity;
 mod link;
@@ -15,7 +16,7 @@ mod router;
 #[cfg(test)]
 mod tests;
 
-pub use builder::{BuildError, NetworkBuilder};
+pub use builder::{BuildError, NetworkBuilder, TrustError};
 pub use close::CloseCode;
 pub use handle::{Local, Network};
 pub use identity::SecretError;
@@ -24,7 +25,7 @@ pub use lock::DataDirError;
 
 pub use crate::transport::{NodeFailure, TaskProbe};
 
-pub(crate) use builder::bare as bare_node;
+pub(crate) use builder::{bare as bare_node, credentials};
 pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink};
 pub(crate) use node::{Node, OpenError};

@@ -4,6 +4,7 @@
 //! The attacker is written against the wire format as the book describes it, not against the runtime's types.
 
 mod bonds;
+mod closed;
 mod diagnostics;
 mod floods;
 mod forgery;

@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
 
 use super::super::{
     cli::{flag, node_flags, parse_duration, parse_network, program},
-    secret::{SecretParser, secret},
+    secret::{SecretParser, network_key, secret},
 };
 use crate::{discovery::Bootstrap, primitives::StreamId};
 
@@ -84,6 +84,19 @@ pub(super) fn command() -> Command {
                         .value_name("FILE")
                         .value_parser(SecretParser)
                         .help("Where to keep it; must not exist"),
+                )
+                .arg(
+                    Arg::new("for-network")
+                        .long("network")
+                        .action(ArgAction::SetTrue)
+                        .help("Make the key of a secret network instead, for --network-key at all members"),
+                )
+                .arg(
+                    Arg::new("for-group")
+                        .long("group")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("for-network")
+                        .help("Make the key of a group instead, for the variable that the group's declaration names"),
                 ),
         );
     all = all.subcommand(group()).subcommand(tap());
@@ -168,13 +181,13 @@ fn peer() -> Arg {
 }
 
 /// Whom to ask, and in which network.
-fn asking() -> [Arg; 2] {
+fn asking() -> [Arg; 3] {
     let network = flag("network", "NAME", "The network: a name (for an app by default its own), or 64 hex digits");
     let bootstrap = flag("bootstrap", "ID@HOST:PORT", "A node to begin with; of several the first that answers")
         .action(ArgAction::Append)
         .value_delimiter(',')
         .value_parser(Bootstrap::from_str);
-    [network.value_parser(parse_network).required(true), bootstrap.required(true)]
+    [network.value_parser(parse_network).required(true), bootstrap.required(true), network_key()]
 }
 
 /// A beacon has no app whose network it would join by default.

@@ -8,6 +8,7 @@ mod tap;
 
 use std::{
     env::VarError,
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -32,6 +33,7 @@ use crate::{
     groups::GroupKey,
     network::SecretError,
     primitives::{NetworkId, PeerId, fresh_bytes},
+    trust::NetworkKey,
 };
 
 /// The exit status of an explanation that has found something.
@@ -89,6 +91,9 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
         "keygen" => match matches.get_one::<Secret>("file") {
             Some(Secret::Key(_)) => Err("FILE is a key, not the name of a file to keep one in".into()),
             Some(Secret::File(file)) if file.exists() => Err(format!("{} is there already", file.display()).into()),
+            Some(Secret::File(file)) if matches.get_flag("for-network") || matches.get_flag("for-group") => {
+                Ok(NetworkKey::random().to_new_file(file)?)
+            }
             Some(file) => print(&format!("{}\n", public(file)?)),
             None => {
                 let hex: Vec<_> = fresh_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -108,7 +113,11 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
 async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
     let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
     let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
-    Ok(Survey::new(Client::new(network).await?, bootstrap))
+    let client = match matches.get_one::<PathBuf>("network-key") {
+        Some(file) => Client::with_network_key(network, NetworkKey::from_file(file)?).await?,
+        None => Client::new(network).await?,
+    };
+    Ok(Survey::new(client, bootstrap))
 }
 
 /// Ends the present version of a group's machine.
