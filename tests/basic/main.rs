@@ -16,6 +16,7 @@ mod explain;
 mod field;
 mod flow;
 mod hostile;
+mod joining;
 mod late;
 mod layering;
 mod ledger;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::StreamExt;
 use mosaik::{
     Authority, Network, NetworkId, NetworkKey, Ticket,
     diagnostics::{AskError, Client},
@@ -59,7 +59,7 @@ async fn refused_by_both(one: &Network, other: &Network) -> [(RefusedBy, Reason)
 
 /// An item from the first to the second.
 async fn an_item_passes(from: &Network, to: &Network) {
-    let (mut producer, mut consumer) = (from.streams().produce::<Data1>(), to.streams().consume::<Data1>());
+    let (producer, mut consumer) = (from.streams().produce::<Data1>(), to.streams().consume::<Data1>());
     producer.when().subscribed().await;
     producer.send(Data1(7)).await.unwrap();
     assert_eq!(consumer.next().await, Some(Data1(7)));
@@ -84,9 +84,9 @@ fn who_has_the_key_is_in_and_nobody_else() {
 
         let open = open.builder(NET).with_bootstrap(at_a).build().await.unwrap();
         let [(_, of_a), (_, of_open)] = refused_by_both(&a, &open).await;
-        let kinds = Reason::WrongKind { ours: NetworkKind::Secret, theirs: NetworkKind::Open };
+        let kinds = Reason::WrongKind { ours: NetworkKind::Secret, theirs: Some(NetworkKind::Open) };
         assert!([&kinds, &untold].contains(&&of_a), "{of_a:?}");
-        let kinds = Reason::WrongKind { ours: NetworkKind::Open, theirs: NetworkKind::Secret };
+        let kinds = Reason::WrongKind { ours: NetworkKind::Open, theirs: None };
         assert!([&kinds, &Reason::Untold { ours: NetworkKind::Open }].contains(&&of_open), "{of_open:?}");
         assert!(a.trust().refused().values().sum::<u64>() >= 2);
         assert!(knows(&a, &b) && knows(&b, &a));
@@ -103,7 +103,7 @@ fn first_exchange(seed: u64, join: impl Fn(&SimNode) -> NetworkBuilder + Send + 
         let begun = sim.elapsed();
         b.discovery().sync_with(a.local().addr()).await.unwrap();
         let synced = sim.elapsed() - begun;
-        let mut producer = a.streams().produce::<Data1>();
+        let producer = a.streams().produce::<Data1>();
         assert!(eventually(SOON, || b.discovery().catalog().peers().any(|peer| !peer.produces().is_empty())).await);
         // The connection for streams is not there yet: this is its dial, its proof, and its first item.
         let begun = sim.elapsed();
@@ -137,6 +137,49 @@ fn who_holds_a_ticket_is_in() {
         let (a, b) = (with_ticket(&a, of_a).build().await.unwrap(), with_ticket(&b, of_b).build().await.unwrap());
         an_item_passes(&a, &b).await;
         assert_eq!((a.trust().kind(), a.trust().refusals()), (NetworkKind::Authority, vec![]));
+        let own = a.discovery().me().grants();
+        assert!(own.contains("sensor") && own.contains("eu") && a.discovery().me().tags().is_empty());
+    });
+}
+
+/// What a peer is granted is known from its entry on, before anybody has dialled it, and decides in predicates. A tag that a peer
+/// gives itself is no grant.
+#[test]
+fn grants_are_known_of_peers_that_were_never_met() {
+    Sim::run(6, |sim| async move {
+        sim.rendezvous(false);
+        let names = ["hub", "far", "near"];
+        let [hub, far, near] = names.map(|name| sim.node(name));
+        // The two know each other only through the hub, and cannot reach each other.
+        sim.cut(&far, &near);
+        sim.cut(&near, &far);
+        let at_hub = hub.addr();
+        let of_hub = ticket(&hub);
+        let hub = with_ticket(&hub, of_hub).build().await.unwrap();
+        let join = async |node: &SimNode| {
+            let ticket = ticket(node);
+            with_ticket(node, ticket).with_bootstrap(at_hub.clone()).with_tags(["us"]).build().await.unwrap()
+        };
+        let (far, near) = (join(&far).await, join(&near).await);
+        let granted = || {
+            let catalog = near.discovery().catalog();
+            catalog.get(far.local().id()).is_some_and(|peer| peer.grants().contains("eu"))
+        };
+        assert!(eventually(SOON, granted).await);
+        let catalog = near.discovery().catalog();
+        let peer = catalog.get(far.local().id()).unwrap();
+        assert!(!peer.grants().contains("us") && peer.tags().contains("us") && !peer.tags().contains("eu"));
+        assert_eq!(peer.grants().iter().collect::<Vec<_>>(), ["eu", "sensor"]);
+
+        let producer = hub.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("eu")).build().unwrap();
+        let mut consumer =
+            near.streams().consumer::<Data1>().subscribe_if(|peer| peer.grants().contains("sensor")).build();
+        producer.send(Data1(3)).await.unwrap();
+        assert_eq!(consumer.next().await, Some(Data1(3)));
+        let refused = near.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("us")).build().unwrap();
+        let other = hub.streams().consume::<Data1>();
+        let waits = || refused.consumers().count() == 0 && other.producers().count() == 0;
+        assert!(waits() && eventually(SOON, || knows(&hub, &near)).await && waits());
     });
 }
 

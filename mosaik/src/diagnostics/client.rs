@@ -13,8 +13,8 @@ use crate::{
     discovery::{self, Bootstrap},
     groups::{GroupKey, OperateError, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node, credentials},
-    primitives::{NetworkId, PeerId, Schema, StreamId},
-    trust::{AuthorityId, Credentials, NetworkKey, Reason, Ticket, Trust},
+    primitives::{NetworkId, PeerId, Schema, StreamId, fresh_bytes},
+    trust::{AuthorityId, Credentials, Invitation, JoinError, NetworkKey, Reason, Ticket, Trust},
 };
 
 /// How long an answer may take.
@@ -106,6 +106,17 @@ impl Client {
         let network = network.into();
         let credentials = credentials(network, None, authorities.into_iter().collect(), Some(ticket))?;
         Ok(Self { node: bare_node(network, Some(secret_key), credentials).await?, owned: true })
+    }
+
+    /// A client for a network of an authority, by an invitation: a ticket for a fresh key is made from it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn join(invitation: &Invitation) -> Result<Self, BuildError> {
+        let secret = SecretKey::from_bytes(&fresh_bytes());
+        let member = invitation.accept(secret.public().into()).map_err(JoinError::from)?;
+        let authorities = member.authorities().to_vec();
+        Self::with_ticket(invitation.network(), authorities, secret, member.ticket().clone()).await
     }
 
     pub(super) const fn of(node: Node) -> Self {

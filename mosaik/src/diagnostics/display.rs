@@ -99,6 +99,7 @@ impl Display for PeerReport {
             None => f.write_str("  not connected")?,
         }
         list(f, "tags", &self.tags)?;
+        list(f, "grants", &self.grants)?;
         list(f, "produces", &self.produces)?;
         list(f, "consumes", &self.consumes)?;
         let groups: Vec<_> = self.groups.iter().map(|group| format!("{group:?}")).collect();

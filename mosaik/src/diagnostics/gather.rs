@@ -204,6 +204,7 @@ fn peer(entry: &PeerEntry, life: &Life, connections: &[ConnectionInfo]) -> PeerR
         id: entry.id(),
         addresses: addresses(entry.addr()),
         tags: tags(entry.tags()),
+        grants: entry.grants().iter().take(MAX_LISTED).map(str::to_owned).collect(),
         produces: entry.produces().iter().map(|(id, _)| stream(id)).collect(),
         consumes: entry.consumes().iter().map(|(id, _)| stream(id)).collect(),
         groups: entry.groups().iter().copied().collect(),

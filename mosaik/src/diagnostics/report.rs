@@ -88,8 +88,10 @@ reports! {
         id: PeerId,
         /// Where it says that it can be dialled.
         addresses: Vec<String>,
-        /// Its tags.
+        /// Its tags: what it says of itself.
         tags: Vec<Named<Tag>>,
+        /// What the network's authority says of it, as far as the reporting node knows.
+        grants: Vec<String>,
         /// The streams that it produces.
         produces: Vec<Named<StreamId>>,
         /// The streams that it consumes.

@@ -20,6 +20,7 @@ mod serving;
 mod session;
 mod shared;
 mod stats;
+mod tickets;
 mod verify;
 mod worker;
 

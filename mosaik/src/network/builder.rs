@@ -23,7 +23,9 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
-    trust::{AuthorityId, Credentials, MAX_AUTHORITIES, NetworkKey, Ticket, Trust},
+    trust::{
+        AuthorityId, Credentials, Invitation, JoinError, MAX_AUTHORITIES, Membership, NetworkKey, Ticket, Trust,
+    },
 };
 
 /// What the idle time-out of connections may be.
@@ -58,6 +60,7 @@ pub struct NetworkBuilder {
     key: Option<NetworkKey>,
     authorities: Vec<AuthorityId>,
     ticket: Option<Ticket>,
+    join: Option<Result<Invitation, JoinError>>,
     transport: Option<(Transport, SecretKey)>,
 }
 
@@ -82,6 +85,9 @@ pub enum BuildError {
     /// A bootstrap peer was named by text that names no peer.
     #[error("bootstrap peer: {0}")]
     Bootstrap(#[from] BootstrapError),
+    /// The invitation is none, or the membership in the data directory cannot be used.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The node could not prove that it belongs to its network.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -185,6 +191,7 @@ impl NetworkBuilder {
             key: None,
             authorities: Vec::new(),
             ticket: None,
+            join: None,
             transport: None,
         }
     }
@@ -214,6 +221,21 @@ impl NetworkBuilder {
     /// The ticket of this node, of one of its authorities. It is shown to peers, which verify it offline.
     pub fn with_ticket(mut self, ticket: Ticket) -> Self {
         self.ticket = Some(ticket);
+        self
+    }
+
+    /// Joins the network of an authority by one string, as `mosaik invite` prints it: it says which network, so that the id
+    /// which [`Network::builder`] was given does not count, whose, and where to begin, and from it the node makes its ticket. With a data
+    /// directory the membership is kept there, and found again when nothing else is given. Text that is no invitation is reported by
+    /// [`build`](Self::build).
+    pub fn with_join(mut self, invitation: impl AsRef<str>) -> Self {
+        self.join = Some(invitation.as_ref().parse());
+        self
+    }
+
+    /// The same with an invitation that was read already.
+    pub(crate) fn with_invitation(mut self, invitation: Invitation) -> Self {
+        self.join = Some(Ok(invitation));
         self
     }
 
@@ -340,7 +362,18 @@ impl NetworkBuilder {
     /// # Errors
     /// When the socket cannot be bound, the data directory cannot be used or another node uses it, a bootstrap peer is named wrongly, or there are
     /// more tags than an entry holds.
-    pub async fn build(self) -> Result<Network, BuildError> {
+    pub async fn build(mut self) -> Result<Network, BuildError> {
+        let invitation = self.join.take().transpose()?;
+        let closed = self.key.is_some() || self.ticket.is_some() || !self.authorities.is_empty();
+        if closed && invitation.is_some() {
+            return Err(TrustError::TwoKinds.into());
+        }
+        let kept = match &self.data_dir {
+            Some(dir) if !closed && self.transport.is_none() => Membership::in_dir(dir)?,
+            _ => None,
+        };
+        let joining = invitation.as_ref().map(Invitation::network).or(kept.as_ref().map(|kept| kept.ticket().network()));
+        self.network_id = joining.unwrap_or(self.network_id);
         #[cfg(feature = "mdns")]
         let (found, mut finds) = mpsc::channel(FOUND);
         let lookups = Lookups {
@@ -352,7 +385,7 @@ impl NetworkBuilder {
             dns: self.dns,
         };
         let credentials = credentials(self.network_id, self.key, self.authorities, self.ticket)?;
-        let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
+        let mut bootstrap = self.bootstrap.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (transport, secret, lock) = match self.transport {
             // A simulated node has a simulated disk.
             Some((transport, secret)) => (transport, secret, None),
@@ -372,8 +405,19 @@ impl NetworkBuilder {
         if self.metrics {
             figures::want();
         }
+        let dir = lock.is_some().then_some(self.data_dir.as_deref()).flatten();
+        let member = member(invitation, kept, transport.id(), dir).inspect_err(|_| transport.abandon())?;
+        let credentials = match member {
+            None => credentials,
+            Some(member) => {
+                let parsed = member.bootstrap.iter().map(|peer| peer.parse::<Bootstrap>());
+                let parsed = parsed.filter(|peer| peer.as_ref().map_or(true, |peer| peer.id() != transport.id()));
+                bootstrap.extend(parsed.collect::<Result<Vec<_>, _>>().inspect_err(|_| transport.abandon())?);
+                Credentials::Authority { trusted: member.authorities, ticket: member.ticket }
+            }
+        };
         is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;
-        let trust = Trust::new(self.network_id, credentials);
+        let trust = trust(self.network_id, credentials, &transport);
         let node = Node::new(self.network_id, trust, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {
@@ -440,7 +484,37 @@ pub(crate) async fn bare(
     let secret = secret.unwrap_or_else(|| SecretKey::from_bytes(&fresh_bytes()));
     is_for(&credentials, secret.public().into())?;
     let transport = bind(IrohConfig::new(secret, None, alpns())).await?;
-    Ok(Node::new(network, Trust::new(network, credentials), transport, Limits::default()))
+    let trust = trust(network, credentials, &transport);
+    Ok(Node::new(network, trust, transport, Limits::default()))
+}
+
+/// The membership that a node is to have: by an invitation, or the one that it has kept, whichever holds longer. One that is new
+/// is kept in the directory.
+fn member(
+    invitation: Option<Invitation>,
+    kept: Option<Membership>,
+    node: PeerId,
+    dir: Option<&std::path::Path>,
+) -> Result<Option<Membership>, JoinError> {
+    let Some(invitation) = invitation else { return Ok(kept) };
+    let member = invitation.accept(node)?;
+    let serves = |kept: &Membership| {
+        let (kept, new) = (kept.ticket(), member.ticket());
+        let same = (kept.network(), kept.authority(), kept.subject()) == (new.network(), new.authority(), node);
+        same && kept.claims() == new.claims() && kept.not_after() >= new.not_after()
+    };
+    if let Some(kept) = kept.filter(serves) {
+        return Ok(Some(kept));
+    }
+    if let Some(dir) = dir {
+        member.keep(dir)?;
+    }
+    Ok(Some(member))
+}
+
+fn trust(network: NetworkId, credentials: Credentials, transport: &Transport) -> Trust {
+    let transport = transport.clone();
+    Trust::new(network, credentials, move || transport.wall_clock())
 }
 
 /// A ticket is worth nothing to anybody but its subject.

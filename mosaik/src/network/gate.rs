@@ -25,7 +25,7 @@ use crate::{
     primitives::watch,
     transport::{ConnectError, ConnectionLost, RecvStream, SendStream},
     trust::{
-        Reason, RefusedBy,
+        NetworkKind, Reason, RefusedBy,
         proof::{Author, Channel, EXPORTER_LABEL, Ends, MAX_PROOF, Proof},
     },
 };
@@ -229,7 +229,7 @@ async fn first_words(node: &Node, recv: &mut RecvStream) -> Result<Proof, Refuse
     let preamble: Preamble = decode(&frame).map_err(|_| no_proof("bytes that are none"))?;
     if preamble.protocol != PROOF {
         let (ours, theirs) = (node.network_id(), preamble.network);
-        let kinds = Reason::WrongKind { ours: node.trust().kind(), theirs: crate::trust::NetworkKind::Open };
+        let kinds = Reason::WrongKind { ours: node.trust().kind(), theirs: Some(NetworkKind::Open) };
         let reason = if ours == theirs { kinds } else { Reason::OtherNetwork { ours, theirs } };
         return Err((RefusedBy::Us, Some(reason)));
     }
@@ -244,7 +244,8 @@ async fn farewell(entry: &Entry, send: &mut SendStream, told: &Proof) {
     let Ok(frame) = encode_frame(told, MAX_PROOF) else { return };
     if send.write_all_chunks(&mut [frame]).await.is_ok() {
         send.finish();
-        // Whichever comes first is fine: it has read it and closes, or its time is over.
-        let _ = timeout(FAREWELL, entry.connection.accept_bi()).await;
+        // It has asked for something already, which nobody looks at; it closes when it has read this, or its time is over.
+        let closed = async { while entry.connection.accept_bi().await.is_ok() {} };
+        let _ = timeout(FAREWELL, closed).await;
     }
 }

@@ -183,8 +183,7 @@ async fn greet(
     drop(unspoken);
     let refusal = match preamble {
         Ok(preamble) if preamble.protocol == gate::PROOF && node.trust().is_open() => {
-            // It does not say which kind; both ask for a proof.
-            let reason = Reason::WrongKind { ours: NetworkKind::Open, theirs: NetworkKind::Secret };
+            let reason = Reason::WrongKind { ours: NetworkKind::Open, theirs: None };
             node.trust().note(entry.connection.peer(), RefusedBy::Us, reason, node.transport().wall_clock());
             entry.connection.close(CloseCode::Refused.code());
             return;

@@ -14,6 +14,7 @@ mod dev;
 mod environment;
 mod feed;
 mod graph;
+mod join;
 mod log;
 mod machine;
 mod members;

@@ -36,6 +36,14 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let tags = entry.role.tags.iter().map(|declared| declared.tag);
     let network = start(flags, network, tags).await?;
+    if let Some(ticket) = network.trust().ticket()
+        && ticket.roles().next().is_some()
+        && !ticket.roles().any(|role| role == entry.role.name)
+    {
+        let roles = ticket.roles().collect::<Vec<_>>().join(", ");
+        network.shutdown().await;
+        return Err(format!("this node's ticket is for the role {roles}, not for {}", entry.role.name).into());
+    }
     let mut setup = Setup::new(&network, &values).telling(String::new());
     let started = tokio::select! {
         biased;

@@ -106,7 +106,7 @@ impl TypedValueParser for KeyFileParser {
 }
 
 /// An error that does not show the value.
-fn refuse(command: &Command, arg: Option<&Arg>, value: &OsStr, why: &str) -> Error {
+pub(super) fn refuse(command: &Command, arg: Option<&Arg>, value: &OsStr, why: &str) -> Error {
     let what = arg.map(ToString::to_string).unwrap_or_default();
     let variable = arg.and_then(Arg::get_env).filter(|name| std::env::var_os(name).as_deref() == Some(value));
     let from = variable.map(|name| format!(" (the environment variable {})", name.display())).unwrap_or_default();

@@ -58,6 +58,8 @@ pub struct Trust(Arc<Inner>);
 struct Inner {
     network: NetworkId,
     credentials: Credentials,
+    /// The wall clock of this node, microseconds since the Unix epoch.
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The first is the one that this node uses when it dials.
     secrets: Vec<Secret>,
     state: Mutex<State>,
@@ -72,7 +74,11 @@ struct State {
 }
 
 impl Trust {
-    pub(crate) fn new(network: NetworkId, credentials: Credentials) -> Self {
+    pub(crate) fn new(
+        network: NetworkId,
+        credentials: Credentials,
+        clock: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Self {
         let secrets = match &credentials {
             Credentials::Open => Vec::new(),
             Credentials::Secret(key) => vec![Secret::of_key(key, network)],
@@ -82,7 +88,7 @@ impl Trust {
                 [own].into_iter().chain(others).map(|authority| Secret::of_authority(authority, network)).collect()
             }
         };
-        Self(Arc::new(Inner { network, credentials, secrets, state: Mutex::default() }))
+        Self(Arc::new(Inner { network, credentials, clock: Box::new(clock), secrets, state: Mutex::default() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,9 +133,12 @@ impl Trust {
 
     /// What the authority says of a peer, by the ticket that stands in its entry.
     pub(crate) fn grants(&self, peer: PeerId, ticket: Option<TicketDigest>) -> Grants {
-        let state = self.state();
-        let known = state.tickets.get(&peer).filter(|known| Some(known.digest()) == ticket);
-        known.map(|known| known.grants().clone()).unwrap_or_default()
+        let now = (self.0.clock)() / 1_000_000;
+        let known = self.state().tickets.get(&peer).cloned();
+        let own = self.ticket().filter(|own| own.subject() == peer);
+        let known = [own, known].into_iter().flatten().find(|known| Some(known.digest()) == ticket);
+        let valid = known.filter(|known| in_time(known, now, None).is_ok());
+        valid.map(|known| known.grants().clone()).unwrap_or_default()
     }
 
     /// Notes a refusal; with a line on the log, of each reason a few in a minute. `now`: microseconds since the Unix epoch.
@@ -198,10 +207,24 @@ impl Trust {
         let Said::Member { now: theirs, ticket } = said else {
             return Err(Reason::NoProof { what: "a refusal instead of a proof" });
         };
-        let Credentials::Authority { trusted, .. } = &self.0.credentials else { return Ok(()) };
-        let ticket = Ticket::from_bytes(&ticket)?;
+        if !matches!(self.0.credentials, Credentials::Authority { .. }) {
+            return Ok(());
+        }
+        let ticket = self.check(peer, &ticket)?;
+        in_time(&ticket, now, Some(theirs))?;
+        self.keep(ticket);
+        Ok(())
+    }
+
+    /// Everything about a ticket but the time.
+    fn check(&self, peer: PeerId, ticket: &[u8]) -> Result<Ticket, Reason> {
+        let ticket = Ticket::from_bytes(ticket)?;
+        let trusted = match &self.0.credentials {
+            Credentials::Authority { trusted, .. } => trusted.as_slice(),
+            _ => &[],
+        };
         if !trusted.contains(&ticket.authority()) {
-            return Err(Reason::UnknownAuthority { ours: trusted.clone(), theirs: ticket.authority() });
+            return Err(Reason::UnknownAuthority { ours: trusted.to_vec(), theirs: ticket.authority() });
         }
         if ticket.network() != self.0.network {
             return Err(Reason::TicketOfOtherNetwork { ours: self.0.network, theirs: ticket.network() });
@@ -209,12 +232,31 @@ impl Trust {
         if ticket.subject() != peer {
             return Err(Reason::NotTheSubject { subject: ticket.subject() });
         }
-        in_time(&ticket, now, Some(theirs))?;
-        let mut state = self.state();
+        Ok(ticket)
+    }
+
+    fn keep(&self, ticket: Ticket) {
+        let (mut state, peer) = (self.state(), ticket.subject());
         if state.tickets.len() < MAX_TICKETS || state.tickets.contains_key(&peer) {
             state.tickets.insert(peer, ticket);
         }
-        Ok(())
+    }
+
+    /// Takes in a peer's ticket that somebody gave. It grants what it grants while it holds.
+    pub(crate) fn learn(&self, peer: PeerId, ticket: &[u8]) -> Result<(), Reason> {
+        self.check(peer, ticket).map(|ticket| self.keep(ticket))
+    }
+
+    /// Whether a peer's ticket is known.
+    pub(crate) fn has(&self, peer: PeerId, ticket: TicketDigest) -> bool {
+        self.state().tickets.get(&peer).is_some_and(|known| known.digest() == ticket)
+    }
+
+    /// A peer's ticket, or this node's own, to give out.
+    pub(crate) fn ticket_of(&self, peer: PeerId, ticket: TicketDigest) -> Option<Vec<u8>> {
+        let known = self.state().tickets.get(&peer).cloned();
+        let known = [known, self.ticket()].into_iter().flatten().find(|it| (it.subject(), it.digest()) == (peer, ticket));
+        known.map(|known| known.as_bytes().to_vec())
     }
 }
 

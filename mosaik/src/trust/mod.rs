@@ -1,17 +1,19 @@
 //! Trust: who may be in a network. Decides before any subsystem sees a byte of a connection.
 //!
 //! There are three kinds of network: *open*, *secret* (one key, [`NetworkKey`]) and those of an *authority*, whose members hold
-//! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `refusal` why
+//! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `invite` how a node gets its ticket, `refusal` why
 //! somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves the bytes, and
 //! time comes in as an argument. The protocol is in `docs/src/trust.md`.
 
 mod gate;
+mod invite;
 mod key;
 pub(crate) mod proof;
 mod refusal;
 mod ticket;
 
 pub use gate::{NetworkKind, Trust};
+pub use invite::{Invitation, JoinError, MAX_BOOTSTRAP, MAX_INVITATION, Membership};
 pub use key::{KeyFileError, NetworkKey};
 pub use refusal::{MAX_REFUSALS, Reason, Refusal, RefusedBy};
 pub use ticket::{

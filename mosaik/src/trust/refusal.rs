@@ -28,12 +28,12 @@ pub enum RefusedBy {
 #[non_exhaustive]
 pub enum Reason {
     /// The two are in networks of different kinds.
-    #[error("this node is in {ours}, the peer is in {theirs}")]
+    #[error("this node is in {ours}, the peer is in {}", theirs.map_or_else(|| String::from("one that asks for a proof"), |it| it.to_string()))]
     WrongKind {
         /// The kind of this node's network.
         ours: NetworkKind,
-        /// The kind of the peer's, as far as it can be told.
-        theirs: NetworkKind,
+        /// The kind of the peer's; `None` when all that it shows is that it asks for a proof.
+        theirs: Option<NetworkKind>,
     },
     /// The peer named another network.
     #[error("this node is in network {ours:?}, the peer in {theirs:?}")]
@@ -240,7 +240,7 @@ mod tests {
         let expired = Reason::Expired { not_after: 1_000, now: 1_180, theirs: Some(880) };
         let text = expired.to_string();
         assert!(text.contains("expired 180s before") && text.contains("300s behind"), "{text}");
-        let kinds = Reason::WrongKind { ours: NetworkKind::Secret, theirs: NetworkKind::Open }.to_string();
+        let kinds = Reason::WrongKind { ours: NetworkKind::Secret, theirs: Some(NetworkKind::Open) }.to_string();
         assert!(kinds.contains("a secret network") && kinds.contains("an open network"), "{kinds}");
     }
 }

@@ -384,6 +384,12 @@ impl Ticket {
         &self.0.grants
     }
 
+    /// What it grants and when, to sign a narrower one.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.0.last.claims
+    }
+
     /// The roles among its grants.
     pub fn roles(&self) -> impl Iterator<Item = &str> {
         self.0.last.claims.roles.iter().map(String::as_str)

@@ -6,7 +6,8 @@ use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
 
 use super::super::{
     cli::{flag, node_flags, parse_duration, parse_network, program},
-    secret::{SecretParser, network_key, secret},
+    join::join,
+    secret::{KeyFileParser, SecretParser, network_key, secret},
 };
 use crate::{discovery::Bootstrap, primitives::StreamId};
 
@@ -99,7 +100,7 @@ pub(super) fn command() -> Command {
                         .help("Make the key of a group instead, for the variable that the group's declaration names"),
                 ),
         );
-    all = all.subcommand(group()).subcommand(tap());
+    all = all.subcommand(group()).subcommand(tap()).subcommands(membership());
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
@@ -176,18 +177,63 @@ fn group() -> Command {
     Command::new("group").about("Change a group").subcommand_required(true).subcommand(seal)
 }
 
+/// What makes and shows memberships in networks of an authority.
+fn membership() -> [Command; 3] {
+    let file = || Arg::new("file").value_name("FILE").required(true).value_parser(KeyFileParser);
+    let new = Command::new("new")
+        .about("Make an authority: keep its key in a new file and print its id")
+        .arg(file().help("Where to keep the key; must not exist. Whoever has it decides who is in the network"));
+    let many = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).action(ArgAction::Append).value_delimiter(',').help(help)
+    };
+    let life = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
+    let bootstrap = many("bootstrap", "ID@HOST:PORT", "A node to begin with; may be left out for the first one");
+    let invite = Command::new("invite")
+        .about("Print one line by which nodes join a network: what to give to --join")
+        .long_about(
+            "Print one line by which nodes join a network: what to give to --join.\n\nWhoever has the line can join until \
+             its time is over, so hand it on like a password. Nothing is sent anywhere.",
+        )
+        .arg(
+            Arg::new("authority")
+                .long("authority")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(KeyFileParser)
+                .help("The file of the authority's key"),
+        )
+        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .arg(many("role", "ROLE", "A role that may be run with it; may be repeated, or separated by commas"))
+        .arg(many("grant", "TAG", "A tag that the authority grants; may be repeated, or separated by commas"))
+        .arg(life.help("For how long the line, and each membership made from it, is good"))
+        .arg(bootstrap.value_parser(Bootstrap::from_str));
+    let show = Command::new("show")
+        .about("Print whom a ticket is for, what it grants and until when")
+        .arg(Arg::new("what").value_name("DIR|TICKET").required(true).help("A data directory, or a ticket mosaikt1.."));
+    [
+        Command::new("authority").about("Make an authority").subcommand_required(true).subcommand(new),
+        invite,
+        Command::new("ticket").about("Look at tickets").subcommand_required(true).subcommand(show),
+    ]
+}
+
 fn peer() -> Arg {
     Arg::new("peer").value_name("PEER").help("A peer id, its first digits, or id@host:port")
 }
 
 /// Whom to ask, and in which network.
-fn asking() -> [Arg; 3] {
+fn asking() -> [Arg; 4] {
     let network = flag("network", "NAME", "The network: a name (for an app by default its own), or 64 hex digits");
     let bootstrap = flag("bootstrap", "ID@HOST:PORT", "A node to begin with; of several the first that answers")
         .action(ArgAction::Append)
         .value_delimiter(',')
         .value_parser(Bootstrap::from_str);
-    [network.value_parser(parse_network).required(true), bootstrap.required(true), network_key()]
+    [
+        network.value_parser(parse_network).required_unless_present("join"),
+        bootstrap.required_unless_present("join"),
+        network_key(),
+        join().conflicts_with("network-key"),
+    ]
 }
 
 /// A beacon has no app whose network it would join by default.

@@ -3,6 +3,7 @@
 //! nothing, but for `group seal`.
 
 mod command;
+mod membership;
 mod show;
 mod tap;
 
@@ -33,7 +34,7 @@ use crate::{
     groups::GroupKey,
     network::SecretError,
     primitives::{NetworkId, PeerId, fresh_bytes},
-    trust::NetworkKey,
+    trust::{Invitation, NetworkKey},
 };
 
 /// The exit status of an explanation that has found something.
@@ -47,7 +48,7 @@ pub fn operator() -> ExitCode {
     let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
-        Some((name @ ("id" | "keygen" | "completions"), matches)) => match offline(name, matches) {
+        Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => match offline(name, matches) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 say(format_args!("error: {}", process::chain(&*error)));
@@ -84,6 +85,7 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
 fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     let public = |secret: &Secret| Ok::<_, SecretError>(PeerId::from(secret.load()?.public()));
     match name {
+        "authority" | "invite" | "ticket" => membership::run(name, matches),
         "id" => {
             let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;
             print(&format!("{}\n", public(secret)?))
@@ -111,8 +113,14 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Whom to ask, as the command line says.
 async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
+    let mut bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").map_or_else(Vec::new, |all| all.cloned().collect());
+    if let Some(invitation) = matches.get_one::<Invitation>("join") {
+        for peer in invitation.bootstrap() {
+            bootstrap.push(peer.parse()?);
+        }
+        return Ok(Survey::new(Client::join(invitation).await?, bootstrap));
+    }
     let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
-    let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
     let client = match matches.get_one::<PathBuf>("network-key") {
         Some(file) => Client::with_network_key(network, NetworkKey::from_file(file)?).await?,
         None => Client::new(network).await?,
