@@ -61,8 +61,8 @@ pub mod trust;
 
 pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
 pub use network::Network;
-pub use trust::{Authority, AuthorityId, Invitation, NetworkKey, Ticket};
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
+pub use trust::{Authority, AuthorityId, Invitation, NetworkKey, Ticket};
 
 pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
 pub use node::App;

@@ -32,7 +32,8 @@ fn start(args: &[&str]) -> (Process, Contact) {
 }
 
 fn invite(authority: &str, role: &str, ttl: &str, bootstrap: Option<&str>) -> String {
-    let args = ["invite", "--authority", authority, "--network", "weather", "--role", role, "--grant", "eu", "--ttl", ttl];
+    let args =
+        ["invite", "--authority", authority, "--network", "weather", "--role", role, "--grant", "eu", "--ttl", ttl];
     said(&[&args[..], &bootstrap.map_or(vec![], |at| vec!["--bootstrap", at])].concat())
 }
 
@@ -48,13 +49,15 @@ fn two_roles_join_by_a_string_each_and_strangers_do_not() {
     let string = invite(&authority, "sensor", "1h", Some(&at.address));
     let file = keys.path("string");
     std::fs::write(&file, format!("{string}\n")).unwrap();
-    let (mut sensor, of_sensor) = start(&["sensor", "--id", "1", "--join", &format!("@{file}"), "--data-dir", &sensor_dir]);
+    let (mut sensor, of_sensor) =
+        start(&["sensor", "--id", "1", "--join", &format!("@{file}"), "--data-dir", &sensor_dir]);
     display.stdout.has(deadline, "a reading", |line| line.ends_with(": 1 = 21.5 C"));
     let shown = said(&["ticket", "show", &sensor_dir]);
     assert!(shown.contains(&of_sensor.id) && shown.contains("eu sensor") && shown.contains(&id), "{shown}");
 
     // Restarts need nothing but the directory.
-    sensor.kill();
+    sensor.signal("TERM");
+    assert!(sensor.wait(SOON).success());
     let (_sensor, again) = start(&["sensor", "--id", "2", "--data-dir", &sensor_dir]);
     assert_eq!(again.id, of_sensor.id);
     display.stdout.has(deadline, "a reading after the restart", |line| line.ends_with(": 2 = 21.5 C"));
@@ -116,7 +119,10 @@ fn what_is_no_invitation_is_refused_and_not_printed() {
     let key = "ab".repeat(32);
     let output = Command::new(WEATHER).args(["run", "display", "--network-key", &key]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && stderr.contains("looks like a key") && !stderr.contains(&key), "{stderr}");
+    assert!(
+        output.status.code() == Some(2) && stderr.contains("looks like a key") && !stderr.contains(&key),
+        "{stderr}"
+    );
 }
 
 /// The key of a secret network, from `keygen` to readings, and an operator with and without it.

@@ -171,12 +171,14 @@ fn grants_are_known_of_peers_that_were_never_met() {
         assert!(!peer.grants().contains("us") && peer.tags().contains("us") && !peer.tags().contains("eu"));
         assert_eq!(peer.grants().iter().collect::<Vec<_>>(), ["eu", "sensor"]);
 
-        let producer = hub.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("eu")).build().unwrap();
+        let producer =
+            hub.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("eu")).build().unwrap();
         let mut consumer =
             near.streams().consumer::<Data1>().subscribe_if(|peer| peer.grants().contains("sensor")).build();
         producer.send(Data1(3)).await.unwrap();
         assert_eq!(consumer.next().await, Some(Data1(3)));
-        let refused = near.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("us")).build().unwrap();
+        let refused =
+            near.streams().producer::<Data1>().accept_if(|peer| peer.grants().contains("us")).build().unwrap();
         let other = hub.streams().consume::<Data1>();
         let waits = || refused.consumers().count() == 0 && other.producers().count() == 0;
         assert!(waits() && eventually(SOON, || knows(&hub, &near)).await && waits());
@@ -214,7 +216,8 @@ fn what_is_wrong_with_a_ticket_is_said_at_both_ends() {
 
         let unknown = authority(2);
         let ticket = unknown.issue(NET, foreign.id(), Claims::new(BEGIN, BEGIN + 3_600)).unwrap();
-        let builder = foreign.builder(NET).with_authority(unknown.id()).with_ticket(ticket).with_bootstrap(at_a.clone());
+        let builder =
+            foreign.builder(NET).with_authority(unknown.id()).with_ticket(ticket).with_bootstrap(at_a.clone());
         let node = builder.build().await.unwrap();
         let [(_, here), (_, there)] = refused_by_both(&a, &node).await;
         assert_eq!(here, Reason::NotProved { ours: NetworkKind::Authority });

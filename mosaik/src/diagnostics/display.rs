@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{
-    AdmissionReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named, NodeReport,
-    PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState,
+    AdmissionReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named,
+    NodeReport, PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport,
+    SyncState,
 };
 
 /// A name, or the first digits of an id that has none here.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::AskError,
     report::{
-        AdmissionReport, ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
-        RefusalReport, ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
+        AdmissionReport, ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport,
+        RefusalKind, RefusalReport, ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
     },
 };
 use crate::{

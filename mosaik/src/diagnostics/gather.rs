@@ -6,9 +6,9 @@ use iroh::{EndpointAddr, TransportAddr};
 use tokio::time::Instant;
 
 use super::report::{
-    AdmissionReport, BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, MemberReport,
-    Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
-    ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
+    AdmissionReport, BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport,
+    LinkState, MemberReport, Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport,
+    RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},

@@ -39,7 +39,10 @@ impl Protocol for Tickets {
 /// A message of `ticket/1`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
-    Ask { peer: PeerId, ticket: TicketDigest },
+    Ask {
+        peer: PeerId,
+        ticket: TicketDigest,
+    },
     /// The encoded ticket; empty when it is not here.
     Answer(Vec<u8>),
 }

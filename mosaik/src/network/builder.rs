@@ -23,9 +23,7 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
-    trust::{
-        AuthorityId, Credentials, Invitation, JoinError, MAX_AUTHORITIES, Membership, NetworkKey, Ticket, Trust,
-    },
+    trust::{AuthorityId, Credentials, Invitation, JoinError, MAX_AUTHORITIES, Membership, NetworkKey, Ticket, Trust},
 };
 
 /// What the idle time-out of connections may be.
@@ -372,7 +370,8 @@ impl NetworkBuilder {
             Some(dir) if !closed && self.transport.is_none() => Membership::in_dir(dir)?,
             _ => None,
         };
-        let joining = invitation.as_ref().map(Invitation::network).or(kept.as_ref().map(|kept| kept.ticket().network()));
+        let joining =
+            invitation.as_ref().map(Invitation::network).or(kept.as_ref().map(|kept| kept.ticket().network()));
         self.network_id = joining.unwrap_or(self.network_id);
         #[cfg(feature = "mdns")]
         let (found, mut finds) = mpsc::channel(FOUND);

@@ -129,7 +129,8 @@ pub(super) async fn say(node: &Node, entry: &Entry) -> Result<Option<Said>, Conn
     let lost = |what: &str| ConnectError::Other(format!("the connection ended before the proof: {what}"));
     let ends = ends(node, entry).ok_or_else(|| lost("no keying material"))?;
     let channel = trust.dialling(&ends).ok_or_else(|| lost("no secret"))?;
-    let proof = channel.prove(Author::Dialler, &trust.member(seconds(node))).ok_or_else(|| lost("the proof is too long"))?;
+    let proof =
+        channel.prove(Author::Dialler, &trust.member(seconds(node))).ok_or_else(|| lost("the proof is too long"))?;
     let said = async {
         let (mut send, recv) = entry.connection.open_bi().await.map_err(LinkError::from)?;
         let preamble = encode_frame(&Preamble { network: channel.mask(), protocol: PROOF.into() }, MAX_PREAMBLE)?;

@@ -13,8 +13,8 @@ use super::{
     graph::Graph,
     join::join,
     machine::KeyDecl,
-    render::summary,
     process::Failure,
+    render::summary,
     secret::{Secret, network_key, secret},
 };
 use crate::{
@@ -121,7 +121,13 @@ pub(super) fn node_flags(app: &str) -> Vec<Arg> {
     );
     let announce = announce.action(ArgAction::Append).value_delimiter(',').value_parser(Announced::from_str);
     let mut flags = shared_flags(format!("The network to join: a name, or 64 hex digits [default: {app}]"));
-    flags.extend([secret(), network_key(), join().conflicts_with("network-key"), listen.value_parser(SocketAddr::from_str), announce]);
+    flags.extend([
+        secret(),
+        network_key(),
+        join().conflicts_with("network-key"),
+        listen.value_parser(SocketAddr::from_str),
+        announce,
+    ]);
     flags
 }
 

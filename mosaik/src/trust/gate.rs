@@ -169,7 +169,12 @@ impl Trust {
 
     /// Judges the proof of a peer that has dialled: the key of the connection and the answer if it is admitted, and otherwise why not, with
     /// what it is to be told if it is not a stranger. `now`: seconds since the Unix epoch.
-    pub(crate) fn judge_dialler(&self, ends: &Ends, proof: &Proof, now: u64) -> Result<(Channel, Proof), (Reason, Option<Proof>)> {
+    pub(crate) fn judge_dialler(
+        &self,
+        ends: &Ends,
+        proof: &Proof,
+        now: u64,
+    ) -> Result<(Channel, Proof), (Reason, Option<Proof>)> {
         for secret in &self.0.secrets {
             let channel = Channel::new(secret, ends);
             let Some(said) = channel.verify(Author::Dialler, proof) else { continue };
@@ -179,7 +184,8 @@ impl Trust {
                     None => Err((Reason::NoProof { what: "this node's own is too long" }, None)),
                 },
                 Err(reason) => {
-                    let told = told(&reason).and_then(|why| channel.prove(Author::Acceptor, &Said::Refused { now, why }));
+                    let told =
+                        told(&reason).and_then(|why| channel.prove(Author::Acceptor, &Said::Refused { now, why }));
                     Err((reason, told))
                 }
             };
@@ -255,7 +261,8 @@ impl Trust {
     /// A peer's ticket, or this node's own, to give out.
     pub(crate) fn ticket_of(&self, peer: PeerId, ticket: TicketDigest) -> Option<Vec<u8>> {
         let known = self.state().tickets.get(&peer).cloned();
-        let known = [known, self.ticket()].into_iter().flatten().find(|it| (it.subject(), it.digest()) == (peer, ticket));
+        let known =
+            [known, self.ticket()].into_iter().flatten().find(|it| (it.subject(), it.digest()) == (peer, ticket));
         known.map(|known| known.as_bytes().to_vec())
     }
 }

@@ -3,7 +3,11 @@
 //! An invitation holds a key of its own, to which the authority has given a ticket; with that key the joining node signs a ticket
 //! for itself. Nobody has to be online for it, and who finds the string can join for as long as its ticket holds.
 
-use std::{fmt, fs, io, path::{Path, PathBuf}, str::FromStr};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use data_encoding::BASE64URL_NOPAD;
 use iroh::SecretKey;

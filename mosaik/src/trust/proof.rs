@@ -30,7 +30,13 @@ pub(crate) struct Secret([u8; 32]);
 
 impl Secret {
     pub(super) fn of_key(key: &super::NetworkKey, network: NetworkId) -> Self {
-        Self(*blake3::Hasher::new_derive_key(SECRET_DOMAIN).update(key.as_bytes()).update(network.as_bytes()).finalize().as_bytes())
+        Self(
+            *blake3::Hasher::new_derive_key(SECRET_DOMAIN)
+                .update(key.as_bytes())
+                .update(network.as_bytes())
+                .finalize()
+                .as_bytes(),
+        )
     }
 
     /// Hides first flights from those who know the network's id and not its authority. Membership is shown by tickets.

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use super::{NetworkKind, ticket::{AuthorityId, LEEWAY, TicketError}};
+use super::{
+    NetworkKind,
+    ticket::{AuthorityId, LEEWAY, TicketError},
+};
 use crate::primitives::{NetworkId, PeerId};
 
 /// Refusals that a node keeps; for a further one the one that was repeated least recently goes.
@@ -142,8 +145,12 @@ fn ago(later: u64, earlier: u64) -> String {
 /// The other clock, if it is further off than is allowed for.
 fn skew(now: u64, theirs: Option<u64>) -> String {
     match theirs {
-        Some(theirs) if theirs > now + LEEWAY.as_secs() => format!("; the other clock is {} ahead of it", ago(theirs, now)),
-        Some(theirs) if now > theirs + LEEWAY.as_secs() => format!("; the other clock is {} behind it", ago(now, theirs)),
+        Some(theirs) if theirs > now + LEEWAY.as_secs() => {
+            format!("; the other clock is {} ahead of it", ago(theirs, now))
+        }
+        Some(theirs) if now > theirs + LEEWAY.as_secs() => {
+            format!("; the other clock is {} behind it", ago(now, theirs))
+        }
         _ => String::new(),
     }
 }

@@ -516,7 +516,10 @@ mod tests {
         assert_eq!(wider(fewer().with_grant("us")), Err(TicketError::Wider { what: "grants" }));
         assert_eq!(wider(Claims::new(999, 1_400)), Err(TicketError::Wider { what: "time" }));
         assert_eq!(wider(Claims::new(1_400, 1_501)), Err(TicketError::Wider { what: "time" }));
-        assert!(matches!(once.narrow(&secret(9), id(3), fewer()), Err(TicketError::Undecodable { .. })), "not the holder");
+        assert!(
+            matches!(once.narrow(&secret(9), id(3), fewer()), Err(TicketError::Undecodable { .. })),
+            "not the holder"
+        );
     }
 
     #[test]

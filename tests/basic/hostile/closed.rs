@@ -26,7 +26,8 @@ fn secret(network: NetworkId, n: u8) -> NetworkBuilder {
 
 fn authority(network: NetworkId, n: u8) -> NetworkBuilder {
     let (authority, key) = (Authority::from_bytes(&[8; 32]), SecretKey::from_bytes(&[n; 32]));
-    let ticket = authority.issue(network, key.public().into(), Claims::new(0, u64::from(u32::MAX))).expect("is in order");
+    let ticket =
+        authority.issue(network, key.public().into(), Claims::new(0, u64::from(u32::MAX))).expect("is in order");
     let builder = Network::builder(network).with_listen(loopback()).with_secret_key(key);
     builder.with_authority(authority.id()).with_ticket(ticket)
 }
@@ -88,7 +89,9 @@ async fn heard(endpoint: &Endpoint) -> Vec<u8> {
     // The dialler gives up by itself when no proof comes.
     while let Ok((_send, mut recv)) = soon(connection.accept_bi()).await {
         let mut buffer = vec![0; 4096];
-        while let Ok(Some(read)) = tokio::time::timeout(Duration::from_secs(1), recv.read(&mut buffer)).await.unwrap_or(Ok(None)) {
+        while let Ok(Some(read)) =
+            tokio::time::timeout(Duration::from_secs(1), recv.read(&mut buffer)).await.unwrap_or(Ok(None))
+        {
             all.extend_from_slice(&buffer[..read]);
         }
     }

@@ -48,13 +48,15 @@ pub fn operator() -> ExitCode {
     let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
-        Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => match offline(name, matches) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(format_args!("error: {}", process::chain(&*error)));
-                ExitCode::FAILURE
+        Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => {
+            match offline(name, matches) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    say(format_args!("error: {}", process::chain(&*error)));
+                    ExitCode::FAILURE
+                }
             }
-        },
+        }
         Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
         Some(("group", matches)) => match matches.subcommand() {
             Some((_, matches)) => process::run(|ending| seal(matches, ending)),
@@ -113,7 +115,8 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Whom to ask, as the command line says.
 async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
-    let mut bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").map_or_else(Vec::new, |all| all.cloned().collect());
+    let mut bootstrap: Vec<Bootstrap> =
+        matches.get_many("bootstrap").map_or_else(Vec::new, |all| all.cloned().collect());
     if let Some(invitation) = matches.get_one::<Invitation>("join") {
         for peer in invitation.bootstrap() {
             bootstrap.push(peer.parse()?);
