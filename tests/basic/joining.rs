@@ -58,7 +58,7 @@ fn two_roles_join_by_a_string_each_and_strangers_do_not() {
     // Restarts need nothing but the directory.
     sensor.signal("TERM");
     assert!(sensor.wait(SOON).success());
-    let (_sensor, again) = start(&["sensor", "--id", "2", "--data-dir", &sensor_dir]);
+    let (mut sensor, again) = start(&["sensor", "--id", "2", "--data-dir", &sensor_dir]);
     assert_eq!(again.id, of_sensor.id);
     display.stdout.has(deadline, "a reading after the restart", |line| line.ends_with(": 2 = 21.5 C"));
 
@@ -78,7 +78,19 @@ fn two_roles_join_by_a_string_each_and_strangers_do_not() {
     let error = String::from_utf8(alone.stderr).unwrap();
     assert!(!alone.status.success() && error.contains("refused"), "{error}");
 
+    // The sensor's laptop was stolen.
+    let revoke = ["ticket", "revoke", "--authority", &authority, "--network", "weather", "--bootstrap", &at.address];
+    let revoked = said(&[&revoke[..], &["--peer", &of_sensor.id]].concat());
+    assert!(revoked.starts_with("revoked: peer") && revoked.contains("told 1"), "{revoked}");
+    sensor.stderr.has(deadline, "the reason", |line| line.contains("refused by") && line.contains("revoked"));
+    display.stderr.has(deadline, "the reason", |line| line.contains("refused") && line.contains("revoked: peer"));
+    let string = invite(&authority, "display", "1h", Some(&at.address));
+    let explained = mosaik(&["explain", &at.id, "readings", "--with", &of_sensor.id[..12], "--join", &string]);
+    let text = String::from_utf8(explained.stdout).unwrap() + &String::from_utf8_lossy(&explained.stderr);
+    assert!(text.contains("revoked") || text.contains("not discovered"), "{text}");
+
     // A string for a role is for no other one.
+    let string = invite(&authority, "sensor", "1h", None);
     let args = ["run", "display", "--join", &string, "--listen", "127.0.0.1:0"];
     let mut wrong = Process::start(WEATHER, &args, &[]);
     wrong.stderr.has(deadline, "the roles", |line| line.contains("for the role sensor, not for display"));

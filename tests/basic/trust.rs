@@ -8,7 +8,7 @@ use mosaik::{
     diagnostics::{AskError, Client},
     network::{BuildError, NetworkBuilder, TrustError},
     testing::{LinkQuality, Sim, SimNode, eventually},
-    trust::{Claims, LEEWAY, NetworkKind, Reason, RefusedBy},
+    trust::{Claims, LEEWAY, NetworkKind, Reason, RefusedBy, RevocationError, Revoked},
 };
 
 use super::streams::Data1;
@@ -252,6 +252,81 @@ fn what_does_not_fit_together_is_refused_at_the_start() {
         let theirs = NetworkId::from("elsewhere");
         assert_eq!(failed(with_ticket(&a, elsewhere)).await, TrustError::TicketOfOtherNetwork { ours: NET, theirs });
     });
+}
+
+/// Everybody but the one whom it concerns goes on; who was cut off when it was said hears of it later.
+#[test]
+fn a_revoked_member_is_out_everywhere_within_seconds() {
+    Sim::run(7, |sim| async move {
+        sim.rendezvous(false);
+        let machines: Vec<_> = (0..12).map(|n| sim.node(&format!("n{n}"))).collect();
+        let mut nodes = Vec::new();
+        for machine in &machines {
+            let ticket = ticket(machine);
+            let builder = with_ticket(machine, ticket).with_bootstrap(machines[0].addr());
+            nodes.push(builder.build().await.unwrap());
+        }
+        let all = || nodes.iter().all(|node| node.discovery().catalog().len() == nodes.len());
+        assert!(eventually(SOON, all).await);
+        let out = nodes[5].clone();
+        let (producer, mut consumer) = (out.streams().produce::<Data1>(), nodes[6].streams().consume::<Data1>());
+        producer.when().subscribed().await;
+        producer.send(Data1(1)).await.unwrap();
+        assert_eq!(consumer.next().await, Some(Data1(1)));
+
+        // One is away, and hears of it when it is back.
+        let (away, others) = machines.split_last().unwrap();
+        sim.partition(std::slice::from_ref(away), others);
+        let what = Revoked::Peer(out.local().id());
+        let said = authority(1).revoke(NET, what).unwrap();
+        assert_eq!(nodes[0].trust().revoke(&said), Ok(true));
+        assert_eq!(nodes[0].trust().revoke(&said), Ok(false), "said twice");
+        let begun = sim.elapsed();
+        let told = || nodes[..11].iter().all(|node| node.trust().revoked() == [what]);
+        assert!(eventually(SOON, told).await);
+        assert!(sim.elapsed() - begun < Duration::from_secs(5), "{:?}", sim.elapsed() - begun);
+        producer.when().unsubscribed().await;
+        assert!(sim.elapsed() - begun < Duration::from_secs(5), "{:?}", sim.elapsed() - begun);
+        assert!(nodes[11].trust().revoked().is_empty());
+        sim.heal();
+        assert!(eventually(Duration::from_secs(60), || nodes[11].trust().revoked() == [what]).await);
+
+        // Both ends say why, it comes to nobody again, and nobody else has lost anybody.
+        let reason = Some((RefusedBy::Us, Reason::Revoked { what }));
+        assert!(eventually(SOON, || refused(&nodes[6], &out) == reason).await, "{:?}", nodes[6].trust().refusals());
+        let says = |node: &Network| matches!(refused(&out, node), Some((_, Reason::Revoked { .. })));
+        assert!(eventually(SOON, || nodes.iter().any(says)).await, "{:?}", out.trust().refusals());
+        let gone = || nodes.iter().all(|node| node.local().id() == out.local().id() || !knows(node, &out));
+        assert!(eventually(Duration::from_secs(90), gone).await);
+        let rest = nodes.iter().filter(|node| node.local().id() != out.local().id());
+        let complete = || rest.clone().all(|node| node.discovery().catalog().len() == nodes.len() - 1);
+        assert!(eventually(SOON, complete).await);
+        let strange = authority(2).revoke(NET, what).unwrap();
+        let unknown = RevocationError::UnknownAuthority { theirs: authority(2).id() };
+        assert_eq!(nodes[0].trust().revoke(&strange), Err(unknown));
+    });
+}
+
+/// A revocation is for good: it outlives the process that heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn revocations_are_kept_in_the_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let claims = Claims::new(0, u64::from(u32::MAX));
+    let invitation = authority(1).invite(NET, claims, []).unwrap();
+    let start = || {
+        let builder = Network::builder("another").with_listen(([127, 0, 0, 1], 0).into()).with_data_dir(dir.path());
+        builder.with_join(invitation.to_string()).build()
+    };
+    let node = start().await.unwrap();
+    assert_eq!((node.network_id(), node.trust().kind()), (NET, NetworkKind::Authority));
+    let what = Revoked::Serial([7; 16]);
+    assert_eq!(node.trust().revoke(&authority(1).revoke(NET, what).unwrap()), Ok(true));
+    let kept = dir.path().join("revocations");
+    assert!(eventually(SOON, || std::fs::read_to_string(&kept).is_ok_and(|text| text.starts_with("mosaikr1"))).await);
+    node.shutdown().await;
+    let again = start().await.unwrap();
+    assert_eq!((again.local().id(), again.trust().revoked()), (node.local().id(), vec![what]));
+    again.shutdown().await;
 }
 
 /// On real connections, with an operator's client: it is in with the key, and is told why it is not without.

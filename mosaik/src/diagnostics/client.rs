@@ -14,7 +14,10 @@ use crate::{
     groups::{GroupKey, OperateError, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node, credentials},
     primitives::{NetworkId, PeerId, Schema, StreamId, fresh_bytes},
-    trust::{AuthorityId, Credentials, Invitation, JoinError, NetworkKey, Reason, Ticket, Trust},
+    trust::{
+        Authority, AuthorityId, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason, Revocation, Ticket,
+        Trust,
+    },
 };
 
 /// How long an answer may take.
@@ -117,6 +120,36 @@ impl Client {
         let member = invitation.accept(secret.public().into()).map_err(JoinError::from)?;
         let authorities = member.authorities().to_vec();
         Self::with_ticket(invitation.network(), authorities, secret, member.ticket().clone()).await
+    }
+
+    /// A client of the authority itself, to tell members of a revocation: it makes its own ticket, for ten minutes around the
+    /// time that is given in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn of_authority(
+        authority: &Authority,
+        network: impl Into<NetworkId>,
+        now: u64,
+    ) -> Result<Self, BuildError> {
+        let (network, secret) = (network.into(), SecretKey::from_bytes(&fresh_bytes()));
+        let claims = Claims::new(now.saturating_sub(300), now.saturating_add(300));
+        let ticket = authority.issue(network, secret.public().into(), claims).map_err(JoinError::from)?;
+        Self::with_ticket(network, [authority.id()], secret, ticket).await
+    }
+
+    /// Tells a member of a revocation, which it passes on to all others. Resolves once the member has taken it in.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, is not of this network, or gives no answer within 10 s.
+    pub async fn revoke(&self, to: &EndpointAddr, revocation: Revocation) -> Result<(), AskError> {
+        let (peer, network) = (PeerId::from(to.id), self.network_id());
+        match timeout(ANSWER, discovery::tell_revocation(&self.node, to, revocation)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(OpenError::Connect(error))) => Err(AskError::Unreachable { peer, reason: error.to_string() }),
+            Ok(Err(OpenError::Link(error))) => Err(failed(peer, network, self.node.trust(), &error)),
+            Err(_) => Err(AskError::NoAnswer { peer, reason: "it took too long".to_owned() }),
+        }
     }
 
     pub(super) const fn of(node: Node) -> Self {

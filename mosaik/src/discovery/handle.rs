@@ -18,6 +18,7 @@ use super::{
     entry::{EntryError, LocalEntry, PeerEntry, SignedEntry},
     events::Events,
     rendezvous::Guest,
+    revocations,
     session::{self, Error},
     shared::Shared,
     stats::Stats,
@@ -73,8 +74,15 @@ impl Discovery {
         let transport = node.transport();
         let mut said = LocalEntry::new(node.addr());
         said.tags = tags;
-        said.protocols =
-            [Gossip::NAME, session::Sync::NAME, session::Pull::NAME, tickets::Tickets::NAME].map(String::from).into();
+        said.protocols = [
+            Gossip::NAME,
+            session::Sync::NAME,
+            session::Pull::NAME,
+            tickets::Tickets::NAME,
+            revocations::Exchange::NAME,
+        ]
+        .map(String::from)
+        .into();
         said.ticket = node.trust().ticket().map(|ticket| ticket.digest());
         let (network, now) = (node.network_id(), Shared::origin());
         let seed = transport.random_seed();
@@ -88,6 +96,7 @@ impl Discovery {
         serve(&shared, acceptors);
 
         let guest = config.rendezvous.then(|| Guest::enter(transport.scope(), network, node.addr()));
+        let revoked = data_dir.clone();
         let book = data_dir.map(|dir| Book::in_dir(&dir, config.max_remembered));
         first_contacts(&shared, bootstrap, book.as_ref(), guest.as_ref());
         if let Some(book) = book {
@@ -99,6 +108,8 @@ impl Discovery {
         node.tasks().spawn_essential("discovery", worker.run());
         if node.trust().kind() == NetworkKind::Authority {
             node.tasks().spawn("tickets", tickets::fetch(shared.clone()));
+            revoked.iter().for_each(|dir| revocations::load(&shared, dir));
+            node.tasks().spawn("revocations", revocations::spread(shared.clone(), revoked));
         }
         Ok(Self { shared, shutdown })
     }
@@ -240,6 +251,10 @@ fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
         on_sync.node.tasks().spawn("sync-serve", session::serve_sync(on_sync.clone(), incoming));
     });
     let on_pull = shared.clone();
+    let on_revocation = shared.clone();
+    acceptors.accept::<revocations::Exchange>(move |incoming| {
+        on_revocation.node.tasks().spawn("revoke-serve", revocations::serve(on_revocation.clone(), incoming));
+    });
     let on_ticket = shared.clone();
     acceptors.accept::<tickets::Tickets>(move |incoming| {
         on_ticket.node.tasks().spawn("ticket-serve", tickets::serve(on_ticket.clone(), incoming));

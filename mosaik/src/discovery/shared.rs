@@ -39,8 +39,8 @@ pub(super) struct Shared {
     pub(super) subscribers: Subscribers,
     /// Wakes the worker: there are outputs, or an earlier deadline.
     pub(super) wake: Notify,
-    /// Bounds the sync sessions, the entry requests and the ticket requests that are served at once.
-    pub(super) serving: [Arc<Serving>; 3],
+    /// Bounds the sync sessions, the entry requests, the ticket requests and the exchanges of revocations that are served at once.
+    pub(super) serving: [Arc<Serving>; 4],
     started: Instant,
     catalog: watch::Sender<Catalog>,
     state: Mutex<State>,
@@ -55,7 +55,7 @@ struct State {
 
 impl Shared {
     pub(super) fn new(node: Node, config: Config, core: Core, cancel: CancellationToken) -> Self {
-        let serving = [(); 3].map(|()| Serving::new(config.max_served));
+        let serving = [(); 4].map(|()| Serving::new(config.max_served));
         Self {
             node,
             config,

@@ -90,6 +90,8 @@ close_codes! {
     SecondStart = 19, "another start of this member's storage is running";
     /// The other side does not admit this one to its network; a stranger is told no more.
     Refused = 20, "refused";
+    /// The network's authority has taken this peer's ticket back.
+    Revoked = 21, "the ticket was revoked";
 }
 
 #[cfg(test)]

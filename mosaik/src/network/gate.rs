@@ -158,14 +158,17 @@ pub(super) async fn pass(node: &Node, entry: &Arc<Entry>, said: Option<Said>) ->
         entry.gate.set(State::Passed);
         return Ok(());
     };
-    let connection = &entry.connection;
+    let (connection, mut code) = (&entry.connection, CloseCode::Refused);
     // A connection that was lost, and not refused, is nobody's fault.
     let lost = connection.close_reason().filter(|lost| !is_refusal(lost));
     if lost.is_none() || by == RefusedBy::Us {
+        if matches!(reason, Some(Reason::Revoked { .. })) {
+            code = CloseCode::Revoked;
+        }
         let reason = reason.unwrap_or(Reason::Untold { ours: node.trust().kind() });
         node.trust().note(connection.peer(), by, reason, node.transport().wall_clock());
     }
-    connection.close(CloseCode::Refused.code());
+    connection.close(code.code());
     entry.gate.set(State::Refused);
     Err(connection.close_reason().unwrap_or(ConnectionLost::ClosedLocally))
 }
@@ -173,7 +176,10 @@ pub(super) async fn pass(node: &Node, entry: &Arc<Entry>, said: Option<Said>) ->
 /// Whether the peer ended the connection because it refuses this node.
 pub(super) fn is_refusal(lost: &ConnectionLost) -> bool {
     let ConnectionLost::ClosedByPeer { code } = lost else { return false };
-    matches!(CloseCode::from(*code), CloseCode::Refused | CloseCode::DifferentNetwork | CloseCode::UnsupportedProtocol)
+    matches!(
+        CloseCode::from(*code),
+        CloseCode::Refused | CloseCode::Revoked | CloseCode::DifferentNetwork | CloseCode::UnsupportedProtocol
+    )
 }
 
 /// Who refused whom, and why if that is known.

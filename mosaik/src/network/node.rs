@@ -23,7 +23,7 @@ use super::{
 use crate::{
     primitives::{NetworkId, PeerId},
     transport::{ConnectError, MAX_STREAMS, Tasks, Transport},
-    trust::Trust,
+    trust::{Reason, RefusedBy, Trust},
 };
 
 /// How long a new link waits while its connection carries as many streams as it may.
@@ -167,6 +167,14 @@ impl Node {
     /// The peer was started anew at this address: connections to where it was before are closed.
     pub(crate) fn close_moved(&self, to: &EndpointAddr) {
         self.0.pool.close_moved(to);
+    }
+
+    /// Ends the connections to peers whose tickets were taken back; whom that concerns, and why, is noted.
+    pub(crate) fn close_revoked(&self) {
+        let trust = self.trust();
+        for (peer, what) in self.0.pool.close_those(CloseCode::Revoked, |peer| trust.revocation_of(peer)) {
+            trust.note(peer, RefusedBy::Us, Reason::Revoked { what }, self.transport().wall_clock());
+        }
     }
 
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.

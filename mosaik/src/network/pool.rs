@@ -350,6 +350,20 @@ impl Pool {
         }
     }
 
+    /// Closes the connections to certain peers; those peers, each once, with why.
+    pub(super) fn close_those<W>(&self, code: CloseCode, why: impl Fn(PeerId) -> Option<W>) -> Vec<(PeerId, W)> {
+        let entries: Vec<_> = self.state().live.values().flatten().cloned().collect();
+        let mut closed: BTreeMap<PeerId, W> = BTreeMap::new();
+        for entry in entries {
+            let peer = entry.connection.peer();
+            if let Some(reason) = why(peer) {
+                entry.connection.close(code.code());
+                closed.insert(peer, reason);
+            }
+        }
+        closed.into_iter().collect()
+    }
+
     /// Closes everything and refuses what comes later.
     pub(super) fn close(&self, code: CloseCode) {
         let entries: Vec<_> = {

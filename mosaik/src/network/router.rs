@@ -22,7 +22,7 @@ use super::{
 use crate::{
     primitives::PeerId,
     transport::{Connection, ConnectionLost, RecvStream, SendStream},
-    trust::{NetworkKind, Reason, RefusedBy},
+    trust::{NetworkKind, Reason, RefusedBy, Revoked},
 };
 
 /// How long a new connection and a new stream may take to say something valid.
@@ -164,9 +164,15 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
         }
     };
     tracing::debug!(%connection, family = entry.family.alpn(), %lost, "connection down");
-    if matches!(lost, ConnectionLost::ClosedByPeer { code } if CloseCode::from(code) == CloseCode::Refused) {
-        let reason = Reason::Untold { ours: node.trust().kind() };
-        node.trust().note(connection.peer(), RefusedBy::Them, reason, node.transport().wall_clock());
+    if let ConnectionLost::ClosedByPeer { code } = lost {
+        let own = node.trust().ticket().map(|ticket| Revoked::Serial(ticket.serial()));
+        let reason = match CloseCode::from(code) {
+            CloseCode::Refused => Some(Reason::Untold { ours: node.trust().kind() }),
+            CloseCode::Revoked => node.trust().revocation_of(node.id()).or(own).map(|what| Reason::Revoked { what }),
+            _ => None,
+        };
+        let now = node.transport().wall_clock();
+        reason.into_iter().for_each(|reason| node.trust().note(connection.peer(), RefusedBy::Them, reason, now));
     }
     node.pool().remove(&entry, lost);
 }

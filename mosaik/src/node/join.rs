@@ -22,7 +22,7 @@ pub(super) fn join() -> Arg {
 
 /// Reads an invitation.
 #[derive(Clone)]
-struct JoinParser;
+pub(super) struct JoinParser;
 
 impl TypedValueParser for JoinParser {
     type Value = Invitation;

@@ -8,12 +8,15 @@ use std::{
 };
 
 use super::{
+    authority::AuthorityId,
+    claims::Grants,
     key::NetworkKey,
     proof::{Author, Channel, Ends, Proof, Said, Secret, TicketFault},
     refusal::{Reason, Refusal, Refusals, RefusedBy},
-    ticket::{AuthorityId, Grants, LEEWAY, Ticket, TicketDigest},
+    revoke::{Revocation, RevocationError, Revocations, Revoked},
+    ticket::{LEEWAY, Ticket, TicketDigest},
 };
-use crate::primitives::{NetworkId, PeerId, throttle::Throttle};
+use crate::primitives::{NetworkId, PeerId, throttle::Throttle, watch};
 
 /// Authorities that a node may trust at one time.
 pub(crate) const MAX_AUTHORITIES: usize = 8;
@@ -62,6 +65,8 @@ struct Inner {
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The first is the one that this node uses when it dials.
     secrets: Vec<Secret>,
+    /// Counts the revocations that were heard of.
+    news: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -71,6 +76,7 @@ struct State {
     lines: Throttle<&'static str>,
     /// Those that were shown and found good, by their subject.
     tickets: BTreeMap<PeerId, Ticket>,
+    revoked: Revocations,
 }
 
 impl Trust {
@@ -88,7 +94,14 @@ impl Trust {
                 [own].into_iter().chain(others).map(|authority| Secret::of_authority(authority, network)).collect()
             }
         };
-        Self(Arc::new(Inner { network, credentials, clock: Box::new(clock), secrets, state: Mutex::default() }))
+        Self(Arc::new(Inner {
+            network,
+            credentials,
+            clock: Box::new(clock),
+            secrets,
+            news: watch::Sender::new(0),
+            state: Mutex::default(),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,6 +140,54 @@ impl Trust {
         self.state().refusals.counts()
     }
 
+    /// Takes in an authority's word that something is taken back: a ticket, an invitation with all that came of it, or a peer. It
+    /// spreads to all members, is kept in the data directory, and ends the connections that it concerns, here at once. True when
+    /// it was not known.
+    ///
+    /// # Errors
+    /// When it is not of one of this network's authorities, not for this network, wrongly signed, or one too many.
+    pub fn revoke(&self, revocation: &Revocation) -> Result<bool, RevocationError> {
+        let trusted = match &self.0.credentials {
+            Credentials::Authority { trusted, .. } => trusted.as_slice(),
+            _ => &[],
+        };
+        let what = revocation.verify(self.0.network, trusted)?;
+        let is_new = self.state().revoked.add(what, revocation.clone())?;
+        if is_new {
+            tracing::info!(%what, "revoked");
+            self.0.news.send_modify(|news| *news += 1);
+        }
+        Ok(is_new)
+    }
+
+    /// Everything that was taken back, as far as this node has heard.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<Revoked> {
+        self.state().revoked.list()
+    }
+
+    /// The same with the authority's words, and a digest of it.
+    pub(crate) fn revocations(&self) -> (Vec<Revocation>, [u8; 32]) {
+        let state = self.state();
+        (state.revoked.all(), state.revoked.digest())
+    }
+
+    pub(crate) fn revocations_digest(&self) -> [u8; 32] {
+        self.state().revoked.digest()
+    }
+
+    /// Changes when something was taken back.
+    pub(crate) fn revocation_news(&self) -> watch::Receiver<u64> {
+        self.0.news.subscribe()
+    }
+
+    /// What takes a peer's ticket back, if something does; of this node itself, too.
+    pub(crate) fn revocation_of(&self, peer: PeerId) -> Option<Revoked> {
+        let own = self.ticket().filter(|own| own.subject() == peer);
+        let state = self.state();
+        own.as_ref().or_else(|| state.tickets.get(&peer)).and_then(|ticket| state.revoked.of(ticket))
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.0.credentials, Credentials::Open)
     }
@@ -137,7 +198,8 @@ impl Trust {
         let known = self.state().tickets.get(&peer).cloned();
         let own = self.ticket().filter(|own| own.subject() == peer);
         let known = [own, known].into_iter().flatten().find(|known| Some(known.digest()) == ticket);
-        let valid = known.filter(|known| in_time(known, now, None).is_ok());
+        let revoked = |known: &Ticket| self.state().revoked.of(known).is_some();
+        let valid = known.filter(|known| in_time(known, now, None).is_ok() && !revoked(known));
         valid.map(|known| known.grants().clone()).unwrap_or_default()
     }
 
@@ -217,6 +279,9 @@ impl Trust {
             return Ok(());
         }
         let ticket = self.check(peer, &ticket)?;
+        if let Some(what) = self.state().revoked.of(&ticket) {
+            return Err(Reason::Revoked { what });
+        }
         in_time(&ticket, now, Some(theirs))?;
         self.keep(ticket);
         Ok(())
@@ -284,7 +349,7 @@ fn told(reason: &Reason) -> Option<TicketFault> {
     match reason {
         Reason::Expired { not_after, .. } => Some(TicketFault::Expired(*not_after)),
         Reason::NotYetValid { not_before, .. } => Some(TicketFault::NotYetValid(*not_before)),
-        Reason::Revoked { serial } => Some(TicketFault::Revoked(*serial)),
+        Reason::Revoked { what } => Some(TicketFault::Revoked(*what)),
         _ => None,
     }
 }
@@ -294,7 +359,7 @@ fn heard(why: TicketFault, now: u64, ours: u64) -> Reason {
     match why {
         TicketFault::Expired(not_after) => Reason::Expired { not_after, now, theirs: Some(ours) },
         TicketFault::NotYetValid(not_before) => Reason::NotYetValid { not_before, now, theirs: Some(ours) },
-        TicketFault::Revoked(serial) => Reason::Revoked { serial },
+        TicketFault::Revoked(what) => Reason::Revoked { what },
     }
 }
 

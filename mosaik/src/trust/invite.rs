@@ -13,7 +13,11 @@ use data_encoding::BASE64URL_NOPAD;
 use iroh::SecretKey;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::ticket::{Authority, AuthorityId, Claims, Ticket, TicketError};
+use super::{
+    authority::{Authority, AuthorityId},
+    claims::Claims,
+    ticket::{Ticket, TicketError},
+};
 use crate::primitives::{NetworkId, PeerId, fresh_bytes, private};
 
 /// The longest invitation, in bytes before it is written as text.

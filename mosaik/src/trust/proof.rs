@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ticket::AuthorityId;
+use super::{authority::AuthorityId, revoke::Revoked};
 use crate::primitives::{NetworkId, PeerId};
 
 /// The label of the keying material that binds proofs to a connection.
@@ -88,8 +88,8 @@ pub(crate) enum TicketFault {
     Expired(u64),
     /// With the moment, seconds since the Unix epoch.
     NotYetValid(u64),
-    /// With the serial of what was revoked.
-    Revoked([u8; 16]),
+    /// With what was taken back.
+    Revoked(Revoked),
 }
 
 impl Channel {

@@ -10,7 +10,9 @@ use std::{
 
 use super::{
     NetworkKind,
-    ticket::{AuthorityId, LEEWAY, TicketError},
+    authority::AuthorityId,
+    revoke::Revoked,
+    ticket::{LEEWAY, TicketError},
 };
 use crate::primitives::{NetworkId, PeerId};
 
@@ -103,11 +105,11 @@ pub enum Reason {
         /// The time at the one that was refused, if it said.
         theirs: Option<u64>,
     },
-    /// The ticket, or one that it comes from, was revoked.
-    #[error("the ticket was revoked: serial {}", hex(serial))]
+    /// The authority has taken the ticket back.
+    #[error("the ticket was revoked: {what}")]
     Revoked {
-        /// What was revoked.
-        serial: [u8; 16],
+        /// What the authority took back.
+        what: Revoked,
     },
     /// The peer refused and did not say why.
     #[error("the peer refused and says nothing more; this node is in {ours}")]
@@ -153,10 +155,6 @@ fn skew(now: u64, theirs: Option<u64>) -> String {
         }
         _ => String::new(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A peer that was refused, or that refused this node.

@@ -4,14 +4,17 @@
 //! sign the next, with the same rights or fewer. The encoding has a version and is at most [`MAX_TICKET`] bytes long. Pure:
 //! time comes in as an argument, and what is trusted is decided by the caller.
 
-use std::{collections::BTreeSet, fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use data_encoding::BASE64URL_NOPAD;
 use iroh::{SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-use super::key::{self, KeyFileError};
-use crate::primitives::{NetworkId, PeerId, Tag, fresh_bytes};
+use super::{
+    authority::AuthorityId,
+    claims::{Claims, Grants},
+};
+use crate::primitives::{NetworkId, PeerId, fresh_bytes};
 
 /// The longest encoded ticket, in bytes.
 pub const MAX_TICKET: usize = 1024;
@@ -19,106 +22,11 @@ pub const MAX_TICKET: usize = 1024;
 pub const MAX_NARROWED: usize = 2;
 /// By how much two clocks may differ before a ticket's window is held against its holder.
 pub const LEEWAY: Duration = Duration::from_secs(60);
-/// The longest name of a role or a grant, in bytes.
-pub const MAX_GRANT_NAME: usize = 64;
-/// The most roles, and again grants, in one ticket.
-pub const MAX_GRANTS: usize = 32;
-
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"mosaik ticket 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 ticket digest 1";
 /// In front of a ticket as text.
 const PREFIX: &str = "mosaikt1";
-
-/// An authority: its ed25519 public key. `Display` prints 64 hex digits and `FromStr` reads them; `Debug` prints the first 8.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct AuthorityId(PeerId);
-
-impl AuthorityId {
-    /// The 32 bytes of the public key.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
-    }
-}
-
-impl FromStr for AuthorityId {
-    type Err = TicketError;
-
-    fn from_str(text: &str) -> Result<Self, TicketError> {
-        let malformed = |_| TicketError::Undecodable { why: "an authority is a public key of 64 hex digits" };
-        text.trim().parse().map(Self).map_err(malformed)
-    }
-}
-
-impl fmt::Display for AuthorityId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for AuthorityId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// An authority's signing key: whoever has it decides who is in the network. `Debug` shows the public part only.
-#[derive(Clone)]
-pub struct Authority(SecretKey);
-
-/// What a ticket grants and when. Times are seconds since the Unix epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
-    roles: BTreeSet<String>,
-    grants: BTreeSet<String>,
-    not_before: u64,
-    not_after: u64,
-}
-
-impl Claims {
-    /// Membership and nothing else, from one moment to another.
-    #[must_use]
-    pub const fn new(not_before: u64, not_after: u64) -> Self {
-        Self { roles: BTreeSet::new(), grants: BTreeSet::new(), not_before, not_after }
-    }
-
-    /// Grants a role.
-    #[must_use]
-    pub fn with_role(mut self, role: impl Into<String>) -> Self {
-        self.roles.insert(role.into());
-        self
-    }
-
-    /// Grants a tag.
-    #[must_use]
-    pub fn with_grant(mut self, grant: impl Into<String>) -> Self {
-        self.grants.insert(grant.into());
-        self
-    }
-
-    /// Whether everything here is in the wider one, too.
-    fn within(&self, wider: &Self) -> Result<(), TicketError> {
-        let narrower = |holds, what| if holds { Ok(()) } else { Err(TicketError::Wider { what }) };
-        narrower(self.roles.is_subset(&wider.roles), "roles")?;
-        narrower(self.grants.is_subset(&wider.grants), "grants")?;
-        narrower(self.not_before >= wider.not_before && self.not_after <= wider.not_after, "time")
-    }
-
-    fn check(&self) -> Result<(), TicketError> {
-        let names = || self.roles.iter().chain(&self.grants);
-        if self.roles.len() > MAX_GRANTS || self.grants.len() > MAX_GRANTS {
-            return Err(TicketError::Undecodable { why: "too many roles or grants" });
-        }
-        if names().any(|name| name.is_empty() || name.len() > MAX_GRANT_NAME) {
-            return Err(TicketError::Undecodable { why: "a name of a role or grant is empty or too long" });
-        }
-        if self.not_before > self.not_after {
-            return Err(TicketError::Undecodable { why: "it ends before it begins" });
-        }
-        Ok(())
-    }
-}
 
 /// Why something is no ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,7 +82,7 @@ struct Link {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Signed {
+pub(super) struct Signed {
     link: Vec<u8>,
     signature: Signature,
 }
@@ -205,89 +113,8 @@ struct Inner {
     digest: TicketDigest,
 }
 
-/// What an authority says of a peer: roles and tags that its ticket grants. Empty in networks without an authority.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants {
-    names: BTreeSet<String>,
-    tags: BTreeSet<Tag>,
-}
-
-impl Grants {
-    fn of(claims: &Claims) -> Self {
-        let names: BTreeSet<String> = claims.roles.union(&claims.grants).cloned().collect();
-        let tags = names.iter().map(Tag::from).collect();
-        Self { names, tags }
-    }
-
-    /// Whether a role or tag of that name is granted. Takes a [`Tag`], a `&str` or a `String`.
-    pub fn contains(&self, name: impl Into<Tag>) -> bool {
-        self.tags.contains(&name.into())
-    }
-
-    /// The names, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
-    }
-
-    /// Whether nothing is granted beside membership.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-}
-
-impl Authority {
-    /// A fresh one from the operating system's randomness.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(SecretKey::from_bytes(&fresh_bytes()))
-    }
-
-    /// One from its 32 secret bytes.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(SecretKey::from_bytes(bytes))
-    }
-
-    /// The one in a file of 64 hex digits, such as `mosaik authority new` makes.
-    ///
-    /// # Errors
-    /// When the file is missing, cannot be read or does not hold 64 hex digits.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
-        key::read(path.as_ref()).map(|bytes| Self::from_bytes(&bytes))
-    }
-
-    /// Writes it into a new file for the owner alone (0600).
-    ///
-    /// # Errors
-    /// When the file exists already or cannot be written.
-    pub fn to_new_file(&self, path: impl AsRef<Path>) -> Result<(), KeyFileError> {
-        key::write_new(path.as_ref(), &self.0.to_bytes())
-    }
-
-    /// Its public key, by which members know it.
-    #[must_use]
-    pub fn id(&self) -> AuthorityId {
-        AuthorityId(self.0.public().into())
-    }
-
-    /// A ticket for a peer.
-    ///
-    /// # Errors
-    /// When a name is empty or too long, there are too many, or the time ends before it begins.
-    pub fn issue(&self, network: impl Into<NetworkId>, subject: PeerId, claims: Claims) -> Result<Ticket, TicketError> {
-        Ticket::signed(Vec::new(), network.into(), &self.0, subject, claims)
-    }
-}
-
-impl fmt::Debug for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Authority({:?}, hidden)", self.id())
-    }
-}
-
 impl Ticket {
-    fn signed(
+    pub(super) fn signed(
         mut chain: Vec<Signed>,
         network: NetworkId,
         issuer: &SecretKey,
@@ -452,12 +279,12 @@ impl FromStr for Ticket {
     }
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, TicketError> {
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, TicketError> {
     postcard::to_allocvec(value).map_err(|_| TicketError::Undecodable { why: "it cannot be encoded" })
 }
 
 /// The value of these bytes, if they are the one encoding of it.
-fn decode<T: serde::de::DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, TicketError> {
+pub(super) fn decode<T: serde::de::DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T, TicketError> {
     match postcard::take_from_bytes::<T>(bytes) {
         Ok((value, [])) if encode(&value)? == bytes => Ok(value),
         _ => Err(TicketError::Undecodable { why: "its bytes are those of nothing else either" }),
@@ -468,7 +295,11 @@ fn decode<T: serde::de::DeserializeOwned + Serialize>(bytes: &[u8]) -> Result<T,
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::{Authority, MAX_GRANT_NAME, MAX_GRANTS},
+        *,
+    };
+    use crate::primitives::Tag;
 
     fn secret(n: u8) -> SecretKey {
         SecretKey::from_bytes(&[n; 32])

@@ -2,14 +2,17 @@
 
 use std::{str::FromStr, time::Duration};
 
-use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
 use super::super::{
     cli::{flag, node_flags, parse_duration, parse_network, program},
-    join::join,
+    join::{JoinParser, join},
     secret::{KeyFileParser, SecretParser, network_key, secret},
 };
-use crate::{discovery::Bootstrap, primitives::StreamId};
+use crate::{
+    discovery::Bootstrap,
+    primitives::{PeerId, StreamId},
+};
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
                     3 `explain` has found something in the way.";
@@ -210,10 +213,39 @@ fn membership() -> [Command; 3] {
     let show = Command::new("show")
         .about("Print whom a ticket is for, what it grants and until when")
         .arg(Arg::new("what").value_name("DIR|TICKET").required(true).help("A data directory, or a ticket mosaikt1.."));
+    let revoke = Command::new("revoke")
+        .about("Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good")
+        .long_about(
+            "Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good.\n\nThe nodes that are \
+             given as --bootstrap are told and pass it on. One of them must answer.",
+        )
+        .arg(
+            Arg::new("authority")
+                .long("authority")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(KeyFileParser)
+                .help("The file of the authority's key"),
+        )
+        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .arg(Arg::new("serial").long("serial").value_name("HEX").value_parser(parse_serial).help("A ticket's serial number"))
+        .arg(Arg::new("peer").long("peer").value_name("ID").value_parser(PeerId::from_str).help("A peer, by its whole id"))
+        .arg(
+            Arg::new("invitation")
+                .long("invitation")
+                .value_name("STRING|@FILE")
+                .value_parser(JoinParser)
+                .help("An invitation, or the file that holds it"),
+        )
+        .group(ArgGroup::new("what").args(["serial", "peer", "invitation"]).required(true))
+        .arg(many("bootstrap", "ID@HOST:PORT", "A member to tell").value_parser(Bootstrap::from_str).required(true));
     [
         Command::new("authority").about("Make an authority").subcommand_required(true).subcommand(new),
         invite,
-        Command::new("ticket").about("Look at tickets").subcommand_required(true).subcommand(show),
+        Command::new("ticket")
+            .about("Look at tickets, and take them back")
+            .subcommand_required(true)
+            .subcommands([show, revoke]),
     ]
 }
 
@@ -270,6 +302,12 @@ fn parse_stream(text: &str) -> Result<StreamId, String> {
 fn parse_start(text: &str) -> Result<String, String> {
     let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if digits { Ok(text.to_ascii_lowercase()) } else { Err("a peer id begins with 4 to 64 hex digits".to_owned()) }
+}
+
+/// The serial number of a ticket: 32 hex digits.
+fn parse_serial(text: &str) -> Result<[u8; 16], String> {
+    let number = u128::from_str_radix(text.trim(), 16).ok().filter(|_| text.trim().len() == 32);
+    Ok(number.ok_or("a serial number has 32 hex digits")?.to_be_bytes())
 }
 
 /// A pause that no node takes for silence.

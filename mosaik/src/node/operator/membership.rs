@@ -1,4 +1,5 @@
-//! `authority new`, `invite` and `ticket show`: who may be in a network of an authority. They ask nobody.
+//! `authority new`, `invite`, `ticket show` and `ticket revoke`: who may be in a network of an authority. Only the last one talks to
+//! anybody.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,9 +10,10 @@ use clap::ArgMatches;
 
 use super::super::process::{Failure, print};
 use crate::{
+    diagnostics::Client,
     discovery::Bootstrap,
-    primitives::NetworkId,
-    trust::{Authority, Claims, LEEWAY, Membership, Ticket},
+    primitives::{NetworkId, PeerId},
+    trust::{Authority, Claims, Invitation, LEEWAY, Membership, Revoked, Ticket},
 };
 
 /// Runs one of the commands.
@@ -29,6 +31,37 @@ pub(super) fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
         }
         _ => Err("no such command".into()),
     }
+}
+
+/// Tells members that something is taken back.
+pub(super) async fn revoke(matches: &ArgMatches) -> Result<(), Failure> {
+    let matches = matches.subcommand_matches("revoke").ok_or("no such command")?;
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let authority = Authority::from_file(file(matches, "authority")?)?;
+    let serial = matches.get_one::<[u8; 16]>("serial").copied();
+    let invitation = matches.get_one::<Invitation>("invitation").map(|invitation| invitation.ticket().serial());
+    let peer = matches.get_one::<PeerId>("peer").copied();
+    let what =
+        serial.or(invitation).map(Revoked::Serial).or(peer.map(Revoked::Peer)).ok_or("what to revoke is missing")?;
+    let revocation = authority.revoke(network, what)?;
+    let client = Client::of_authority(&authority, network, now()?).await?;
+    let mut told = Vec::new();
+    let mut failed: Failure = "--bootstrap is missing".into();
+    for member in matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten() {
+        let done = async {
+            let addr = client.resolve(member.clone()).await?;
+            Ok::<_, Failure>(client.revoke(&addr, revocation.clone()).await?)
+        };
+        match done.await {
+            Ok(()) => told.push(member.id()),
+            Err(error) => failed = error,
+        }
+    }
+    client.close().await;
+    if told.is_empty() {
+        return Err(failed);
+    }
+    print(&format!("revoked: {what}; told {} of the members, which tell the others\n", told.len()))
 }
 
 fn file<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {

@@ -48,6 +48,12 @@ pub fn operator() -> ExitCode {
     let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
+        Some(("ticket", matches)) if matches.subcommand_name() == Some("revoke") => process::run(|ending| async move {
+            match ending.run_until_cancelled(membership::revoke(matches)).await {
+                Some(done) => done,
+                None => Err("interrupted: members may have been told".into()),
+            }
+        }),
         Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => {
             match offline(name, matches) {
                 Ok(()) => ExitCode::SUCCESS,
