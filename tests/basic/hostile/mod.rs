@@ -36,7 +36,7 @@ const PROTOCOLS: [(&str, &str); 11] = [
     (Family::STREAMS.alpn(), "snapshot/3"),
     (Family::GROUPS.alpn(), "bond/5"),
     (Family::GROUPS.alpn(), "operate/1"),
-    (Family::DIAGNOSTICS.alpn(), "report/4"),
+    (Family::DIAGNOSTICS.alpn(), "report/5"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];
