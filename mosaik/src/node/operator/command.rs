@@ -271,7 +271,9 @@ fn asking() -> [Arg; 4] {
 /// A beacon has no app whose network it would join by default.
 fn required_network(arg: Arg) -> Arg {
     if arg.get_id() == "network" {
-        return arg.help("The network: a name (for an app by default its own), or 64 hex digits").required(true);
+        return arg
+            .help("The network: a name (for an app by default its own), or 64 hex digits")
+            .required_unless_present("join");
     }
     arg
 }

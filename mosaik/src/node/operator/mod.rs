@@ -80,7 +80,8 @@ pub fn operator() -> ExitCode {
 /// A node that does nothing but be there.
 fn beacon(matches: &ArgMatches) -> ExitCode {
     let flags = NodeFlags::read(matches);
-    let Some(network) = flags.network else { return ExitCode::FAILURE };
+    let joining = flags.join.as_ref().map(Invitation::network);
+    let Some(network) = flags.network.or(joining) else { return ExitCode::FAILURE };
     process::run(|ending: CancellationToken| async move {
         let network = run::start(flags, network, []).await?;
         ending.cancelled().await;
