@@ -19,6 +19,7 @@ pages! {
     readme "../README.md"
     introduction "src/introduction.md"
     identity "src/identity.md"
+    trust "src/trust.md"
     discovery "src/discovery.md"
     stores "src/stores.md"
     streams "src/streams.md"

@@ -57,10 +57,12 @@ pub mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod transport;
+pub mod trust;
 
 pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
 pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
+pub use trust::{Authority, AuthorityId, Invitation, NetworkKey, Ticket};
 
 pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
 pub use node::App;

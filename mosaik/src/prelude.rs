@@ -8,7 +8,8 @@ pub use mosaik_macros::{Deserialize, Serialize, StateMachine};
 pub use serde::{de::Deserialize, ser::Serialize};
 
 pub use crate::{
-    App, Datum, EndpointAddr, GroupId, Network, NetworkId, PeerId, RelayUrl, SecretKey, StoreId, StreamId, Tag, Tags,
+    App, Authority, AuthorityId, Datum, EndpointAddr, GroupId, Network, NetworkId, NetworkKey, PeerId, RelayUrl,
+    SecretKey, StoreId, StreamId, Tag, Tags, Ticket,
     builtin::{self, InMemory, NoOp},
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{

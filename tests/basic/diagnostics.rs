@@ -37,7 +37,7 @@ async fn a_client_that_is_no_member_sees_nodes_and_peers() {
     let mut tags: Vec<_> = report.tags.iter().map(ToString::to_string).collect();
     tags.sort();
     assert_eq!(tags, ["eu", "matcher"], "tags have their names");
-    assert!(report.protocols.contains(&"sync/1".to_owned()));
+    assert!(report.protocols.contains(&"sync/2".to_owned()));
     assert!(report.to_string().contains(&one.local().id().to_string()), "{report}");
 
     let peers = client.peers(&at).await.unwrap();

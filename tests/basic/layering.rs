@@ -7,16 +7,17 @@ use std::{
 };
 
 /// The modules of the runtime crate from the bottom up; subsystems share a layer.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["primitives"],
     &["transport"],
+    &["trust"],
     &["network"],
     &["discovery", "streams", "stores", "groups"],
     &["diagnostics", "metrics"],
     &["node"],
     &["testing"],
 ];
-const SUBSYSTEMS: &[&str] = LAYERS[3];
+const SUBSYSTEMS: &[&str] = LAYERS[4];
 /// The handle that users hold puts a node together from all layers.
 const ASSEMBLY: [&str; 2] = ["network/builder.rs", "network/handle.rs"];
 /// What a core may use of iroh: plain data.

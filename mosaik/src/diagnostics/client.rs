@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iroh::EndpointAddr;
+use iroh::{EndpointAddr, SecretKey};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -12,8 +12,12 @@ use super::{
 use crate::{
     discovery::{self, Bootstrap},
     groups::{GroupKey, LeaderPreference, OperateError, Transferred, operate},
-    network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node},
-    primitives::{NetworkId, PeerId, Schema, StreamId},
+    network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node, credentials},
+    primitives::{NetworkId, PeerId, Schema, StreamId, fresh_bytes},
+    trust::{
+        Authority, AuthorityId, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason, Revocation, Ticket,
+        Trust,
+    },
 };
 
 /// How long an answer may take.
@@ -49,6 +53,14 @@ pub enum AskError {
         /// The network in which it was asked.
         network: NetworkId,
     },
+    /// The two do not belong to one network; see [`Network::trust`](crate::Network::trust).
+    #[error("{refusal}")]
+    Refused {
+        /// Who was asked.
+        peer: PeerId,
+        /// Who refused whom, and why.
+        refusal: String,
+    },
     /// It refused, as when it is asked too much, or the link failed.
     #[error("{peer} gave no answer: {reason}")]
     NoAnswer {
@@ -64,6 +76,7 @@ pub enum AskError {
 pub struct Session {
     link: Link<Asking>,
     network: NetworkId,
+    trust: Trust,
 }
 
 impl Client {
@@ -72,7 +85,71 @@ impl Client {
     /// # Errors
     /// When no socket can be bound.
     pub async fn new(network: impl Into<NetworkId>) -> Result<Self, BuildError> {
-        Ok(Self { node: bare_node(network.into()).await?, owned: true })
+        Ok(Self { node: bare_node(network.into(), None, Credentials::Open).await?, owned: true })
+    }
+
+    /// A client for a secret network.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn with_network_key(network: impl Into<NetworkId>, key: NetworkKey) -> Result<Self, BuildError> {
+        Ok(Self { node: bare_node(network.into(), None, Credentials::Secret(key)).await?, owned: true })
+    }
+
+    /// A client for a network of an authority, with the key for which the ticket is.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when the ticket is not for this key, not for this network, or not of one of these authorities.
+    pub async fn with_ticket(
+        network: impl Into<NetworkId>,
+        authorities: impl IntoIterator<Item = AuthorityId>,
+        secret_key: SecretKey,
+        ticket: Ticket,
+    ) -> Result<Self, BuildError> {
+        let network = network.into();
+        let credentials = credentials(network, None, authorities.into_iter().collect(), Some(ticket))?;
+        Ok(Self { node: bare_node(network, Some(secret_key), credentials).await?, owned: true })
+    }
+
+    /// A client for a network of an authority, by an invitation: a ticket for a fresh key is made from it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn join(invitation: &Invitation) -> Result<Self, BuildError> {
+        let secret = SecretKey::from_bytes(&fresh_bytes());
+        let member = invitation.accept(secret.public().into()).map_err(JoinError::from)?;
+        let authorities = member.authorities().to_vec();
+        Self::with_ticket(invitation.network(), authorities, secret, member.ticket().clone()).await
+    }
+
+    /// A client of the authority itself, to tell members of a revocation: it makes its own ticket, for ten minutes around the
+    /// time that is given in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub async fn of_authority(
+        authority: &Authority,
+        network: impl Into<NetworkId>,
+        now: u64,
+    ) -> Result<Self, BuildError> {
+        let (network, secret) = (network.into(), SecretKey::from_bytes(&fresh_bytes()));
+        let claims = Claims::new(now.saturating_sub(300), now.saturating_add(300));
+        let ticket = authority.issue(network, secret.public().into(), claims).map_err(JoinError::from)?;
+        Self::with_ticket(network, [authority.id()], secret, ticket).await
+    }
+
+    /// Tells a member of a revocation, which it passes on to all others. Resolves once the member has taken it in.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, is not of this network, or gives no answer within 10 s.
+    pub async fn revoke(&self, to: &EndpointAddr, revocation: Revocation) -> Result<(), AskError> {
+        let (peer, network) = (PeerId::from(to.id), self.network_id());
+        match timeout(ANSWER, discovery::tell_revocation(&self.node, to, revocation)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(OpenError::Connect(error))) => Err(AskError::Unreachable { peer, reason: error.to_string() }),
+            Ok(Err(OpenError::Link(error))) => Err(failed(peer, network, self.node.trust(), &error)),
+            Err(_) => Err(AskError::NoAnswer { peer, reason: "it took too long".to_owned() }),
+        }
     }
 
     pub(super) const fn of(node: Node) -> Self {
@@ -100,10 +177,10 @@ impl Client {
     pub async fn session(&self, to: &EndpointAddr) -> Result<Session, AskError> {
         let (peer, network) = (PeerId::from(to.id), self.network_id());
         let link = self.node.open::<Asking>(to).await.map_err(|error| match error {
-            OpenError::Link(error) => failed(peer, network, &error),
+            OpenError::Link(error) => failed(peer, network, self.node.trust(), &error),
             OpenError::Connect(error) => AskError::Unreachable { peer, reason: error.to_string() },
         })?;
-        Ok(Session { link, network })
+        Ok(Session { link, network, trust: self.node.trust().clone() })
     }
 
     /// Who a node is.
@@ -327,7 +404,7 @@ impl Session {
             Ok(Ok(Some(Message::Answer(answer)))) => Ok(answer),
             Ok(Ok(Some(Message::Ask(_)))) => Err(self.no_answer("a question instead of an answer")),
             Ok(Ok(None)) => Err(self.no_answer("the link ended")),
-            Ok(Err(error)) => Err(failed(peer, network, &error)),
+            Ok(Err(error)) => Err(failed(peer, network, &self.trust, &error)),
             Err(_) => Err(self.no_answer("it took too long")),
         }
     }
@@ -337,8 +414,13 @@ impl Session {
     }
 }
 
-fn failed(peer: PeerId, network: NetworkId, error: &LinkError) -> AskError {
+fn failed(peer: PeerId, network: NetworkId, trust: &Trust, error: &LinkError) -> AskError {
     match error {
+        LinkError::Refused | LinkError::Closed(CloseCode::Refused) => {
+            let known = trust.refusals().into_iter().find(|refusal| refusal.peer == peer);
+            let untold = || format!("refused by {peer:?}: {}", Reason::Untold { ours: trust.kind() });
+            AskError::Refused { peer, refusal: known.map_or_else(untold, |refusal| refusal.to_string()) }
+        }
         LinkError::Closed(CloseCode::DifferentNetwork) => AskError::OtherNetwork { peer, network },
         error => AskError::NoAnswer { peer, reason: error.to_string() },
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     client::AskError,
-    explain::{End, Explanation, explain_group, explain_peer, explain_store, explain_stream},
-    report::{GroupReport, Named, StreamReport},
+    explain::{End, Explanation, admission, explain_group, explain_peer, explain_store, explain_stream},
+    report::{GroupReport, Named, NodeReport, StreamReport},
     survey::Place,
 };
 use crate::primitives::{PeerId, StoreId, StreamId, names};
@@ -34,7 +34,7 @@ enum Kind {
 pub(super) fn all(
     subject: &End,
     others: &[(Place, Result<End, AskError>)],
-    by: PeerId,
+    by: &NodeReport,
     target: &str,
     asked_for: bool,
     reached: &Explanation,
@@ -61,8 +61,8 @@ pub(super) fn all(
     if explained.with.is_none() {
         let alone = || match kind {
             Kind::Group => explain_group(subject, None, name),
-            Kind::Stream => Explanation::without_counterpart(subject, by, &stream(name)),
-            Kind::Store => Explanation::without_store_counterpart(subject, by, &store(name)),
+            Kind::Stream => Explanation::without_counterpart(subject, by.id, &stream(name)),
+            Kind::Store => Explanation::without_store_counterpart(subject, by.id, &store(name)),
         };
         explained.explanation = reached.clone().then(alone);
     }
@@ -70,8 +70,9 @@ pub(super) fn all(
 }
 
 /// Whether a node can be found and asked at all.
-pub(super) fn reach(place: &Place, by: PeerId, error: Option<&AskError>) -> Explanation {
-    explain_peer(place.id, by, place.known, error.map_or(Ok(()), Err))
+pub(super) fn reach(place: &Place, by: &NodeReport, error: Option<&AskError>) -> Explanation {
+    let admitted = admission(by.id, &by.refusals, place.id, place.known);
+    admitted.then(|| explain_peer(place.id, by.id, place.known, error.map_or(Ok(()), Err)))
 }
 
 /// Whether a stream, a group or a store is meant: what the node itself has of that name, else what others have.

@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{
-    CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named, NodeReport,
-    PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState,
+    AdmissionReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named,
+    NodeReport, PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport,
+    SyncState,
 };
 
 /// A name, or the first digits of an id that has none here.
@@ -55,6 +56,9 @@ fn rtt(f: &mut Formatter<'_>, rtt_us: Option<u64>) -> fmt::Result {
     rtt_us.map_or(Ok(()), |us| write!(f, ", rtt {}", Time(us)))
 }
 
+/// Refusals that are shown of one node; JSON has all.
+const SHOWN_REFUSALS: usize = 8;
+
 impl Display for NodeReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "node      {}", self.id)?;
@@ -62,6 +66,7 @@ impl Display for NodeReport {
             Some(name) => writeln!(f, "network   {name} ({})", self.network.id)?,
             None => writeln!(f, "network   {}", self.network.id)?,
         }
+        writeln!(f, "kind      {}", self.kind)?;
         writeln!(f, "version   mosaik {}, up for {}", self.version, Time::millis(self.uptime_ms))?;
         writeln!(f, "addresses {}", self.addresses.join(" "))?;
         let tags: Vec<_> = self.tags.iter().map(ToString::to_string).collect();
@@ -69,7 +74,17 @@ impl Display for NodeReport {
         writeln!(f, "protocols {}", self.protocols.join(" "))?;
         let Self { peers, produces, consumes, groups, primaries, replicas, .. } = self;
         write!(f, "knows {peers} peers, produces {produces} streams, consumes {consumes}, is in {groups} groups, ")?;
-        write!(f, "is the primary of {primaries} stores, has {replicas} replicas")
+        write!(f, "is the primary of {primaries} stores, has {replicas} replicas")?;
+        for AdmissionReport { text, age_ms, times, .. } in self.refusals.iter().take(SHOWN_REFUSALS) {
+            write!(f, "\n{text}; {} ago", Time::millis(*age_ms))?;
+            if *times > 1 {
+                write!(f, ", the last of {times}")?;
+            }
+        }
+        match self.refusals.len().saturating_sub(SHOWN_REFUSALS) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more refusals"),
+        }
     }
 }
 
@@ -85,6 +100,7 @@ impl Display for PeerReport {
             None => f.write_str("  not connected")?,
         }
         list(f, "tags", &self.tags)?;
+        list(f, "grants", &self.grants)?;
         list(f, "produces", &self.produces)?;
         list(f, "consumes", &self.consumes)?;
         let groups: Vec<_> = self.groups.iter().map(|group| format!("{group:?}")).collect();

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::AskError,
     report::{
-        ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
-        RefusalReport, ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
+        AdmissionReport, ConsumerReport, GroupReport, LinkState, Named, PeerReport, PrimaryReport, ProducerReport,
+        RefusalKind, RefusalReport, ReplicaReport, StoreReport, StreamReport, SyncState, Trouble,
     },
 };
 use crate::{
@@ -31,6 +31,8 @@ pub enum Fault {
     NotDiscovered,
     /// A node belongs to another network.
     OtherNetwork,
+    /// A node does not admit the other one to the network, or this client.
+    Refused,
     /// A node is no end of the stream, no member of the group, or has no part in the store.
     NotInvolved,
     /// The two ends declare the stream's items, or the store's view, differently.
@@ -71,6 +73,7 @@ impl fmt::Display for Fault {
             Self::Unreachable => "unreachable",
             Self::NotDiscovered => "not discovered",
             Self::OtherNetwork => "other network",
+            Self::Refused => "refused",
             Self::NotInvolved => "not involved",
             Self::SchemaDiffers => "schema differs",
             Self::TagMissing => "tag missing",
@@ -127,6 +130,8 @@ pub struct End {
     pub groups: Vec<GroupReport>,
     /// Its stores.
     pub stores: Vec<StoreReport>,
+    /// Whom it does not admit to the network, and who does not admit it.
+    pub refusals: Vec<AdmissionReport>,
 }
 
 impl End {
@@ -139,7 +144,14 @@ impl End {
         groups: Vec<GroupReport>,
         stores: Vec<StoreReport>,
     ) -> Self {
-        Self { id, peers, streams, groups, stores }
+        Self { id, peers, streams, groups, stores, refusals: Vec::new() }
+    }
+
+    /// With what it said about whom it does not admit to the network.
+    #[must_use]
+    pub fn with_refusals(mut self, refusals: Vec<AdmissionReport>) -> Self {
+        self.refusals = refusals;
+        self
     }
 
     fn knows(&self, peer: PeerId) -> bool {
@@ -282,6 +294,10 @@ pub fn explain_peer(peer: PeerId, by: PeerId, known: bool, answer: Result<(), &A
         }
         _ => Ok(()),
     });
+    it.check(format_args!("{peer:?} and this client admit each other"), || match answer {
+        Err(AskError::Refused { refusal, .. }) => Err((Fault::Refused, refusal.clone())),
+        _ => Ok(()),
+    });
     it.check(format_args!("{peer:?} is discovered"), || {
         unless(!known && peer != by, Fault::NotDiscovered, || {
             let runs = if answer.is_ok() { "it runs, but has not met the others" } else { "nobody has heard of it" };
@@ -315,9 +331,20 @@ pub fn explain_stream(from: &End, to: &End, stream: &Named<StreamId>) -> Explana
     it.then(|| worst.unwrap_or_default())
 }
 
+/// Whether a node says that it and a peer, which it does not know, do not admit each other.
+pub(super) fn admission(node: PeerId, refusals: &[AdmissionReport], peer: PeerId, known: bool) -> Explanation {
+    let mut it = Explanation::default();
+    let refused = refusals.iter().find(|refusal| refusal.peer == peer && !known);
+    it.check(format_args!("{node:?} and {peer:?} admit each other"), || {
+        refused.map_or(Ok(()), |refused| Err((Fault::Refused, format!("{node:?} says: {}", refused.text))))
+    });
+    it
+}
+
 fn acquainted(one: &End, other: &End) -> Explanation {
     let mut it = Explanation::default();
     for (knows, known) in [(one, other), (other, one)] {
+        it = it.then(|| admission(knows.id, &knows.refusals, known.id, knows.knows(known.id)));
         it.check(format_args!("{:?} knows {:?}", knows.id, known.id), || {
             unless(!knows.knows(known.id) && knows.id != known.id, Fault::NotDiscovered, || {
                 format!("{:?} does not know {:?}: look at their networks and bootstrap peers", knows.id, known.id)

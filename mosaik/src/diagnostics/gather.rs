@@ -6,9 +6,9 @@ use iroh::{EndpointAddr, TransportAddr};
 use tokio::time::Instant;
 
 use super::report::{
-    BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, MemberReport,
-    Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport, RefusedProducer,
-    ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
+    AdmissionReport, BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport,
+    LinkState, MemberReport, Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport,
+    RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},
@@ -23,6 +23,7 @@ use crate::{
         ChannelState, Streams, WaitReason,
         inspect::{CandidateView, ConsumerView, Ending, ProducerView, SubscriberView, Verdict},
     },
+    trust,
 };
 
 /// Subscribers or producers in one report; more are counted.
@@ -77,7 +78,22 @@ impl Sources {
             groups: me.groups().len() as u64,
             primaries: primaries.len() as u64,
             replicas: replicas.len() as u64,
+            kind: self.node.trust().kind().to_string(),
+            refusals: self.refusals(),
         }
+    }
+
+    fn refusals(&self) -> Vec<AdmissionReport> {
+        let now = self.node.transport().wall_clock();
+        let report = |refusal: trust::Refusal| AdmissionReport {
+            peer: refusal.peer,
+            by_peer: refusal.by == trust::RefusedBy::Them,
+            reason: refusal.reason.name().to_owned(),
+            text: refusal.to_string(),
+            age_ms: now.saturating_sub(refusal.at) / 1_000,
+            times: refusal.times,
+        };
+        self.node.trust().refusals().into_iter().map(report).collect()
     }
 
     /// The peers behind one, in the order of their ids.
@@ -188,6 +204,7 @@ fn peer(entry: &PeerEntry, life: &Life, connections: &[ConnectionInfo]) -> PeerR
         id: entry.id(),
         addresses: addresses(entry.addr()),
         tags: tags(entry.tags()),
+        grants: entry.grants().iter().take(MAX_LISTED).map(str::to_owned).collect(),
         produces: entry.produces().iter().map(|(id, _)| stream(id)).collect(),
         consumes: entry.consumes().iter().map(|(id, _)| stream(id)).collect(),
         groups: entry.groups().iter().copied().collect(),

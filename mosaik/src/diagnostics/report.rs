@@ -60,6 +60,26 @@ reports! {
         primaries: u64,
         /// Replicas of stores that it has.
         replicas: u64,
+        /// What keeps strangers out of its network.
+        kind: String,
+        /// Whom it has refused and who has refused it, newest first.
+        refusals: Vec<AdmissionReport>,
+    }
+
+    /// A peer that was not admitted to the network of the reporting node, or did not admit it.
+    struct AdmissionReport {
+        /// The peer.
+        peer: PeerId,
+        /// Whether the reporting node is the one that was refused.
+        by_peer: bool,
+        /// A word for the reason.
+        reason: String,
+        /// The reason with its facts.
+        text: String,
+        /// How long ago.
+        age_ms: u64,
+        /// How often in a row.
+        times: u64,
     }
 
     /// A peer as another node knows it.
@@ -68,8 +88,10 @@ reports! {
         id: PeerId,
         /// Where it says that it can be dialled.
         addresses: Vec<String>,
-        /// Its tags.
+        /// Its tags: what it says of itself.
         tags: Vec<Named<Tag>>,
+        /// What the network's authority says of it, as far as the reporting node knows.
+        grants: Vec<String>,
         /// The streams that it produces.
         produces: Vec<Named<StreamId>>,
         /// The streams that it consumes.

@@ -270,7 +270,7 @@ impl Survey {
     pub async fn explain(&self, peer: &str, target: &str, with: Option<&str>) -> Result<Explained, SurveyError> {
         let known = match self.look().await {
             Ok(known) => known,
-            Err(SurveyError::Ask(error @ AskError::OtherNetwork { peer, .. })) => {
+            Err(SurveyError::Ask(error @ (AskError::OtherNetwork { peer, .. } | AskError::Refused { peer, .. }))) => {
                 return Ok(Explained { peer, with: None, explanation: explain_peer(peer, peer, true, Err(&error)) });
             }
             Err(error) => return Err(error),
@@ -282,14 +282,14 @@ impl Survey {
             None => known.places(),
         };
         // Nobody else is asked when the node itself is the problem.
-        let reached = compare::reach(&place, known.node.id, subject.as_ref().err());
+        let reached = compare::reach(&place, &known.node, subject.as_ref().err());
         let Ok(subject) = subject else { return Ok(Explained { peer: place.id, with: None, explanation: reached }) };
         if reached.fault().is_some() {
             return Ok(Explained { peer: place.id, with: None, explanation: reached });
         }
         let others: Vec<_> = others.into_iter().filter(|other| other.id != place.id).collect();
         let others = self.ends(&others).await;
-        Ok(compare::all(&subject, &others, known.node.id, target, with.is_some(), &reached))
+        Ok(compare::all(&subject, &others, &known.node, target, with.is_some(), &reached))
     }
 
     /// The first bootstrap peer that answers and whom it knows; or the failure of the last one.
@@ -347,7 +347,7 @@ impl Survey {
         let node = session.node().await?;
         let (peers, streams) = (session.peers().await?, session.streams().await?);
         let (groups, stores) = (session.groups().await?, session.stores().await?);
-        Ok(End::new(node.id, peers, streams, groups, stores))
+        Ok(End::new(node.id, peers, streams, groups, stores).with_refusals(node.refusals))
     }
 
     async fn ends(&self, places: &[Place]) -> Vec<(Place, Result<End, AskError>)> {

@@ -15,7 +15,10 @@ use iroh::{EndpointAddr, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 use super::verify;
-use crate::primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
+use crate::{
+    primitives::{GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags},
+    trust::{Grants, NetworkKind, TicketDigest, Trust},
+};
 
 /// The largest encoded entry, in bytes.
 pub const MAX_ENTRY_BYTES: usize = 64 * 1024;
@@ -32,7 +35,7 @@ pub const MAX_PROTOCOLS: usize = 64;
 /// The longest protocol name, in bytes.
 pub const MAX_PROTOCOL_NAME: usize = 64;
 
-const ENTRY_DOMAIN: &[u8] = b"mosaik discovery entry 1:";
+const ENTRY_DOMAIN: &[u8] = b"mosaik discovery entry 2:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 discovery entry digest 1";
 
 /// BLAKE3 of the declared shape of a datum; absent for types that declare none.
@@ -140,6 +143,8 @@ pub struct LocalEntry {
     pub addr: EndpointAddr,
     /// Roles and properties.
     pub tags: Tags,
+    /// The ticket by which the node is in the network, where there are tickets.
+    pub ticket: Option<TicketDigest>,
     /// Streams with a producer here.
     pub produces: StreamSet,
     /// Streams with a consumer here.
@@ -158,6 +163,7 @@ impl LocalEntry {
         Self {
             addr,
             tags: Tags::default(),
+            ticket: None,
             produces: StreamSet::default(),
             consumes: StreamSet::default(),
             groups: BTreeSet::new(),
@@ -210,7 +216,7 @@ impl LocalEntry {
         }
         let signature = secret.sign(&signed_bytes(network, &bytes));
         let signed = SignedEntry { body: bytes.into(), signature };
-        Ok(PeerEntry(Arc::new(Inner { digest: EntryDigest::of(&signed.body), body, signed, network }), None))
+        Ok(PeerEntry(Arc::new(Inner { digest: EntryDigest::of(&signed.body), body, signed, network }), None, None))
     }
 }
 
@@ -244,7 +250,7 @@ impl SignedEntry {
         }
         let key = verify::key(network, &[&self.body, &self.signature.to_bytes()]);
         if let Some(entry) = verify::known_entry(&key) {
-            return Ok(PeerEntry(entry, None));
+            return Ok(PeerEntry(entry, None, None));
         }
         let (body, rest) = postcard::take_from_bytes::<Body>(&self.body).map_err(|_| EntryError::Undecodable)?;
         if !rest.is_empty() {
@@ -258,7 +264,7 @@ impl SignedEntry {
             .map_err(|_| EntryError::BadSignature)?;
         let entry = Arc::new(Inner { digest: EntryDigest::of(&self.body), body, signed: self.clone(), network });
         verify::remember_entry(key, &entry);
-        Ok(PeerEntry(entry, None))
+        Ok(PeerEntry(entry, None, None))
     }
 }
 
@@ -330,8 +336,10 @@ pub(super) struct Inner {
 }
 
 /// What a peer says about itself, verified. Cheap to clone; equal when id, version and digest are.
+///
+/// In a network of an authority it also knows what the authority says of the peer: [`grants`](Self::grants).
 #[derive(Clone)]
-pub struct PeerEntry(Arc<Inner>, Option<Duration>);
+pub struct PeerEntry(Arc<Inner>, Option<Trust>, Option<Duration>); // the last: the round-trip time
 
 impl PeerEntry {
     /// The peer's identity.
@@ -350,6 +358,25 @@ impl PeerEntry {
     #[must_use]
     pub fn tags(&self) -> &Tags {
         &self.0.body.said.tags
+    }
+
+    /// What the network's authority says of it: the roles and tags that its ticket grants, as far as this node knows the ticket
+    /// and while it holds. What the peer says of itself is in [`tags`](Self::tags). Empty in a network without an authority.
+    #[must_use]
+    pub fn grants(&self) -> Grants {
+        self.1.as_ref().map(|trust| trust.grants(self.id(), self.ticket())).unwrap_or_default()
+    }
+
+    /// The digest of its ticket, in a network of an authority.
+    #[must_use]
+    pub fn ticket(&self) -> Option<TicketDigest> {
+        self.0.body.said.ticket
+    }
+
+    /// The same entry, with grants as this node knows them.
+    pub(super) fn trusting(mut self, trust: &Trust) -> Self {
+        self.1 = (trust.kind() == NetworkKind::Authority).then(|| trust.clone());
+        self
     }
 
     /// The streams it produces.
@@ -399,19 +426,19 @@ impl PeerEntry {
         let Inner { body, digest, signed, network } = &*self.0;
         let mut body = body.clone();
         tags.into_iter().for_each(|tag| _ = body.said.tags.insert(tag));
-        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }), self.1)
+        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }), self.1.clone(), self.2)
     }
 
     /// The smoothed round-trip time from this node to the peer, as it was when a predicate, a preference or a channel was given
     /// this entry. Nothing if there was no connection to measure it on, and for entries straight from the catalog.
     #[must_use]
     pub const fn rtt(&self) -> Option<Duration> {
-        self.1
+        self.2
     }
 
     /// The entry with a round-trip time from this node.
     pub(crate) fn measured(&self, rtt: Option<Duration>) -> Self {
-        Self(self.0.clone(), rtt)
+        Self(self.0.clone(), self.1.clone(), rtt)
     }
 
     pub(crate) fn signed(&self) -> &SignedEntry {

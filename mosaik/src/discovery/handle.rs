@@ -18,14 +18,17 @@ use super::{
     entry::{EntryError, LocalEntry, PeerEntry, SignedEntry},
     events::Events,
     rendezvous::Guest,
+    revocations,
     session::{self, Error},
     shared::Shared,
     stats::Stats,
+    tickets,
     worker::Worker,
 };
 use crate::{
     network::{Acceptors, Node, Protocol},
     primitives::{PeerId, Tag, Tags, watch},
+    trust::NetworkKind,
 };
 
 /// Nodes of this process that a starting node dials.
@@ -71,10 +74,20 @@ impl Discovery {
         let transport = node.transport();
         let mut said = LocalEntry::new(node.addr());
         said.tags = tags;
-        said.protocols = [Gossip::NAME, session::Sync::NAME, session::Pull::NAME].map(String::from).into();
+        said.protocols = [
+            Gossip::NAME,
+            session::Sync::NAME,
+            session::Pull::NAME,
+            tickets::Tickets::NAME,
+            revocations::Exchange::NAME,
+        ]
+        .map(String::from)
+        .into();
+        said.ticket = node.trust().ticket().map(|ticket| ticket.digest());
         let (network, now) = (node.network_id(), Shared::origin());
         let seed = transport.random_seed();
-        let core = Core::new(said, transport.wall_clock(), network, secret, config.clone(), seed, now)?;
+        let mut core = Core::new(said, transport.wall_clock(), network, secret, config.clone(), seed, now)?;
+        core.trust(node.trust().clone());
         let overlay = Overlay::new(node.id(), network, &config, transport.random_seed());
         let shared = Arc::new(Shared::new(node.clone(), config.clone(), core, node.cancel().child_token()));
         let (neighbors, door, inbox) =
@@ -83,6 +96,7 @@ impl Discovery {
         serve(&shared, acceptors);
 
         let guest = config.rendezvous.then(|| Guest::enter(transport.scope(), network, node.addr()));
+        let revoked = data_dir.clone();
         let book = data_dir.map(|dir| Book::in_dir(&dir, config.max_remembered));
         first_contacts(&shared, bootstrap, book.as_ref(), guest.as_ref());
         if let Some(book) = book {
@@ -92,6 +106,11 @@ impl Discovery {
         let connections = node.connection_events();
         let worker = Worker::new(shared.clone(), overlay, (neighbors, inbox), connections, on_shutdown, guest);
         node.tasks().spawn_essential("discovery", worker.run());
+        if node.trust().kind() == NetworkKind::Authority {
+            node.tasks().spawn("tickets", tickets::fetch(shared.clone()));
+            revoked.iter().for_each(|dir| revocations::load(&shared, dir));
+            node.tasks().spawn("revocations", revocations::spread(shared.clone(), revoked));
+        }
         Ok(Self { shared, shutdown })
     }
 
@@ -195,7 +214,7 @@ impl Discovery {
     /// # Errors
     /// When the entry is another peer's, forged, over a limit, stale, or the catalog is full.
     pub(crate) fn offer(&self, from: PeerId, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
-        let entry = entry.verify(self.shared.node.network_id())?;
+        let entry = self.verified(entry)?;
         if entry.id() != from {
             return Err(EntryError::Foreign { owner: entry.id() });
         }
@@ -208,8 +227,13 @@ impl Discovery {
     /// # Errors
     /// When the entry is forged, over a limit, stale, one's own, of a peer that departed, or the catalog is full.
     pub(crate) fn introduce(&self, from: PeerId, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
-        let entry = entry.verify(self.shared.node.network_id())?;
+        let entry = self.verified(entry)?;
         self.shared.with(|core, now| core.offer(entry, from, now))
+    }
+
+    fn verified(&self, entry: &SignedEntry) -> Result<PeerEntry, EntryError> {
+        let node = &self.shared.node;
+        Ok(entry.verify(node.network_id())?.trusting(node.trust()))
     }
 
     /// Says farewell and ends discovery, within [`Config::farewell`]. Safe to call twice.
@@ -227,6 +251,14 @@ fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
         on_sync.node.tasks().spawn("sync-serve", session::serve_sync(on_sync.clone(), incoming));
     });
     let on_pull = shared.clone();
+    let on_revocation = shared.clone();
+    acceptors.accept::<revocations::Exchange>(move |incoming| {
+        on_revocation.node.tasks().spawn("revoke-serve", revocations::serve(on_revocation.clone(), incoming));
+    });
+    let on_ticket = shared.clone();
+    acceptors.accept::<tickets::Tickets>(move |incoming| {
+        on_ticket.node.tasks().spawn("ticket-serve", tickets::serve(on_ticket.clone(), incoming));
+    });
     acceptors.accept::<session::Pull>(move |incoming| {
         on_pull.node.tasks().spawn("pull-serve", session::serve_pull(on_pull.clone(), incoming));
     });

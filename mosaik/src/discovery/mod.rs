@@ -16,10 +16,12 @@ mod handle;
 mod hint;
 mod notices;
 mod rendezvous;
+mod revocations;
 mod serving;
 mod session;
 mod shared;
 mod stats;
+mod tickets;
 mod verify;
 mod worker;
 
@@ -39,3 +41,4 @@ pub use stats::{Stats, Traffic};
 pub(crate) use self::core::Life;
 pub(crate) use entry::SignedEntry;
 pub(crate) use handle::Setup;
+pub(crate) use revocations::tell as tell_revocation;

@@ -32,27 +32,27 @@ const MAX_RESOLVED: usize = 8;
 /// A first attempt that failed within this time was probably made over a connection that was already dead.
 const QUICK_FAILURE: Duration = Duration::from_millis(1500);
 
-/// `sync/1`: see [`sync`].
+/// `sync/2`: see [`sync`].
 pub(super) struct Sync;
 
 impl Protocol for Sync {
     type Message = Message;
     const FAMILY: Family = Family::DISCOVERY;
-    const NAME: &'static str = "sync/1";
+    const NAME: &'static str = "sync/2";
     const MAX_FRAME: usize = sync::MAX_FRAME;
 }
 
-/// `entry/1`: one question, answered in pages.
+/// `entry/2`: one question, answered in pages.
 pub(super) struct Pull;
 
 impl Protocol for Pull {
     type Message = PullMessage;
     const FAMILY: Family = Family::DISCOVERY;
-    const NAME: &'static str = "entry/1";
+    const NAME: &'static str = "entry/2";
     const MAX_FRAME: usize = sync::MAX_FRAME;
 }
 
-/// A message of `entry/1`.
+/// A message of `entry/2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum PullMessage {
     Ask(Vec<Want>),
@@ -306,7 +306,11 @@ async fn take_pages(shared: &Arc<Shared>, link: &mut Counted<'_, Sync>) -> Resul
 
 fn take_records(shared: &Arc<Shared>, records: &[WireRecord]) -> Result<(), Error> {
     let network = shared.node.network_id();
-    let records: Vec<Record> = records.iter().map(|record| record.verify(network)).collect::<Result<_, _>>()?;
+    let verify = |record: &WireRecord| {
+        let record = record.verify(network)?;
+        Ok::<_, Forged>(Record { entry: record.entry.trusting(shared.node.trust()), ..record })
+    };
+    let records: Vec<Record> = records.iter().map(verify).collect::<Result<_, _>>()?;
     if !records.is_empty() {
         shared.step(Input::Records(records));
     }

@@ -39,8 +39,8 @@ pub(super) struct Shared {
     pub(super) subscribers: Subscribers,
     /// Wakes the worker: there are outputs, or an earlier deadline.
     pub(super) wake: Notify,
-    /// Bounds the sync sessions and the entry requests that are served at once.
-    pub(super) serving: [Arc<Serving>; 2],
+    /// Bounds the sync sessions, the entry requests, the ticket requests and the exchanges of revocations that are served at once.
+    pub(super) serving: [Arc<Serving>; 4],
     started: Instant,
     catalog: watch::Sender<Catalog>,
     state: Mutex<State>,
@@ -55,7 +55,7 @@ struct State {
 
 impl Shared {
     pub(super) fn new(node: Node, config: Config, core: Core, cancel: CancellationToken) -> Self {
-        let serving = [(); 2].map(|()| Serving::new(config.max_served));
+        let serving = [(); 4].map(|()| Serving::new(config.max_served));
         Self {
             node,
             config,
@@ -142,6 +142,12 @@ impl Shared {
     /// Whether the catalog has the peer.
     pub(super) fn knows(&self, peer: PeerId) -> bool {
         self.catalog.borrow().contains(peer)
+    }
+
+    /// More is known of the peers than their entries say: whoever watches the catalog looks at it again.
+    pub(super) fn look_again(&self) {
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catalog.send_modify(|_| {});
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Catalog> {

@@ -72,6 +72,9 @@ impl Sampler {
         set(of::PEERS, self.discovery.catalog().len() - 1);
         set(of::SUSPECTS, lives.iter().filter(|life| life.suspect).count());
         set(of::CONNECTIONS, lives.iter().map(|life| self.node.connections(life.peer).len()).sum());
+        for (reason, times) in self.node.trust().refused() {
+            counter!(of::REFUSED, "node" => me.to_owned(), "reason" => reason).absolute(times);
+        }
     }
 
     fn streams(&self, me: &str) {

@@ -11,6 +11,7 @@ use super::{
     identity::{self, SecretError},
     link::Family,
     lock::{DataDirError, DataDirLock},
+    member::{TrustError, credentials, is_for, member, trust},
     node::{Limits, Node},
     router::{self, Acceptors},
 };
@@ -23,6 +24,7 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
+    trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Ticket},
 };
 
 /// What the idle time-out of connections may be.
@@ -54,6 +56,10 @@ pub struct NetworkBuilder {
     bootstrap: Vec<Result<Bootstrap, BootstrapError>>,
     tags: Tags,
     discovery: discovery::Config,
+    key: Option<NetworkKey>,
+    authorities: Vec<AuthorityId>,
+    ticket: Option<Ticket>,
+    join: Option<Result<Invitation, JoinError>>,
     transport: Option<(Transport, SecretKey)>,
 }
 
@@ -78,6 +84,12 @@ pub enum BuildError {
     /// A bootstrap peer was named by text that names no peer.
     #[error("bootstrap peer: {0}")]
     Bootstrap(#[from] BootstrapError),
+    /// The invitation is none, or the membership in the data directory cannot be used.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The node could not prove that it belongs to its network.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The tags are over the limit of an entry.
     #[error("the node's own entry: {0}")]
     Entry(#[from] EntryError),
@@ -104,6 +116,10 @@ impl NetworkBuilder {
             bootstrap: Vec::new(),
             tags: Tags::default(),
             discovery: discovery::Config::default(),
+            key: None,
+            authorities: Vec::new(),
+            ticket: None,
+            join: None,
             transport: None,
         }
     }
@@ -111,6 +127,43 @@ impl NetworkBuilder {
     /// The node's identity. Default: fresh, or the one kept in the data directory.
     pub fn with_secret_key(mut self, secret_key: SecretKey) -> Self {
         self.secret_key = Some(secret_key);
+        self
+    }
+
+    /// Makes this a *secret* network: only who has this key is in it. Both ends of each connection prove it before anything
+    /// else is said; the key itself never travels. Default: an open network, in which everybody is who knows its id.
+    pub fn with_network_key(mut self, key: NetworkKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Makes this a network of an *authority*: only who holds a [`Ticket`] of it is in it, this node included. Repeatable: during a
+    /// change of authorities two are trusted, at most eight.
+    pub fn with_authority(mut self, authority: AuthorityId) -> Self {
+        if !self.authorities.contains(&authority) {
+            self.authorities.push(authority);
+        }
+        self
+    }
+
+    /// The ticket of this node, of one of its authorities. It is shown to peers, which verify it offline.
+    pub fn with_ticket(mut self, ticket: Ticket) -> Self {
+        self.ticket = Some(ticket);
+        self
+    }
+
+    /// Joins the network of an authority by one string, as `mosaik invite` prints it: it says which network, so that the id
+    /// which [`Network::builder`] was given does not count, whose, and where to begin, and from it the node makes its ticket. With a data
+    /// directory the membership is kept there, and found again when nothing else is given. Text that is no invitation is reported by
+    /// [`build`](Self::build).
+    pub fn with_join(mut self, invitation: impl AsRef<str>) -> Self {
+        self.join = Some(invitation.as_ref().parse());
+        self
+    }
+
+    /// The same with an invitation that was read already.
+    pub(crate) fn with_invitation(mut self, invitation: Invitation) -> Self {
+        self.join = Some(Ok(invitation));
         self
     }
 
@@ -237,7 +290,19 @@ impl NetworkBuilder {
     /// # Errors
     /// When the socket cannot be bound, the data directory cannot be used or another node uses it, a bootstrap peer is named wrongly, or there are
     /// more tags than an entry holds.
-    pub async fn build(self) -> Result<Network, BuildError> {
+    pub async fn build(mut self) -> Result<Network, BuildError> {
+        let invitation = self.join.take().transpose()?;
+        let closed = self.key.is_some() || self.ticket.is_some() || !self.authorities.is_empty();
+        if closed && invitation.is_some() {
+            return Err(TrustError::TwoKinds.into());
+        }
+        let kept = match &self.data_dir {
+            Some(dir) if !closed && self.transport.is_none() => Membership::in_dir(dir)?,
+            _ => None,
+        };
+        let joining =
+            invitation.as_ref().map(Invitation::network).or(kept.as_ref().map(|kept| kept.ticket().network()));
+        self.network_id = joining.unwrap_or(self.network_id);
         #[cfg(feature = "mdns")]
         let (found, mut finds) = mpsc::channel(FOUND);
         let lookups = Lookups {
@@ -248,7 +313,8 @@ impl NetworkBuilder {
             #[cfg(feature = "pkarr")]
             dns: self.dns,
         };
-        let bootstrap = self.bootstrap.into_iter().collect::<Result<_, _>>()?;
+        let credentials = credentials(self.network_id, self.key, self.authorities, self.ticket)?;
+        let mut bootstrap = self.bootstrap.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (transport, secret, lock) = match self.transport {
             // A simulated node has a simulated disk.
             Some((transport, secret)) => (transport, secret, None),
@@ -268,7 +334,20 @@ impl NetworkBuilder {
         if self.metrics {
             figures::want();
         }
-        let node = Node::new(self.network_id, transport, self.limits);
+        let dir = lock.is_some().then_some(self.data_dir.as_deref()).flatten();
+        let member = member(invitation, kept, transport.id(), dir).inspect_err(|_| transport.abandon())?;
+        let credentials = match member {
+            None => credentials,
+            Some(member) => {
+                let parsed = member.bootstrap.iter().map(|peer| peer.parse::<Bootstrap>());
+                let parsed = parsed.filter(|peer| peer.as_ref().map_or(true, |peer| peer.id() != transport.id()));
+                bootstrap.extend(parsed.collect::<Result<Vec<_>, _>>().inspect_err(|_| transport.abandon())?);
+                Credentials::Authority { trusted: member.authorities, ticket: member.ticket }
+            }
+        };
+        is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;
+        let trust = trust(self.network_id, credentials, &transport);
+        let node = Node::new(self.network_id, trust, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {
             config: self.discovery,
@@ -327,10 +406,16 @@ fn service_name(network: NetworkId) -> String {
 
 /// A node of that network that announces nothing and serves nobody: for somebody who only wants to ask. Ends with
 /// [`Node::abandon`].
-pub(crate) async fn bare(network: NetworkId) -> Result<Node, BuildError> {
-    let secret = SecretKey::from_bytes(&fresh_bytes());
+pub(crate) async fn bare(
+    network: NetworkId,
+    secret: Option<SecretKey>,
+    credentials: Credentials,
+) -> Result<Node, BuildError> {
+    let secret = secret.unwrap_or_else(|| SecretKey::from_bytes(&fresh_bytes()));
+    is_for(&credentials, secret.public().into())?;
     let transport = bind(IrohConfig::new(secret, None, alpns())).await?;
-    Ok(Node::new(network, transport, Limits::default()))
+    let trust = trust(network, credentials, &transport);
+    Ok(Node::new(network, trust, transport, Limits::default()))
 }
 
 fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {

@@ -88,6 +88,10 @@ close_codes! {
     OlderCopy = 18, "an older copy of this member's storage";
     /// Another process runs on a copy of this member's storage.
     SecondStart = 19, "another start of this member's storage is running";
+    /// The other side does not admit this one to its network; a stranger is told no more.
+    Refused = 20, "refused";
+    /// The network's authority has taken this peer's ticket back.
+    Revoked = 21, "the ticket was revoked";
 }
 
 #[cfg(test)]

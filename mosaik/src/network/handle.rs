@@ -15,6 +15,7 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{NodeFailure, TaskProbe},
+    trust::Trust,
 };
 
 /// A running node of a network. Cheap to clone; when the last clone is dropped the node ends at once, as in a crash.
@@ -122,6 +123,12 @@ impl Network {
     #[must_use]
     pub fn groups(&self) -> &Groups {
         &self.0.groups
+    }
+
+    /// What keeps strangers out of this network, and who was refused.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        self.0.node.trust()
     }
 
     /// What this node can tell about itself, and a client to ask others.

@@ -14,10 +14,13 @@ use super::{close::CloseCode, pool::InUse};
 use crate::{
     primitives::{NetworkId, PeerId},
     transport::{Connection, ConnectionLost, ReadError, RecvStream, SendStream, WriteError},
+    trust::proof::{Channel, SEAL},
 };
 
 /// Bytes of the length in front of each frame.
 const HEADER: usize = 4;
+/// In the length of a frame that is sealed; no protocol's limit reaches so far.
+const SEALED: u32 = 1 << 31;
 /// How much is taken from the transport at once, in bytes.
 const READ_CHUNK: usize = 256 << 10;
 /// A frame that has begun must go on arriving; a pause longer than this ends the link.
@@ -109,6 +112,9 @@ pub enum LinkError {
     /// A frame began and did not go on within 10 s.
     #[error("a frame began and did not go on")]
     Stalled,
+    /// One of the two does not admit the other one to its network.
+    #[error("refused: see `Network::trust`")]
+    Refused,
     /// The connection carries as many streams as it may, and none ended within 2 s.
     #[error("the connection to the peer carries {limit} streams, which is the limit")]
     NoStream {
@@ -169,7 +175,7 @@ pub(crate) struct Link<P> {
 #[derive(Debug)]
 pub(crate) struct LinkSender<P> {
     stream: SendStream,
-    _in_use: Arc<InUse>,
+    in_use: Arc<InUse>,
     protocol: PhantomData<fn(P)>,
 }
 
@@ -201,7 +207,7 @@ impl<P: Protocol> Link<P> {
         buffer: BytesMut,
         in_use: Arc<InUse>,
     ) -> Self {
-        let sender = LinkSender { stream: send, _in_use: in_use.clone(), protocol: PhantomData };
+        let sender = LinkSender { stream: send, in_use: in_use.clone(), protocol: PhantomData };
         let receiver = LinkReceiver { stream: recv, buffer, in_use, protocol: PhantomData };
         Self { sender, receiver, connection }
     }
@@ -258,7 +264,7 @@ impl<P: Protocol> Link<P> {
 impl<P: Protocol> LinkSender<P> {
     /// See [`Link::send`].
     pub(crate) async fn send(&mut self, message: &P::Message) -> Result<(), LinkError> {
-        let frame = encode_frame(message, P::MAX_SENT)?;
+        let frame = self.in_use.gate().seal(encode_frame(message, P::MAX_SENT)?);
         Ok(self.stream.write_all_chunks(&mut [frame]).await?)
     }
 
@@ -276,7 +282,9 @@ impl<P: Protocol> LinkSender<P> {
 impl<P: Protocol> LinkReceiver<P> {
     /// See [`Link::recv`]. After a frame that is too long or undecodable the link is closed with that code.
     pub(crate) async fn recv(&mut self) -> Result<Option<P::Message>, LinkError> {
-        let received = match read_frame(&mut self.stream, &mut self.buffer, P::MAX_FRAME).await {
+        let gate = self.in_use.gate();
+        gate.passed().await?;
+        let received = match read_frame(&mut self.stream, &mut self.buffer, P::MAX_FRAME, gate.channel()).await {
             Ok(None) => return Ok(None),
             Ok(Some(frame)) => decode(&frame),
             Err(error) => Err(error),
@@ -303,22 +311,47 @@ pub(crate) fn encode_frame<T: Serialize>(message: &T, limit: usize) -> Result<By
     Ok(frame.into())
 }
 
-/// The body of the next frame; `None` at the end of the stream between frames. Cancellation-safe: what was read stays
-/// in the buffer.
+/// A frame with its body hidden from who cannot derive the channel's key: behind the length stands the number of the key
+/// stream.
+pub(super) fn sealed_frame(frame: &[u8], number: u64, channel: &Channel) -> Bytes {
+    let body = frame.get(HEADER..).unwrap_or_default();
+    let len = u32::try_from(body.len() + SEAL).unwrap_or(SEALED) | SEALED;
+    let mut sealed = Vec::with_capacity(HEADER + SEAL + body.len());
+    sealed.extend_from_slice(&len.to_le_bytes());
+    sealed.extend_from_slice(&number.to_le_bytes());
+    sealed.extend_from_slice(body);
+    channel.seal(number, &mut sealed[HEADER + SEAL..]);
+    sealed.into()
+}
+
+/// The body of the next frame; `None` at the end of the stream between frames. Sealed frames are read with the channel of their
+/// connection, if the peer may send some. Cancellation-safe: what was read stays in the buffer.
 pub(crate) async fn read_frame(
     stream: &mut RecvStream,
     buffer: &mut BytesMut,
     limit: usize,
+    channel: Option<&Channel>,
 ) -> Result<Option<Bytes>, LinkError> {
     loop {
         if let Some(header) = buffer.first_chunk::<HEADER>() {
-            let len = u32::from_le_bytes(*header) as usize;
+            let header = u32::from_le_bytes(*header);
+            let unseal = channel.filter(|_| header & SEALED != 0);
+            let (len, limit) = match unseal {
+                Some(_) => ((header & !SEALED) as usize, limit + SEAL),
+                None => (header as usize, limit),
+            };
             if len > limit {
                 return Err(LinkError::TooLarge { len, limit });
             }
             if buffer.len() >= HEADER + len {
                 buffer.advance(HEADER);
-                return Ok(Some(buffer.split_to(len).freeze()));
+                let mut body = buffer.split_to(len);
+                if let Some(channel) = unseal {
+                    let number = *body.first_chunk::<SEAL>().ok_or(LinkError::Truncated)?;
+                    body.advance(SEAL);
+                    channel.seal(u64::from_le_bytes(number), &mut body);
+                }
+                return Ok(Some(body.freeze()));
             }
         }
         let chunk = if buffer.is_empty() {

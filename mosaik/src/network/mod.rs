@@ -5,10 +5,12 @@
 
 mod builder;
 mod close;
+mod gate;
 mod handle;
 mod identity;
 mod link;
 mod lock;
+mod member;
 mod node;
 mod pool;
 mod router;
@@ -21,12 +23,14 @@ pub use handle::{Local, Network};
 pub use identity::SecretError;
 pub use link::{Family, LinkError, Protocol};
 pub use lock::DataDirError;
+pub use member::TrustError;
 
 pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
 pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink, decode, encode_frame, read_frame};
+pub(crate) use member::credentials;
 pub(crate) use node::{Node, OpenError};
 pub(crate) use pool::{ConnectionChange, ConnectionEvent, ConnectionInfo};
 pub(crate) use router::{Acceptors, Incoming};

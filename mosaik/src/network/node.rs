@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     close::CloseCode,
+    gate,
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
     pool::{ConnectionEvent, ConnectionInfo, Entry, Pool, Way},
     router::{self, Acceptors},
@@ -22,6 +23,7 @@ use super::{
 use crate::{
     primitives::{NetworkId, PeerId},
     transport::{ConnectError, MAX_STREAMS, Tasks, Transport},
+    trust::{Reason, RefusedBy, Trust},
 };
 
 /// How long a new link waits while its connection carries as many streams as it may.
@@ -34,6 +36,7 @@ pub(crate) struct Node(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     network_id: NetworkId,
+    trust: Trust,
     transport: Transport,
     cancel: CancellationToken,
     pool: Pool,
@@ -83,9 +86,10 @@ impl Node {
         self.abandon();
     }
 
-    pub(super) fn new(network_id: NetworkId, transport: Transport, limits: Limits) -> Self {
+    pub(super) fn new(network_id: NetworkId, trust: Trust, transport: Transport, limits: Limits) -> Self {
         Self(Arc::new(Inner {
             network_id,
+            trust,
             transport,
             cancel: CancellationToken::new(),
             pool: Pool::new(),
@@ -118,6 +122,11 @@ impl Node {
 
     pub(crate) fn network_id(&self) -> NetworkId {
         self.0.network_id
+    }
+
+    /// Who may be in the network.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.0.trust
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -160,6 +169,14 @@ impl Node {
         self.0.pool.close_moved(to);
     }
 
+    /// Ends the connections to peers whose tickets were taken back; whom that concerns, and why, is noted.
+    pub(crate) fn close_revoked(&self) {
+        let trust = self.trust();
+        for (peer, what) in self.0.pool.close_those(CloseCode::Revoked, |peer| trust.revocation_of(peer)) {
+            trust.note(peer, RefusedBy::Us, Reason::Revoked { what }, self.transport().wall_clock());
+        }
+    }
+
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.
     pub(crate) fn connection_events(&self) -> broadcast::Receiver<ConnectionEvent> {
         self.0.pool.events()
@@ -180,7 +197,8 @@ impl Node {
     }
 
     /// Opens a link over the peer's connection, dialling when there is none. The peer answers the protocol, not the
-    /// opening: a refusal arrives with the first `recv`. Cancellation-safe; a dial that has begun goes on for others.
+    /// opening: a refusal arrives with the first `recv`, also that of a stranger. What is sent before the peer has proved to be of
+    /// this network is sealed. Cancellation-safe; a dial that has begun goes on for others.
     pub(crate) async fn open<P: Protocol>(&self, to: &EndpointAddr) -> Result<Link<P>, OpenError> {
         let entry = self.connection(to, P::FAMILY).await?;
         let in_use = entry.in_use();
@@ -189,7 +207,7 @@ impl Node {
         let opened = opened.map_err(|_| LinkError::NoStream { limit: MAX_STREAMS })?;
         let (mut send, recv) = opened.map_err(LinkError::from)?;
         let preamble = Preamble { network: self.network_id(), protocol: P::NAME.into() };
-        let frame = encode_frame(&preamble, MAX_PREAMBLE)?;
+        let frame = entry.gate.seal(encode_frame(&preamble, MAX_PREAMBLE)?);
         send.write_all_chunks(&mut [frame]).await.map_err(LinkError::from)?;
         Ok(Link::new(entry.connection.clone(), (send, recv), BytesMut::new(), in_use))
     }
@@ -223,12 +241,22 @@ async fn dial(node: Node, to: EndpointAddr, family: Family, id: u64) {
         connected = node.transport().connect(&to, family.alpn().as_bytes()) => connected,
     };
     let peer = PeerId::from(to.id);
-    let entry = connected.map(|connection| Entry::new(connection, family, true));
+    let proved = match connected {
+        Ok(connection) => {
+            let entry = Entry::new(connection, family, true, node.trust().is_open());
+            gate::say(&node, &entry).await.map(|said| (entry, said))
+        }
+        Err(error) => Err(error),
+    };
+    let (entry, said) = match proved {
+        Ok((entry, said)) => (Ok(entry), said),
+        Err(error) => (Err(error), None),
+    };
     if let Err(error) = &entry {
         tracing::debug!(?peer, family = family.alpn(), %error, "dial failed");
     }
     node.pool().dialled((peer, family), id, entry.clone());
     if let Ok(entry) = entry {
-        router::serve(node, entry).await;
+        router::serve(node, entry, said).await;
     }
 }

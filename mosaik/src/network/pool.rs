@@ -16,7 +16,7 @@ use std::{
 use iroh::{EndpointAddr, TransportAddr};
 use tokio::{sync::broadcast, time::Instant};
 
-use super::{close::CloseCode, link::Family};
+use super::{close::CloseCode, gate::Gate, link::Family};
 use crate::{
     primitives::{PeerId, watch},
     transport::{ConnectError, Connection, ConnectionLost},
@@ -84,6 +84,8 @@ pub(super) struct Entry {
     /// Whether this node dialled it.
     pub(super) outgoing: bool,
     pub(super) since: Instant,
+    /// Whether the two have proved to be of one network.
+    pub(super) gate: Gate,
     /// Whether a stream with a valid preamble was ever seen, in either direction.
     spoken: AtomicBool,
     links: AtomicUsize,
@@ -107,13 +109,15 @@ pub(crate) struct ConnectionInfo {
 pub(crate) struct InUse(Arc<Entry>);
 
 impl Entry {
-    pub(super) fn new(connection: Connection, family: Family, outgoing: bool) -> Arc<Self> {
+    /// In an `open` network nothing has to be proved.
+    pub(super) fn new(connection: Connection, family: Family, outgoing: bool, open: bool) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
             connection,
             family,
             outgoing,
             since: now,
+            gate: Gate::new(open),
             spoken: AtomicBool::new(outgoing),
             links: AtomicUsize::new(0),
             last_used: Mutex::new(now),
@@ -126,6 +130,11 @@ impl Entry {
         Arc::new(InUse(self.clone()))
     }
 
+    /// Whether this node may open streams on it: what it says before the other side's proof is sealed.
+    fn is_usable(&self) -> bool {
+        self.outgoing || self.gate.is_open()
+    }
+
     pub(super) fn has_spoken(&self) -> bool {
         self.spoken.load(Ordering::Relaxed)
     }
@@ -136,6 +145,12 @@ impl Entry {
             return Duration::ZERO;
         }
         self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+}
+
+impl InUse {
+    pub(super) fn gate(&self) -> &Gate {
+        &self.0.gate
     }
 }
 
@@ -226,11 +241,22 @@ impl Pool {
             }
             state.live.entry((peer, family)).or_default().push(entry.clone());
             state.incoming += usize::from(!entry.outgoing);
-            state.dials.remove(&(peer, family))
+            if entry.is_usable() { state.dials.remove(&(peer, family)) } else { None }
         };
         dial.iter().for_each(|dial| _ = dial.result.send_replace(Some(Ok(entry.clone()))));
-        self.tell(peer, family, ConnectionChange::Up);
+        if entry.gate.is_open() {
+            self.tell(peer, family, ConnectionChange::Up);
+        }
         true
+    }
+
+    /// The two ends of a connection, which was added before, have proved to be of one network.
+    pub(super) fn admitted(&self, entry: &Arc<Entry>) {
+        let (peer, family) = (entry.connection.peer(), entry.family);
+        entry.spoken.store(true, Ordering::Relaxed);
+        let dial = self.state().dials.remove(&(peer, family));
+        dial.iter().for_each(|dial| _ = dial.result.send_replace(Some(Ok(entry.clone()))));
+        self.tell(peer, family, ConnectionChange::Up);
     }
 
     /// Takes an ended connection out and tells the listeners.
@@ -248,7 +274,9 @@ impl Pool {
                 state.incoming -= usize::from(removed && !entry.outgoing);
             }
         }
-        self.tell(key.0, key.1, ConnectionChange::Down(why));
+        if entry.gate.is_open() {
+            self.tell(key.0, key.1, ConnectionChange::Down(why));
+        }
     }
 
     fn tell(&self, peer: PeerId, family: Family, change: ConnectionChange) {
@@ -285,19 +313,19 @@ impl Pool {
 
     pub(super) fn is_connected(&self, peer: PeerId) -> bool {
         let state = self.state();
-        Family::ALL.into_iter().any(|family| state.newest(peer, family).is_some())
+        Family::ALL.into_iter().any(|family| state.proved(peer, family).is_some())
     }
 
     pub(super) fn rtt(&self, peer: PeerId) -> Option<Duration> {
         let state = self.state();
-        Family::ALL.into_iter().filter_map(|family| state.newest(peer, family)?.connection.rtt()).min()
+        Family::ALL.into_iter().filter_map(|family| state.proved(peer, family)?.connection.rtt()).min()
     }
 
     /// The newest live connection of each family to a peer.
     pub(super) fn connections(&self, peer: PeerId) -> Vec<ConnectionInfo> {
         let state = self.state();
         let info = |family| {
-            let entry = state.newest(peer, family)?;
+            let entry = state.proved(peer, family)?;
             let (relayed, rtt) = (entry.connection.is_relayed(), entry.connection.rtt());
             Some(ConnectionInfo { family, outgoing: entry.outgoing, relayed, rtt, age: entry.since.elapsed() })
         };
@@ -322,6 +350,20 @@ impl Pool {
         }
     }
 
+    /// Closes the connections to certain peers; those peers, each once, with why.
+    pub(super) fn close_those<W>(&self, code: CloseCode, why: impl Fn(PeerId) -> Option<W>) -> Vec<(PeerId, W)> {
+        let entries: Vec<_> = self.state().live.values().flatten().cloned().collect();
+        let mut closed: BTreeMap<PeerId, W> = BTreeMap::new();
+        for entry in entries {
+            let peer = entry.connection.peer();
+            if let Some(reason) = why(peer) {
+                entry.connection.close(code.code());
+                closed.insert(peer, reason);
+            }
+        }
+        closed.into_iter().collect()
+    }
+
     /// Closes everything and refuses what comes later.
     pub(super) fn close(&self, code: CloseCode) {
         let entries: Vec<_> = {
@@ -334,8 +376,18 @@ impl Pool {
 }
 
 impl State {
+    /// The newest connection over which this node may open streams.
     fn newest(&self, peer: PeerId, family: Family) -> Option<Arc<Entry>> {
+        self.find(peer, family, Entry::is_usable)
+    }
+
+    /// The newest connection whose other end is known to be of this network.
+    fn proved(&self, peer: PeerId, family: Family) -> Option<Arc<Entry>> {
+        self.find(peer, family, |entry| entry.gate.is_open())
+    }
+
+    fn find(&self, peer: PeerId, family: Family, which: impl Fn(&Entry) -> bool) -> Option<Arc<Entry>> {
         let entries = self.live.get(&(peer, family))?;
-        entries.iter().rev().find(|entry| entry.connection.close_reason().is_none()).cloned()
+        entries.iter().rev().find(|entry| entry.connection.close_reason().is_none() && which(entry)).cloned()
     }
 }

@@ -1,6 +1,6 @@
 //! The accept side: takes connections, reads each stream's preamble, and hands the stream to its protocol.
 //!
-//! Whatever a stranger sends ends here, within a bound: a connection that says nothing valid is closed after five
+//! In a closed network a connection passes `gate` first. Whatever a stranger sends ends here, within a bound: a connection that says nothing valid is closed after five
 //! seconds, at most 128 such connections are kept (the oldest goes first), a peer has at most eight connections
 //! of a family, all peers together have a limit, too, and a stream without a valid preamble is closed with a code.
 
@@ -14,13 +14,15 @@ use tokio::{
 
 use super::{
     close::CloseCode,
+    gate::{self, Said},
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, decode, read_frame},
     node::Node,
     pool::{Entry, InUse},
 };
 use crate::{
     primitives::PeerId,
-    transport::{Connection, RecvStream, SendStream},
+    transport::{Connection, ConnectionLost, RecvStream, SendStream},
+    trust::{NetworkKind, Reason, RefusedBy, Revoked},
 };
 
 /// How long a new connection and a new stream may take to say something valid.
@@ -97,9 +99,9 @@ pub(super) async fn accept_loop(node: Node) {
             connection.close(CloseCode::NoCapacity.code());
             continue;
         }
-        let entry = Entry::new(connection, family, false);
+        let entry = Entry::new(connection, family, false, node.trust().is_open());
         if node.pool().add(&entry) {
-            node.tasks().spawn("connection", serve(node.clone(), entry));
+            node.tasks().spawn("connection", serve(node.clone(), entry, None));
         }
     }
 }
@@ -122,9 +124,18 @@ fn make_room(node: &Node, peer: PeerId, family: Family) -> bool {
     true
 }
 
-/// Serves one connection to its end: the streams that the peer opens, silence, and idleness.
-pub(super) async fn serve(node: Node, entry: Arc<Entry>) {
+/// Serves one connection to its end: the proofs of both sides where they are asked for, the streams that the peer opens,
+/// silence, and idleness. `said` is this node's proof if it has dialled.
+pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
     let connection = &entry.connection;
+    if !entry.gate.is_open() {
+        if let Err(lost) = gate::pass(&node, &entry, said).await {
+            tracing::debug!(%connection, family = entry.family.alpn(), %lost, "connection not admitted");
+            node.pool().remove(&entry, lost);
+            return;
+        }
+        node.pool().admitted(&entry);
+    }
     tracing::debug!(%connection, family = entry.family.alpn(), outgoing = entry.outgoing, "connection up");
     let idle_limit = if entry.outgoing { IDLE_LIMIT } else { 2 * IDLE_LIMIT };
     let mut check_at = entry.since + if entry.outgoing { idle_limit } else { PREAMBLE_TIMEOUT };
@@ -153,6 +164,16 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>) {
         }
     };
     tracing::debug!(%connection, family = entry.family.alpn(), %lost, "connection down");
+    if let ConnectionLost::ClosedByPeer { code } = lost {
+        let own = node.trust().ticket().map(|ticket| Revoked::Serial(ticket.serial()));
+        let reason = match CloseCode::from(code) {
+            CloseCode::Refused => Some(Reason::Untold { ours: node.trust().kind() }),
+            CloseCode::Revoked => node.trust().revocation_of(node.id()).or(own).map(|what| Reason::Revoked { what }),
+            _ => None,
+        };
+        let now = node.transport().wall_clock();
+        reason.into_iter().for_each(|reason| node.trust().note(connection.peer(), RefusedBy::Them, reason, now));
+    }
     node.pool().remove(&entry, lost);
 }
 
@@ -164,9 +185,15 @@ async fn greet(
     unspoken: Option<OwnedSemaphorePermit>,
 ) {
     let mut buffer = BytesMut::new();
-    let preamble = read_preamble(&mut recv, &mut buffer).await;
+    let preamble = read_preamble(&mut recv, &mut buffer, &entry).await;
     drop(unspoken);
     let refusal = match preamble {
+        Ok(preamble) if preamble.protocol == gate::PROOF && node.trust().is_open() => {
+            let reason = Reason::WrongKind { ours: NetworkKind::Open, theirs: None };
+            node.trust().note(entry.connection.peer(), RefusedBy::Us, reason, node.transport().wall_clock());
+            entry.connection.close(CloseCode::Refused.code());
+            return;
+        }
         Ok(preamble) if preamble.network != node.network_id() => {
             tracing::debug!(peer = ?entry.connection.peer(), theirs = ?preamble.network, "peer is of another network");
             entry.connection.close(CloseCode::DifferentNetwork.code());
@@ -187,9 +214,9 @@ async fn greet(
     recv.stop(refusal.code());
 }
 
-async fn read_preamble(recv: &mut RecvStream, buffer: &mut BytesMut) -> Result<Preamble, CloseCode> {
-    let read =
-        timeout(PREAMBLE_TIMEOUT, read_frame(recv, buffer, MAX_PREAMBLE)).await.map_err(|_| CloseCode::Timeout)?;
+async fn read_preamble(recv: &mut RecvStream, buffer: &mut BytesMut, entry: &Entry) -> Result<Preamble, CloseCode> {
+    let read = timeout(PREAMBLE_TIMEOUT, read_frame(recv, buffer, MAX_PREAMBLE, entry.gate.channel())).await;
+    let read = read.map_err(|_| CloseCode::Timeout)?;
     match read.and_then(|frame| frame.map_or(Err(LinkError::Truncated), |frame| decode(&frame))) {
         Ok(preamble) => Ok(preamble),
         Err(LinkError::TooLarge { .. }) => Err(CloseCode::TooLarge),

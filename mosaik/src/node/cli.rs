@@ -11,14 +11,17 @@ use super::{
     decl::{EndpointDecl, RoleDecl},
     environment::with_env,
     graph::Graph,
+    join::join,
     machine::KeyDecl,
+    process::Failure,
     render::summary,
-    secret::{Secret, secret},
+    secret::{Secret, network_key, secret},
 };
 use crate::{
     discovery::Bootstrap,
-    network::{Network, NetworkBuilder, SecretError},
+    network::{Network, NetworkBuilder},
     primitives::{NetworkId, Tag},
+    trust::{Invitation, NetworkKey},
 };
 
 /// The whole command line of an app.
@@ -118,7 +121,13 @@ pub(super) fn node_flags(app: &str) -> Vec<Arg> {
     );
     let announce = announce.action(ArgAction::Append).value_delimiter(',').value_parser(Announced::from_str);
     let mut flags = shared_flags(format!("The network to join: a name, or 64 hex digits [default: {app}]"));
-    flags.extend([secret(), listen.value_parser(SocketAddr::from_str), announce]);
+    flags.extend([
+        secret(),
+        network_key(),
+        join().conflicts_with("network-key"),
+        listen.value_parser(SocketAddr::from_str),
+        announce,
+    ]);
     flags
 }
 
@@ -199,6 +208,8 @@ pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
 pub(super) struct NodeFlags {
     pub(super) network: Option<NetworkId>,
     pub(super) secret: Option<Secret>,
+    pub(super) network_key: Option<PathBuf>,
+    pub(super) join: Option<Invitation>,
     pub(super) bootstrap: Vec<Bootstrap>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) announce: Vec<Announced>,
@@ -222,6 +233,8 @@ impl NodeFlags {
         Self {
             network: one(matches, "network"),
             secret: one(matches, "secret"),
+            network_key: one(matches, "network-key"),
+            join: one(matches, "join"),
             bootstrap: all(matches, "bootstrap"),
             listen: one(matches, "listen"),
             announce: all(matches, "announce"),
@@ -239,10 +252,20 @@ impl NodeFlags {
         self,
         default: NetworkId,
         tags: impl IntoIterator<Item = Tag>,
-    ) -> Result<NetworkBuilder, SecretError> {
+    ) -> Result<NetworkBuilder, Failure> {
         let mut builder = Network::builder(self.network.unwrap_or(default)).with_tags(tags).with_tags(self.tags);
         if let Some(secret) = self.secret {
             builder = builder.with_secret_key(secret.load()?);
+        }
+        if let Some(invitation) = self.join {
+            let (ours, theirs) = (self.network.unwrap_or_else(|| invitation.network()), invitation.network());
+            if ours != theirs {
+                return Err(format!("--network is {ours:?}, and --join is for network {theirs:?}").into());
+            }
+            builder = builder.with_invitation(invitation);
+        }
+        if let Some(file) = self.network_key {
+            builder = builder.with_network_key(NetworkKey::from_file(file)?);
         }
         for bootstrap in self.bootstrap {
             builder = builder.with_bootstrap(bootstrap);

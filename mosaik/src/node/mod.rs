@@ -15,6 +15,7 @@ mod dev;
 mod environment;
 mod feed;
 mod graph;
+mod join;
 mod log;
 mod machine;
 mod members;

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     network::{Network, NetworkBuilder},
     primitives::{NetworkId, PeerId},
+    trust::NetworkKind,
 };
 
 /// How long a node waits with everything else until somebody has read where it listens.
@@ -35,6 +36,14 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let tags = entry.role.tags.iter().map(|declared| declared.tag);
     let network = start(flags, network, tags).await?;
+    if let Some(ticket) = network.trust().ticket()
+        && ticket.roles().next().is_some()
+        && !ticket.roles().any(|role| role == entry.role.name)
+    {
+        let roles = ticket.roles().collect::<Vec<_>>().join(", ");
+        network.shutdown().await;
+        return Err(format!("this node's ticket is for the role {roles}, not for {}", entry.role.name).into());
+    }
     let mut setup = Setup::new(&network, &values).telling(String::new());
     let started = tokio::select! {
         biased;
@@ -78,6 +87,7 @@ pub(super) async fn start(
     say(format_args!("listening {}", dialable(&network, listen, &external)));
     // It is the first line also beside what handlers print themselves.
     output::flush(LISTENING_LIMIT);
+    warn_if_open(&network);
     for external in external {
         say(format_args!("announcing {external}"));
     }
@@ -85,6 +95,20 @@ pub(super) async fn start(
     gate.open();
     network.node().tasks().spawn("peer lines", peers::tell(events, String::new()));
     Ok(network)
+}
+
+/// One line when strangers can reach a network that keeps nobody out.
+fn warn_if_open(network: &Network) {
+    let beyond = network.local().addr().addrs.iter().any(|addr| match addr {
+        TransportAddr::Ip(socket) => !socket.ip().is_loopback(),
+        _ => true,
+    });
+    if beyond && network.trust().kind() == NetworkKind::Open {
+        say(format_args!(
+            "warning: an open network: whoever reaches this node and knows the network's name can join it, read and publish; \
+             --network-key keeps strangers out"
+        ));
+    }
 }
 
 /// `<peer-id>@<ip:port>` of a node, to be given to `--bootstrap` of another one: where it listens, not where it says to be

@@ -1,4 +1,4 @@
-//! `--secret`: a key or the file that holds it. What looks like a key and is not quite one is refused rather than taken for
+//! `--secret` and `--network-key`: a key or the file that holds it. What looks like a key and is not quite one is refused rather than taken for
 //! the name of a file that is then made with another key; and it is not printed, as it may be a key all the same.
 
 use std::{ffi::OsStr, path::PathBuf};
@@ -75,6 +75,45 @@ fn looks_like_a_key(text: &str) -> bool {
     bare.len() >= DIGITS / 2 && digits * 10 >= bare.len() * 9 && !text.contains(['/', '\\', '.'])
 }
 
+/// `--network-key`: the file of a network's key. A key in its place is refused, and not printed.
+pub(super) fn network_key() -> Arg {
+    flag(
+        "network-key",
+        "FILE",
+        "The file with the key of a secret network, the same at all members: 64 hex digits [default: an open network]",
+    )
+    .value_parser(KeyFileParser)
+}
+
+/// The name of a file that holds a key.
+#[derive(Clone)]
+pub(super) struct KeyFileParser;
+
+impl TypedValueParser for KeyFileParser {
+    type Value = PathBuf;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<PathBuf> {
+        let bare = value.to_str().map(str::trim).unwrap_or("a file");
+        if bare.is_empty() {
+            return Err(refuse(command, arg, value, "the name of a file is expected, this is nothing"));
+        }
+        if looks_like_a_key(bare) {
+            let why = "this looks like a key; the name of the file that holds it is expected, as in ./NAME";
+            return Err(refuse(command, arg, value, why));
+        }
+        Ok(value.into())
+    }
+}
+
+/// An error that does not show the value.
+pub(super) fn refuse(command: &Command, arg: Option<&Arg>, value: &OsStr, why: &str) -> Error {
+    let what = arg.map(ToString::to_string).unwrap_or_default();
+    let variable = arg.and_then(Arg::get_env).filter(|name| std::env::var_os(name).as_deref() == Some(value));
+    let from = variable.map(|name| format!(" (the environment variable {})", name.display())).unwrap_or_default();
+    let mut command = command.clone();
+    Error::raw(ErrorKind::ValueValidation, format!("{what}{from}: {why}\n")).format(&mut command)
+}
+
 /// clap's own parsers print the value that they refuse.
 #[derive(Clone)]
 pub(super) struct SecretParser;
@@ -84,14 +123,7 @@ impl TypedValueParser for SecretParser {
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Secret> {
         let Some(text) = value.to_str() else { return Ok(Secret::File(value.into())) };
-        Secret::parse(text).map_err(|why| {
-            let what = arg.map(ToString::to_string).unwrap_or_default();
-            let variable = arg.and_then(Arg::get_env).filter(|name| std::env::var_os(name).as_deref() == Some(value));
-            let from =
-                variable.map(|name| format!(" (the environment variable {})", name.display())).unwrap_or_default();
-            let mut command = command.clone();
-            Error::raw(ErrorKind::ValueValidation, format!("{what}{from}: {why}\n")).format(&mut command)
-        })
+        Secret::parse(text).map_err(|why| refuse(command, arg, value, &why))
     }
 }
 

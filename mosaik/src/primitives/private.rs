@@ -3,9 +3,11 @@
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Write},
     path::Path,
 };
+
+use super::fresh_bytes;
 
 /// Makes a directory, and those above it that are missing, for the owner only (0700).
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
@@ -29,4 +31,43 @@ pub(crate) fn file() -> OpenOptions {
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     // Only Unix lets a directory be opened and synced; elsewhere the file system sees to it.
     if cfg!(unix) { File::open(path).and_then(|dir| dir.sync_all()) } else { Ok(()) }
+}
+
+/// Writes a file that does not exist yet, for its owner only and durably; what exists is never replaced.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = file().write(true).create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sync_dir(parent(path))
+}
+
+/// Writes a file for its owner only, whole or not at all, in place of the one that may be there.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let [a, b, c, d, ..] = fresh_bytes();
+    name.push(format!(".{a:02x}{b:02x}{c:02x}{d:02x}.new"));
+    let temporary = path.with_file_name(name);
+    let written = write_new(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to tell; a copy that cannot be removed either is in the same trouble.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.and_then(|()| sync_dir(parent(path)))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether others than the owner can read or write the file.
+#[cfg(unix)]
+pub(crate) fn is_shared(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
+/// Whether others than the owner can read or write the file; only Unix says so.
+#[cfg(not(unix))]
+pub(crate) fn is_shared(_: &Path) -> bool {
+    false
 }

@@ -68,7 +68,7 @@ async fn all_streams_of_a_connection_half_begun() {
 async fn silent_sessions_keep_no_newcomer_out() {
     for (name, peers, each) in [("one", 1, 200), ("many", 40, 8)] {
         let scene = Scene::new(&format!("hostile: silent sessions of {name}")).await;
-        for protocol in ["sync/1", "entry/1"] {
+        for protocol in ["sync/2", "entry/2"] {
             let (mut held, mut kept) = (Vec::new(), Vec::new());
             for key in 0..peers {
                 let attacker = Attacker::new(key).await;

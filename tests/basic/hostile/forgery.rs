@@ -28,7 +28,7 @@ pub(super) struct Record {
     sign: Sign,
 }
 
-/// `sync/1`, as far as an attacker needs it; the order of the variants is the wire format.
+/// `sync/2`, as far as an attacker needs it; the order of the variants is the wire format.
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
     Open { root: u128, me: Sign, silent: Vec<Key> },
@@ -61,6 +61,7 @@ impl Person {
         let said = LocalEntry {
             addr,
             tags: [tag].into_iter().collect(),
+            ticket: None,
             produces: StreamSet::default(),
             consumes: StreamSet::default(),
             groups: Default::default(),
@@ -68,7 +69,7 @@ impl Person {
             protocols: Default::default(),
         };
         let body = postcard::to_allocvec(&(version, said)).expect("encodes");
-        let signature = self.sign(b"mosaik discovery entry 1:", &body);
+        let signature = self.sign(b"mosaik discovery entry 2:", &body);
         Record { sign: self.hint(subject, version, &body), signature, body }
     }
 
@@ -115,7 +116,7 @@ pub(super) async fn give_to(
     let own = Person { key: attacker.key(), network };
     let me = own.record(own.id(), version, "me").sign;
     let open = Message::Open { root: 0, me, silent: vec![] };
-    let bytes = [preamble(network, "sync/1"), frame(&postcard::to_allocvec(&open).expect("encodes"))].concat();
+    let bytes = [preamble(network, "sync/2"), frame(&postcard::to_allocvec(&open).expect("encodes"))].concat();
     let connection = attacker.connect_to(addr, Family::DISCOVERY.alpn()).await;
     let (mut send, mut recv) = soon(connection.open_bi()).await.expect("opens");
     soon(send.write_all(&bytes)).await.expect("writes");

@@ -4,6 +4,7 @@
 //! The attacker is written against the wire format as the book describes it, not against the runtime's types.
 
 mod bonds;
+mod closed;
 mod diagnostics;
 mod floods;
 mod forgery;
@@ -24,9 +25,11 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 10] = [
-    (Family::DISCOVERY.alpn(), "sync/1"),
-    (Family::DISCOVERY.alpn(), "entry/1"),
+const PROTOCOLS: [(&str, &str); 12] = [
+    (Family::DISCOVERY.alpn(), "sync/2"),
+    (Family::DISCOVERY.alpn(), "entry/2"),
+    (Family::DISCOVERY.alpn(), "ticket/1"),
+    (Family::DISCOVERY.alpn(), "revoke/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/5"),
     (Family::STREAMS.alpn(), "replay/1"),

@@ -13,7 +13,10 @@ use super::{
     Core, Notice, Now, Output, Record, Sign, addrs, jitter,
     twins::Echo,
 };
-use crate::primitives::{NetworkId, PeerId};
+use crate::{
+    primitives::{NetworkId, PeerId},
+    trust::Trust,
+};
 
 /// Two nodes with one key outbid each other's versions for ever; this keeps them from doing it at full speed.
 const ADOPT_GAP: Duration = Duration::from_secs(1);
@@ -39,6 +42,8 @@ pub(super) struct Local {
     departed: bool,
     network: NetworkId,
     secret: SecretKey,
+    /// By which the node's own entry knows its grants.
+    trust: Option<Trust>,
 }
 
 impl Local {
@@ -67,6 +72,7 @@ impl Local {
             departed: false,
             network,
             secret,
+            trust: None,
         })
     }
 
@@ -100,6 +106,13 @@ impl Local {
 }
 
 impl Core {
+    /// The node's own entry knows its grants from now on.
+    pub(in super::super) fn trust(&mut self, trust: Trust) {
+        self.local.entry = self.local.entry.clone().trusting(&trust);
+        self.local.trust = Some(trust);
+        self.catalog.put(self.local.entry.clone());
+    }
+
     /// Changes what the local node says about itself; a real change is a new version, visible in the catalog on
     /// return and announced at once. A change that would put the entry over a limit is refused whole.
     pub(in super::super) fn try_update_local(
@@ -142,6 +155,7 @@ impl Core {
 
     fn say(&mut self, said: LocalEntry, version: Version, beat: u64, now: Now) -> Result<(), EntryError> {
         let entry = said.sign(version, self.network, &self.local.secret)?;
+        let entry = self.local.trust.iter().fold(entry, PeerEntry::trusting);
         self.local.said = said;
         self.local.entry = entry.clone();
         self.local.beat(beat, Kind::Alive, &self.config, now);

@@ -60,7 +60,7 @@ pub(in super::super) struct Item {
     version: Version,
 }
 
-/// A message of `sync/1`.
+/// A message of `sync/2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) enum Message {
     Open { root: u128, me: WireSign, silent: Vec<Key> },

@@ -2,13 +2,17 @@
 
 use std::{str::FromStr, time::Duration};
 
-use clap::{Arg, ArgAction, Command, builder::PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
 use super::super::{
     cli::{flag, node_flags, parse_duration, parse_network, program},
-    secret::{SecretParser, secret},
+    join::{JoinParser, join},
+    secret::{KeyFileParser, SecretParser, network_key, secret},
 };
-use crate::{discovery::Bootstrap, primitives::StreamId};
+use crate::{
+    discovery::Bootstrap,
+    primitives::{PeerId, StreamId},
+};
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
                     3 `explain` has found something in the way.";
@@ -84,9 +88,22 @@ pub(super) fn command() -> Command {
                         .value_name("FILE")
                         .value_parser(SecretParser)
                         .help("Where to keep it; must not exist"),
+                )
+                .arg(
+                    Arg::new("for-network")
+                        .long("network")
+                        .action(ArgAction::SetTrue)
+                        .help("Make the key of a secret network instead, for --network-key at all members"),
+                )
+                .arg(
+                    Arg::new("for-group")
+                        .long("group")
+                        .action(ArgAction::SetTrue)
+                        .conflicts_with("for-network")
+                        .help("Make the key of a group instead, for the variable that the group's declaration names"),
                 ),
         );
-    all = all.subcommand(group()).subcommand(tap());
+    all = all.subcommand(group()).subcommand(tap()).subcommands(membership());
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
@@ -201,24 +218,100 @@ fn key_env() -> Arg {
         .help("The environment variable that holds the group's key")
 }
 
+/// What makes and shows memberships in networks of an authority.
+fn membership() -> [Command; 3] {
+    let file = || Arg::new("file").value_name("FILE").required(true).value_parser(KeyFileParser);
+    let new = Command::new("new")
+        .about("Make an authority: keep its key in a new file and print its id")
+        .arg(file().help("Where to keep the key; must not exist. Whoever has it decides who is in the network"));
+    let many = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).action(ArgAction::Append).value_delimiter(',').help(help)
+    };
+    let life = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
+    let bootstrap = many("bootstrap", "ID@HOST:PORT", "A node to begin with; may be left out for the first one");
+    let invite = Command::new("invite")
+        .about("Print one line by which nodes join a network: what to give to --join")
+        .long_about(
+            "Print one line by which nodes join a network: what to give to --join.\n\nWhoever has the line can join until \
+             its time is over, so hand it on like a password. Nothing is sent anywhere.",
+        )
+        .arg(
+            Arg::new("authority")
+                .long("authority")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(KeyFileParser)
+                .help("The file of the authority's key"),
+        )
+        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .arg(many("role", "ROLE", "A role that may be run with it; may be repeated, or separated by commas"))
+        .arg(many("grant", "TAG", "A tag that the authority grants; may be repeated, or separated by commas"))
+        .arg(life.help("For how long the line, and each membership made from it, is good"))
+        .arg(bootstrap.value_parser(Bootstrap::from_str));
+    let show = Command::new("show")
+        .about("Print whom a ticket is for, what it grants and until when")
+        .arg(Arg::new("what").value_name("DIR|TICKET").required(true).help("A data directory, or a ticket mosaikt1.."));
+    let revoke = Command::new("revoke")
+        .about("Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good")
+        .long_about(
+            "Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good.\n\nThe nodes that are \
+             given as --bootstrap are told and pass it on. One of them must answer.",
+        )
+        .arg(
+            Arg::new("authority")
+                .long("authority")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(KeyFileParser)
+                .help("The file of the authority's key"),
+        )
+        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .arg(Arg::new("serial").long("serial").value_name("HEX").value_parser(parse_serial).help("A ticket's serial number"))
+        .arg(Arg::new("peer").long("peer").value_name("ID").value_parser(PeerId::from_str).help("A peer, by its whole id"))
+        .arg(
+            Arg::new("invitation")
+                .long("invitation")
+                .value_name("STRING|@FILE")
+                .value_parser(JoinParser)
+                .help("An invitation, or the file that holds it"),
+        )
+        .group(ArgGroup::new("what").args(["serial", "peer", "invitation"]).required(true))
+        .arg(many("bootstrap", "ID@HOST:PORT", "A member to tell").value_parser(Bootstrap::from_str).required(true));
+    [
+        Command::new("authority").about("Make an authority").subcommand_required(true).subcommand(new),
+        invite,
+        Command::new("ticket")
+            .about("Look at tickets, and take them back")
+            .subcommand_required(true)
+            .subcommands([show, revoke]),
+    ]
+}
+
 fn peer() -> Arg {
     Arg::new("peer").value_name("PEER").help("A peer id, its first digits, or id@host:port")
 }
 
 /// Whom to ask, and in which network.
-fn asking() -> [Arg; 2] {
+fn asking() -> [Arg; 4] {
     let network = flag("network", "NAME", "The network: a name (for an app by default its own), or 64 hex digits");
     let bootstrap = flag("bootstrap", "ID@HOST:PORT", "A node to begin with; of several the first that answers")
         .action(ArgAction::Append)
         .value_delimiter(',')
         .value_parser(Bootstrap::from_str);
-    [network.value_parser(parse_network).required(true), bootstrap.required(true)]
+    [
+        network.value_parser(parse_network).required_unless_present("join"),
+        bootstrap.required_unless_present("join"),
+        network_key(),
+        join().conflicts_with("network-key"),
+    ]
 }
 
 /// A beacon has no app whose network it would join by default.
 fn required_network(arg: Arg) -> Arg {
     if arg.get_id() == "network" {
-        return arg.help("The network: a name (for an app by default its own), or 64 hex digits").required(true);
+        return arg
+            .help("The network: a name (for an app by default its own), or 64 hex digits")
+            .required_unless_present("join");
     }
     arg
 }
@@ -249,6 +342,12 @@ fn parse_stream(text: &str) -> Result<StreamId, String> {
 fn parse_start(text: &str) -> Result<String, String> {
     let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if digits { Ok(text.to_ascii_lowercase()) } else { Err("a peer id begins with 4 to 64 hex digits".to_owned()) }
+}
+
+/// The serial number of a ticket: 32 hex digits.
+fn parse_serial(text: &str) -> Result<[u8; 16], String> {
+    let number = u128::from_str_radix(text.trim(), 16).ok().filter(|_| text.trim().len() == 32);
+    Ok(number.ok_or("a serial number has 32 hex digits")?.to_be_bytes())
 }
 
 /// A pause that no node takes for silence.

@@ -3,11 +3,13 @@
 //! nothing, but for `group`.
 
 mod command;
+mod membership;
 mod show;
 mod tap;
 
 use std::{
     env::VarError,
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -32,6 +34,7 @@ use crate::{
     groups::GroupKey,
     network::SecretError,
     primitives::{NetworkId, PeerId, fresh_bytes},
+    trust::{Invitation, NetworkKey},
 };
 
 /// The exit status of an explanation that has found something.
@@ -45,13 +48,21 @@ pub fn operator() -> ExitCode {
     let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
-        Some((name @ ("id" | "keygen" | "completions"), matches)) => match offline(name, matches) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(format_args!("error: {}", process::chain(&*error)));
-                ExitCode::FAILURE
+        Some(("ticket", matches)) if matches.subcommand_name() == Some("revoke") => process::run(|ending| async move {
+            match ending.run_until_cancelled(membership::revoke(matches)).await {
+                Some(done) => done,
+                None => Err("interrupted: members may have been told".into()),
             }
-        },
+        }),
+        Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => {
+            match offline(name, matches) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    say(format_args!("error: {}", process::chain(&*error)));
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
         Some(("group", matches)) => match matches.subcommand() {
             Some((name, matches)) => process::run(|ending| change(name, matches, ending)),
@@ -69,7 +80,8 @@ pub fn operator() -> ExitCode {
 /// A node that does nothing but be there.
 fn beacon(matches: &ArgMatches) -> ExitCode {
     let flags = NodeFlags::read(matches);
-    let Some(network) = flags.network else { return ExitCode::FAILURE };
+    let joining = flags.join.as_ref().map(Invitation::network);
+    let Some(network) = flags.network.or(joining) else { return ExitCode::FAILURE };
     process::run(|ending: CancellationToken| async move {
         let network = run::start(flags, network, []).await?;
         ending.cancelled().await;
@@ -82,6 +94,7 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
 fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
     let public = |secret: &Secret| Ok::<_, SecretError>(PeerId::from(secret.load()?.public()));
     match name {
+        "authority" | "invite" | "ticket" => membership::run(name, matches),
         "id" => {
             let secret = matches.get_one::<Secret>("secret").ok_or("--secret is missing")?;
             print(&format!("{}\n", public(secret)?))
@@ -89,6 +102,9 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
         "keygen" => match matches.get_one::<Secret>("file") {
             Some(Secret::Key(_)) => Err("FILE is a key, not the name of a file to keep one in".into()),
             Some(Secret::File(file)) if file.exists() => Err(format!("{} is there already", file.display()).into()),
+            Some(Secret::File(file)) if matches.get_flag("for-network") || matches.get_flag("for-group") => {
+                Ok(NetworkKey::random().to_new_file(file)?)
+            }
             Some(file) => print(&format!("{}\n", public(file)?)),
             None => {
                 let hex: Vec<_> = fresh_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -106,9 +122,20 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Whom to ask, as the command line says.
 async fn survey(matches: &ArgMatches) -> Result<Survey, Failure> {
+    let mut bootstrap: Vec<Bootstrap> =
+        matches.get_many("bootstrap").map_or_else(Vec::new, |all| all.cloned().collect());
+    if let Some(invitation) = matches.get_one::<Invitation>("join") {
+        for peer in invitation.bootstrap() {
+            bootstrap.push(peer.parse()?);
+        }
+        return Ok(Survey::new(Client::join(invitation).await?, bootstrap));
+    }
     let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
-    let bootstrap: Vec<Bootstrap> = matches.get_many("bootstrap").ok_or("--bootstrap is missing")?.cloned().collect();
-    Ok(Survey::new(Client::new(network).await?, bootstrap))
+    let client = match matches.get_one::<PathBuf>("network-key") {
+        Some(file) => Client::with_network_key(network, NetworkKey::from_file(file)?).await?,
+        None => Client::new(network).await?,
+    };
+    Ok(Survey::new(client, bootstrap))
 }
 
 /// Changes a group: seals it, hands leadership over, or sets a member's preference.

@@ -1,7 +1,7 @@
 //! `mosaik tap`: a consumer of a stream of any type. The producer tells the shape of its items; values are read by it and printed
 //! as JSON lines.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use clap::ArgMatches;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::{
     network::Network,
     primitives::{NetworkId, PeerId, Schema, StreamId, figures, schema::Value},
     streams::{Consumer, Event, Origin},
+    trust::{Invitation, NetworkKey},
 };
 
 /// How long nobody is found before that is said.
@@ -43,10 +44,19 @@ enum What {
 
 /// Prints items until there were enough, the time is over or a signal comes.
 pub(super) async fn tap(matches: &ArgMatches, ending: CancellationToken) -> Result<(), Failure> {
-    let id = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let invitation = matches.get_one::<Invitation>("join").cloned();
+    let named = matches.get_one::<NetworkId>("network").copied();
+    let id = invitation.as_ref().map(Invitation::network).or(named).ok_or("--network is missing")?;
     let stream = *matches.get_one::<StreamId>("stream").ok_or("STREAM is missing")?;
-    let bootstrap = matches.get_many::<Bootstrap>("bootstrap").ok_or("--bootstrap is missing")?;
-    let network = bootstrap.cloned().fold(Network::builder(id), |it, peer| it.with_bootstrap(peer)).build().await?;
+    let bootstrap = matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten().cloned();
+    let mut builder = bootstrap.fold(Network::builder(id), |it, peer| it.with_bootstrap(peer));
+    if let Some(invitation) = invitation {
+        builder = builder.with_invitation(invitation);
+    }
+    if let Some(file) = matches.get_one::<PathBuf>("network-key") {
+        builder = builder.with_network_key(NetworkKey::from_file(file)?);
+    }
+    let network = builder.build().await?;
     let limit = matches.get_one::<Duration>("for").copied();
     let over = async {
         match limit {

@@ -1,0 +1,212 @@
+//! Revocations among members: told on at once, compared now and then, kept in the data directory. `trust` verifies and holds them.
+//!
+//! Whoever hears something new tells all that it is connected to, which ends because the set only grows. What is missed that way
+//! is made up for by comparing digests with somebody every few seconds. A part of the network that is cut off hears of nothing.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use iroh::EndpointAddr;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{entry::PeerEntry, shared::Shared};
+use crate::{
+    network::{CloseCode, Family, Incoming, Node, OpenError, Protocol},
+    primitives::{PeerId, private},
+    trust::{MAX_REVOCATIONS, Revocation, RevocationError},
+};
+
+/// The file in the data directory: one revocation a line.
+const FILE: &str = "revocations";
+/// The longest line that is read, in bytes, and with it the longest file.
+const MAX_LINE: usize = 1024;
+/// How long one exchange may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often this node compares with somebody.
+const COMPARE_EVERY: Duration = Duration::from_secs(10);
+/// Those that are told at once.
+const TOLD: usize = 64;
+
+/// `revoke/1`.
+pub(super) struct Exchange;
+
+impl Protocol for Exchange {
+    type Message = Message;
+    const FAMILY: Family = Family::DISCOVERY;
+    const NAME: &'static str = "revoke/1";
+}
+
+/// A message of `revoke/1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// The digest of what the sender knows.
+    Known([u8; 32]),
+    /// All that the sender knows; the answer to another digest, and the answer to that.
+    All(Vec<Revocation>),
+}
+
+/// Reads what was kept.
+pub(super) fn load(shared: &Shared, dir: &Path) {
+    let path = dir.join(FILE);
+    let text = match fs::metadata(&path).map(|meta| meta.len()) {
+        Ok(len) if len > (MAX_REVOCATIONS * MAX_LINE) as u64 => Err(io::Error::other("it is too long")),
+        Ok(_) => fs::read_to_string(&path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => Err(error),
+    };
+    match text {
+        Ok(text) => {
+            for (number, line) in text.lines().enumerate() {
+                let known = line.parse::<Revocation>().and_then(|said| shared.node.trust().revoke(&said));
+                if let Err(error) = known {
+                    tracing::warn!(path = %path.display(), line = number + 1, %error, "a revocation is left out");
+                }
+            }
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot read the revocations; others tell of them")
+        }
+    }
+}
+
+/// Acts on what is new, and compares now and then, until the node ends.
+pub(super) async fn spread(shared: Arc<Shared>, dir: Option<PathBuf>) {
+    let mut news = shared.node.trust().revocation_news();
+    let mut compare_at = Instant::now() + COMPARE_EVERY;
+    let mut turn = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.cancel.cancelled() => return,
+            changed = news.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                news.borrow_and_update();
+                shared.node.close_revoked();
+                shared.look_again();
+                keep(&shared, dir.clone()).await;
+                let told = connected(&shared).into_iter().take(TOLD).map(|peer| compare(&shared, peer));
+                let telling = futures::future::join_all(told);
+                if shared.cancel.run_until_cancelled(telling).await.is_none() {
+                    return;
+                }
+            }
+            () = sleep_until(compare_at) => {
+                compare_at = Instant::now() + COMPARE_EVERY;
+                let peers = connected(&shared);
+                turn += 1;
+                if let Some(peer) = peers.get(turn % peers.len().max(1)).cloned()
+                    && shared.cancel.run_until_cancelled(compare(&shared, peer)).await.is_none()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn connected(shared: &Shared) -> Vec<PeerEntry> {
+    let catalog = shared.catalog();
+    catalog.peers().filter(|peer| shared.node.is_connected(peer.id())).cloned().collect()
+}
+
+async fn keep(shared: &Shared, dir: Option<PathBuf>) {
+    let Some(dir) = dir else { return };
+    let lines: BTreeSet<String> = shared.node.trust().revocations().0.iter().map(ToString::to_string).collect();
+    let text = lines.into_iter().collect::<Vec<_>>().join("\n") + "\n";
+    let path = dir.join(FILE);
+    let write = move || private::replace(&path, text.as_bytes()).map_err(|error| (path, error));
+    if let Some(Err((path, error))) = shared.node.tasks().blocking(write).await {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the revocations; after a restart others tell of them");
+    }
+}
+
+/// Makes one's own and a peer's knowledge equal.
+async fn compare(shared: &Arc<Shared>, peer: PeerEntry) {
+    match timeout(PATIENCE, exchange(shared, &peer)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(peer = ?peer.id(), %error, "revocations were not compared"),
+        Err(_) => tracing::debug!(peer = ?peer.id(), "revocations were not compared in time"),
+    }
+}
+
+async fn exchange(shared: &Arc<Shared>, peer: &PeerEntry) -> Result<(), OpenError> {
+    let mut link = shared.node.open::<Exchange>(peer.addr()).await?;
+    link.send(&Message::Known(shared.node.trust().revocations_digest())).await?;
+    if let Some(Message::All(theirs)) = link.recv().await? {
+        link.send(&Message::All(shared.node.trust().revocations().0)).await?;
+        link.finish();
+        take(shared, peer.id(), &theirs);
+        // The peer ends its side when it has taken them in.
+        link.recv().await?;
+    }
+    Ok(())
+}
+
+/// Tells a member, over a link of whoever wants to.
+pub(crate) async fn tell(node: &Node, to: &EndpointAddr, revocation: Revocation) -> Result<(), OpenError> {
+    let mut link = node.open::<Exchange>(to).await?;
+    link.send(&Message::All(vec![revocation])).await?;
+    link.finish();
+    // The member ends its side when it has taken it in.
+    link.recv().await?;
+    Ok(())
+}
+
+fn take(shared: &Shared, from: PeerId, revocations: &[Revocation]) {
+    for revocation in revocations.iter().take(MAX_REVOCATIONS) {
+        match shared.node.trust().revoke(revocation) {
+            Ok(_) => {}
+            Err(error @ RevocationError::Full) => return tracing::warn!(%error, "a revocation is not taken in"),
+            // Of an authority that only the other one trusts, for one.
+            Err(error) => tracing::debug!(?from, %error, "a revocation is not taken in"),
+        }
+    }
+}
+
+/// Answers one exchange.
+pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
+    let peer = incoming.peer();
+    let mut link = incoming.link::<Exchange>();
+    let Some(place) = shared.serving[3].enter(peer) else { return link.close(CloseCode::NoCapacity) };
+    let served = timeout(PATIENCE, async {
+        let first = link.recv().await?;
+        place.spoke();
+        match first {
+            Some(Message::Known(theirs)) => {
+                let (ours, digest) = shared.node.trust().revocations();
+                if theirs == digest {
+                    link.finish();
+                    return Ok(());
+                }
+                link.send(&Message::All(ours)).await?;
+                if let Some(Message::All(theirs)) = link.recv().await? {
+                    take(&shared, peer, &theirs);
+                }
+            }
+            // An operator's word.
+            Some(Message::All(told)) => take(&shared, peer, &told),
+            None => {}
+        }
+        link.finish();
+        Ok::<_, crate::network::LinkError>(())
+    });
+    let end = tokio::select! {
+        biased;
+        () = shared.cancel.cancelled() => return,
+        () = place.displaced() => return link.close(CloseCode::NoCapacity),
+        end = served => end,
+    };
+    match end {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(?peer, %error, "an exchange of revocations failed"),
+        Err(_) => link.close(CloseCode::Timeout),
+    }
+}

@@ -1,0 +1,118 @@
+//! `authority new`, `invite`, `ticket show` and `ticket revoke`: who may be in a network of an authority. Only the last one talks to
+//! anybody.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use clap::ArgMatches;
+
+use super::super::process::{Failure, print};
+use crate::{
+    diagnostics::Client,
+    discovery::Bootstrap,
+    primitives::{NetworkId, PeerId},
+    trust::{Authority, Claims, Invitation, LEEWAY, Membership, Revoked, Ticket},
+};
+
+/// Runs one of the commands.
+pub(super) fn run(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
+    match (name, matches.subcommand()) {
+        ("authority", Some((_, matches))) => {
+            let authority = Authority::random();
+            authority.to_new_file(file(matches, "file")?)?;
+            print(&format!("{}\n", authority.id()))
+        }
+        ("invite", None) => invite(matches),
+        ("ticket", Some((_, matches))) => {
+            let what = matches.get_one::<String>("what").ok_or("what to show is missing")?;
+            print(&shown(&ticket(what)?, now()?))
+        }
+        _ => Err("no such command".into()),
+    }
+}
+
+/// Tells members that something is taken back.
+pub(super) async fn revoke(matches: &ArgMatches) -> Result<(), Failure> {
+    let matches = matches.subcommand_matches("revoke").ok_or("no such command")?;
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let authority = Authority::from_file(file(matches, "authority")?)?;
+    let serial = matches.get_one::<[u8; 16]>("serial").copied();
+    let invitation = matches.get_one::<Invitation>("invitation").map(|invitation| invitation.ticket().serial());
+    let peer = matches.get_one::<PeerId>("peer").copied();
+    let what =
+        serial.or(invitation).map(Revoked::Serial).or(peer.map(Revoked::Peer)).ok_or("what to revoke is missing")?;
+    let revocation = authority.revoke(network, what)?;
+    let client = Client::of_authority(&authority, network, now()?).await?;
+    let mut told = Vec::new();
+    let mut failed: Failure = "--bootstrap is missing".into();
+    for member in matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten() {
+        let done = async {
+            let addr = client.resolve(member.clone()).await?;
+            Ok::<_, Failure>(client.revoke(&addr, revocation.clone()).await?)
+        };
+        match done.await {
+            Ok(()) => told.push(member.id()),
+            Err(error) => failed = error,
+        }
+    }
+    client.close().await;
+    if told.is_empty() {
+        return Err(failed);
+    }
+    print(&format!("revoked: {what}; told {} of the members, which tell the others\n", told.len()))
+}
+
+fn file<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {
+    Ok(matches.get_one::<PathBuf>(name).ok_or("the file is missing")?)
+}
+
+fn invite(matches: &ArgMatches) -> Result<(), Failure> {
+    let all = |name: &str| matches.get_many::<String>(name).into_iter().flatten();
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let ttl = matches.get_one::<Duration>("ttl").ok_or("--ttl is missing")?;
+    let now = now()?;
+    let claims = Claims::new(now, now.saturating_add(ttl.as_secs()));
+    let claims = all("role").fold(claims, Claims::with_role);
+    let claims = all("grant").fold(claims, Claims::with_grant);
+    let bootstrap = matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten().map(ToString::to_string);
+    let authority = Authority::from_file(file(matches, "authority")?)?;
+    print(&format!("{}\n", authority.invite(network, claims, bootstrap)?))
+}
+
+/// The ticket in a data directory, or in a text.
+fn ticket(what: &str) -> Result<Ticket, Failure> {
+    if what.trim().starts_with("mosaikt1") {
+        return Ok(what.parse()?);
+    }
+    let member = Membership::in_dir(Path::new(what))?;
+    Ok(member.ok_or_else(|| format!("{what} is no ticket, and no data directory with one in it"))?.ticket().clone())
+}
+
+/// Seconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "a command is no node: it has no clock but the machine's")]
+fn now() -> Result<u64, Failure> {
+    Ok(std::time::SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+fn shown(ticket: &Ticket, now: u64) -> String {
+    let grants: Vec<_> = ticket.grants().iter().collect();
+    let serial: String = ticket.serial().iter().map(|byte| format!("{byte:02x}")).collect();
+    let left = |secs: u64| format!("{:?}", Duration::from_secs(secs));
+    let (from, until) = (ticket.not_before(), ticket.not_after());
+    let state = if now > until + LEEWAY.as_secs() {
+        format!("expired {} ago", left(now - until))
+    } else if now + LEEWAY.as_secs() < from {
+        format!("holds from {} on", left(from - now))
+    } else {
+        format!("holds for another {}", left(until.saturating_sub(now)))
+    };
+    format!(
+        "for        {}\nnetwork    {}\nauthority  {}\ngrants     {}\nserial     {serial}\n{state}\n",
+        ticket.subject(),
+        ticket.network(),
+        ticket.authority(),
+        if grants.is_empty() { "membership alone".to_owned() } else { grants.join(" ") },
+    )
+}

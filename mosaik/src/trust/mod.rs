@@ -1,0 +1,27 @@
+//! Trust: who may be in a network. Decides before any subsystem sees a byte of a connection.
+//!
+//! There are three kinds of network: *open*, *secret* (one key, [`NetworkKey`]) and those of an *authority*, whose members hold
+//! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `invite` how a node gets its ticket, `revoke` how it is taken back, `refusal` why
+//! somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves the bytes, and
+//! time comes in as an argument. The protocol is in `docs/src/trust.md`.
+
+mod authority;
+mod claims;
+mod gate;
+mod invite;
+mod key;
+pub(crate) mod proof;
+mod refusal;
+mod revoke;
+mod ticket;
+
+pub use authority::{Authority, AuthorityId};
+pub use claims::{Claims, Grants, MAX_GRANT_NAME, MAX_GRANTS};
+pub use gate::{NetworkKind, Trust};
+pub use invite::{Invitation, JoinError, MAX_BOOTSTRAP, MAX_INVITATION, Membership};
+pub use key::{KeyFileError, NetworkKey};
+pub use refusal::{MAX_REFUSALS, Reason, Refusal, RefusedBy};
+pub use revoke::{MAX_REVOCATIONS, Revocation, RevocationError, Revoked};
+pub use ticket::{LEEWAY, MAX_NARROWED, MAX_TICKET, Ticket, TicketDigest, TicketError};
+
+pub(crate) use gate::{Credentials, MAX_AUTHORITIES};

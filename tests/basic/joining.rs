@@ -1,0 +1,154 @@
+//! A network of an authority as a new operator sets it up: one command for the authority, one string for each process.
+
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use super::processes::{Contact, Keys, Process, WEATHER};
+
+const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
+const SOON: Duration = Duration::from_mins(1);
+
+fn mosaik(args: &[&str]) -> Output {
+    let mut command = Command::new(OPERATOR);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
+        command.env_remove(name);
+    }
+    command.args(args).output().unwrap()
+}
+
+fn said(args: &[&str]) -> String {
+    let output = mosaik(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn start(args: &[&str]) -> (Process, Contact) {
+    let args = [&["run"], args, &["--listen", "127.0.0.1:0", "--log", "warn"]].concat();
+    let mut process = Process::start(WEATHER, &args, &[]);
+    let contact = process.contact();
+    (process, contact)
+}
+
+fn invite(authority: &str, role: &str, ttl: &str, bootstrap: Option<&str>) -> String {
+    let args =
+        ["invite", "--authority", authority, "--network", "weather", "--role", role, "--grant", "eu", "--ttl", ttl];
+    said(&[&args[..], &bootstrap.map_or(vec![], |at| vec!["--bootstrap", at])].concat())
+}
+
+#[test]
+fn two_roles_join_by_a_string_each_and_strangers_do_not() {
+    let (keys, deadline) = (Keys::new(), Instant::now() + SOON);
+    let (authority, display_dir, sensor_dir) = (keys.path("authority"), keys.path("display"), keys.path("sensor"));
+    let id = said(&["authority", "new", &authority]);
+    assert_eq!((id.len(), mosaik(&["authority", "new", &authority]).status.code()), (64, Some(1)), "none is replaced");
+
+    let first = invite(&authority, "display", "1h", None);
+    let (mut display, at) = start(&["display", "--join", &first, "--data-dir", &display_dir]);
+    let string = invite(&authority, "sensor", "1h", Some(&at.address));
+    let file = keys.path("string");
+    std::fs::write(&file, format!("{string}\n")).unwrap();
+    let (mut sensor, of_sensor) =
+        start(&["sensor", "--id", "1", "--join", &format!("@{file}"), "--data-dir", &sensor_dir]);
+    display.stdout.has(deadline, "a reading", |line| line.ends_with(": 1 = 21.5 C"));
+    let shown = said(&["ticket", "show", &sensor_dir]);
+    assert!(shown.contains(&of_sensor.id) && shown.contains("eu sensor") && shown.contains(&id), "{shown}");
+
+    // Restarts need nothing but the directory.
+    sensor.signal("TERM");
+    assert!(sensor.wait(SOON).success());
+    let (mut sensor, again) = start(&["sensor", "--id", "2", "--data-dir", &sensor_dir]);
+    assert_eq!(again.id, of_sensor.id);
+    display.stdout.has(deadline, "a reading after the restart", |line| line.ends_with(": 2 = 21.5 C"));
+
+    // The operator joins like anybody, and sees what the authority says of the sensor.
+    let ask = |args: &[&str]| mosaik(&[args, &["--join", &string]].concat());
+    let peers = String::from_utf8(ask(&["peers"]).stdout).unwrap();
+    assert!(peers.contains(&of_sensor.id) && peers.contains("grants eu,sensor"), "{peers}");
+
+    // Without a ticket: the same app, the same name, one address. Both ends say so.
+    let (mut stranger, of_stranger) = start(&["sensor", "--id", "3", "--bootstrap", &at.address]);
+    stranger.stderr.has(deadline, "a refusal", |line| line.contains("refused by") && line.contains("an open network"));
+    display.stderr.has(deadline, "a refusal", |line| line.contains("refused") && line.contains("an open network"));
+    let explained = ask(&["explain", &at.id, "readings", "--with", &of_stranger.address]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.starts_with("refused:") && explained.status.code() == Some(3), "{text}");
+    let alone = mosaik(&["peers", "--network", "weather", "--bootstrap", &at.address]);
+    let error = String::from_utf8(alone.stderr).unwrap();
+    assert!(!alone.status.success() && error.contains("refused"), "{error}");
+
+    // The sensor's laptop was stolen.
+    let revoke = ["ticket", "revoke", "--authority", &authority, "--network", "weather", "--bootstrap", &at.address];
+    let revoked = said(&[&revoke[..], &["--peer", &of_sensor.id]].concat());
+    assert!(revoked.starts_with("revoked: peer") && revoked.contains("told 1"), "{revoked}");
+    sensor.stderr.has(deadline, "the reason", |line| line.contains("refused by") && line.contains("revoked"));
+    display.stderr.has(deadline, "the reason", |line| line.contains("refused") && line.contains("revoked: peer"));
+    let string = invite(&authority, "display", "1h", Some(&at.address));
+    let explained = mosaik(&["explain", &at.id, "readings", "--with", &of_sensor.id[..12], "--join", &string]);
+    let text = String::from_utf8(explained.stdout).unwrap() + &String::from_utf8_lossy(&explained.stderr);
+    assert!(text.contains("revoked") || text.contains("not discovered"), "{text}");
+
+    // A string for a role is for no other one.
+    let string = invite(&authority, "sensor", "1h", None);
+    let args = ["run", "display", "--join", &string, "--listen", "127.0.0.1:0"];
+    let mut wrong = Process::start(WEATHER, &args, &[]);
+    wrong.stderr.has(deadline, "the roles", |line| line.contains("for the role sensor, not for display"));
+    assert_eq!(wrong.wait(SOON).code(), Some(1));
+}
+
+/// A ticket that has run out is refused, and both ends say since when.
+#[test]
+fn an_expired_ticket_is_refused_with_the_reason() {
+    let (keys, deadline) = (Keys::new(), Instant::now() + SOON);
+    let authority = keys.path("authority");
+    said(&["authority", "new", &authority]);
+    let (mut display, at) = start(&["display", "--join", &invite(&authority, "display", "1h", None)]);
+
+    let key = mosaik::Authority::from_file(&authority).unwrap();
+    let claims = mosaik::trust::Claims::new(1_000, 2_000).with_role("sensor");
+    let expired = key.invite("weather", claims, [at.address.clone()]).unwrap().to_string();
+    let (mut sensor, of_sensor) = start(&["sensor", "--id", "1", "--join", &expired]);
+    sensor.stderr.has(deadline, "the reason", |line| line.contains("refused by") && line.contains("expired"));
+    display.stderr.has(deadline, "the reason", |line| line.contains("refused") && line.contains("expired"));
+    let string = invite(&authority, "display", "1h", Some(&at.address));
+    let explained = mosaik(&["explain", &at.id, "readings", "--with", &of_sensor.address, "--join", &string]);
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.starts_with("refused:") && text.contains("expired"), "{text}");
+}
+
+#[test]
+fn what_is_no_invitation_is_refused_and_not_printed() {
+    let (keys, secret) = (Keys::new(), "mosaik1AAAAsecretAAAA");
+    let file = keys.path("string");
+    std::fs::write(&file, secret).unwrap();
+    for args in [vec!["--join", secret], vec!["--join", &format!("@{file}")], vec!["--join", "@/nowhere/at/all"]] {
+        let output = Command::new(WEATHER).args(["run", "display"]).args(&args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("--join") && !stderr.contains("AAAAsecret"), "{stderr}");
+    }
+    let key = "ab".repeat(32);
+    let output = Command::new(WEATHER).args(["run", "display", "--network-key", &key]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.code() == Some(2) && stderr.contains("looks like a key") && !stderr.contains(&key),
+        "{stderr}"
+    );
+}
+
+/// The key of a secret network, from `keygen` to readings, and an operator with and without it.
+#[test]
+fn a_secret_network_by_one_file() {
+    let (keys, deadline) = (Keys::new(), Instant::now() + SOON);
+    let key = keys.path("network");
+    said(&["keygen", "--network", &key]);
+    let (mut display, at) = start(&["display", "--network-key", &key]);
+    let (_sensor, _) = start(&["sensor", "--id", "1", "--network-key", &key, "--bootstrap", &at.address]);
+    display.stdout.has(deadline, "a reading", |line| line.ends_with(": 1 = 21.5 C"));
+    let ask = ["peers", "--network", "weather", "--bootstrap", &at.address];
+    assert!(said(&[&ask[..], &["--network-key", &key]].concat()).contains(&at.id));
+    let without = mosaik(&ask);
+    let error = String::from_utf8(without.stderr).unwrap();
+    assert!(!without.status.success() && error.contains("refused"), "{error}");
+}
