@@ -479,6 +479,64 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
     quote!(#errors #expansion).into()
 }
 
+/// Makes an `async fn name(cluster: Cluster<App>)` a test of an app: in simulations, one for each seed, in virtual time. Needs the
+/// feature `testing`.
+///
+/// * `seeds = 200`: how many; by default 1. `MOSAIK_SEED=17` runs that one alone.
+/// * `faults = [kill, partition, pause]`: what happens to nodes, drawn from the seed: up to eight faults within 30 s, each
+///   undone after up to 15 s. `cluster.calm().await` waits until they are over. By default none.
+/// * `with = [Sensor = 3]`: how many nodes there are of a role; by default one, or as many as a group of the role declares.
+/// * `durable`: nodes keep a data directory over restarts.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// It returns nothing or a `Result` whose error is `Display`. A seed that fails is printed, with its faults and the fewest of
+/// them with which it still fails.
+///
+/// ```
+/// use mosaik::{prelude::*, testing::Cluster};
+///
+/// #[mosaik::stream]
+/// pub struct Tick(u64);
+///
+/// #[mosaik::node]
+/// pub struct Clock {
+///     ticks: Producer<Tick>,
+/// }
+///
+/// #[mosaik::handlers]
+/// impl Clock {
+///     #[every("1s", emit = ticks)]
+///     fn tick(&self) -> Tick {
+///         Tick(1)
+///     }
+/// }
+///
+/// #[mosaik::app(roles = [Clock])]
+/// pub struct Clocks;
+///
+/// #[mosaik::test(seeds = 20, faults = [kill, partition], with = [Clock = 2])]
+/// async fn clocks_tick_after_faults(cluster: Cluster<Clocks>) {
+///     let mut ticks = cluster.tap::<Tick>();
+///     cluster.calm().await;
+///     assert!(ticks.recv().await.is_some());
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn test(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let test = parse::test(attribute.into(), item.clone(), &diag);
+    if let Some(test) = &test {
+        check::test(test, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let expansion = match test {
+        Some(test) if !broken => expand::test(&test, item),
+        // The function stays, for the editor.
+        _ => quote!(const _: () = { #[allow(dead_code)] #item };),
+    };
+    quote!(#errors #expansion).into()
+}
+
 /// Serde's `Serialize` for crates that do not depend on serde; part of the prelude. All `#[serde(..)]` attributes work,
 /// except `remote`. With a dependency on serde, its own derive does as well.
 #[proc_macro_derive(Serialize, attributes(serde))]

@@ -63,6 +63,8 @@ pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
 
 pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
+#[cfg(feature = "testing")]
+pub use mosaik_macros::test;
 pub use node::App;
 
 #[doc(hidden)]

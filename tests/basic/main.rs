@@ -8,6 +8,8 @@ mod branches;
 mod busy;
 mod chaos;
 mod declarative;
+mod cluster;
+mod declared_options;
 mod declared_stores;
 mod dependencies;
 mod diagnostics;

@@ -25,6 +25,7 @@ pub use lock::DataDirError;
 pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
+pub(crate) use handle::WeakNetwork;
 pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink};
 pub(crate) use node::{Node, OpenError};

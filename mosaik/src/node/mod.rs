@@ -20,6 +20,8 @@ mod members;
 mod metrics;
 #[cfg(feature = "cli")]
 mod operator;
+#[doc(hidden)]
+pub mod options;
 mod outcome;
 mod output;
 mod peers;
@@ -29,6 +31,7 @@ mod process;
 mod program;
 mod render;
 mod replica;
+mod restart;
 mod role;
 mod run;
 mod runner;
@@ -40,19 +43,22 @@ mod warnings;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
-pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, OptionDecl, Place, RoleDecl, Schema, StreamDecl, TagDecl};
 pub use feed::Feeds;
 #[doc(hidden)]
 pub use feed::{Fed, Waits};
 pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse};
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
+pub use options::{Absent, Configure, MemberOptions};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
+#[cfg(feature = "testing")]
+pub(crate) use machine::test_key;
 #[doc(hidden)]
 pub use replica::GroupHandle;
 pub use replica::{MachineClient, QueryCall, Replica};
 pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError, Setup, StreamType};
 pub use runner::{RoleHandle, RoleStatus, spawn};
 pub use store::{StoreDecl, StoreType};
-pub use table::Table;
+pub use table::{OnError, Table};
 pub use warnings::Warning;

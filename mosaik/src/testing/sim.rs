@@ -127,6 +127,12 @@ impl Sim {
         self.net.set_cuts(links.flat_map(|(a, b)| [(a, b), (b, a)]), true);
     }
 
+    /// Cuts links between peers of this simulation, both ways.
+    pub(super) fn cut_peers(&self, pairs: &[(PeerId, PeerId)]) {
+        let links = pairs.iter().filter_map(|(a, b)| Some((self.net.find(*a)?, self.net.find(*b)?)));
+        self.net.set_cuts(links.flat_map(|(a, b)| [(a, b), (b, a)]), true);
+    }
+
     /// Undoes every cut and partition.
     pub fn heal(&self) {
         self.net.heal();
