@@ -93,6 +93,19 @@ pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// * `#[mosaik(arg, default = 7)]`: a flag with a default; a string literal is read as if given on the command line.
 /// * `#[mosaik(default)]`, `#[mosaik(default = expression)]`: not a flag; `Default::default()` or the expression.
 ///
+/// An endpoint's field may say how it is set up, as the runtime's builders do:
+///
+/// * a producer: `accept_if = Self::may_read`, `max_consumers = 4`, `online_when = "2 with tag eu"`, `egress = "8MiB/s"`,
+///   `buffer = "1024 items, 4MiB"`, `on_lag = drop_oldest`, `replay = "1MiB"`, `replay_pace = "16MiB/s"`, `lifespan = "1s"`,
+///   `undelivered = Self::back`;
+/// * a consumer: `subscribe_if = |peer| ..`, `deadline = "5s"`, `backoff = "50ms..2s"`, `live_only`;
+/// * a member of a group: `role = observer`, `timing = lan`, `log_limit = "64MiB"`;
+/// * a primary of a store: `accept_if`, `buffer`, `replay`; a replica: `subscribe_if`.
+///
+/// A predicate may take fields of the role before the peer, `Self::may_read(zone)`; it gets copies of them. With
+/// `only_if = flag` (or `!flag`, or `Self::wanted(flag)`) on an `Option` of an endpoint, that is `None` when the condition does
+/// not hold. `#[cfg]` and `#[cfg_attr]` on fields are honoured.
+///
 /// ```
 /// use mosaik::{node::Role, prelude::*};
 ///
@@ -135,14 +148,20 @@ pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///   consumer field.
 /// * `#[on(field)] fn f(&mut self, state: Versioned<V>)`: with the newest state whenever that of a field of type
 ///   `StoreReplica<V>` has changed; what changes meanwhile is one call.
+/// * `#[on(field.connected)] fn f(&mut self, producer: PeerId)`, `#[on(field.disconnected)] fn f(&mut self, reason:
+///   DisconnectReason)`, `#[on(field.gap)] fn f(&mut self, gap: Gap)`, `#[on(field.late, after = "5s")] fn f(&mut self, silent:
+///   Duration)`: what else a consumer is told; all but the first may take `from: PeerId` as well.
+/// * `#[on(a, b)]`: for several fields alike.
 /// * `#[every("500ms")] fn f(&mut self)`: once per period, first after one period; runs that are missed are skipped.
-/// * `#[every("1s", emit = field)] fn f(&self) -> T`: what is returned goes out on a producer field; `Option<T>`,
-///   `Result<T, E>` and `Result<Option<T>, E>` work too. An item for which there is no room, or nobody, is dropped and
-///   counted.
 /// * `#[start]`: once, before any other; an error ends the role. `#[stop]`: once, at a graceful end.
+/// * `#[ready] fn f(&self) -> bool`: whether the role is ready, asked after every handler and ten times a second.
+///
+/// With `emit = field` what the handler returns goes out on a producer field: an item, an `Option` or a `Vec` of it, or a `Result`
+/// of one of them. An item for which there is no room, or nobody, is dropped and counted. `on_error = log` (the default),
+/// `restart` or `stop` says what an error or a panic of an `on` or `every` handler does to the role.
 ///
 /// Handlers are `fn` or `async fn`, take `&mut self` or `&self`, and return nothing or a `Result` whose error is
-/// `Display`. An error or a panic is logged and counted, and the role goes on. At shutdown an async handler that does
+/// `Display`. An error or a panic is logged and counted. At shutdown an async handler that does
 /// not end within 250 ms, or a stop handler within 500 ms, is dropped at its current `await`.
 ///
 /// ```

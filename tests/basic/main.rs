@@ -18,6 +18,7 @@ mod explain;
 mod field;
 mod flow;
 mod hostile;
+mod inspect;
 mod late;
 mod layering;
 mod ledger;

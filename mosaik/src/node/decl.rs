@@ -149,6 +149,14 @@ pub enum Direction {
     Consumes,
 }
 
+/// One of two words, by the direction.
+pub(super) const fn way(direction: Direction, produces: &'static str, consumes: &'static str) -> &'static str {
+    match direction {
+        Direction::Produces => produces,
+        Direction::Consumes => consumes,
+    }
+}
+
 /// A field of a role that connects it with other nodes.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointDecl {

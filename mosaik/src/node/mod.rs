@@ -11,6 +11,7 @@ mod args;
 mod cli;
 mod decl;
 mod dev;
+mod embed;
 mod environment;
 mod feed;
 mod graph;

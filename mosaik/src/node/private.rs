@@ -19,6 +19,7 @@ pub mod byte_field {
 pub use super::operator::operator;
 pub use super::{
     decl::{TagDecl, check_late},
+    embed::{record, record_size},
     graph::check_role,
     machine::key_from_env,
     outcome::{Call, Done, Outcome},

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl},
+    decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl, way},
     graph::Graph,
     machine::{KeyDecl, MachineDecl},
     store::StoreDecl,
@@ -159,18 +159,12 @@ impl Graph {
 }
 
 const fn verb(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Produces => "produces",
-        Direction::Consumes => "consumes",
-    }
+    way(direction, "produces", "consumes")
 }
 
 /// What a role does with a store.
 const fn part(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Produces => "changes",
-        Direction::Consumes => "follows",
-    }
+    way(direction, "changes", "follows")
 }
 
 /// A group with its machine, size and key, for a listing.

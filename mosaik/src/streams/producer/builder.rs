@@ -20,7 +20,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Evolve, Format, StreamId, Streamed, Unnamed,
+        Datum, Evolve, Format, StreamId, Streamed, Unnamed,
         codec::{self, Codec},
     },
     streams::{
