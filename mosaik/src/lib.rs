@@ -62,9 +62,9 @@ pub use iroh::{EndpointAddr, RelayUrl, SecretKey};
 pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
 
-pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
 #[cfg(feature = "testing")]
 pub use mosaik_macros::test;
+pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
 pub use node::App;
 
 #[doc(hidden)]

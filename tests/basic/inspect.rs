@@ -28,8 +28,11 @@ fn a_program_says_what_it_declares_also_when_it_is_stripped() {
     let said = text(&whole);
     let source = include_str!("../../examples/weather.rs");
     let line = source.lines().position(|line| line.contains("pub struct Display {")).unwrap() + 1;
-    assert!(said.contains(&format!("readings: consumes stream readings (Reading)  tests/../examples/weather.rs:{line}"))
-        || said.contains(&format!("examples/weather.rs:{line}")), "{said}");
+    assert!(
+        said.contains(&format!("readings: consumes stream readings (Reading)  tests/../examples/weather.rs:{line}"))
+            || said.contains(&format!("examples/weather.rs:{line}")),
+        "{said}"
+    );
     assert!(said.contains("app weather ") && said.contains("--id default = 7"), "{said}");
 
     let dir = tempfile::tempdir().unwrap();
@@ -71,7 +74,11 @@ fn programs_that_do_not_fit_are_told_apart_by_path_and_place() {
     }
     let alone = mosaik(&["check", PROGRAM]);
     assert!(alone.status.success(), "a warning is no failure");
-    assert!(text(&alone).contains("warning: stream \"readings\" is consumed and produced by nobody"), "{}", text(&alone));
+    assert!(
+        text(&alone).contains("warning: stream \"readings\" is consumed and produced by nobody"),
+        "{}",
+        text(&alone)
+    );
 }
 
 #[test]

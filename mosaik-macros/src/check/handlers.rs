@@ -113,7 +113,10 @@ fn ready(handler: &Handler, diag: &Diag) {
         diag.error(method.receiver(), "whether the role is ready is asked often and changes nothing: `&self`");
     }
     if let Some(word) = &method.asyncness {
-        diag.error(word, "whether the role is ready is asked between its handlers, which do not wait for it: a plain `fn`");
+        diag.error(
+            word,
+            "whether the role is ready is asked between its handlers, which do not wait for it: a plain `fn`",
+        );
     }
     if let ReturnType::Default = method.output {
         let name = &method.ident;

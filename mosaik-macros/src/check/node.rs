@@ -75,7 +75,9 @@ fn endpoint(node: &Node, field: &Field, settings: &[Setting], only_if: Option<&E
         if let Some(inner) = optional(&field.ty) {
             diag.error(
                 &field.ty,
-                format!("say when the `{inner}` is there: #[mosaik(only_if = flag)], where `flag` is a field of type `bool`"),
+                format!(
+                    "say when the `{inner}` is there: #[mosaik(only_if = flag)], where `flag` is a field of type `bool`"
+                ),
             );
         }
         return;

@@ -12,7 +12,9 @@ pub(crate) fn test(test: &Test, diag: &Diag) {
     super::no_generics(&function.generics, "a test has no generic parameters: nobody could choose them", diag);
     let mut inputs = function.inputs.iter();
     match inputs.next() {
-        None => diag.error_at(test.at, "the test takes the app that it is about: `async fn name(cluster: Cluster<App>)`"),
+        None => {
+            diag.error_at(test.at, "the test takes the app that it is about: `async fn name(cluster: Cluster<App>)`")
+        }
         Some(FnArg::Receiver(receiver)) => diag.error(receiver, "a test is a free function"),
         Some(FnArg::Typed(_)) => {}
     }

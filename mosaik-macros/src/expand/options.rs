@@ -22,7 +22,8 @@ pub(super) fn open(runtime: &TokenStream, field: &Field) -> (TokenStream, Option
         let at = settings.first().map_or_else(|| ty.span(), |setting| setting.key.span());
         let configured = super::at(runtime, at);
         let begin = quote_spanned!(at=> <#ty as #configured::node::Configure>::builder(setup));
-        let end = quote_spanned!(ty.span()=> <#ty as #moved::node::Configure>::open_with(#builder, setup, #name).await?);
+        let end =
+            quote_spanned!(ty.span()=> <#ty as #moved::node::Configure>::open_with(#builder, setup, #name).await?);
         quote!({ let #builder = #begin; #(#set)* #end })
     };
     let local = local(&field.ident);

@@ -57,7 +57,11 @@ impl Args {
         while !input.is_empty() {
             let read = match &attribute.first {
                 // Several fields may be named, one after the other.
-                Some(key) if position == self.first.len() && (position == 0 || key.kind == Kind::Member) && !input.peek2(Token![=]) => {
+                Some(key)
+                    if position == self.first.len()
+                        && (position == 0 || key.kind == Kind::Member)
+                        && !input.peek2(Token![=]) =>
+                {
                     read_value(key, input).map(|value| self.first.push(value))
                 }
                 _ => self.read_entry(attribute, input, diag),

@@ -101,8 +101,7 @@ fn fires(attribute: &Attribute, diag: &Diag) -> Vec<Asked> {
 }
 
 fn on_error(args: &Args, diag: &Diag) -> Option<OnError> {
-    const WORDS: [(&str, OnError); 3] =
-        [("log", OnError::Log), ("restart", OnError::Restart), ("stop", OnError::Stop)];
+    const WORDS: [(&str, OnError); 3] = [("log", OnError::Log), ("restart", OnError::Restart), ("stop", OnError::Stop)];
     let value = args.expr("on_error")?;
     let word = match value {
         Expr::Path(path) => path.path.get_ident().map(ToString::to_string),
@@ -166,7 +165,11 @@ fn receiver(method: &Signature) -> Receiver {
     match method.receiver() {
         None => Receiver::Missing,
         Some(syn::Receiver { kind: ReceiverKind::Reference(_, _, mutability), .. }) => {
-            if mutability.is_some() { Receiver::Exclusive } else { Receiver::Shared }
+            if mutability.is_some() {
+                Receiver::Exclusive
+            } else {
+                Receiver::Shared
+            }
         }
         Some(_) => Receiver::Value,
     }

@@ -131,7 +131,8 @@ pub(super) fn field(key: &Ident, value: &Expr) -> Result<Ident, Wrong> {
         _ => None,
     };
     named.ok_or_else(|| {
-        let problem = format!("`{key}` hands over fields of the role: their names, such as `{key} = Self::may_read(zone)`");
+        let problem =
+            format!("`{key}` hands over fields of the role: their names, such as `{key} = Self::may_read(zone)`");
         (value.span(), problem)
     })
 }
@@ -206,7 +207,8 @@ fn buffer(text: &str, span: Span) -> Result<To, String> {
                     Ok(number) => format!("items or bytes? write \"{number} items\" or \"{number}B\""),
                     Err(_) => problem,
                 })?;
-                let size = usize::try_from(size).map_err(|_| String::from("the size does not fit into this machine"))?;
+                let size =
+                    usize::try_from(size).map_err(|_| String::from("the size does not fit into this machine"))?;
                 bytes.replace(size).is_some()
             }
         };

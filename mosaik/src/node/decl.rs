@@ -351,7 +351,10 @@ pub const fn check_late(role: &RoleDecl, field: &str, has_own: bool) {
         declared || has_own,
         "say after what silence a producer is late: `#[mosaik(deadline = \"5s\")]` on the field, or `after = \"5s\"` here"
     );
-    assert!(!(declared && has_own), "the field says already after what silence a producer is late: leave `after` out here");
+    assert!(
+        !(declared && has_own),
+        "the field says already after what silence a producer is late: leave `after` out here"
+    );
 }
 
 /// Whether two declarations give one stream's name two shapes.

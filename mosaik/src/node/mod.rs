@@ -44,17 +44,19 @@ mod warnings;
 
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
-pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, OptionDecl, Place, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use decl::{
+    ArgDecl, Direction, EndpointDecl, Link, Occurs, OptionDecl, Place, RoleDecl, Schema, StreamDecl, TagDecl,
+};
 pub use feed::Feeds;
 #[doc(hidden)]
 pub use feed::{Fed, Waits};
 pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse};
+#[cfg(feature = "testing")]
+pub(crate) use machine::test_key;
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
 pub use options::{Absent, Configure, MemberOptions};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
-#[cfg(feature = "testing")]
-pub(crate) use machine::test_key;
 #[doc(hidden)]
 pub use replica::GroupHandle;
 pub use replica::{MachineClient, QueryCall, Replica};

@@ -99,7 +99,7 @@ impl RoleHandle {
     /// and ten times a second.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        *self.ready.borrow()
+        *self.ready.borrow() && self.has_ended().is_none()
     }
 
     /// Waits until the role is ready. Pending for ever if it never is. Cancellation-safe.
@@ -119,10 +119,10 @@ impl RoleHandle {
         self.ended().await
     }
 
-    /// How the role has ended, if it has.
+    /// How the role has ended, if it has: as [`ended`](Self::ended).
     #[must_use]
     pub fn has_ended(&self) -> Option<Result<(), RoleError>> {
-        self.ended.borrow().clone()
+        self.ended().now_or_never()
     }
 
     /// Waits until the role has ended. Cancellation-safe.
@@ -321,9 +321,10 @@ impl<R: Handlers> Runner<R> {
         let table = &mut self.table;
         let asks = table.ready.is_some();
         let look = async {
-            match asks {
-                true => sleep(LOOK).await,
-                false => std::future::pending().await,
+            if asks {
+                sleep(LOOK).await;
+            } else {
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {

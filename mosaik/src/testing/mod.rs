@@ -38,8 +38,8 @@ pub fn panic_in_essential_task(network: &crate::Network) {
 
 pub use self::{
     cluster::{
-        Cluster, ClusterBuilder, ClusterError, FaultKind, FaultSchedule, Member, MissingEdge, NotConverged, Passes, Plan,
-        Planned, run,
+        Cluster, ClusterBuilder, ClusterError, FaultKind, FaultSchedule, Member, MissingEdge, NotConverged, Passes,
+        Plan, Planned, run,
     },
     encoding::{NotCarried, encoding},
     eventually::eventually,

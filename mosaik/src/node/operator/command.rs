@@ -86,7 +86,8 @@ pub(super) fn command() -> Command {
                         .help("Where to keep it; must not exist"),
                 ),
         );
-    let program = || Arg::new("program").value_name("PROGRAM").required(true).value_parser(clap::value_parser!(PathBuf));
+    let program =
+        || Arg::new("program").value_name("PROGRAM").required(true).value_parser(clap::value_parser!(PathBuf));
     all = all
         .subcommand(
             Command::new("inspect")

@@ -99,10 +99,7 @@ fn timings(name: &str, uses: &[Use<'_>], findings: &mut Findings) {
 fn difference(name: &str, one: &LinkSeen, other: &LinkSeen) -> Option<String> {
     match (one, other) {
         (LinkSeen::Stream { shape: one, .. }, LinkSeen::Stream { shape: other, .. }) => shapes(name, one, other),
-        (
-            LinkSeen::Store { delta: a, version: b, .. },
-            LinkSeen::Store { delta: other_a, version: other_b, .. },
-        ) => {
+        (LinkSeen::Store { delta: a, version: b, .. }, LinkSeen::Store { delta: other_a, version: other_b, .. }) => {
             if b != other_b {
                 return Some(format!("versions {b} and {other_b}"));
             }

@@ -57,7 +57,13 @@ pub fn operator() -> ExitCode {
         },
         Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
         Some((name @ ("inspect" | "check"), matches)) => match programs(name, matches) {
-            Ok(found) => if found { ExitCode::from(FOUND) } else { ExitCode::SUCCESS },
+            Ok(found) => {
+                if found {
+                    ExitCode::from(FOUND)
+                } else {
+                    ExitCode::SUCCESS
+                }
+            }
             Err(error) => {
                 say(format_args!("error: {}", process::chain(&*error)));
                 ExitCode::FAILURE

@@ -92,12 +92,7 @@ impl Shared {
         self.items.schema
     }
 
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        stream: StreamId,
-        items: Items,
-        options: Options,
-    ) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
         let Options { subscribe_if, deadline, backoff, replay, begin } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {

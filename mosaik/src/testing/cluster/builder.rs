@@ -108,8 +108,7 @@ impl<A: App> ClusterBuilder<A> {
         for (at, (entry, index)) in plan.into_iter().enumerate() {
             let member = Member { role: entry.role.name, index, at };
             let given = flags.get(entry.role.name).map(|flags| flags(index)).unwrap_or_default();
-            let values =
-                ArgValues::parse(&entry.role, given).map_err(|error| ClusterError::Args { member, error })?;
+            let values = ArgValues::parse(&entry.role, given).map_err(|error| ClusterError::Args { member, error })?;
             let dir = dir.as_ref().map(|dir| dir.join(member.to_string()));
             instances.push(Instance::new(&world, member, entry, values, dir));
         }

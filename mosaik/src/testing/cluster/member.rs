@@ -4,17 +4,21 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use iroh::SecretKey;
 
 use super::World;
 use crate::{
-    network::{Network, NetworkBuilder},
+    network::{Network, NetworkBuilder, TaskProbe},
     node::{ArgError, ArgValues, RoleEntry, RoleError, RoleHandle, Setup},
     primitives::{NetworkId, PeerId},
-    testing::SimNode,
+    testing::{SimNode, eventually},
 };
+
+/// How long the tasks of a killed node may take to end.
+const LETS_GO: Duration = Duration::from_secs(5);
 
 /// One node of a cluster: the role and its number, counted from 0. `Display` prints `sensor-1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +114,8 @@ pub(super) struct Instance {
     machine: Machine,
     dir: Option<PathBuf>,
     running: Mutex<Option<Running>>,
+    /// The tasks of the life before, which may hold its files for a moment longer.
+    former: Mutex<Option<TaskProbe>>,
 }
 
 enum Machine {
@@ -129,7 +135,7 @@ impl Instance {
             World::Sim(sim) => Machine::Sim(sim.node(&member.to_string())),
             World::Loopback => Machine::Loopback(SecretKey::generate()),
         };
-        Self { member, entry, values, machine, dir, running: Mutex::new(None) }
+        Self { member, entry, values, machine, dir, running: Mutex::new(None), former: Mutex::new(None) }
     }
 
     pub(super) fn id(&self) -> PeerId {
@@ -149,6 +155,13 @@ impl Instance {
 
     pub(super) async fn start(&self, world: &World, id: NetworkId) -> Result<(), ClusterError> {
         let member = self.member;
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(former) = former
+            && !eventually(LETS_GO, || former.count() == 0).await
+        {
+            let error = format!("tasks of its former life go on: {:?}", former.names());
+            return Err(ClusterError::Node { member, error });
+        }
         let secret = match &self.machine {
             Machine::Sim(_) => None,
             Machine::Loopback(secret) => Some(secret.clone()),
@@ -166,6 +179,10 @@ impl Instance {
     /// At this instant.
     pub(super) fn kill(&self) {
         let running = self.running().take();
+        if let Some(running) = &running {
+            let probe = running.network.task_probe();
+            self.former.lock().unwrap_or_else(PoisonError::into_inner).replace(probe);
+        }
         match &self.machine {
             Machine::Sim(node) if running.is_some() => node.crash(),
             _ => running.iter().for_each(|running| running.network.node().abandon()),

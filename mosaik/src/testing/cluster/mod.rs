@@ -236,11 +236,7 @@ impl<A> Cluster<A> {
 
     /// Cuts every link between the two sides, both ways, until [`heal`](Self::heal). Nodes that are on neither side, and the
     /// observer, still reach everybody.
-    pub fn partition(
-        &self,
-        one: impl IntoIterator<Item = Member>,
-        other: impl IntoIterator<Item = Member> + Clone,
-    ) {
+    pub fn partition(&self, one: impl IntoIterator<Item = Member>, other: impl IntoIterator<Item = Member> + Clone) {
         let id = |member: Member| self.instance(member).id();
         let cuts: Vec<_> =
             one.into_iter().flat_map(|a| other.clone().into_iter().map(move |b| (id(a), id(b)))).collect();

@@ -128,7 +128,10 @@ impl<A> Cluster<A> {
             sleep_until(began + *at).await;
             tracing::debug!(member = %fault.member, kind = ?fault.kind, begins, "fault");
             // Of several faults of one kind at a node, the end of the last one counts.
-            let over = !begins && !steps[number..].iter().any(|later| !later.begins && later.at > *at && same(later, fault) && began_before(later, *at));
+            let over = !begins
+                && !steps[number..]
+                    .iter()
+                    .any(|later| !later.begins && later.at > *at && same(later, fault) && began_before(later, *at));
             match (fault.kind, begins) {
                 (FaultKind::Kill, true) => self.instance(fault.member).kill(),
                 (FaultKind::Kill, false) if over => self.start_again(fault.member).await?,
