@@ -181,15 +181,16 @@ fn data_directories_outlive_their_nodes_and_not_the_cluster() {
 #[mosaik::test(seeds = 6, faults = [kill, partition, pause], with = [Sensor = 2], durable)]
 async fn acknowledged_writes_survive(cluster: Cluster<Counting>) {
     let totals = cluster.client::<Totals>().await.expect("joins");
-    let mut written = 0;
-    for _ in 0..10 {
-        written = totals.add(1).await.expect("applied");
+    let (mut acknowledged, tried) = (0, 10);
+    for _ in 0..tried {
+        // Without a majority for long enough there is no answer, and nothing is promised.
+        acknowledged += u64::from(totals.add(1).await.is_ok());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     cluster.calm().await;
     cluster.converged().await.expect("as declared after the faults");
     let total = totals.total().strong().await.expect("answered");
-    assert!(total >= written && written == 10, "{total} of {written}");
+    assert!(acknowledged > 0 && (acknowledged..=tried).contains(&total), "{total}, {acknowledged} acknowledged");
 }
 
 #[mosaik::test]

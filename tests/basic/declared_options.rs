@@ -1,4 +1,11 @@
 //! Options of endpoints on the fields of a role, fields and handlers under `cfg`, and what handlers can say beyond their event.
+#![allow(
+    clippy::unused_self,
+    clippy::needless_pass_by_value,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::ref_option,
+    reason = "handlers and predicates have the signatures that they are declared with"
+)]
 
 use std::{
     sync::{Arc, Mutex},

@@ -113,13 +113,16 @@ pub struct Reading {
 pub struct Station {
     #[mosaik(deadline = "5s")]
     readings: Consumer<Reading>,
+    #[mosaik(default)]
+    shown: u64,
 }
 
 #[mosaik::handlers]
 impl Station {
     #[on(readings)]
-    fn show(&mut self, reading: Reading) {
-        println!("{}: {}", reading.sensor, reading.celsius);
+    fn show(&mut self, Reading { sensor, celsius }: Reading) {
+        self.shown += 1;
+        println!("{}: {sensor} {celsius}", self.shown);
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn open(runtime: &TokenStream, field: &Field) -> (TokenStream, Option
         quote_spanned!(ty.span()=> <#ty as #moved::node::Endpoint>::open(setup, #name).await?)
     } else {
         let builder = Ident::new("builder", Span::mixed_site());
-        let set = settings.iter().filter_map(|setting| set(runtime, setting, &builder));
+        let set = settings.iter().map(|setting| set(runtime, setting, &builder));
         let at = settings.first().map_or_else(|| ty.span(), |setting| setting.key.span());
         let configured = super::at(runtime, at);
         let begin = quote_spanned!(at=> <#ty as #configured::node::Configure>::builder(setup));
@@ -63,12 +63,12 @@ fn at(mut ident: Ident, span: Span) -> Ident {
     ident
 }
 
-/// One option; nothing for one that is not the builder's business.
-fn set(runtime: &TokenStream, Setting { key, to, .. }: &Setting, builder: &Ident) -> Option<TokenStream> {
+/// One option. A method is not the builder's business, which only says that the endpoint has such items.
+fn set(runtime: &TokenStream, Setting { key, to, .. }: &Setting, builder: &Ident) -> TokenStream {
     if matches!(to, To::Method(_)) {
         let given = at(builder.clone(), key.span());
         let runtime = super::at(runtime, key.span());
-        return Some(quote_spanned!(key.span()=> #runtime::node::options::SetUndelivered::takes_undelivered(&#given);));
+        return quote_spanned!(key.span()=> #runtime::node::options::SetUndelivered::takes_undelivered(&#given););
     }
     let name = Ident::new(&format!("Set{}", model::camel(&key.to_string())), key.span());
     let value = value(runtime, to);
@@ -76,7 +76,7 @@ fn set(runtime: &TokenStream, Setting { key, to, .. }: &Setting, builder: &Ident
     let runtime = super::at(runtime, key.span());
     let call = quote_spanned!(key.span()=> #runtime::node::options::#name::#key);
     let arguments = value.map_or_else(|| quote!(#given), |value| quote!(#given, #value));
-    Some(quote!(let #builder = #call(#arguments);))
+    quote!(let #builder = #call(#arguments);)
 }
 
 fn value(runtime: &TokenStream, to: &To) -> Option<TokenStream> {

@@ -241,7 +241,7 @@ impl Input<'_> {
                 schema: {
                     let (schema, rest) = self.0.split_first_chunk::<32>()?;
                     self.0 = rest;
-                    schema.iter().map(|byte| format!("{byte:02x}")).collect()
+                    schema.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
                 },
             },
             "changes" | "follows" => LinkSeen::Store {

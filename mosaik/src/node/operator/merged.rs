@@ -58,7 +58,7 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
                 findings.errors.push(format!("{kind} \"{name}\": {differs}\n    {one}\n    {two}"));
             }
         }
-        let places = || uses.iter().map(|each| format!("\n    {}", each.place())).collect::<String>();
+        let places = || uses.iter().map(|each| format!("\n    {}", each.place())).collect::<Vec<_>>().concat();
         match (*kind, uses.iter().any(Use::sends), uses.iter().all(Use::sends)) {
             ("stream", false, _) => {
                 findings.warnings.push(format!("stream \"{name}\" is consumed and produced by nobody{}", places()));

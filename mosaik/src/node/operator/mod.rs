@@ -109,7 +109,7 @@ fn programs(name: &str, matches: &ArgMatches) -> Result<bool, Failure> {
     }
     let merged::Findings { errors, warnings } = merged::check(&read);
     let lines = errors.iter().map(|error| format!("error: {error}\n"));
-    let lines: String = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect();
+    let lines = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect::<Vec<_>>().concat();
     print(if lines.is_empty() { "nothing to complain about\n" } else { &lines })?;
     Ok(!errors.is_empty())
 }

@@ -110,7 +110,8 @@ fn end_of(network: &Network) -> End {
 fn of_endpoint(from: &Seen, endpoint: &EndpointDecl, seen: &[Seen]) -> Vec<MissingEdge> {
     let edge = |to: &Seen, what: String, explained: &Explanation, forgiven: &[Fault]| {
         let failed = explained.failed().filter(|check| check.fault.is_none_or(|fault| !forgiven.contains(&fault)))?;
-        Some(MissingEdge { from: from.member, to: Some(to.member), what, why: failed.found.clone() })
+        let other = (to.member != from.member).then_some(to.member);
+        Some(MissingEdge { from: from.member, to: other, what, why: failed.found.clone() })
     };
     if let Some((Direction::Produces, stream)) = endpoint.stream() {
         let named = Named { id: stream.id, name: Some(stream.name.to_owned()) };
