@@ -93,6 +93,19 @@ pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// * `#[mosaik(arg, default = 7)]`: a flag with a default; a string literal is read as if given on the command line.
 /// * `#[mosaik(default)]`, `#[mosaik(default = expression)]`: not a flag; `Default::default()` or the expression.
 ///
+/// An endpoint's field may say how it is set up, as the runtime's builders do:
+///
+/// * a producer: `accept_if = Self::may_read`, `max_consumers = 4`, `online_when = "2 with tag eu"`, `egress = "8MiB/s"`,
+///   `buffer = "1024 items, 4MiB"`, `on_lag = drop_oldest`, `replay = "1MiB"`, `replay_pace = "16MiB/s"`, `lifespan = "1s"`,
+///   `undelivered = Self::back`;
+/// * a consumer: `subscribe_if = |peer| ..`, `deadline = "5s"`, `backoff = "50ms..2s"`, `live_only`;
+/// * a member of a group: `role = observer`, `timing = lan`, `log_limit = "64MiB"`;
+/// * a primary of a store: `accept_if`, `buffer`, `replay`; a replica: `subscribe_if`.
+///
+/// A predicate may take fields of the role before the peer, `Self::may_read(zone)`; it gets copies of them. With
+/// `only_if = flag` (or `!flag`, or `Self::wanted(flag)`) on an `Option` of an endpoint, that is `None` when the condition does
+/// not hold. `#[cfg]` and `#[cfg_attr]` on fields are honoured.
+///
 /// ```
 /// use mosaik::{node::Role, prelude::*};
 ///
@@ -135,14 +148,20 @@ pub fn node(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///   consumer field.
 /// * `#[on(field)] fn f(&mut self, state: Versioned<V>)`: with the newest state whenever that of a field of type
 ///   `StoreReplica<V>` has changed; what changes meanwhile is one call.
+/// * `#[on(field.connected)] fn f(&mut self, producer: PeerId)`, `#[on(field.disconnected)] fn f(&mut self, reason:
+///   DisconnectReason)`, `#[on(field.gap)] fn f(&mut self, gap: Gap)`, `#[on(field.late, after = "5s")] fn f(&mut self, silent:
+///   Duration)`: what else a consumer is told; all but the first may take `from: PeerId` as well.
+/// * `#[on(a, b)]`: for several fields alike.
 /// * `#[every("500ms")] fn f(&mut self)`: once per period, first after one period; runs that are missed are skipped.
-/// * `#[every("1s", emit = field)] fn f(&self) -> T`: what is returned goes out on a producer field; `Option<T>`,
-///   `Result<T, E>` and `Result<Option<T>, E>` work too. An item for which there is no room, or nobody, is dropped and
-///   counted.
 /// * `#[start]`: once, before any other; an error ends the role. `#[stop]`: once, at a graceful end.
+/// * `#[ready] fn f(&self) -> bool`: whether the role is ready, asked after every handler and ten times a second.
+///
+/// With `emit = field` what the handler returns goes out on a producer field: an item, an `Option` or a `Vec` of it, or a `Result`
+/// of one of them. An item for which there is no room, or nobody, is dropped and counted. `on_error = log` (the default),
+/// `restart` or `stop` says what an error or a panic of an `on` or `every` handler does to the role.
 ///
 /// Handlers are `fn` or `async fn`, take `&mut self` or `&self`, and return nothing or a `Result` whose error is
-/// `Display`. An error or a panic is logged and counted, and the role goes on. At shutdown an async handler that does
+/// `Display`. An error or a panic is logged and counted. At shutdown an async handler that does
 /// not end within 250 ms, or a stop handler within 500 ms, is dropped at its current `await`.
 ///
 /// ```
@@ -475,6 +494,64 @@ pub fn main(attribute: TokenStream, item: TokenStream) -> TokenStream {
         Some(main) if !broken => expand::main(&main, &item),
         // The function stays, for the editor; a real `main` beside it keeps the compiler from missing one.
         _ => quote!(const _: () = { #[allow(dead_code)] #item }; fn main() {}),
+    };
+    quote!(#errors #expansion).into()
+}
+
+/// Makes an `async fn name(cluster: Cluster<App>)` a test of an app: in simulations, one for each seed, in virtual time. Needs the
+/// feature `testing`.
+///
+/// * `seeds = 200`: how many; by default 1. `MOSAIK_SEED=17` runs that one alone.
+/// * `faults = [kill, partition, pause]`: what happens to nodes, drawn from the seed: up to eight faults within 30 s, each
+///   undone after up to 15 s. `cluster.calm().await` waits until they are over. By default none.
+/// * `with = [Sensor = 3]`: how many nodes there are of a role; by default one, or as many as a group of the role declares.
+/// * `durable`: nodes keep a data directory over restarts.
+/// * `crate = path`: where the `mosaik` crate is, when it is not `::mosaik`.
+///
+/// It returns nothing or a `Result` whose error is `Display`. A seed that fails is printed, with its faults and the fewest of
+/// them with which it still fails.
+///
+/// ```
+/// use mosaik::{prelude::*, testing::Cluster};
+///
+/// #[mosaik::stream]
+/// pub struct Tick(u64);
+///
+/// #[mosaik::node]
+/// pub struct Clock {
+///     ticks: Producer<Tick>,
+/// }
+///
+/// #[mosaik::handlers]
+/// impl Clock {
+///     #[every("1s", emit = ticks)]
+///     fn tick(&self) -> Tick {
+///         Tick(1)
+///     }
+/// }
+///
+/// #[mosaik::app(roles = [Clock])]
+/// pub struct Clocks;
+///
+/// #[mosaik::test(seeds = 20, faults = [kill, partition], with = [Clock = 2])]
+/// async fn clocks_tick_after_faults(cluster: Cluster<Clocks>) {
+///     let mut ticks = cluster.tap::<Tick>();
+///     cluster.calm().await;
+///     assert!(ticks.recv().await.is_some());
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn test(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let (diag, item) = (Diag::new(), proc_macro2::TokenStream::from(item));
+    let test = parse::test(attribute.into(), item.clone(), &diag);
+    if let Some(test) = &test {
+        check::test(test, &diag);
+    }
+    let (broken, errors) = (diag.count() > 0, diag.finish());
+    let expansion = match test {
+        Some(test) if !broken => expand::test(&test, item),
+        // The function stays, for the editor.
+        _ => quote!(const _: () = { #[allow(dead_code)] #item };),
     };
     quote!(#errors #expansion).into()
 }

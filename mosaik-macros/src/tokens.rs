@@ -6,7 +6,7 @@ use proc_macro2::{Delimiter, Group, Ident, Spacing, Span, TokenStream, TokenTree
 /// Helper attributes inside a `#[mosaik::node]` struct.
 pub(crate) const FIELD_HELPERS: &[&str] = &["mosaik"];
 /// Helper attributes inside a `#[mosaik::handlers]` impl.
-pub(crate) const METHOD_HELPERS: &[&str] = &["on", "every", "start", "stop"];
+pub(crate) const METHOD_HELPERS: &[&str] = &["on", "every", "start", "stop", "ready"];
 /// Helper attributes inside a `#[mosaik::state_machine]` impl.
 pub(crate) const MACHINE_HELPERS: &[&str] = &["command", "query", "mosaik"];
 
@@ -50,13 +50,49 @@ fn strip(members: TokenStream, is_helper: &dyn Fn(&str) -> bool) -> TokenStream 
     let mut trees = members.into_iter().peekable();
     while let Some(tree) = trees.next() {
         let is_hash = matches!(&tree, TokenTree::Punct(punct) if punct.as_char() == '#');
-        if is_hash && trees.peek().and_then(attribute_name).is_some_and(|name| is_helper(&name)) {
+        let name = trees.peek().filter(|_| is_hash).and_then(attribute_name);
+        if name.as_deref().is_some_and(is_helper) {
             trees.next();
+        } else if name.as_deref() == Some("cfg_attr") {
+            let attribute = trees.next();
+            if let Some(attribute) = attribute.and_then(|attribute| without_conditional(attribute, is_helper)) {
+                out.extend([tree, attribute]);
+            }
         } else {
             out.push(tree);
         }
     }
     out.into_iter().collect()
+}
+
+/// The brackets of a `cfg_attr` without the helper attributes in it; nothing if there were no others.
+fn without_conditional(attribute: TokenTree, is_helper: &dyn Fn(&str) -> bool) -> Option<TokenTree> {
+    let TokenTree::Group(brackets) = &attribute else { return Some(attribute) };
+    let mut trees: Vec<TokenTree> = brackets.stream().into_iter().collect();
+    let Some(TokenTree::Group(inside)) = trees.pop() else { return Some(attribute) };
+    let mut parts: Vec<Vec<TokenTree>> = vec![Vec::new()];
+    for tree in inside.stream() {
+        match &tree {
+            TokenTree::Punct(punct) if punct.as_char() == ',' => parts.push(Vec::new()),
+            _ => parts.last_mut()?.push(tree),
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    let before = parts.len();
+    let mut first = true;
+    parts.retain(|part| {
+        let condition = std::mem::take(&mut first);
+        condition || !matches!(part.first(), Some(TokenTree::Ident(name)) if is_helper(&name.to_string()))
+    });
+    match parts.len() {
+        left if left == before => Some(attribute),
+        0 | 1 => None,
+        _ => {
+            let parts = parts.into_iter().map(|part| part.into_iter().collect::<TokenStream>());
+            trees.push(regroup(&inside, quote::quote!(#(#parts),*)));
+            Some(regroup(brackets, trees.into_iter().collect()))
+        }
+    }
 }
 
 /// The name of a one-word attribute, from the brackets after its `#`.
@@ -200,6 +236,13 @@ mod tests {
         };
         let got = without_helpers(item, &|name| METHOD_HELPERS.contains(&name));
         assert_eq!(got.to_string(), want.to_string());
+    }
+
+    #[test]
+    fn helpers_under_a_condition_go_too() {
+        let item = quote! { struct A { #[cfg_attr(a, mosaik(arg))] b: u8, #[cfg_attr(c, doc = "d", mosaik, e)] f: u8, #[cfg_attr(g, h)] i: u8 } };
+        let want = quote! { struct A { b: u8, #[cfg_attr(c, doc = "d", e)] f: u8, #[cfg_attr(g, h)] i: u8 } };
+        assert_eq!(without_helpers(item, &|name| FIELD_HELPERS.contains(&name)).to_string(), want.to_string());
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub use network::Network;
 pub use primitives::{Datum, GroupId, NetworkId, PeerId, StoreId, StreamId, Tag, Tags};
 pub use trust::{Authority, AuthorityId, Invitation, NetworkKey, Ticket};
 
+#[cfg(feature = "testing")]
+pub use mosaik_macros::test;
 pub use mosaik_macros::{app, group, handlers, main, node, state_machine, store, stream};
 pub use node::App;
 

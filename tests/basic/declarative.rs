@@ -282,7 +282,7 @@ mod roles {
         );
         assert!(Clocks::GRAPH.to_dot().contains("r0 -> s0;"));
         assert!(
-            Clocks::GRAPH.to_json().contains("{\"field\":\"ticks\",\"direction\":\"produces\",\"stream\":\"ticks\"}")
+            Clocks::GRAPH.to_json().contains("{\"field\":\"ticks\",\"direction\":\"produces\",\"stream\":\"ticks\",\"declared\":{\"optional\":false,\"options\":{},\"file\":\"")
         );
         assert!(Clocks::GRAPH.to_listing().contains("clock: Sends ticks.\n    tags      clock, eu\n"));
     }

@@ -99,6 +99,37 @@ impl Busy {
     }
 }
 
+/// As the readings of the example `weather`, but for one field.
+#[mosaik::stream(name = "readings")]
+pub struct Reading {
+    /// Which.
+    pub sensor: u32,
+    /// Not as precise there.
+    pub celsius: f64,
+}
+
+/// Listens to another weather.
+#[mosaik::node]
+pub struct Station {
+    #[mosaik(deadline = "5s")]
+    readings: Consumer<Reading>,
+    #[mosaik(default)]
+    shown: u64,
+}
+
+#[mosaik::handlers]
+impl Station {
+    #[on(readings)]
+    fn show(&mut self, Reading { sensor, celsius }: Reading) {
+        self.shown += 1;
+        println!("{}: {sensor} {celsius}", self.shown);
+    }
+}
+
+/// An app that does not fit to `weather`; it is only looked at.
+#[mosaik::app(name = "other-weather", roles = [Station])]
+pub struct OtherWeather;
+
 async fn play<R: mosaik::node::Handlers>(net: &Network) -> anyhow::Result<()> {
     let values = mosaik::node::ArgValues::parse::<&str>(&R::ROLE, [])?;
     let role = R::open(&mut mosaik::node::Setup::new(net, &values)).await?;

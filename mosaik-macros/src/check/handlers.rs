@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use syn::{FnArg, ReturnType, Safety, Type};
+use syn::{FnArg, LitStr, ReturnType, Safety, Type};
 
 use crate::{
     diag::Diag,
@@ -16,14 +16,23 @@ pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
         "a role is one concrete type, so the impl of its handlers has no parameters",
         diag,
     );
-    let mut taken = BTreeMap::new();
+    let (mut taken, mut broken) = (BTreeMap::new(), false);
     handlers.handlers.retain(|handler| {
+        // Of an attribute that names several fields, the first one stands for all.
+        if handler.further && broken {
+            return false;
+        }
         let before = diag.count();
-        method(handler, diag);
-        match &handler.fires {
-            Fires::On { of, .. } => on(handler, of, diag),
-            Fires::Every { .. } => every(handler, diag),
-            Fires::Start | Fires::Stop => alone(handler, diag),
+        if !handler.further {
+            method(handler, diag);
+            match &handler.fires {
+                Fires::On { of, .. } => on(handler, of, diag),
+                Fires::Every { period } => every(handler, period, diag),
+                Fires::Start | Fires::Stop => alone(handler, diag),
+                Fires::Ready => ready(handler, diag),
+            }
+            emits(handler, diag);
+            broken = diag.count() > before;
         }
         unique(handler, &mut taken, diag);
         diag.count() == before
@@ -34,7 +43,7 @@ fn method(handler: &Handler, diag: &Diag) {
     let method = &handler.method;
     let name = &method.ident;
     match handler.receiver {
-        Receiver::Reference => {}
+        Receiver::Shared | Receiver::Exclusive => {}
         Receiver::Missing => diag.error(name, format!("the handler `{name}` takes `&mut self` or `&self`")),
         Receiver::Value => {
             diag.error(
@@ -52,21 +61,21 @@ fn method(handler: &Handler, diag: &Diag) {
 fn on(handler: &Handler, of: &Of, diag: &Diag) {
     let name = &handler.method.ident;
     let (what, first) = of.takes();
-    let usage = format!("{first}` or `{first}, from: PeerId");
-    if let Of::Lateness { after } = of
+    let usage = match of.most() {
+        1 => first.to_owned(),
+        _ => format!("{first}` or `{first}, from: PeerId"),
+    };
+    if let Of::Lateness { after: Some(after), .. } = of
         && let Err(problem) = model::parse_period(&after.value())
     {
         diag.error(after, problem);
     }
     let params: Vec<&FnArg> = handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))).collect();
-    match params.as_slice() {
-        [] => diag.error(name, format!("`{name}` handles {what}, so it takes one: `{usage}`")),
-        [_] | [_, _] => {}
-        [_, _, rest @ ..] => {
-            for param in rest {
-                diag.error(param, format!("a handler of {what} takes `{usage}` and nothing else"));
-            }
-        }
+    if params.is_empty() {
+        diag.error(name, format!("`{name}` handles {what}, so it takes one: `{usage}`"));
+    }
+    for param in params.iter().skip(of.most()) {
+        diag.error(param, format!("a handler of {what} takes `{usage}` and nothing else"));
     }
     for param in params.iter().take(2) {
         if let FnArg::Typed(param) = param
@@ -79,15 +88,39 @@ fn on(handler: &Handler, of: &Of, diag: &Diag) {
     }
 }
 
-fn every(handler: &Handler, diag: &Diag) {
-    let Fires::Every { period, emit } = &handler.fires else { return };
+fn every(handler: &Handler, period: &LitStr, diag: &Diag) {
     alone(handler, diag);
     if let Err(problem) = model::parse_period(&period.value()) {
         diag.error(period, problem);
     }
-    if let (Some(emit), ReturnType::Default) = (emit, &handler.method.output) {
+}
+
+fn emits(handler: &Handler, diag: &Diag) {
+    if let (Some(emit), ReturnType::Default) = (&handler.emit, &handler.method.output) {
         let name = &handler.method.ident;
-        diag.error(emit, format!("`{name}` returns nothing to emit: return an item, an `Option` of it, or a `Result`"));
+        diag.error(
+            emit,
+            format!("`{name}` returns nothing to emit: return an item, an `Option` or a `Vec` of it, or a `Result`"),
+        );
+    }
+}
+
+/// `#[ready] fn ready(&self) -> bool`.
+fn ready(handler: &Handler, diag: &Diag) {
+    alone(handler, diag);
+    let method = &handler.method;
+    if handler.receiver == Receiver::Exclusive {
+        diag.error(method.receiver(), "whether the role is ready is asked often and changes nothing: `&self`");
+    }
+    if let Some(word) = &method.asyncness {
+        diag.error(
+            word,
+            "whether the role is ready is asked between its handlers, which do not wait for it: a plain `fn`",
+        );
+    }
+    if let ReturnType::Default = method.output {
+        let name = &method.ident;
+        diag.error(name, format!("`{name}` says whether the role is ready: `fn {name}(&self) -> bool`"));
     }
 }
 
@@ -99,17 +132,21 @@ fn alone(handler: &Handler, diag: &Diag) {
 }
 
 /// Items of a field go to one handler; there is one start and one stop, so that their order is plain.
-fn unique(handler: &Handler, taken: &mut BTreeMap<String, String>, diag: &Diag) {
+fn unique(handler: &Handler, taken: &mut BTreeMap<(String, String), String>, diag: &Diag) {
     let name = handler.method.ident.to_string();
     let key = match &handler.fires {
         Fires::On { field, of } => format!("on({}{})", model::plain(field), of.suffix()),
         Fires::Start => String::from("start"),
         Fires::Stop => String::from("stop"),
+        Fires::Ready => String::from("ready"),
         Fires::Every { .. } => return,
     };
-    match taken.get(&key) {
+    // Under different conditions there may well be one at a time.
+    let cfgs = &handler.cfgs;
+    let cfgs = crate::tokens::canonical(quote::quote!(#(#cfgs)*));
+    match taken.get(&(key.clone(), cfgs.clone())) {
         None => {
-            taken.insert(key, name);
+            taken.insert((key, cfgs), name);
         }
         Some(first) => match &handler.fires {
             Fires::On { field, of } => {

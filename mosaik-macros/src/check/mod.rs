@@ -10,6 +10,7 @@ mod main;
 mod node;
 mod store;
 mod stream;
+mod test;
 
 pub(crate) use app::app;
 pub(crate) use group::group;
@@ -19,6 +20,7 @@ pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use store::store;
 pub(crate) use stream::stream;
+pub(crate) use test::test;
 
 use syn::{Expr, ExprLit, Generics, Lit, LitStr};
 

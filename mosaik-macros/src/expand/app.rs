@@ -31,6 +31,15 @@ pub(crate) fn app(app: &App) -> TokenStream {
 
         #(#checks)*
 
+        // Kept by the linker, for who looks at the program without running it.
+        #[cfg(target_os = "linux")]
+        const _: () = {
+            const GRAPH: &#runtime::node::Graph = &<#ident as #runtime::node::App>::GRAPH;
+            #[used]
+            #[unsafe(link_section = "mosaik")]
+            static RECORD: [::core::primitive::u8; #runtime::__private::record_size(GRAPH)] = #runtime::__private::record(GRAPH);
+        };
+
         #[automatically_derived]
         impl #ident {
             /// Runs the command line of this app to its end.

@@ -11,8 +11,10 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod options;
 mod store;
 mod stream;
+mod test;
 
 pub(crate) use app::app;
 pub(crate) use derived::derived;
@@ -23,6 +25,7 @@ pub(crate) use main::main;
 pub(crate) use node::node;
 pub(crate) use store::store;
 pub(crate) use stream::{stream, with_serde};
+pub(crate) use test::test;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
@@ -40,4 +43,10 @@ fn tags(runtime: &TokenStream, tags: &[Expr]) -> TokenStream {
 /// The path moved to where an error about what follows it should be shown.
 fn at(path: &TokenStream, span: Span) -> TokenStream {
     crate::tokens::at(path.clone(), span)
+}
+
+/// Where something was declared: the file and line of the token, not of the attribute.
+fn place(runtime: &TokenStream, span: Span) -> TokenStream {
+    let (file, line) = (quote_spanned!(span=> ::core::file!()), quote_spanned!(span=> ::core::line!()));
+    quote!(#runtime::node::Place { file: #file, line: #line })
 }

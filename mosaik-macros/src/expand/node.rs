@@ -2,8 +2,9 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
-use syn::{GenericArgument, PathArguments, Type, spanned::Spanned};
+use syn::{GenericArgument, Ident, PathArguments, Type, spanned::Spanned};
 
+use super::options;
 use crate::{
     model::{self, DefaultValue, Field, Node, Shape, Source},
     tokens::canonical,
@@ -16,22 +17,20 @@ pub(crate) fn node(node: &Node) -> TokenStream {
     let args = node.fields.iter().filter_map(|field| argument(runtime, field));
     let endpoints = node.fields.iter().filter_map(|field| endpoint(runtime, field));
     // Each value in a statement of its own: what it is computed from is gone before an endpoint is waited for.
-    let local = |index: usize| format_ident!("field{}", index, span = Span::mixed_site());
-    let values = node.fields.iter().enumerate().filter_map(|(index, field)| {
-        let (local, ty) = (local(index), &field.ty);
-        let value = (!matches!(field.source, Source::Endpoint)).then(|| value(runtime, field))?;
-        Some(quote!(let #local: #ty = #value;))
+    let values = node.fields.iter().filter_map(|field| {
+        let (local, ty, cfgs) = (local(&field.ident), &field.ty, &field.cfgs);
+        let value = (!matches!(field.source, Source::Endpoint { .. })).then(|| value(runtime, field))?;
+        Some(quote!(#(#cfgs)* let #local: #ty = #value;))
     });
-    let fields = node.fields.iter().enumerate().map(|(index, field)| {
-        let (ident, local) = (&field.ident, local(index));
-        match field.source {
-            Source::Endpoint => {
-                let value = value(runtime, field);
-                quote!(#ident: #value)
-            }
-            _ => quote!(#ident: #local),
+    let (before, at_last): (Vec<_>, Vec<_>) = node.fields.iter().map(|field| options::open(runtime, field)).unzip();
+    let fields = node.fields.iter().zip(at_last).map(|(field, opened)| {
+        let (ident, local, cfgs) = (&field.ident, local(&field.ident), &field.cfgs);
+        match opened {
+            Some(opened) => quote!(#(#cfgs)* #ident: #opened),
+            None => quote!(#(#cfgs)* #ident: #local),
         }
     });
+    let (read, wire) = (options::read(node), options::wire(node));
     quote! {
         #[automatically_derived]
         impl #runtime::node::Role for #ident {
@@ -48,26 +47,46 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             async fn open(
                 setup: &mut #runtime::node::Setup<'_>,
             ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
+                #read
                 #(#values)*
+                #(#before)*
                 ::core::result::Result::Ok(Self { #(#fields),* })
             }
+
+            #wire
         }
     }
 }
 
+/// The variable that holds a field's value until the role is made. The user cannot name it.
+pub(super) fn local(field: &Ident) -> Ident {
+    format_ident!("field_{}", model::plain(field), span = Span::mixed_site())
+}
+
 fn endpoint(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
-    let (name, ty) = (model::plain(&field.ident), &field.ty);
-    matches!(field.source, Source::Endpoint).then(|| {
-        let runtime = super::at(runtime, ty.span());
-        quote_spanned! {ty.span()=> #runtime::node::EndpointDecl {
+    let Source::Endpoint { settings, only_if } = &field.source else { return None };
+    let (name, ty, cfgs, optional) = (model::plain(&field.ident), &field.ty, &field.cfgs, only_if.is_some());
+    let declared = settings.iter().map(|setting| {
+        let (key, shown) = (setting.key.to_string(), &setting.shown);
+        quote!(#runtime::node::OptionDecl { key: #key, value: #shown })
+    });
+    let place = super::place(runtime, field.ident.span());
+    let moved = super::at(runtime, ty.span());
+    let link = quote_spanned!(ty.span()=> <#ty as #moved::node::Endpoint>::LINK);
+    Some(quote! {
+        #(#cfgs)* #runtime::node::EndpointDecl {
             field: #name,
-            link: <#ty as #runtime::node::Endpoint>::LINK,
-        }}
+            link: #link,
+            optional: #optional,
+            options: &[#(#declared),*],
+            place: #place,
+        }
     })
 }
 
 fn argument(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
     let Source::Arg { shape, default } = &field.source else { return None };
+    let cfgs = &field.cfgs;
     let field_name = model::plain(&field.ident);
     let (flag, docs, ty) = (model::kebab(&field_name), &field.docs, parsed_type(field, *shape));
     let occurs = match (shape, default) {
@@ -82,7 +101,7 @@ fn argument(runtime: &TokenStream, field: &Field) -> Option<TokenStream> {
         }
     };
     let runtime = super::at(runtime, ty.span());
-    Some(quote_spanned! {ty.span()=> #runtime::node::ArgDecl {
+    Some(quote_spanned! {ty.span()=> #(#cfgs)* #runtime::node::ArgDecl {
         flag: #flag,
         doc: #docs,
         occurs: #runtime::node::Occurs::#occurs,
@@ -111,9 +130,8 @@ fn value(runtime: &TokenStream, field: &Field) -> TokenStream {
         quote_spanned!(ty.span()=> <#ty as #runtime::node::ArgType>::read)
     };
     let call = match &field.source {
-        Source::Endpoint => {
-            return quote_spanned!(ty.span()=> <#ty as #runtime::node::Endpoint>::open(setup, #name).await?);
-        }
+        // Opened after all values are there: see `options`.
+        Source::Endpoint { .. } => return TokenStream::new(),
         Source::Default(None) => return quote_spanned!(ty.span()=> <#ty as ::core::default::Default>::default()),
         Source::Default(Some(value)) => return quote!(#value),
         Source::Arg { shape: Shape::Switch, .. } => quote!(switch(#flag)),

@@ -10,44 +10,71 @@ pub(crate) struct Handlers {
     pub(crate) handlers: Vec<Handler>,
 }
 
-/// One helper attribute on one method.
+/// What one helper attribute on one method asks for; one that names several fields is several of these.
 pub(crate) struct Handler {
     pub(crate) method: Signature,
     /// Attributes that switch the method on or off, repeated on what is generated for it.
     pub(crate) cfgs: Vec<Attribute>,
     pub(crate) receiver: Receiver,
     pub(crate) fires: Fires,
+    /// The producer field that what it returns goes out on.
+    pub(crate) emit: Option<Ident>,
+    pub(crate) on_error: Option<OnError>,
     /// The helper attribute as it was written.
     pub(crate) attribute: Attribute,
+    /// Whether it is not the first of its attribute's: what is wrong with the method has been reported.
+    pub(crate) further: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receiver {
     Missing,
     Value,
-    Reference,
+    Shared,
+    Exclusive,
+}
+
+/// What becomes of the role when a handler fails: a variant of the runtime's `OnError`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnError {
+    Log,
+    Restart,
+    Stop,
 }
 
 /// What a handler is called for.
 pub(crate) enum Fires {
     On { field: Ident, of: Of },
-    Every { period: LitStr, emit: Option<Ident> },
+    Every { period: LitStr },
     Start,
     Stop,
+    Ready,
 }
 
 /// What of a consumer field.
+#[derive(Clone)]
 pub(crate) enum Of {
     Items,
+    Connected,
+    Disconnected,
     Gaps,
-    Lateness { after: LitStr },
+    /// After a time of its own, or after the deadline that the field declares.
+    Lateness {
+        after: Option<LitStr>,
+        word: Ident,
+    },
 }
+
+/// The events of a consumer field, as they are written.
+pub(crate) const EVENTS: [&str; 4] = ["connected", "disconnected", "gap", "late"];
 
 impl Of {
     /// The part behind the field's name.
     pub(crate) const fn suffix(&self) -> &'static str {
         match self {
             Self::Items => "",
+            Self::Connected => ".connected",
+            Self::Disconnected => ".disconnected",
             Self::Gaps => ".gap",
             Self::Lateness { .. } => ".late",
         }
@@ -57,9 +84,16 @@ impl Of {
     pub(crate) const fn takes(&self) -> (&'static str, &'static str) {
         match self {
             Self::Items => ("items", "item: T"),
+            Self::Connected => ("connections", "producer: PeerId"),
+            Self::Disconnected => ("disconnections", "reason: DisconnectReason"),
             Self::Gaps => ("gaps", "gap: Gap"),
             Self::Lateness { .. } => ("lateness", "silent: Duration"),
         }
+    }
+
+    /// How many parameters a handler of it may have.
+    pub(crate) const fn most(&self) -> usize {
+        if matches!(self, Self::Connected) { 1 } else { 2 }
     }
 }
 
@@ -71,6 +105,7 @@ impl Fires {
             Self::Every { .. } => "every",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Ready => "ready",
         }
     }
 }

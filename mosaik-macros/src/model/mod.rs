@@ -11,17 +11,19 @@ mod period;
 mod size;
 mod store;
 mod stream;
+mod test;
 
 pub(crate) use app::App;
 pub(crate) use group::{Group, Key, StateField};
-pub(crate) use handlers::{Fires, Handler, Handlers, Of, Receiver};
+pub(crate) use handlers::{EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver};
 pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, Stored};
 pub(crate) use main::Main;
-pub(crate) use node::{DefaultValue, Field, Node, Shape, Source};
+pub(crate) use node::{DefaultValue, Field, Node, Setting, Shape, Source, To};
 pub(crate) use period::parse as parse_period;
-pub(crate) use size::parse as parse_size;
+pub(crate) use size::{parse as parse_size, rate as parse_rate};
 pub(crate) use store::{Fold, Store};
 pub(crate) use stream::{Retain, Stream};
+pub(crate) use test::Test;
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote;

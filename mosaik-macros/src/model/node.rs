@@ -1,7 +1,7 @@
 //! A declared role: a struct whose fields are endpoints, arguments and state.
 
-use proc_macro2::TokenStream;
-use syn::{Expr, Generics, Ident, LitStr, Type};
+use proc_macro2::{Span, TokenStream};
+use syn::{Attribute, Expr, ExprPath, Generics, Ident, LitStr, Type};
 
 use super::Name;
 
@@ -20,12 +20,51 @@ pub(crate) struct Field {
     pub(crate) ty: Type,
     pub(crate) docs: String,
     pub(crate) source: Source,
+    /// What switches the field on or off, repeated on what is generated for it.
+    pub(crate) cfgs: Vec<Attribute>,
+}
+
+/// A key of `#[mosaik(..)]` on an endpoint: what is set at its builder.
+pub(crate) struct Setting {
+    pub(crate) key: Ident,
+    pub(crate) to: To,
+    /// The value as it was written, in canonical text.
+    pub(crate) shown: String,
+}
+
+/// The value of a setting.
+pub(crate) enum To {
+    /// Nothing: the key alone says it.
+    Flag,
+    /// An expression of the type that the builder takes.
+    Expr(Expr),
+    /// A function of a peer, which takes these fields of the role before it.
+    Predicate { function: Expr, fields: Vec<Ident> },
+    /// A method of the role that takes an item.
+    Method(ExprPath),
+    /// At least this many peers with all of these tags.
+    Conditions { minimum: usize, tags: Vec<String>, span: Span },
+    /// At most this many items and bytes.
+    Buffer { items: Option<usize>, bytes: Option<usize>, span: Span },
+    /// A length of time in nanoseconds.
+    Nanos(u64, Span),
+    /// The least and the most, in nanoseconds.
+    Range(u64, u64, Span),
+    /// A number of bytes.
+    Bytes(u64, Span),
+    /// Bytes per second.
+    Rate(u64, Span),
+    /// One of the values of an enum or a function of the runtime, such as `OnLag::DropOldest`.
+    Known { path: &'static str, span: Span },
+    /// `OnLag::Block` with this many nanoseconds.
+    Block(u64, Span),
 }
 
 /// Where a field's value comes from when a role is started from the command line.
 pub(crate) enum Source {
-    /// Its type opens it: a producer or a consumer.
-    Endpoint,
+    /// Its type opens it: a producer or a consumer. With a condition it may be absent: a field of the role, or a function of
+    /// some.
+    Endpoint { settings: Vec<Setting>, only_if: Option<Expr> },
     /// A flag.
     Arg { shape: Shape, default: Option<DefaultValue> },
     /// An expression, or `Default` when there is none.

@@ -1,4 +1,4 @@
-//! Sizes such as `64MiB`: one whole number and one unit.
+//! Sizes such as `64MiB`: one whole number and one unit; rates such as `8MiB/s`.
 
 /// The units, with their length in bytes.
 const UNITS: &[(&str, u64)] = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
@@ -31,6 +31,19 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The rate in bytes per second, or what is wrong with the text.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    const USAGE: &str = "a rate is a size per second, such as \"8MiB/s\"";
+    let Some(size) = text.strip_suffix("/s") else {
+        let size = text.split(['/', 'p']).next().unwrap_or_default().trim();
+        return Err(match parse(size) {
+            Ok(_) => format!("{USAGE}: did you mean \"{size}/s\"?"),
+            Err(_) => USAGE.to_owned(),
+        });
+    };
+    parse(size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +62,19 @@ mod tests {
             ("99999999999999GiB", "64 bits"),
         ] {
             let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+    #[test]
+    fn reads_rates_and_explains_what_is_wrong() {
+        assert_eq!(rate("8MiB/s"), Ok(8 << 20));
+        for (text, part) in [
+            ("8MiB", "did you mean \"8MiB/s\"?"),
+            ("8MiBps", "did you mean \"8MiB/s\"?"),
+            ("fast", "a rate is"),
+            ("8MB/s", "did you mean \"8MiB\"?"),
+        ] {
+            let error = rate(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
     }

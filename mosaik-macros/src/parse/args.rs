@@ -15,8 +15,8 @@ use crate::diag::{Diag, closest, listed};
 /// The values of one attribute, each with the key that it was given for.
 pub(crate) struct Args {
     entries: Vec<(Ident, Value)>,
-    /// The value without a key.
-    first: Option<Value>,
+    /// The values without a key.
+    first: Vec<Value>,
 }
 
 enum Value {
@@ -35,7 +35,7 @@ enum Value {
 impl Args {
     /// Reads `tokens`, the inside of `attribute`; `at` is where to report what is missing, by default the attribute.
     pub(crate) fn parse(attribute: &Attribute, tokens: TokenStream, at: Option<&syn::Attribute>, diag: &Diag) -> Self {
-        let mut args = Self { entries: Vec::new(), first: None };
+        let mut args = Self { entries: Vec::new(), first: Vec::new() };
         let before = diag.count();
         let parser = |input: ParseStream<'_>| {
             args.read(attribute, input, diag);
@@ -44,7 +44,7 @@ impl Args {
         if let Err(error) = parser.parse2(tokens) {
             diag.syntax(error);
         }
-        if let (Some(key), None) = (&attribute.first, &args.first)
+        if let (Some(key), []) = (&attribute.first, &args.first[..])
             && diag.count() == before
         {
             diag.error(at, format!("{} needs a {}: {}", attribute.name, key.name, example(attribute)));
@@ -56,8 +56,13 @@ impl Args {
         let mut position = 0;
         while !input.is_empty() {
             let read = match &attribute.first {
-                Some(key) if position == 0 && !input.peek2(Token![=]) => {
-                    read_value(key, input).map(|value| self.first = Some(value))
+                // Several fields may be named, one after the other.
+                Some(key)
+                    if position == self.first.len()
+                        && (position == 0 || key.kind == Kind::Member)
+                        && !input.peek2(Token![=]) =>
+                {
+                    read_value(key, input).map(|value| self.first.push(value))
                 }
                 _ => self.read_entry(attribute, input, diag),
             };
@@ -109,6 +114,14 @@ impl Args {
             self.entries.push((name, value));
         }
         Ok(())
+    }
+
+    /// The keys as they were written, in that order, each with its expression if it has one.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&Ident, Option<&Expr>)> {
+        self.entries.iter().map(|(name, value)| match value {
+            Value::Expr(expr) => (name, Some(expr)),
+            _ => (name, None),
+        })
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
@@ -180,17 +193,18 @@ impl Args {
     }
 
     pub(crate) fn first_text(&self) -> Option<&LitStr> {
-        match &self.first {
+        match self.first.first() {
             Some(Value::Text(text)) => Some(text),
             _ => None,
         }
     }
 
-    pub(crate) fn first_member(&self) -> Option<(&Ident, Option<&Ident>)> {
-        match &self.first {
-            Some(Value::Member(word, member)) => Some((word, member.as_ref())),
+    /// The fields that are named, each with what of it.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Ident, Option<&Ident>)> {
+        self.first.iter().filter_map(|value| match value {
+            Value::Member(word, member) => Some((word, member.as_ref())),
             _ => None,
-        }
+        })
     }
 }
 
@@ -216,7 +230,7 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
         Kind::Flag => Ok(Value::Flag),
         // Has a form of its own, which is read before.
         Kind::Migration => Err(wrong(input.span())),
-        Kind::FlagOrExpr | Kind::Expr => input.parse().map(Value::Expr),
+        Kind::FlagOrExpr | Kind::Expr | Kind::Setting(_) => input.parse().map(Value::Expr),
         Kind::Function | Kind::Retain => match input.parse()? {
             expr @ (Expr::Closure(_) | Expr::Path(_)) if key.kind == Kind::Function => Ok(Value::Expr(expr)),
             expr @ Expr::Call(_) if key.kind == Kind::Retain => Ok(Value::Expr(expr)),

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Word,
     /// One identifier, or two with a dot between them.
     Member,
+    /// An option of an endpoint: an expression that [`options`](super::options) looks into. This is how it is written.
+    Setting(&'static str),
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
             Self::Word | Self::Member => format!("`{key} = <name>`"),
+            Self::Setting(usage) => usage.to_owned(),
         }
     }
 }
@@ -93,22 +96,59 @@ pub(crate) const NODE: Attribute = Attribute {
     keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("crate", Kind::Path)],
 };
 
-/// On a field of a role.
-pub(crate) const FIELD: Attribute =
-    Attribute { name: "#[mosaik(..)]", first: None, keys: &[key("arg", Kind::Flag), key("default", Kind::FlagOrExpr)] };
+/// On a field of a role: where its value comes from, or how its endpoint is set up. The names are those of the builders'
+/// methods, without `with_`.
+pub(crate) const FIELD: Attribute = Attribute {
+    name: "#[mosaik(..)]",
+    first: None,
+    keys: &[
+        key("arg", Kind::Flag),
+        key("default", Kind::FlagOrExpr),
+        key("only_if", Kind::Setting("`only_if = flag` or `only_if = Self::wanted(flag)`")),
+        key("accept_if", Kind::Setting(PREDICATE)),
+        key("online_when", Kind::Setting("`online_when = \"2 with tag eu\"` or `online_when = |c| c.minimum_of(2)`")),
+        key("max_consumers", Kind::Setting("`max_consumers = 4`")),
+        key("egress", Kind::Setting("`egress = \"8MiB/s\"`")),
+        key("buffer", Kind::Setting(BUFFER)),
+        key("on_lag", Kind::Setting("`on_lag = disconnect`, `drop_oldest`, `conflate` or `block(\"500ms\")`")),
+        key("replay", Kind::Setting(BUFFER)),
+        key("replay_pace", Kind::Setting("`replay_pace = \"16MiB/s\"`")),
+        key("lifespan", Kind::Setting("`lifespan = \"1s\"`")),
+        key("undelivered", Kind::Setting("`undelivered = Self::back` with `fn back(&mut self, item: T)`")),
+        key("subscribe_if", Kind::Setting(PREDICATE)),
+        key("deadline", Kind::Setting("`deadline = \"5s\"`")),
+        key("backoff", Kind::Setting("`backoff = \"50ms..2s\"`")),
+        key("live_only", Kind::Flag),
+        key("role", Kind::Setting("`role = voter`, `reluctant` or `observer`")),
+        key("timing", Kind::Setting("`timing = lan` or an expression of type `Timing`")),
+        key("log_limit", Kind::Setting("`log_limit = \"64MiB\"`")),
+    ],
+};
+
+const PREDICATE: &str = "a function of a peer: `Self::may_read`, `|peer| peer.tags().contains(\"eu\")`, or `Self::may_read(flag)` \
+                         with fields that it also takes";
+const BUFFER: &str = "`\"4MiB\"`, `\"1024 items\"` or `\"1024 items, 4MiB\"`";
 
 pub(crate) const HANDLERS: Attribute =
     Attribute { name: "#[mosaik::handlers]", first: None, keys: &[key("crate", Kind::Path)] };
 
-pub(crate) const ON: Attribute =
-    Attribute { name: "#[on(..)]", first: Some(key("field", Kind::Member)), keys: &[key("after", Kind::Text)] };
+pub(crate) const ON: Attribute = Attribute {
+    name: "#[on(..)]",
+    first: Some(key("field", Kind::Member)),
+    keys: &[key("after", Kind::Text), EMIT, ON_ERROR],
+};
 
 pub(crate) const EVERY: Attribute =
-    Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[key("emit", Kind::Word)] };
+    Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[EMIT, ON_ERROR] };
 
-pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, keys: &[] };
+pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, keys: &[EMIT] };
 
-pub(crate) const STOP: Attribute = Attribute { name: "#[stop]", first: None, keys: &[] };
+pub(crate) const STOP: Attribute = Attribute { name: "#[stop]", first: None, keys: &[EMIT] };
+
+pub(crate) const READY: Attribute = Attribute { name: "#[ready]", first: None, keys: &[] };
+
+const EMIT: Key = key("emit", Kind::Word);
+const ON_ERROR: Key = key("on_error", Kind::Setting("`on_error = log`, `on_error = restart` or `on_error = stop`"));
 
 pub(crate) const GROUP: Attribute = Attribute {
     name: "#[mosaik::group]",
@@ -179,6 +219,18 @@ pub(crate) const MAIN: Attribute = Attribute {
     keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("crate", Kind::Path)],
 };
 
+pub(crate) const TEST: Attribute = Attribute {
+    name: "#[mosaik::test]",
+    first: None,
+    keys: &[
+        key("seeds", Kind::Expr),
+        key("faults", Kind::Setting("`faults = [kill, partition, pause]`")),
+        key("with", Kind::Setting("`with = [Sensor = 3, Display = 2]`")),
+        key("durable", Kind::Flag),
+        key("crate", Kind::Path),
+    ],
+};
+
 /// All of them, to tell where a misplaced key belongs.
 pub(crate) const ALL: &[&Attribute] = &[
     &STREAM,
@@ -189,6 +241,7 @@ pub(crate) const ALL: &[&Attribute] = &[
     &EVERY,
     &START,
     &STOP,
+    &READY,
     &GROUP,
     &STATE_MACHINE,
     &DERIVED,
@@ -198,4 +251,5 @@ pub(crate) const ALL: &[&Attribute] = &[
     &EXCUSE,
     &APP,
     &MAIN,
+    &TEST,
 ];

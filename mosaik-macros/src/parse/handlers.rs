@@ -2,12 +2,12 @@
 //! first, so that unfinished code in one method does not take the others away.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, ImplItem, ImplItemFn, ItemImpl, ReceiverKind, Signature};
+use syn::{Attribute, Expr, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, Signature};
 
-use super::{args::Args, grammar};
+use super::{args::Args, cfg::Way, grammar};
 use crate::{
-    diag::{Diag, closest, distance},
-    model::{self, Fires, Handler, Handlers, Of, Receiver},
+    diag::{Diag, closest, distance, listed},
+    model::{self, EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver},
     tokens::{METHOD_HELPERS, without_bodies},
 };
 
@@ -39,91 +39,138 @@ pub(crate) fn handlers(attribute: TokenStream, item: TokenStream, diag: &Diag) -
 }
 
 fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
-    let cfgs: Vec<Attribute> =
-        method.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned().collect();
-    let mut handlers = Vec::new();
     for attribute in &method.attrs {
         if let Some(word) = misspelt(attribute, METHOD_HELPERS) {
             diag.error(attribute.path(), format!("no such attribute, did you mean `#[{word}]`?"));
-            continue;
         }
-        let before = diag.count();
-        let fires = fires(attribute, diag);
-        if let (Some(fires), true) = (fires, diag.count() == before) {
-            handlers.push(Handler {
-                method: method.sig.clone(),
-                cfgs: cfgs.clone(),
-                receiver: receiver(&method.sig),
-                fires,
-                attribute: attribute.clone(),
-            });
+    }
+    let mut handlers = Vec::new();
+    for Way { cfgs, helpers } in super::cfg::ways(&method.attrs, METHOD_HELPERS) {
+        for attribute in helpers {
+            let before = diag.count();
+            let fires = fires(&attribute, diag);
+            if diag.count() > before {
+                continue;
+            }
+            for (number, Asked { fires, emit, on_error }) in fires.into_iter().enumerate() {
+                handlers.push(Handler {
+                    method: method.sig.clone(),
+                    cfgs: cfgs.clone(),
+                    receiver: receiver(&method.sig),
+                    fires,
+                    emit,
+                    on_error,
+                    attribute: attribute.clone(),
+                    further: number > 0,
+                });
+            }
         }
     }
     handlers
 }
 
-/// What a helper attribute asks for; nothing for other attributes and for malformed ones.
-fn fires(attribute: &Attribute, diag: &Diag) -> Option<Fires> {
-    let name = attribute.path().get_ident()?.to_string();
-    let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), Some(attribute), diag);
-    match name.as_str() {
-        "on" => on(&read(&grammar::ON), diag),
-        "every" => {
-            let args = read(&grammar::EVERY);
-            Some(Fires::Every { period: args.first_text()?.clone(), emit: args.word("emit").cloned() })
-        }
-        "start" => {
-            read(&grammar::START);
-            Some(Fires::Start)
-        }
-        "stop" => {
-            read(&grammar::STOP);
-            Some(Fires::Stop)
-        }
-        _ => None,
-    }
+/// What a helper attribute asks for.
+struct Asked {
+    fires: Fires,
+    emit: Option<Ident>,
+    on_error: Option<OnError>,
 }
 
-/// `field`, `field.gap`, or `field.late` with `after`.
-fn on(args: &Args, diag: &Diag) -> Option<Fires> {
-    let (field, member) = args.first_member()?;
+/// What a helper attribute asks for, once for each field that it names; nothing for other attributes and for malformed ones.
+fn fires(attribute: &Attribute, diag: &Diag) -> Vec<Asked> {
+    let Some(name) = attribute.path().get_ident().map(ToString::to_string) else { return Vec::new() };
+    let read = |grammar| Args::parse(grammar, super::inside(attribute, diag), Some(attribute), diag);
+    let (args, fires) = match name.as_str() {
+        "on" => {
+            let args = read(&grammar::ON);
+            let fires = on(&args, diag);
+            (args, fires)
+        }
+        "every" => {
+            let args = read(&grammar::EVERY);
+            let period = args.first_text().cloned();
+            (args, period.into_iter().map(|period| Fires::Every { period }).collect())
+        }
+        "start" => (read(&grammar::START), vec![Fires::Start]),
+        "stop" => (read(&grammar::STOP), vec![Fires::Stop]),
+        "ready" => (read(&grammar::READY), vec![Fires::Ready]),
+        _ => return Vec::new(),
+    };
+    let (emit, on_error) = (args.word("emit").cloned(), on_error(&args, diag));
+    fires.into_iter().map(|fires| Asked { fires, emit: emit.clone(), on_error }).collect()
+}
+
+fn on_error(args: &Args, diag: &Diag) -> Option<OnError> {
+    const WORDS: [(&str, OnError); 3] = [("log", OnError::Log), ("restart", OnError::Restart), ("stop", OnError::Stop)];
+    let value = args.expr("on_error")?;
+    let word = match value {
+        Expr::Path(path) => path.path.get_ident().map(ToString::to_string),
+        _ => None,
+    };
+    let known = WORDS.iter().find(|(name, _)| word.as_deref() == Some(name)).map(|(_, policy)| *policy);
+    if known.is_none() {
+        let guess = word.as_deref().and_then(|word| closest(word, WORDS.map(|(name, _)| name)));
+        let hint = guess.map_or_else(String::new, |best| format!("did you mean `{best}`? "));
+        diag.error(value, format!("{hint}`on_error` is one of `log`, `restart` and `stop`"));
+    }
+    known
+}
+
+/// `field`, `field.connected`, `field.disconnected`, `field.gap` or `field.late`; or several fields alike.
+fn on(args: &Args, diag: &Diag) -> Vec<Fires> {
     let after = args.text("after");
-    let event = match member {
-        None => Of::Items,
-        Some(word) if word == "gap" => Of::Gaps,
-        Some(word) if word == "late" => match after {
-            Some(after) => Of::Lateness { after: after.clone() },
-            None => {
-                diag.error(
-                    word,
-                    format!("say after what silence a producer is late: `#[on({field}.late, after = \"5s\")]`"),
-                );
-                return None;
-            }
-        },
-        Some(word) => {
-            let guess = closest(&word.to_string(), ["gap", "late"]);
-            let hint = guess.map_or_else(
-                || ": its events are `gap` and `late`".to_owned(),
+    let mut fires: Vec<Fires> = Vec::new();
+    for (field, member) in args.members() {
+        let Some(of) = event(member, after, diag) else { continue };
+        if let (Some(after), false) = (args.key("after"), matches!(of, Of::Lateness { .. }))
+            && fires.is_empty()
+        {
+            diag.error(
+                after,
+                format!("`after` says when a producer is late: it belongs to `#[on({field}.late, after = ..)]`"),
+            );
+        }
+        if let Some(Fires::On { field: first, of: other }) = fires.first()
+            && other.suffix() != of.suffix()
+        {
+            diag.error(
+                member.unwrap_or(field),
+                format!("one handler is for one thing: of `{first}` this one takes {}", other.takes().0),
+            );
+        }
+        fires.push(Fires::On { field: field.clone(), of });
+    }
+    fires
+}
+
+fn event(member: Option<&Ident>, after: Option<&LitStr>, diag: &Diag) -> Option<Of> {
+    let Some(word) = member else { return Some(Of::Items) };
+    match word.to_string().as_str() {
+        "connected" => Some(Of::Connected),
+        "disconnected" => Some(Of::Disconnected),
+        "gap" => Some(Of::Gaps),
+        "late" => Some(Of::Lateness { after: after.cloned(), word: word.clone() }),
+        other => {
+            let hint = closest(other, EVENTS).map_or_else(
+                || format!(": its events are {}", listed(EVENTS)),
                 |best| format!(", did you mean `{best}`?"),
             );
             diag.error(word, format!("a consumer has no event `{word}`{hint}"));
-            return None;
+            None
         }
-    };
-    if let (Some(after), Of::Items | Of::Gaps) = (args.key("after"), &event) {
-        diag.error(
-            after,
-            format!("`after` says when a producer is late: it belongs to `#[on({field}.late, after = ..)]`"),
-        );
     }
-    Some(Fires::On { field: field.clone(), of: event })
 }
 
 fn receiver(method: &Signature) -> Receiver {
     match method.receiver() {
         None => Receiver::Missing,
-        Some(receiver) if matches!(receiver.kind, ReceiverKind::Reference(..)) => Receiver::Reference,
+        Some(syn::Receiver { kind: ReceiverKind::Reference(_, _, mutability), .. }) => {
+            if mutability.is_some() {
+                Receiver::Exclusive
+            } else {
+                Receiver::Shared
+            }
+        }
         Some(_) => Receiver::Value,
     }
 }

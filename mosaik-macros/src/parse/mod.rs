@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod cfg;
 mod derived;
 pub(crate) mod grammar;
 mod group;
@@ -10,10 +11,12 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod options;
 mod retain;
 mod serde;
 mod store;
 mod stream;
+mod test;
 
 pub(crate) use app::app;
 pub(crate) use derived::derived;
@@ -25,6 +28,7 @@ pub(crate) use node::node;
 pub(crate) use serde::serde_keys;
 pub(crate) use store::store;
 pub(crate) use stream::stream;
+pub(crate) use test::test;
 
 use proc_macro2::TokenStream;
 use syn::{Attribute, Meta, parse::Parse};
@@ -44,6 +48,18 @@ fn item<T: Parse>(attribute: &str, expected: &str, item: TokenStream, diag: &Dia
             None
         }
     }
+}
+
+/// A function with an empty body: what it does may be unfinished.
+fn test_body(item: TokenStream) -> TokenStream {
+    let mut trees: Vec<proc_macro2::TokenTree> = item.into_iter().collect();
+    if let Some(proc_macro2::TokenTree::Group(body)) = trees.last()
+        && body.delimiter() == proc_macro2::Delimiter::Brace
+    {
+        trees.pop();
+        trees.push(proc_macro2::Group::new(proc_macro2::Delimiter::Brace, TokenStream::new()).into());
+    }
+    trees.into_iter().collect()
 }
 
 /// The first tokens of an item, enough to point at it.

@@ -1,19 +1,20 @@
 //! Reads `#[mosaik::node]` and the `#[mosaik(..)]` attributes on its fields.
 
 use proc_macro2::TokenStream;
-use syn::{Expr, ExprLit, Fields, GenericArgument, ItemStruct, Lit, PathArguments, Type};
+use syn::{Attribute, Expr, ExprLit, Fields, GenericArgument, ItemStruct, Lit, PathArguments, Type};
 
-use super::{args::Args, grammar};
+use super::{args::Args, cfg::Way, grammar, options};
 use crate::{
     diag::Diag,
     model::{self, DefaultValue, Field, Name, Node, Shape, Source},
+    tokens::FIELD_HELPERS,
 };
 
 pub(crate) fn node(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Node> {
     let args = Args::parse(&grammar::NODE, attribute, None, diag);
     let item: ItemStruct = super::item(grammar::NODE.name, "a struct with named fields", item, diag)?;
     let fields = match &item.fields {
-        Fields::Named(named) => named.named.iter().filter_map(|each| field(each, diag)).collect(),
+        Fields::Named(named) => named.named.iter().flat_map(|each| field(each, diag)).collect(),
         Fields::Unit => Vec::new(),
         Fields::Unnamed(unnamed) => {
             diag.error(unnamed, "a role has named fields: handlers, flags and the graph refer to them by name");
@@ -31,29 +32,53 @@ pub(crate) fn node(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Op
     })
 }
 
-fn field(field: &syn::Field, diag: &Diag) -> Option<Field> {
-    let ident = field.ident.clone()?;
-    if let Some(cfg) = field.attrs.iter().find(|attribute| attribute.path().is_ident("cfg")) {
-        diag.error(cfg, "a field of a role cannot depend on `cfg`: put the `cfg` on the role");
-    }
-    let mut source = Source::Endpoint;
-    let mut helpers = field.attrs.iter().filter(|attribute| attribute.path().is_ident("mosaik"));
-    if let Some(helper) = helpers.next() {
-        let before = diag.count();
-        let args = Args::parse(&grammar::FIELD, super::inside(helper, diag), Some(helper), diag);
-        match read_source(&args, &field.ty) {
-            Some(read) => source = read,
-            None if diag.count() == before => diag.error(
-                helper,
-                "say where the value comes from: #[mosaik(arg)], #[mosaik(arg, default = ..)] or #[mosaik(default)]",
-            ),
-            None => {}
-        }
-    }
-    if let Some(second) = helpers.next() {
+/// The field, once for each way in which its `cfg_attr`s can turn out.
+fn field(field: &syn::Field, diag: &Diag) -> Vec<Field> {
+    let Some(ident) = &field.ident else { return Vec::new() };
+    let ways = super::cfg::ways(&field.attrs, FIELD_HELPERS);
+    // Two that depend on conditions are meant to exclude each other; if they do not, the compiler misses the field.
+    let several = ways.len() > 1;
+    ways.into_iter()
+        .filter(|way| !several || way.helpers.len() < 2)
+        .map(|Way { cfgs, helpers }| Field {
+            docs: model::docs(&field.attrs),
+            ident: ident.clone(),
+            ty: field.ty.clone(),
+            source: source(&helpers, &field.ty, diag),
+            cfgs,
+        })
+        .collect()
+}
+
+fn source(helpers: &[Attribute], ty: &Type, diag: &Diag) -> Source {
+    let endpoint = || Source::Endpoint { settings: Vec::new(), only_if: None };
+    let Some(helper) = helpers.first() else { return endpoint() };
+    if let Some(second) = helpers.get(1) {
         diag.error(second, "put all keys into one #[mosaik(..)]");
     }
-    Some(Field { docs: model::docs(&field.attrs), ident, ty: field.ty.clone(), source })
+    let before = diag.count();
+    let args = Args::parse(&grammar::FIELD, super::inside(helper, diag), Some(helper), diag);
+    let settings = options::settings(&args, diag);
+    let only_if = options::only_if(&args, diag);
+    match read_source(&args, ty) {
+        Some(source) => {
+            let what = if args.key("arg").is_some() { "a flag" } else { "state of the role" };
+            for key in settings.iter().map(|setting| &setting.key).chain(args.key("only_if")) {
+                diag.error(key, format!("`{key}` is an option of an endpoint, and this field is {what}"));
+            }
+            source
+        }
+        None if settings.is_empty() && only_if.is_none() => {
+            if diag.count() == before {
+                diag.error(
+                    helper,
+                    "say where the value comes from: #[mosaik(arg)], #[mosaik(arg, default = ..)] or #[mosaik(default)]",
+                );
+            }
+            endpoint()
+        }
+        None => Source::Endpoint { settings, only_if },
+    }
 }
 
 fn read_source(args: &Args, ty: &Type) -> Option<Source> {

@@ -1,6 +1,6 @@
 //! [`Network`]: the handle that keeps a node running.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use iroh::EndpointAddr;
 use tokio::time::timeout;
@@ -83,6 +83,11 @@ impl Network {
 
     pub(super) fn from_inner(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// A handle that does not keep the node running.
+    pub(crate) fn downgrade(&self) -> WeakNetwork {
+        WeakNetwork(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -189,6 +194,17 @@ impl Network {
     #[must_use]
     pub fn task_probe(&self) -> TaskProbe {
         self.0.node.tasks().probe()
+    }
+}
+
+/// A [`Network`] that may have ended.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakNetwork(Weak<Inner>);
+
+impl WeakNetwork {
+    /// The node, if somebody else still keeps it.
+    pub(crate) fn upgrade(&self) -> Option<Network> {
+        self.0.upgrade().map(Network)
     }
 }
 

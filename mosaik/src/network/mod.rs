@@ -28,6 +28,7 @@ pub use member::TrustError;
 pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
+pub(crate) use handle::WeakNetwork;
 pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink, decode, encode_frame, read_frame};
 pub(crate) use member::credentials;

@@ -86,6 +86,12 @@ impl Node {
         self.abandon();
     }
 
+    /// Refuses connections of these peers and of no others.
+    #[cfg(feature = "testing")]
+    pub(crate) fn block(&self, peers: std::collections::BTreeSet<PeerId>) {
+        self.pool().block(peers);
+    }
+
     pub(super) fn new(network_id: NetworkId, trust: Trust, transport: Transport, limits: Limits) -> Self {
         Self(Arc::new(Inner {
             network_id,

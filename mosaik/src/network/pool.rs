@@ -63,6 +63,9 @@ struct State {
     /// How many of the live ones others have dialled.
     incoming: usize,
     closed: bool,
+    /// Whose connections are refused: for tests that cut links of real sockets.
+    #[cfg(feature = "testing")]
+    blocked: BTreeSet<PeerId>,
 }
 
 /// The dials of a peer that are under way: the first connection, whichever way it is made, serves all who wait.
@@ -216,6 +219,7 @@ impl Pool {
     pub(super) fn dialled(&self, key: (PeerId, Family), id: u64, result: Result<Arc<Entry>, ConnectError>) {
         let error = match result {
             Ok(entry) if self.add(&entry) => return,
+            Ok(_) if !self.state().closed => ConnectError::TimedOut,
             Ok(_) => ConnectError::Closed,
             Err(error) => error,
         };
@@ -235,7 +239,7 @@ impl Pool {
         let (peer, family) = (entry.connection.peer(), entry.family);
         let dial = {
             let mut state = self.state();
-            if state.closed {
+            if state.closed || state.blocks(peer) {
                 entry.connection.close(CloseCode::ShuttingDown.code());
                 return false;
             }
@@ -364,6 +368,19 @@ impl Pool {
         closed.into_iter().collect()
     }
 
+    /// Closes connections to these peers and refuses further ones, and those of no others.
+    #[cfg(feature = "testing")]
+    pub(super) fn block(&self, peers: BTreeSet<PeerId>) {
+        let entries: Vec<_> = {
+            let mut state = self.state();
+            let cut = state.live.iter().filter(|((peer, _), _)| peers.contains(peer));
+            let entries = cut.flat_map(|(_, entries)| entries.iter().cloned()).collect();
+            state.blocked = peers;
+            entries
+        };
+        entries.iter().for_each(|entry: &Arc<Entry>| entry.connection.close(CloseCode::Normal.code()));
+    }
+
     /// Closes everything and refuses what comes later.
     pub(super) fn close(&self, code: CloseCode) {
         let entries: Vec<_> = {
@@ -376,6 +393,17 @@ impl Pool {
 }
 
 impl State {
+    #[cfg(feature = "testing")]
+    fn blocks(&self, peer: PeerId) -> bool {
+        self.blocked.contains(&peer)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[expect(clippy::unused_self, reason = "tests block peers")]
+    const fn blocks(&self, _: PeerId) -> bool {
+        false
+    }
+
     /// The newest connection over which this node may open streams.
     fn newest(&self, peer: PeerId, family: Family) -> Option<Arc<Entry>> {
         self.find(peer, family, Entry::is_usable)

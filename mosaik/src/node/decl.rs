@@ -149,6 +149,14 @@ pub enum Direction {
     Consumes,
 }
 
+/// One of two words, by the direction.
+pub(super) const fn way(direction: Direction, produces: &'static str, consumes: &'static str) -> &'static str {
+    match direction {
+        Direction::Produces => produces,
+        Direction::Consumes => consumes,
+    }
+}
+
 /// A field of a role that connects it with other nodes.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointDecl {
@@ -156,6 +164,36 @@ pub struct EndpointDecl {
     pub field: &'static str,
     /// What it is connected to.
     pub link: Link,
+    /// Whether it is there only under a condition.
+    pub optional: bool,
+    /// What its field sets at its builder, in the order in which it is written.
+    pub options: &'static [OptionDecl],
+    /// Where the field is declared.
+    pub place: Place,
+}
+
+/// An option of an endpoint as it is declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionDecl {
+    /// Its key in `#[mosaik(..)]`.
+    pub key: &'static str,
+    /// Its value as it is written, a text without its quotes; nothing for a key alone.
+    pub value: &'static str,
+}
+
+/// A place in the source of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the compiler was given it.
+    pub file: &'static str,
+    /// The line, counted from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
 }
 
 /// What a field of a role is connected to.
@@ -184,6 +222,19 @@ pub enum Link {
 }
 
 impl EndpointDecl {
+    /// The value of an option that its field declares.
+    #[must_use]
+    pub const fn option(&self, key: &str) -> Option<&'static str> {
+        let mut i = 0;
+        while i < self.options.len() {
+            if same_text(self.options[i].key, key) {
+                return Some(self.options[i].value);
+            }
+            i += 1;
+        }
+        None
+    }
+
     /// The stream that it is an end of, with its direction.
     #[must_use]
     pub const fn stream(&self) -> Option<(Direction, &StreamDecl)> {
@@ -276,6 +327,21 @@ pub struct RoleDecl {
     pub endpoints: &'static [EndpointDecl],
 }
 
+impl RoleDecl {
+    /// The endpoint of this field.
+    #[must_use]
+    pub const fn endpoint(&self, field: &str) -> Option<&'static EndpointDecl> {
+        let mut i = 0;
+        while i < self.endpoints.len() {
+            if same_text(self.endpoints[i].field, field) {
+                return Some(&self.endpoints[i]);
+            }
+            i += 1;
+        }
+        None
+    }
+}
+
 /// String equality for constants.
 pub(super) const fn same_text(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
@@ -290,6 +356,24 @@ pub(super) const fn same_text(a: &str, b: &str) -> bool {
         i += 1;
     }
     true
+}
+
+/// Checks that the silence after which a producer is late is declared once, for a handler of lateness with or without `after`.
+/// Called in a constant, so that a violation is a compile error.
+///
+/// # Panics
+/// When it is declared nowhere, or twice.
+pub const fn check_late(role: &RoleDecl, field: &str, has_own: bool) {
+    let Some(endpoint) = role.endpoint(field) else { return };
+    let declared = endpoint.option("deadline").is_some();
+    assert!(
+        declared || has_own,
+        "say after what silence a producer is late: `#[mosaik(deadline = \"5s\")]` on the field, or `after = \"5s\"` here"
+    );
+    assert!(
+        !(declared && has_own),
+        "the field says already after what silence a producer is late: leave `after` out here"
+    );
 }
 
 /// Whether two declarations give one stream's name two shapes.

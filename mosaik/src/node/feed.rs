@@ -74,6 +74,16 @@ impl<T: Streamed> Feeds<T::Item, PeerId> for Consumer<T> {
     }
 }
 
+/// One that is not there gives nothing.
+impl<T, O, F: Feeds<T, O>> Feeds<T, O> for Option<F> {
+    fn poll_feed(&mut self, waits: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<T, O>>> {
+        match self {
+            Some(field) => field.poll_feed(waits, cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
 /// Whatever has changed since the handler was called last is one call.
 impl<V: View> Feeds<Versioned<V>, ()> for StoreReplica<V> {
     fn poll_feed(&mut self, waits: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<Versioned<V>, ()>>> {

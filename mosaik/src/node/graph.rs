@@ -11,8 +11,9 @@ use super::{
         Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, same_text, stores_conflict, streams_conflict,
     },
     machine::MachineDecl,
+    restart::maker,
     role::{Handlers, RoleError, Setup},
-    runner::{RoleHandle, spawn},
+    runner::{RoleHandle, run},
     store::StoreDecl,
 };
 
@@ -46,12 +47,19 @@ impl RoleEntry {
     pub const fn of<R: Handlers>() -> Self {
         Self { role: R::ROLE, start: start::<R> }
     }
+
+    /// Starts the role.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn start(&self, setup: &mut Setup<'_>) -> Result<RoleHandle, RoleError> {
+        (self.start)(setup).await
+    }
 }
 
 fn start<'a, R: Handlers>(setup: &'a mut Setup<'_>) -> Starting<'a> {
     Box::pin(async move {
+        let maker = maker::<R>(setup);
         let role = R::open(setup).await?;
-        Ok(spawn(setup.network, role))
+        Ok(run(setup.network, role, Some(maker)))
     })
 }
 

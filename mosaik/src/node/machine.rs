@@ -157,7 +157,32 @@ const MIN_SECRET: usize = 16;
 /// # Errors
 /// When it is not set, not text, or shorter than 16 bytes.
 pub fn key_from_env(group: &'static str, variable: &'static str) -> Result<GroupKey, KeyError> {
-    key(group, variable, &env::var(variable))
+    match (key(group, variable, &env::var(variable)), made_up(variable)) {
+        (Err(KeyError::Missing { .. }), Some(made_up)) => Ok(made_up),
+        (read, _) => read,
+    }
+}
+
+/// Variables whose keys tests make up.
+#[cfg(feature = "testing")]
+static MADE_UP: std::sync::Mutex<std::collections::BTreeSet<&'static str>> =
+    std::sync::Mutex::new(std::collections::BTreeSet::new());
+
+/// From here on, a key that the environment variable should hold and does not follows from the variable's name.
+#[cfg(feature = "testing")]
+pub(crate) fn test_key(variable: &'static str) {
+    MADE_UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(variable);
+}
+
+#[cfg(feature = "testing")]
+fn made_up(variable: &'static str) -> Option<GroupKey> {
+    let known = MADE_UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(variable);
+    known.then(|| GroupKey::from_secret(&format!("a key for tests in the place of {variable}")))
+}
+
+#[cfg(not(feature = "testing"))]
+const fn made_up(_: &'static str) -> Option<GroupKey> {
+    None
 }
 
 fn key(group: &'static str, variable: &'static str, value: &Result<String, VarError>) -> Result<GroupKey, KeyError> {

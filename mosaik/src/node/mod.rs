@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod decl;
 mod dev;
+mod embed;
 mod environment;
 mod feed;
 mod graph;
@@ -22,6 +23,8 @@ mod members;
 mod metrics;
 #[cfg(feature = "cli")]
 mod operator;
+#[doc(hidden)]
+pub mod options;
 mod outcome;
 mod output;
 mod peers;
@@ -31,6 +34,7 @@ mod process;
 mod program;
 mod render;
 mod replica;
+mod restart;
 mod role;
 mod run;
 mod runner;
@@ -43,12 +47,17 @@ mod warnings;
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
 pub use client::Client;
-pub use decl::{ArgDecl, Direction, EndpointDecl, Link, Occurs, RoleDecl, Schema, StreamDecl, TagDecl};
+pub use decl::{
+    ArgDecl, Direction, EndpointDecl, Link, Occurs, OptionDecl, Place, RoleDecl, Schema, StreamDecl, TagDecl,
+};
 pub use feed::Feeds;
 #[doc(hidden)]
 pub use feed::{Fed, Waits};
 pub use graph::{Graph, GroupUse, RoleEntry, StoreUse, StreamUse};
+#[cfg(feature = "testing")]
+pub(crate) use machine::test_key;
 pub use machine::{Declared, GroupDecl, GroupType, KeyDecl, KeyError, MachineDecl, MethodDecl};
+pub use options::{Absent, Configure, MemberOptions};
 pub use outcome::{Emits, Handled};
 pub use program::MainResult;
 #[doc(hidden)]
@@ -57,5 +66,5 @@ pub use replica::{MachineClient, QueryCall, Replica};
 pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError, Setup, StreamType};
 pub use runner::{RoleHandle, RoleStatus, spawn};
 pub use store::{StoreDecl, StoreType};
-pub use table::Table;
+pub use table::{OnError, Table};
 pub use warnings::Warning;

@@ -1,21 +1,19 @@
 //! What a handler may return, and how the runner sees it.
 
-use std::fmt::Display;
+use std::{fmt::Display, iter::Chain, option, vec};
 
 use futures::future::BoxFuture;
 
 /// The result of a handler, once it has ended.
 pub type Outcome = Result<Done, String>;
 
-/// What became of the item that a handler returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// There was none.
-    Nothing,
-    /// It is in the subscribers' queues.
-    Emitted,
-    /// Nobody was there for it, or no room.
-    Dropped,
+/// What became of the items that a handler returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// How many are in the subscribers' queues.
+    pub emitted: u64,
+    /// For how many nobody was there, or no room.
+    pub dropped: u64,
 }
 
 /// A handler that was called: a `fn` has ended by then, an `async fn` has not begun.
@@ -53,41 +51,64 @@ impl<E: Display> Handled for Result<(), E> {
     }
 }
 
-/// What a handler with `emit` returns: an item of the field's stream, an `Option` of it, or a `Result` of either.
+/// The items that a handler returned.
+pub type Items<T> = Chain<option::IntoIter<T>, vec::IntoIter<T>>;
+
+/// What a handler with `emit` returns: an item of the field's stream, an `Option` or a `Vec` of them, or a `Result` of any.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot emit `{Self}` on a stream of `{T}`",
     label = "expected `{T}`",
-    note = "return `{T}`, `Option<{T}>`, `Result<{T}, E>` or `Result<Option<{T}>, E>` with an `E` that is `Display`"
+    note = "return `{T}`, `Option<{T}>`, `Vec<{T}>`, or a `Result` of one of them with an error that is `Display`"
 )]
 pub trait Emits<T> {
-    /// The item, if there is one.
+    /// The items, in the order in which they are sent.
     ///
     /// # Errors
     /// The handler's, as text.
-    fn item(self) -> Result<Option<T>, String>;
+    fn items(self) -> Result<Items<T>, String>;
+}
+
+fn one<T>(item: Option<T>) -> Items<T> {
+    item.into_iter().chain(Vec::new())
+}
+
+fn many<T>(items: Vec<T>) -> Items<T> {
+    None.into_iter().chain(items)
 }
 
 impl<T> Emits<T> for T {
-    fn item(self) -> Result<Option<T>, String> {
-        Ok(Some(self))
+    fn items(self) -> Result<Items<T>, String> {
+        Ok(one(Some(self)))
     }
 }
 
 impl<T> Emits<T> for Option<T> {
-    fn item(self) -> Result<Option<T>, String> {
-        Ok(self)
+    fn items(self) -> Result<Items<T>, String> {
+        Ok(one(self))
+    }
+}
+
+impl<T> Emits<T> for Vec<T> {
+    fn items(self) -> Result<Items<T>, String> {
+        Ok(many(self))
     }
 }
 
 impl<T, E: Display> Emits<T> for Result<T, E> {
-    fn item(self) -> Result<Option<T>, String> {
-        self.map(Some).map_err(show)
+    fn items(self) -> Result<Items<T>, String> {
+        self.map(|item| one(Some(item))).map_err(show)
     }
 }
 
 impl<T, E: Display> Emits<T> for Result<Option<T>, E> {
-    fn item(self) -> Result<Option<T>, String> {
-        self.map_err(show)
+    fn items(self) -> Result<Items<T>, String> {
+        self.map(one).map_err(show)
+    }
+}
+
+impl<T, E: Display> Emits<T> for Result<Vec<T>, E> {
+    fn items(self) -> Result<Items<T>, String> {
+        self.map(many).map_err(show)
     }
 }
 
@@ -104,10 +125,13 @@ mod tests {
     fn every_documented_return_type_works() {
         assert_eq!(().handled(), Ok(()));
         assert_eq!(Err::<(), _>("no").handled(), Err("no".into()));
-        assert_eq!(Emits::<u8>::item(1u8), Ok(Some(1)));
-        assert_eq!(Emits::<u8>::item(None::<u8>), Ok(None));
-        assert_eq!(Emits::<u8>::item(Ok::<u8, String>(1)), Ok(Some(1)));
-        assert_eq!(Emits::<u8>::item(Ok::<Option<u8>, String>(None)), Ok(None));
-        assert_eq!(Emits::<u8>::item(Err::<u8, _>("no")), Err("no".into()));
+        let items = |items: Result<Items<u8>, String>| items.map(Iterator::collect::<Vec<_>>);
+        assert_eq!(items(1u8.items()), Ok(vec![1]));
+        assert_eq!(items(None::<u8>.items()), Ok(vec![]));
+        assert_eq!(items(vec![1u8, 2].items()), Ok(vec![1, 2]));
+        assert_eq!(items(Ok::<u8, String>(1).items()), Ok(vec![1]));
+        assert_eq!(items(Ok::<Option<u8>, String>(None).items()), Ok(vec![]));
+        assert_eq!(items(Ok::<Vec<u8>, String>(vec![1, 2]).items()), Ok(vec![1, 2]));
+        assert_eq!(items(Err::<u8, _>("no").items()), Err("no".into()));
     }
 }

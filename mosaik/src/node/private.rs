@@ -18,7 +18,8 @@ pub mod byte_field {
 #[cfg(feature = "cli")]
 pub use super::operator::operator;
 pub use super::{
-    decl::TagDecl,
+    decl::{TagDecl, check_late},
+    embed::{record, record_size},
     graph::check_role,
     machine::key_from_env,
     outcome::{Call, Done, Outcome},
@@ -59,6 +60,12 @@ pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
     if net.stores().has_data_dir() { replica.durable() } else { replica }
 }
 
+/// A condition of `only_if`.
+#[must_use]
+pub const fn holds(condition: bool) -> bool {
+    condition
+}
+
 /// The machine that a member begins with, when none is given.
 pub fn initial<M: Default>() -> M {
     M::default()
@@ -70,30 +77,37 @@ pub fn feeding<T, O>(field: &mut impl Feeds<T, O>) -> &mut dyn Feeds<T, O> {
 }
 
 /// The field that `#[on(field.gap)]` or `#[on(field.late)]` names.
-pub fn consuming<T: Streamed>(field: &mut impl Consumes<T>) -> &mut Consumer<T> {
+pub fn consuming<T: Streamed>(field: &mut impl Consumes<T>) -> Option<&mut Consumer<T>> {
     field.consumer()
 }
 
-/// The field that `emit = ..` names.
-pub fn producing<T: Streamed>(field: &mut impl Produces<T>) -> &mut Producer<T> {
+/// The field that `emit = ..` names, or whose items come back.
+pub fn producing<T: Streamed>(field: &mut impl Produces<T>) -> Option<&mut Producer<T>> {
     field.producer()
 }
 
 /// The outcome of a handler that emits nothing.
 pub fn done(result: impl Handled) -> Outcome {
-    result.handled().map(|()| Done::Nothing)
+    result.handled().map(|()| Done::default())
 }
 
-/// The outcome of a handler whose item goes out on `producer`. It does not wait: a periodic handler must not pile up.
-pub fn emit<T: Streamed>(producer: &mut Producer<T>, result: impl Emits<T::Item>) -> Outcome {
-    Ok(match result.item()? {
-        None => Done::Nothing,
-        Some(item) => match producer.try_send(item) {
-            Ok(()) => Done::Emitted,
+/// The outcome of a handler whose items go out on `producer`. It does not wait: a handler must not pile up. What finds nobody,
+/// no room or no producer is dropped and counted.
+pub fn emit<T: Streamed>(producer: Option<&mut Producer<T>>, result: impl Emits<T::Item>) -> Outcome {
+    let items = result.items()?;
+    let mut done = Done::default();
+    let Some(producer) = producer else {
+        done.dropped = items.into_iter().count() as u64;
+        return Ok(done);
+    };
+    for item in items {
+        match producer.try_send(item) {
+            Ok(()) => done.emitted += 1,
             Err(error) => match error.kind() {
-                SendErrorKind::Offline | SendErrorKind::Full => Done::Dropped,
+                SendErrorKind::Offline | SendErrorKind::Full => done.dropped += 1,
                 _ => return Err(error.to_string()),
             },
-        },
-    })
+        }
+    }
+    Ok(done)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl},
+    decl::{Direction, EndpointDecl, Link, Occurs, RoleDecl, way},
     graph::{Graph, GroupUse},
     machine::{KeyDecl, MachineDecl},
     store::StoreDecl,
@@ -146,19 +146,20 @@ impl Graph {
                 line(&mut out, &format!("    tags      {}", tags.join(", ")));
             }
             for direction in [Direction::Produces, Direction::Consumes] {
-                let streams = role.endpoints.iter().filter_map(EndpointDecl::stream);
-                for (_, stream) in streams.filter(|(its, _)| *its == direction) {
-                    line(&mut out, &format!("    {:<9} {} ({})", verb(direction), stream.name, stream.ty));
+                let streams = role.endpoints.iter().filter_map(|end| Some((end, end.stream()?)));
+                for (end, (_, stream)) in streams.filter(|(_, (its, _))| *its == direction) {
+                    let options = options(end);
+                    line(&mut out, &format!("    {:<9} {} ({}){options}", verb(direction), stream.name, stream.ty));
                 }
             }
-            for machine in role.endpoints.iter().filter_map(EndpointDecl::machine) {
-                line(&mut out, &format!("    member of {}", described(machine)));
+            for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.machine()?))) {
+                line(&mut out, &format!("    member of {}{}", described(machine), options(end)));
             }
-            for machine in role.endpoints.iter().filter_map(EndpointDecl::called) {
-                line(&mut out, &format!("    calls     {}", described(machine)));
+            for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.called()?))) {
+                line(&mut out, &format!("    calls     {}{}", described(machine), options(end)));
             }
-            for (direction, store) in role.endpoints.iter().filter_map(EndpointDecl::store) {
-                line(&mut out, &format!("    {:<9} {} ({})", part(direction), store.name, store.ty));
+            for (end, (direction, store)) in role.endpoints.iter().filter_map(|end| Some((end, end.store()?))) {
+                line(&mut out, &format!("    {:<9} {} ({}){}", part(direction), store.name, store.ty, options(end)));
             }
             for arg in role.args {
                 line(&mut out, format!("    --{:<7} {}", arg.flag, summary(arg.doc)).trim_end());
@@ -169,18 +170,12 @@ impl Graph {
 }
 
 const fn verb(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Produces => "produces",
-        Direction::Consumes => "consumes",
-    }
+    way(direction, "produces", "consumes")
 }
 
 /// What a role does with a store.
 const fn part(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Produces => "changes",
-        Direction::Consumes => "follows",
-    }
+    way(direction, "changes", "follows")
 }
 
 /// A group with its machine, size and key, for a listing.
@@ -237,21 +232,25 @@ fn role_json(role: &RoleDecl) -> String {
             ("field", string(endpoint.field)),
             ("direction", string(verb(*direction))),
             ("stream", string(stream.name)),
+            ("declared", declared_json(endpoint)),
         ]),
         Link::Group(machine) => object([
             ("field", string(endpoint.field)),
             ("direction", string("replicates")),
             ("group", string(machine.group.name)),
+            ("declared", declared_json(endpoint)),
         ]),
         Link::Client(machine) => object([
             ("field", string(endpoint.field)),
             ("direction", string("calls")),
             ("group", string(machine.group.name)),
+            ("declared", declared_json(endpoint)),
         ]),
         Link::Store { direction, store } => object([
             ("field", string(endpoint.field)),
             ("direction", string(part(*direction))),
             ("store", string(store.name)),
+            ("declared", declared_json(endpoint)),
         ]),
     });
     let args = role.args.iter().map(|arg| {
@@ -274,6 +273,27 @@ fn role_json(role: &RoleDecl) -> String {
         ("args", array(args)),
         ("endpoints", array(endpoints)),
     ])
+}
+
+/// What a field says beside its type, and where.
+fn declared_json(endpoint: &EndpointDecl) -> String {
+    let options = endpoint.options.iter().map(|option| format!("{}:{}", string(option.key), string(option.value)));
+    object([
+        ("optional", endpoint.optional.to_string()),
+        ("options", format!("{{{}}}", options.collect::<Vec<_>>().join(","))),
+        ("file", string(endpoint.place.file)),
+        ("line", endpoint.place.line.to_string()),
+    ])
+}
+
+/// The options of an endpoint behind what it is connected to, for a listing.
+fn options(endpoint: &EndpointDecl) -> String {
+    let options = endpoint.options.iter().map(|option| match option.value {
+        "" => option.key.to_owned(),
+        value => format!("{} = {value}", option.key),
+    });
+    let all: Vec<_> = endpoint.optional.then(|| String::from("optional")).into_iter().chain(options).collect();
+    if all.is_empty() { String::new() } else { format!(" [{}]", all.join(", ")) }
 }
 
 fn line(out: &mut String, text: &str) {

@@ -5,11 +5,11 @@ use std::{fmt, ops::Deref};
 use super::{
     decl::Link,
     machine::Declared,
-    members,
+    options::{Configure, MemberOptions},
     role::{Endpoint, Opening, RoleError, Setup},
 };
 use crate::{
-    groups::{CallError, Consistency, Group, GroupClient, StateMachine},
+    groups::{CallError, Consistency, Group, GroupBuilder, GroupClient, StateMachine},
     network::Network,
 };
 
@@ -30,7 +30,24 @@ impl<M: Declared> Replica<M> {
     /// # Errors
     /// When the key is not there, or the group cannot be joined.
     pub async fn join(network: &Network) -> Result<Self, RoleError> {
-        join(network, M::MACHINE.group.size).await
+        Self::join_with(network, MemberOptions::declared()).await
+    }
+
+    pub(super) async fn join_with(network: &Network, options: MemberOptions<M>) -> Result<Self, RoleError> {
+        let MemberOptions { size, role, timing, log_limit, .. } = options;
+        let builder = network.groups().with_key(M::key()?).with_initial(M::initial).tried();
+        let builder = builder.with_role(role).with_timing(timing);
+        let builder = size.into_iter().fold(builder, GroupBuilder::with_size);
+        let joined = log_limit.into_iter().fold(builder, GroupBuilder::with_log_limit).join().await;
+        let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;
+        Ok(group.into())
+    }
+
+    /// Joins as a member that never votes and founds nothing.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn observe(network: &Network) -> Result<Self, RoleError> {
+        let role = crate::groups::MemberRole::Observer;
+        Self::join_with(network, MemberOptions { role, ..MemberOptions::declared() }).await
     }
 
     /// The group itself: its leader, its members, what it waits for.
@@ -38,16 +55,6 @@ impl<M: Declared> Replica<M> {
     pub const fn group(&self) -> &Group<M> {
         &self.group
     }
-}
-
-async fn join<M: Declared>(network: &Network, size: Option<u32>) -> Result<Replica<M>, RoleError> {
-    let mut builder = network.groups().with_key(M::key()?).with_initial(M::initial).tried();
-    if let Some(size) = size {
-        builder = builder.with_size(size);
-    }
-    let joined = builder.join().await;
-    let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;
-    Ok(group.into())
 }
 
 impl<M: Declared> From<Group<M>> for Replica<M> {
@@ -80,16 +87,8 @@ impl<M: Declared> fmt::Debug for Replica<M> {
 impl<M: Declared> Endpoint for Replica<M> {
     const LINK: Link = Link::Group(M::MACHINE);
 
-    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        let size = if setup.alone { None } else { M::MACHINE.group.size };
-        Box::pin(async move {
-            let replica: Self = join(setup.network, size).await?;
-            if let Some(prefix) = setup.lines.clone() {
-                let lines = members::tell(replica.group.statuses(), prefix, M::NAME);
-                setup.network.node().tasks().spawn("group lines", lines);
-            }
-            Ok(replica)
-        })
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        Self::open_with(Self::builder(setup), setup, field)
     }
 }
 

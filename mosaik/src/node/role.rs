@@ -1,7 +1,5 @@
 //! The traits that the attributes implement, and how a role's fields get their values.
 
-use std::future::ready;
-
 use futures::future::BoxFuture;
 
 use crate::{
@@ -15,6 +13,7 @@ use super::{
     args::{ArgError, ArgValues},
     decl::{Direction, Link, RoleDecl, StreamDecl},
     machine::KeyError,
+    options::Configure,
     table::Table,
 };
 
@@ -53,6 +52,10 @@ pub trait Role: Sized + Send + 'static {
     /// # Errors
     /// When an endpoint cannot be opened, a group not be joined, or a flag is missing or malformed.
     fn open(setup: &mut Setup<'_>) -> impl Future<Output = Result<Self, RoleError>> + Send;
+
+    /// Registers the methods that the options of its fields name.
+    #[doc(hidden)]
+    fn wire(_: &mut Table<Self>) {}
 }
 
 /// A role with handlers, which an app can run; implemented by `#[mosaik::handlers]`.
@@ -97,18 +100,15 @@ impl<T: StreamType> Endpoint for Producer<T> {
     const LINK: Link = Link::Stream { direction: Direction::Produces, stream: T::STREAM, serde_id: serde_id::<T> };
 
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
-        let producer = super::private::producer::<T>(setup.network).build();
-        let producer =
-            producer.map_err(|error| RoleError::Endpoint { field, stream: T::STREAM.name, error: error.to_string() });
-        Box::pin(ready(producer))
+        Self::open_with(Self::builder(setup), setup, field)
     }
 }
 
 impl<T: StreamType> Endpoint for Consumer<T> {
     const LINK: Link = Link::Stream { direction: Direction::Consumes, stream: T::STREAM, serde_id: serde_id::<T> };
 
-    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        Box::pin(ready(Ok(super::private::consumer::<T>(setup.network).build())))
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        Self::open_with(Self::builder(setup), setup, field)
     }
 }
 
@@ -119,13 +119,19 @@ impl<T: StreamType> Endpoint for Consumer<T> {
     note = "to receive the items of a stream, give the role a field of type `Consumer<T>`"
 )]
 pub trait Consumes<T: Streamed> {
-    /// The consumer itself.
-    fn consumer(&mut self) -> &mut Consumer<T>;
+    /// The consumer itself, if it is there.
+    fn consumer(&mut self) -> Option<&mut Consumer<T>>;
 }
 
 impl<T: Streamed> Consumes<T> for Consumer<T> {
-    fn consumer(&mut self) -> &mut Self {
-        self
+    fn consumer(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+}
+
+impl<T: Streamed> Consumes<T> for Option<Consumer<T>> {
+    fn consumer(&mut self) -> Option<&mut Consumer<T>> {
+        self.as_mut()
     }
 }
 
@@ -136,13 +142,19 @@ impl<T: Streamed> Consumes<T> for Consumer<T> {
     note = "to send items on a stream, give the role a field of type `Producer<T>`"
 )]
 pub trait Produces<T: Streamed> {
-    /// The producer itself.
-    fn producer(&mut self) -> &mut Producer<T>;
+    /// The producer itself, if it is there.
+    fn producer(&mut self) -> Option<&mut Producer<T>>;
 }
 
 impl<T: Streamed> Produces<T> for Producer<T> {
-    fn producer(&mut self) -> &mut Self {
-        self
+    fn producer(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+}
+
+impl<T: Streamed> Produces<T> for Option<Producer<T>> {
+    fn producer(&mut self) -> Option<&mut Producer<T>> {
+        self.as_mut()
     }
 }
 
@@ -224,6 +236,16 @@ pub enum RoleError {
     /// The role's `#[start]` handler failed, so the role did not start.
     #[error("the start handler `{handler}` of the role {role} failed: {error}")]
     Start {
+        /// The role's name.
+        role: &'static str,
+        /// The handler's name.
+        handler: &'static str,
+        /// Its error, or its panic.
+        error: String,
+    },
+    /// A handler failed whose `on_error` says that this ends the role.
+    #[error("the handler `{handler}` of the role {role} failed: {error}")]
+    Handler {
         /// The role's name.
         role: &'static str,
         /// The handler's name.

@@ -1,5 +1,6 @@
 //! Runs a role on a node: one task owns the role's state and calls one handler at a time. A handler that fails or panics
-//! is reported and counted, and the role goes on; a start handler that fails ends the role.
+//! is reported and counted, and the role goes on, is made anew or ends, as the handler says; a start handler that fails ends the
+//! role.
 
 use std::{
     any::Any,
@@ -29,38 +30,48 @@ use crate::{
 
 use super::{
     outcome::{Call, Done, Outcome},
+    restart::{Delays, Maker},
     role::{Handlers, RoleError},
-    table::{Listed, Once, Table},
+    table::{Listed, OnError, Once, Table},
 };
 
 /// How long a running handler may go on once the role is asked to stop.
 const HANDLER_GRACE: Duration = Duration::from_millis(250);
+/// How often a role with `#[ready]` is asked at least.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the stop handler may take.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs `role` on the node until it is stopped or the node is shut down; `#[stop]` is called in both cases. The role
 /// goes on when the handle is dropped.
 ///
-/// Usually the generated main does this; call it to run a role that was made by hand, as in a test.
+/// Usually the generated main does this; call it to run a role that was made by hand, as in a test. Nobody can make such a role
+/// anew, so it ends where a handler says `on_error = restart`.
 pub fn spawn<R: Handlers>(network: &Network, role: R) -> RoleHandle {
+    run(network, role, None)
+}
+
+/// As [`spawn`], for a role that can be made anew.
+pub(super) fn run<R: Handlers>(network: &Network, role: R, maker: Option<Maker<R>>) -> RoleHandle {
     let node = network.node();
     let cancel = node.cancel().child_token();
     let counters = Arc::new(Counters::default());
     let (end, ended) = watch::channel(None);
-    let handle = RoleHandle { role: R::ROLE.name, cancel: cancel.clone(), counters: counters.clone(), ended };
-    let mut table = Table::new();
-    R::handlers(&mut table);
+    let (ready, is_ready) = watch::channel(false);
+    let handle =
+        RoleHandle { role: R::ROLE.name, cancel: cancel.clone(), counters: counters.clone(), ended, ready: is_ready };
+    let table = Table::of();
     let names = table.names();
     let watch = |name: &&'static str| Watch::with(figures::ROLE_HANDLER, [("role", R::ROLE.name), ("handler", *name)]);
     let watches = names[..table.sources.len()].iter().map(watch).collect();
     let activity = Activity::new(R::ROLE.name, names);
-    let runner = Runner { role, table, cancel, counters, watches, activity: activity.clone() };
+    let runner = Runner { table, cancel, counters, watches, activity: activity.clone(), ready };
     let span = tracing::debug_span!("role", role = R::ROLE.name);
     let tasks = node.tasks().clone();
     let task = async move {
         tasks.watch(&activity);
         drop(activity);
-        let result = runner.run().await;
+        let result = runner.run(role, maker).await;
         end.send_replace(Some(result));
     };
     node.tasks().spawn("role", task.instrument(span));
@@ -74,13 +85,28 @@ pub struct RoleHandle {
     cancel: CancellationToken,
     counters: Arc<Counters>,
     ended: watch::Receiver<Option<Result<(), RoleError>>>,
+    ready: watch::Receiver<bool>,
 }
 
 impl RoleHandle {
     /// What the role's handlers have done so far.
     #[must_use]
     pub fn status(&self) -> RoleStatus {
-        self.counters.status()
+        RoleStatus { ready: self.is_ready(), ..self.counters.status() }
+    }
+
+    /// Whether the role has started and its `#[ready]` method, if it has one, said yes. That is asked again after every handler
+    /// and ten times a second.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow() && self.has_ended().is_none()
+    }
+
+    /// Waits until the role is ready. Pending for ever if it never is. Cancellation-safe.
+    pub async fn when_ready(&self) {
+        if self.ready.clone().wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Asks the role to stop and waits until it has: the running handler gets 250 ms to end, then `#[stop]` is
@@ -91,6 +117,12 @@ impl RoleHandle {
     pub async fn stop(&self) -> Result<(), RoleError> {
         self.cancel.cancel();
         self.ended().await
+    }
+
+    /// How the role has ended, if it has: as [`ended`](Self::ended).
+    #[must_use]
+    pub fn has_ended(&self) -> Option<Result<(), RoleError>> {
+        self.ended().now_or_never()
     }
 
     /// Waits until the role has ended. Cancellation-safe.
@@ -126,6 +158,10 @@ pub struct RoleStatus {
     pub errors: u64,
     /// Handlers that panicked.
     pub panics: u64,
+    /// How often the role was made anew (`on_error = restart`).
+    pub restarts: u64,
+    /// Whether it is ready: see [`is_ready`](RoleHandle::is_ready).
+    pub ready: bool,
 }
 
 #[derive(Debug, Default)]
@@ -135,6 +171,7 @@ struct Counters {
     dropped: AtomicU64,
     errors: AtomicU64,
     panics: AtomicU64,
+    restarts: AtomicU64,
 }
 
 impl Counters {
@@ -146,15 +183,24 @@ impl Counters {
             dropped: read(&self.dropped),
             errors: read(&self.errors),
             panics: read(&self.panics),
+            restarts: read(&self.restarts),
+            ready: false,
+        }
+    }
+
+    /// As [`count`](Self::count), for what counts as no handler.
+    fn count_items(&self, result: &Contained) {
+        if let Contained::Ended(Ok(Done { emitted, dropped })) = result {
+            self.emitted.fetch_add(*emitted, Ordering::Relaxed);
+            self.dropped.fetch_add(*dropped, Ordering::Relaxed);
         }
     }
 
     fn count(&self, result: &Contained) {
+        self.count_items(result);
         self.handled.fetch_add(1, Ordering::Relaxed);
         let counter = match result {
-            Contained::Ended(Ok(Done::Nothing)) | Contained::Abandoned => return,
-            Contained::Ended(Ok(Done::Emitted)) => &self.emitted,
-            Contained::Ended(Ok(Done::Dropped)) => &self.dropped,
+            Contained::Abandoned | Contained::Ended(Ok(_)) => return,
             Contained::Ended(Err(_)) => &self.errors,
             Contained::Panicked(_) => &self.panics,
         };
@@ -171,7 +217,6 @@ enum Contained {
 }
 
 struct Runner<R> {
-    role: R,
     table: Table<R>,
     cancel: CancellationToken,
     counters: Arc<Counters>,
@@ -179,68 +224,151 @@ struct Runner<R> {
     watches: Vec<Watch>,
     /// Shows which handler runs.
     activity: Arc<Activity>,
+    ready: watch::Sender<bool>,
+}
+
+/// How a life of a role ended.
+enum Ending {
+    /// It was asked to stop.
+    Stopped,
+    /// A handler failed, of those whose failure is not only reported.
+    Failed(OnError, RoleError),
 }
 
 impl<R: Handlers> Runner<R> {
-    async fn run(mut self) -> Result<(), RoleError> {
-        let sources = self.table.sources.len();
-        let first_stop = sources + self.table.starts.len();
-        tracing::debug!(handlers = ?self.table, "role begins");
-        self.table.begin(&mut self.role);
-        for (number, start) in (sources..).zip(std::mem::take(&mut self.table.starts)) {
-            self.start(number, &start).await?;
+    /// One life after the other.
+    async fn run(mut self, mut role: R, maker: Option<Maker<R>>) -> Result<(), RoleError> {
+        let mut delays = Delays::default();
+        loop {
+            let ending = self.live(&mut role).await?;
+            self.ready.send_replace(false);
+            let (error, maker) = match (ending, &maker) {
+                (Ending::Failed(OnError::Restart, error), Some(maker)) => (error, maker),
+                (ending, _) => {
+                    self.end(&mut role).await;
+                    tracing::debug!(status = ?self.counters.status(), "role ended");
+                    return match ending {
+                        Ending::Stopped => Ok(()),
+                        Ending::Failed(_, error) => Err(error),
+                    };
+                }
+            };
+            // Its endpoints close before others of the same streams are opened.
+            drop(role);
+            tracing::error!(%error, "the role is made anew");
+            let cancel = self.cancel.clone();
+            let Some(again) = cancel.run_until_cancelled(delays.make(maker)).await else { return Ok(()) };
+            role = again?;
+            self.table = Table::of();
+            self.counters.restarts.fetch_add(1, Ordering::Relaxed);
         }
-        while let Some(index) = self.due().await {
-            self.handle(index).await;
+    }
+
+    async fn live(&mut self, role: &mut R) -> Result<Ending, RoleError> {
+        let sources = self.table.sources.len();
+        tracing::debug!(handlers = ?self.table, "role begins");
+        self.table.begin(role);
+        for (number, start) in (sources..).zip(std::mem::take(&mut self.table.starts)) {
+            self.start(role, number, &start).await?;
+        }
+        self.look(role);
+        while let Some(due) = self.due(role).await {
+            if let Due::Handler(index) = due
+                && let Some(failed) = self.handle(role, index).await
+            {
+                return Ok(failed);
+            }
+            self.look(role);
             // A stream that is always ready must not keep the executor from everything else.
             tokio::task::coop::consume_budget().await;
         }
-        for (number, stop) in (first_stop..).zip(std::mem::take(&mut self.table.stops)) {
-            self.stop(number, &stop).await;
-        }
-        tracing::debug!(status = ?self.counters.status(), "role ended");
-        Ok(())
+        Ok(Ending::Stopped)
     }
 
-    async fn start(&mut self, number: usize, start: &Once<R>) -> Result<(), RoleError> {
+    async fn end(&mut self, role: &mut R) {
+        for (number, stop) in (self.table.first_stop()..).zip(std::mem::take(&mut self.table.stops)) {
+            self.stop(role, number, &stop).await;
+        }
+    }
+
+    /// Whether the role is ready now.
+    fn look(&self, role: &R) {
+        let ready = self.table.ready.is_none_or(|ready| {
+            // It is asked again soon: one that panics says no.
+            catch_unwind(AssertUnwindSafe(|| ready(role))).unwrap_or_default()
+        });
+        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+    }
+
+    async fn start(&mut self, role: &mut R, number: usize, start: &Once<R>) -> Result<(), RoleError> {
         let call = start.call;
         let handler = (&*self.activity, number);
-        let error = match contain(handler, || Some(call(&mut self.role)), grace(&self.cancel)).await {
-            Contained::Ended(Ok(_)) | Contained::Abandoned => return Ok(()),
-            Contained::Ended(Err(error)) => error,
+        let result = contain(handler, || Some(call(role)), grace(&self.cancel)).await;
+        let error = match &result {
+            Contained::Ended(Ok(_)) => {
+                self.counters.count_items(&result);
+                return Ok(());
+            }
+            Contained::Abandoned => return Ok(()),
+            Contained::Ended(Err(error)) => error.clone(),
             Contained::Panicked(message) => format!("panicked: {message}"),
         };
         Err(RoleError::Start { role: R::ROLE.name, handler: start.name, error })
     }
 
-    /// The next source whose handler is due; nothing when the role has to stop.
-    async fn due(&mut self) -> Option<usize> {
-        let (table, role) = (&mut self.table, &mut self.role);
+    /// What comes next; nothing when the role has to stop.
+    async fn due(&mut self, role: &mut R) -> Option<Due> {
+        let table = &mut self.table;
+        let asks = table.ready.is_some();
+        let look = async {
+            if asks {
+                sleep(LOOK).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => None,
-            index = poll_fn(|cx| table.poll_due(role, cx)) => Some(index),
+            index = poll_fn(|cx| table.poll_due(role, cx)) => Some(Due::Handler(index)),
+            () = look => Some(Due::Look),
         }
     }
 
-    async fn handle(&mut self, index: usize) {
-        let Listed { place, source } = &mut self.table.sources[index];
+    /// Calls the handler of a source; what comes of it if that is the end of this life.
+    async fn handle(&mut self, role: &mut R, index: usize) -> Option<Ending> {
+        let Listed { place, source, on_error } = &mut self.table.sources[index];
         let began = self.watches[*place].start();
         let handler = (&*self.activity, *place);
-        let result = contain(handler, || source.call(&mut self.role), grace(&self.cancel)).await;
+        let result = contain(handler, || source.call(role), grace(&self.cancel)).await;
         self.watches[*place].stop(began);
         let (name, origin) = (source.name(), || source.origin());
         self.counters.count(&result);
         report(R::ROLE.name, name, origin, &result);
+        let error = match result {
+            Contained::Ended(Err(error)) => error,
+            Contained::Panicked(message) => format!("panicked: {message}"),
+            Contained::Ended(Ok(_)) | Contained::Abandoned => return None,
+        };
+        let failed = RoleError::Handler { role: R::ROLE.name, handler: name, error };
+        (*on_error != OnError::Log).then_some(Ending::Failed(*on_error, failed))
     }
 
-    async fn stop(&mut self, number: usize, stop: &Once<R>) {
+    async fn stop(&mut self, role: &mut R, number: usize, stop: &Once<R>) {
         let call = stop.call;
         let handler = (&*self.activity, number);
-        let result = contain(handler, || Some(call(&mut self.role)), sleep(STOP_LIMIT)).await;
+        let result = contain(handler, || Some(call(role)), sleep(STOP_LIMIT)).await;
         self.counters.count(&result);
         report(R::ROLE.name, stop.name, || String::from("stop"), &result);
     }
+}
+
+/// What comes next.
+enum Due {
+    /// The source at this index.
+    Handler(usize),
+    /// A look at whether the role is ready.
+    Look,
 }
 
 /// Ends a while after the role was asked to stop.
@@ -259,7 +387,7 @@ async fn contain<'a>(
     limit: impl Future<Output = ()>,
 ) -> Contained {
     let future = match activity.run(handler, || catch_unwind(AssertUnwindSafe(call))) {
-        Ok(None) => return Contained::Ended(Ok(Done::Nothing)),
+        Ok(None) => return Contained::Ended(Ok(Done::default())),
         Ok(Some(Call::Done(outcome))) => return Contained::Ended(outcome),
         Ok(Some(Call::Later(future))) => future,
         Err(panic) => return Contained::Panicked(message(&*panic)),
@@ -280,11 +408,11 @@ fn report(role: &'static str, handler: &'static str, source: impl FnOnce() -> St
         Contained::Ended(Ok(_)) => {}
         Contained::Ended(Err(error)) => {
             metrics::counter!(figures::ROLE_ERRORS, "role" => role, "handler" => handler).increment(1);
-            tracing::error!(role, handler, source = source(), error, "handler failed; the role goes on");
+            tracing::error!(role, handler, source = source(), error, "handler failed");
         }
         Contained::Panicked(message) => {
             metrics::counter!(figures::ROLE_PANICS, "role" => role, "handler" => handler).increment(1);
-            tracing::error!(role, handler, source = source(), panic = message, "handler panicked; the role goes on");
+            tracing::error!(role, handler, source = source(), panic = message, "handler panicked");
         }
         Contained::Abandoned => {
             tracing::warn!(role, handler, source = source(), "handler did not end in time and was dropped");

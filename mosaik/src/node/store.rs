@@ -1,12 +1,10 @@
 //! Declared stores: their declaration as constant data, the trait that the attribute implements, and the ends of a store as
 //! fields of a role.
 
-use std::future::ready;
-
 use super::{
     decl::{Direction, Link, Schema, same_text},
-    private,
-    role::{Endpoint, Opening, RoleError, Setup},
+    options::Configure,
+    role::{Endpoint, Opening, Setup},
 };
 use crate::{
     primitives::StoreId,
@@ -67,16 +65,14 @@ impl<V: StoreType> Endpoint for Primary<V> {
     const LINK: Link = Link::Store { direction: Direction::Produces, store: V::STORE };
 
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
-        let primary = private::primary::<V>(setup.network).build();
-        let failed = |error| RoleError::Store { field, store: V::STORE.name, error };
-        Box::pin(ready(primary.map_err(failed)))
+        Self::open_with(Self::builder(setup), setup, field)
     }
 }
 
 impl<V: StoreType> Endpoint for StoreReplica<V> {
     const LINK: Link = Link::Store { direction: Direction::Consumes, store: V::STORE };
 
-    fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        Box::pin(ready(Ok(private::replica::<V>(setup.network).build())))
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        Self::open_with(Self::builder(setup), setup, field)
     }
 }

@@ -9,17 +9,24 @@ use std::{
 };
 
 use futures::Stream;
-use tokio::time::{Interval, MissedTickBehavior, interval_at};
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval_at},
+};
 
 use crate::{
     primitives::{PeerId, Streamed},
-    streams::{Consumer, Event, Events, Gap},
+    streams::{Consumer, DisconnectReason, Event, Events, Gap, Producer},
 };
 
 use super::{
     feed::{Fed, FedBy, Feeds, Waits},
     outcome::Call,
+    role::Handlers,
 };
+
+/// Items that reached nobody and wait for their handler; more are dropped, and counted as drops like all of them.
+const RETURNED: usize = 1024;
 
 /// A handler that is called with the role alone.
 type Plain<R> = for<'a> fn(&'a mut R) -> Call<'a>;
@@ -27,14 +34,23 @@ type Plain<R> = for<'a> fn(&'a mut R) -> Call<'a>;
 type OnItem<R, T, O = PeerId> = for<'a> fn(&'a mut R, T, O) -> Call<'a>;
 /// How to get at the field of a role that feeds a handler.
 type ReachFeed<R, T, O> = for<'a> fn(&'a mut R) -> &'a mut dyn Feeds<T, O>;
-/// How to get at the consumer field of a role.
-type Reach<R, T> = fn(&mut R) -> &mut Consumer<T>;
+/// How to get at the consumer field of a role, if it is there.
+type Reach<R, T> = fn(&mut R) -> Option<&mut Consumer<T>>;
+/// How to get at the producer field of a role, if it is there.
+type ReachProducer<R, T> = fn(&mut R) -> Option<&mut Producer<T>>;
+
+/// What an event tells a handler, and of which producer.
+type Pick<V> = fn(&Event) -> Option<(V, PeerId)>;
 
 /// The handlers of a role.
 pub struct Table<R> {
+    /// Whether the role is ready; without it, it is once it has started.
+    pub(super) ready: Option<fn(&R) -> bool>,
     pub(super) starts: Vec<Once<R>>,
     pub(super) stops: Vec<Once<R>>,
     pub(super) sources: Vec<Listed<R>>,
+    /// The place of the first stop handler, behind all sources and start handlers that there were at first.
+    first_stop: usize,
     /// Where the next search begins: sources take turns, so that a busy stream does not starve the others.
     turn: usize,
 }
@@ -43,6 +59,20 @@ pub struct Table<R> {
 pub(super) struct Listed<R> {
     pub(super) place: usize,
     pub(super) source: Box<dyn Source<R>>,
+    pub(super) on_error: OnError,
+}
+
+/// What becomes of a role when one of its handlers returns an error or panics. It is reported and counted in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The role goes on.
+    #[default]
+    Log,
+    /// The role is dropped and made anew from its flags, after a delay from 100 ms to 10 s. One that was not made from flags
+    /// (by hand, for [`spawn`](super::spawn)) ends as with `Stop`.
+    Restart,
+    /// The role stops, its stop handlers included, and ends with the error.
+    Stop,
 }
 
 /// A handler that is called once.
@@ -65,13 +95,44 @@ pub(super) trait Source<R>: Send {
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>>;
 }
 
+impl<R: Handlers> Table<R> {
+    /// The handlers of a role.
+    pub(super) fn of() -> Self {
+        let mut table = Self::new();
+        R::wire(&mut table);
+        R::handlers(&mut table);
+        table.first_stop = table.sources.len() + table.starts.len();
+        table
+    }
+}
+
 impl<R: 'static> Table<R> {
     pub(super) fn new() -> Self {
-        Self { starts: Vec::new(), stops: Vec::new(), sources: Vec::new(), turn: 0 }
+        Self { ready: None, starts: Vec::new(), stops: Vec::new(), sources: Vec::new(), first_stop: 0, turn: 0 }
     }
 
     fn add(&mut self, source: impl Source<R> + 'static) {
-        self.sources.push(Listed { place: self.sources.len(), source: Box::new(source) });
+        let (place, source) = (self.sources.len(), Box::new(source));
+        self.sources.push(Listed { place, source, on_error: OnError::default() });
+    }
+
+    /// What becomes of the role when the handler that was registered last fails.
+    #[doc(hidden)]
+    pub fn on_error(&mut self, policy: OnError) {
+        if let Some(last) = self.sources.last_mut() {
+            last.on_error = policy;
+        }
+    }
+
+    /// Says whether the role is ready.
+    #[doc(hidden)]
+    pub fn ready(&mut self, ready: fn(&R) -> bool) {
+        self.ready = Some(ready);
+    }
+
+    /// The place of the first stop handler.
+    pub(super) const fn first_stop(&self) -> usize {
+        self.first_stop
     }
 
     /// The names of all handlers: those of the sources by their places, then of the start and the stop handlers.
@@ -93,6 +154,36 @@ impl<R: 'static> Table<R> {
         self.add(Items { name, field, reach, call, waits, next: None, current: None });
     }
 
+    /// A handler of subscriptions of a consumer field that begin.
+    #[doc(hidden)]
+    pub fn on_connected<T: Streamed>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: Reach<R, T>,
+        call: OnItem<R, PeerId>,
+    ) {
+        self.told(name, field, reach, call, |event| match *event {
+            Event::Connected { producer, .. } => Some((producer, producer)),
+            _ => None,
+        });
+    }
+
+    /// A handler of subscriptions of a consumer field that end.
+    #[doc(hidden)]
+    pub fn on_disconnected<T: Streamed>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: Reach<R, T>,
+        call: OnItem<R, DisconnectReason>,
+    ) {
+        self.told(name, field, reach, call, |event| match event {
+            Event::Disconnected { producer, reason } => Some((reason.clone(), *producer)),
+            _ => None,
+        });
+    }
+
     /// A handler of what a consumer field has missed.
     #[doc(hidden)]
     pub fn on_gap<T: Streamed>(
@@ -102,30 +193,50 @@ impl<R: 'static> Table<R> {
         reach: Reach<R, T>,
         call: OnItem<R, Gap>,
     ) {
-        let pick = |event: &Event| match *event {
+        self.told(name, field, reach, call, |event| match *event {
             Event::Gap { producer, from, to, reason } => Some((Gap { from, to, reason }, producer)),
             _ => None,
-        };
-        let told = Told { name, field, reach, call, pick, deadline: None, events: None, next: None };
-        self.add(told);
+        });
     }
 
-    /// A handler of producers of a consumer field that have been silent for `deadline`.
+    /// A handler of producers of a consumer field that have been silent for `deadline`, or for what the field declares.
     #[doc(hidden)]
     pub fn on_late<T: Streamed>(
         &mut self,
         name: &'static str,
         field: &'static str,
-        deadline: Duration,
+        deadline: Option<Duration>,
         reach: Reach<R, T>,
         call: OnItem<R, Duration>,
     ) {
-        let pick = |event: &Event| match *event {
+        let pick: Pick<Duration> = |event| match *event {
             Event::Late { producer, silent } => Some((silent, producer)),
             _ => None,
         };
-        let told = Told { name, field, reach, call, pick, deadline: Some(deadline), events: None, next: None };
-        self.add(told);
+        self.add(Told { name, field, reach, call, pick, deadline, events: None, next: None });
+    }
+
+    fn told<T: Streamed, V: Send + 'static>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: Reach<R, T>,
+        call: OnItem<R, V>,
+        pick: Pick<V>,
+    ) {
+        self.add(Told { name, field, reach, call, pick, deadline: None, events: None, next: None });
+    }
+
+    /// A handler of the items of a producer field that reached nobody.
+    #[doc(hidden)]
+    pub fn undelivered<T: Streamed>(
+        &mut self,
+        name: &'static str,
+        field: &'static str,
+        reach: ReachProducer<R, T>,
+        call: OnItem<R, T::Item, ()>,
+    ) {
+        self.add(Returned { name, field, reach, call, items: None, next: None });
     }
 
     /// Lets every source begin to listen; before the start handlers.
@@ -209,7 +320,7 @@ struct Told<R, T: Streamed, V> {
     field: &'static str,
     reach: Reach<R, T>,
     call: OnItem<R, V>,
-    pick: fn(&Event) -> Option<(V, PeerId)>,
+    pick: Pick<V>,
     /// What the consumer is to be given, if it is about that.
     deadline: Option<Duration>,
     /// From the role's begin on.
@@ -227,7 +338,7 @@ impl<R, T: Streamed, V: Send + 'static> Source<R> for Told<R, T, V> {
     }
 
     fn begin(&mut self, role: &mut R) {
-        let consumer = (self.reach)(role);
+        let Some(consumer) = (self.reach)(role) else { return };
         self.events = Some(consumer.events());
         if let Some(deadline) = self.deadline {
             consumer.set_deadline(deadline);
@@ -251,6 +362,44 @@ impl<R, T: Streamed, V: Send + 'static> Source<R> for Told<R, T, V> {
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
         let (what, producer) = self.next.take()?;
         Some((self.call)(role, what, producer))
+    }
+}
+
+/// Items of a producer that reached nobody.
+struct Returned<R, T: Streamed> {
+    name: &'static str,
+    field: &'static str,
+    reach: ReachProducer<R, T>,
+    call: OnItem<R, T::Item, ()>,
+    /// From the role's begin on, if the producer is there.
+    items: Option<mpsc::Receiver<T::Item>>,
+    next: Option<T::Item>,
+}
+
+impl<R, T: Streamed> Source<R> for Returned<R, T> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn origin(&self) -> String {
+        format!("an undelivered item of {}", self.field)
+    }
+
+    fn begin(&mut self, role: &mut R) {
+        let Some(producer) = (self.reach)(role) else { return };
+        let (returned, items) = mpsc::channel(RETURNED);
+        producer.set_undelivered(returned);
+        self.items = Some(items);
+    }
+
+    fn poll_due(&mut self, _: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
+        let Some(items) = &mut self.items else { return Poll::Ready(false) };
+        self.next = ready!(items.poll_recv(cx));
+        Poll::Ready(self.next.is_some())
+    }
+
+    fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
+        Some((self.call)(role, self.next.take()?, ()))
     }
 }
 

@@ -22,6 +22,7 @@
 //! It simulates networks, not machines: tasks take no virtual time, the clock ticks in milliseconds, and what a node
 //! does outside mosaik (threads, files, sockets) is neither slowed nor lost in a crash.
 
+mod cluster;
 mod encoding;
 mod eventually;
 mod sim;
@@ -36,6 +37,10 @@ pub fn panic_in_essential_task(network: &crate::Network) {
 }
 
 pub use self::{
+    cluster::{
+        Cluster, ClusterBuilder, ClusterError, FaultKind, FaultSchedule, Member, MissingEdge, NotConverged, Passes,
+        Plan, Planned, run,
+    },
     encoding::{NotCarried, encoding},
     eventually::eventually,
     sim::{Sim, SimNode, Trace},

@@ -127,6 +127,14 @@ impl Sim {
         self.net.set_cuts(links.flat_map(|(a, b)| [(a, b), (b, a)]), true);
     }
 
+    /// Cuts links between peers of this simulation, both ways.
+    pub(super) fn cut_peers(&self, pairs: &[(PeerId, PeerId)]) {
+        let found = pairs.iter().filter_map(|(a, b)| Some((self.net.find(*a)?, self.net.find(*b)?)));
+        // All of them are found before the network is changed: both take its lock.
+        let links: Vec<_> = found.flat_map(|(a, b)| [(a, b), (b, a)]).collect();
+        self.net.set_cuts(links, true);
+    }
+
     /// Undoes every cut and partition.
     pub fn heal(&self) {
         self.net.heal();

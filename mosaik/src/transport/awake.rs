@@ -32,8 +32,10 @@ use crate::primitives::caller::{self, Caller};
 
 /// How often a sleeping worker is woken. A tenth of the keep-alive period, so that none of a connection's timers is late by much.
 const PERIOD: Duration = Duration::from_millis(50);
-/// From when on a handler, or a runtime without a free worker, is told.
-const LONG: Duration = Duration::from_secs(1);
+/// From when on a handler that holds a worker is named.
+const LONG: Duration = Duration::from_millis(500);
+/// From when on a runtime without a free worker is told.
+const NO_WORKER: Duration = Duration::from_secs(1);
 /// The same is told again after this time at the earliest.
 const REPEAT: Duration = Duration::from_mins(1);
 
@@ -163,7 +165,7 @@ impl Runtime {
         match &self.wakeup {
             Some((done, since)) if !done.load(Ordering::Acquire) => {
                 let time = now.saturating_duration_since(*since);
-                if time >= LONG && is_due(self.told, now) {
+                if time >= NO_WORKER && is_due(self.told, now) {
                     self.told = Some(now);
                     notices.push(Notice::NoWorker { time, running: running.to_vec() });
                 }
@@ -322,7 +324,7 @@ mod tests {
             assert_eq!(watched.running(began + PERIOD * 60).as_deref(), Some("slow of Role"));
         });
         assert_eq!(caller::current(), None);
-        assert!(matches!(notices[..], [Notice::Computes { role: "Role", handler: "slow", time }] if time >= LONG));
+        assert!(matches!(notices[..], [Notice::Computes { role: "Role", handler: "slow", time }] if time == LONG));
         assert!(
             activity.handlers[1].heavy.load(Ordering::Relaxed) && !activity.handlers[0].heavy.load(Ordering::Relaxed)
         );

@@ -40,7 +40,7 @@ pub(in crate::groups) struct Shape {
 impl Shape {
     pub fn of<M: StateMachine>() -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 what clients exchange with a machine");
-        hasher.update(&schema::<M>());
+        hasher.update(&Shapes::of::<M>().fingerprint);
         hasher.update(&Codec::<M::Query>::of().fingerprint(M::SCHEMA));
         hasher.update(&Codec::<M::QueryResult>::of().fingerprint(M::SCHEMA));
         Self { version: M::VERSION, schema: *hasher.finalize().as_bytes() }

@@ -1,6 +1,6 @@
 //! The command line of `mosaik` as clap sees it.
 
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
-                    3 `explain` has found something in the way.";
+                    3 `explain` has found something in the way, or `check` that programs do not fit together.";
 const PEER: &str =
     "PEER is a peer id, the first digits of one that the bootstrap peer knows (at least 4), or id@host:port.";
 const TARGET: &str = "TARGET is the name of a stream, a store or a group's machine, or an id of 64 hex digits; stream:NAME, \
@@ -102,6 +102,20 @@ pub(super) fn command() -> Command {
                         .conflicts_with("for-network")
                         .help("Make the key of a group instead, for the variable that the group's declaration names"),
                 ),
+        );
+    let program =
+        || Arg::new("program").value_name("PROGRAM").required(true).value_parser(clap::value_parser!(PathBuf));
+    all = all
+        .subcommand(
+            Command::new("inspect")
+                .about("Print what a program declares, without running it: its roles, streams, groups and stores, and where")
+                .arg(program().help("An ELF program with an `#[mosaik::app]`; it may be stripped"))
+                .arg(json()),
+        )
+        .subcommand(
+            Command::new("check")
+                .about("Say whether programs fit together, without running them: streams, groups and stores declared alike")
+                .arg(program().num_args(1..).help("The programs of one network")),
         );
     all = all.subcommand(group()).subcommand(tap()).subcommands(membership());
     for command in [peers, node, streams, groups, stores, ping, explain] {

@@ -3,7 +3,9 @@
 //! nothing, but for `group`.
 
 mod command;
+mod embedded;
 mod membership;
+mod merged;
 mod show;
 mod tap;
 
@@ -41,7 +43,7 @@ use crate::{
 const FOUND: u8 = 3;
 
 /// Runs the command line to its end. Exit status: 0 done (for `beacon`: left gracefully after a signal), 1 failure, 2 wrong
-/// usage, 3 `explain` has found something in the way.
+/// usage, 3 `explain` has found something in the way, or `check` that programs do not fit together.
 #[must_use = "the exit code is what `main` returns"]
 pub fn operator() -> ExitCode {
     let _until_read = UntilRead::new();
@@ -64,6 +66,19 @@ pub fn operator() -> ExitCode {
             }
         }
         Some(("tap", matches)) => process::run(|ending| tap::tap(matches, ending)),
+        Some((name @ ("inspect" | "check"), matches)) => match programs(name, matches) {
+            Ok(found) => {
+                if found {
+                    ExitCode::from(FOUND)
+                } else {
+                    ExitCode::SUCCESS
+                }
+            }
+            Err(error) => {
+                say(format_args!("error: {}", process::chain(&*error)));
+                ExitCode::FAILURE
+            }
+        },
         Some(("group", matches)) => match matches.subcommand() {
             Some((name, matches)) => process::run(|ending| change(name, matches, ending)),
             None => ExitCode::FAILURE,
@@ -88,6 +103,26 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
         network.shutdown().await;
         Ok(())
     })
+}
+
+/// The commands that look at programs without running them; whether they do not fit together.
+fn programs(name: &str, matches: &ArgMatches) -> Result<bool, Failure> {
+    let paths = matches.get_many::<PathBuf>("program").ok_or("the program is missing")?;
+    let mut read = Vec::new();
+    for path in paths {
+        read.push((path.display().to_string(), embedded::read(path)?));
+    }
+    if name == "inspect" {
+        let apps: Vec<_> = read.into_iter().flat_map(|(_, apps)| apps).collect();
+        let json = matches.get_flag("json");
+        print(&if json { serde_json::to_string_pretty(&apps)? + "\n" } else { merged::listing(&apps) })?;
+        return Ok(false);
+    }
+    let merged::Findings { errors, warnings } = merged::check(&read);
+    let lines = errors.iter().map(|error| format!("error: {error}\n"));
+    let lines = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect::<Vec<_>>().concat();
+    print(if lines.is_empty() { "nothing to complain about\n" } else { &lines })?;
+    Ok(!errors.is_empty())
 }
 
 /// The commands that ask nobody.

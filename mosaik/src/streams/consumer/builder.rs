@@ -4,13 +4,13 @@ use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
     Consumer,
-    shared::{Items, Shared},
+    shared::{Items, Options, Shared},
     worker,
 };
 use crate::{
     discovery::PeerEntry,
     primitives::{Evolve, Format, PeerId, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
-    streams::{Prefer, Registry, core::progress::Resume, events::Events, producer::Predicate, protocol::Fingerprint},
+    streams::{Prefer, Registry, core::progress::Resume, events::Events, protocol::Fingerprint},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -22,12 +22,9 @@ pub struct ConsumerBuilder<T> {
     declared: Option<Fingerprint>,
     format: Option<Format>,
     evolve: Evolve,
-    subscribe_if: Option<Predicate>,
-    deadline: Option<Duration>,
-    replay: bool,
     prefer: Option<Prefer>,
     fanin: Option<usize>,
-    begin: Option<(PeerId, Resume)>,
+    options: Options,
     datum: PhantomData<fn() -> T>,
 }
 
@@ -40,12 +37,9 @@ impl<T: Streamed> ConsumerBuilder<T> {
             declared: None,
             format: None,
             evolve: Evolve::Strict,
-            subscribe_if: None,
-            deadline: None,
-            replay: true,
             prefer: None,
             fanin: None,
-            begin: None,
+            options: Options { subscribe_if: None, deadline: None, backoff: None, replay: true, begin: None },
             datum: PhantomData,
         }
     }
@@ -53,7 +47,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// Subscribes only to producers for which this holds. It is asked again when the catalog changes, and every second; a
     /// producer that no longer qualifies is left. Default: every producer of the stream.
     pub fn subscribe_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
-        self.subscribe_if = Some(Box::new(predicate));
+        self.options.subscribe_if = Some(Box::new(predicate));
         self
     }
 
@@ -62,14 +56,22 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// [`is_late`](crate::streams::ChannelInfo::is_late) of its channel. The time starts when the producer becomes known.
     /// Default: nobody is late.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// The first and the longest delay between attempts to subscribe to a producer: none before the first attempt and after a
+    /// subscription that lasted 5 s, then doubling from `first` to `longest`, each shortened at random by up to a half. At most a
+    /// day. Default: 50 ms and 2 s.
+    pub fn with_backoff(mut self, (first, longest): (Duration, Duration)) -> Self {
+        self.options.backoff = Some((first, longest));
         self
     }
 
     /// Only items that are sent while this consumer is subscribed, not what producers keep for late joiners
     /// ([`ProducerBuilder::retain`](crate::streams::ProducerBuilder::retain)). Default: those first, if there are any.
     pub fn live_only(mut self) -> Self {
-        self.replay = false;
+        self.options.replay = false;
         self
     }
 
@@ -91,7 +93,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
 
     /// Goes on where an earlier life of this consumer was, with one producer.
     pub(crate) fn begin_at(mut self, producer: PeerId, epoch: u64, next: u64) -> Self {
-        self.begin = Some((producer, Resume { epoch, next }));
+        self.options.begin = Some((producer, Resume { epoch, next }));
         self
     }
 
@@ -142,21 +144,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self {
-            registry,
-            stream,
-            fingerprint,
-            declared,
-            format,
-            evolve,
-            subscribe_if,
-            deadline,
-            replay,
-            begin,
-            prefer,
-            fanin,
-            ..
-        } = self;
+        let Self { registry, stream, fingerprint, declared, format, evolve, prefer, fanin, options, .. } = self;
         let taken =
             (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
@@ -166,7 +154,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         registry.consumer_opened(stream, fingerprint);
         let items = Items { fingerprint, format, schema: codec.schema(), readable };
         let tasks = registry.node.tasks().clone();
-        let shared = Arc::new(Shared::new(registry, stream, items, subscribe_if, deadline, replay, begin));
+        let shared = Arc::new(Shared::new(registry, stream, items, options));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
         tasks.spawn_essential("consumer", worker::run(shared.clone(), taken));

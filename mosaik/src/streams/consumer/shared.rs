@@ -43,6 +43,8 @@ pub(in crate::streams) struct Shared {
     deadline: watch::Sender<Option<Duration>>,
     /// The same for a look at it that costs nothing.
     has_deadline: AtomicBool,
+    /// The first and the longest delay between attempts to subscribe, if they are said.
+    pub(super) backoff: Option<(Duration, Duration)>,
     /// Whether what producers keep for late joiners is wanted.
     pub(super) replay: bool,
     /// What an earlier life of this consumer had received, of one producer.
@@ -68,6 +70,15 @@ pub(super) struct Items {
     pub(super) readable: Option<Readable>,
 }
 
+/// What a consumer is configured with.
+pub(super) struct Options {
+    pub(super) subscribe_if: Option<Predicate>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) backoff: Option<(Duration, Duration)>,
+    pub(super) replay: bool,
+    pub(super) begin: Option<(PeerId, Resume)>,
+}
+
 #[derive(Default)]
 struct Channels {
     by_peer: BTreeMap<PeerId, Arc<Channel>>,
@@ -81,15 +92,8 @@ impl Shared {
         self.items.schema
     }
 
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        stream: StreamId,
-        items: Items,
-        subscribe_if: Option<Predicate>,
-        deadline: Option<Duration>,
-        replay: bool,
-        begin: Option<(PeerId, Resume)>,
-    ) -> Self {
+    pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
+        let Options { subscribe_if, deadline, backoff, replay, begin } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -98,6 +102,7 @@ impl Shared {
             stream,
             items,
             subscribe_if,
+            backoff,
             has_deadline: AtomicBool::new(deadline.is_some()),
             deadline: watch::Sender::new(deadline),
             replay,

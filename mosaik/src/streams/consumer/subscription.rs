@@ -44,7 +44,8 @@ const HOPELESS: Duration = Duration::from_mins(1);
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watch::Receiver<Wanted>) {
     let progress =
         shared.begin.filter(|(peer, _)| *peer == channel.peer).map_or_else(Progress::default, |(_, at)| at.into());
-    let mut task = Task { shared, channel, wanted, progress, backoff: Backoff::default() };
+    let backoff = shared.backoff.map_or_else(Backoff::default, |(first, longest)| Backoff::new(first, longest));
+    let mut task = Task { shared, channel, wanted, progress, backoff };
     let cancel = task.shared.cancel.clone();
     // Links close inside, with a code; so the loop looks at the token itself, and only idling is cut off here.
     while !cancel.is_cancelled() {

@@ -36,25 +36,44 @@ impl Bucket {
     }
 }
 
-/// Delays between attempts: none, then doubling from 50 ms up to 2 s, each shortened at random by up to a half, so that
-/// the consumers of a producer that restarts do not come all at once.
-#[derive(Debug, Default)]
+/// The longest delay that may be asked for.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Delays between attempts: none, then doubling from a first one up to a longest (by default from 50 ms to 2 s), each shortened
+/// at random by up to a half, so that the consumers of a producer that restarts do not come all at once.
+#[derive(Debug)]
 pub(crate) struct Backoff {
     failures: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(FIRST_DELAY, MAX_DELAY)
+    }
 }
 
 impl Backoff {
+    /// From `first` up to `longest`.
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { failures: 0, first: first.min(LONGEST), longest: longest.min(LONGEST) }
+    }
+
     /// The delay before the next attempt. `random` is uniform in 0..1.
     pub(crate) fn next_delay(&mut self, random: f64) -> Duration {
         let failures = self.failures;
         self.failures = failures.saturating_add(1);
         match failures {
             0 => Duration::ZERO,
-            _ => (FIRST_DELAY * 2u32.pow((failures - 1).min(16))).min(MAX_DELAY).mul_f64(1.0 - random / 2.0),
+            _ => {
+                let doubled = self.first.saturating_mul(2u32.pow((failures - 1).min(16)));
+                doubled.min(self.longest).mul_f64(1.0 - random / 2.0)
+            }
         }
     }
 
-    /// The last attempt ended in a way that trying again at once would repeat: the next delay is at least 400 ms.
+    /// The last attempt ended in a way that trying again at once would repeat: the next delay is that after four failures.
     pub(crate) fn penalize(&mut self) {
         self.failures = self.failures.max(4);
     }
@@ -100,5 +119,15 @@ mod tests {
         assert_eq!(backoff.next_delay(0.999).as_millis(), 1001);
         backoff.reset();
         assert_eq!(backoff.next_delay(0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn delays_stay_within_what_was_asked_for() {
+        let mut backoff = Backoff::new(Duration::from_millis(3), Duration::from_millis(10));
+        let delays: Vec<_> = (0..5).map(|_| backoff.next_delay(0.0).as_millis()).collect();
+        assert_eq!(delays, [0, 3, 6, 10, 10]);
+        let mut backoff = Backoff::new(Duration::MAX / 2, Duration::MAX);
+        let longest = (0..99).map(|_| backoff.next_delay(0.0)).max();
+        assert_eq!(longest, Some(LONGEST), "what cannot be meant is cut off");
     }
 }

@@ -1,6 +1,12 @@
 //! [`ProducerBuilder`]: what a producer is configured with.
 
-use std::{any::TypeId, fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    any::TypeId,
+    fmt,
+    marker::PhantomData,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -14,7 +20,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Evolve, Format, StreamId, Streamed, Unnamed,
+        Datum, Evolve, Format, StreamId, Streamed, Unnamed,
         codec::{self, Codec},
     },
     streams::{
@@ -63,7 +69,7 @@ impl<T: Streamed> ProducerBuilder<T> {
             retention: None,
             opens: None,
             replay_pace: REPLAY_PACE,
-            undelivered: None,
+            undelivered: OnceLock::new(),
             begin: None,
         };
         Self { registry, config, unnamed: named.err(), declared: None, retain: None, datum: PhantomData }
@@ -162,17 +168,7 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// [`drops`](super::super::Stats::drops) like all of them. What was handed back is not kept for consumers that come back
     /// ([`with_replay`](Self::with_replay)), nor is what was sent before it. Default: nobody gets them.
     pub fn with_undelivered(mut self, items: mpsc::Sender<T::Item>) -> Self {
-        let stream = self.config.stream;
-        let format = self.config.format;
-        self.config.undelivered = Some(Box::new(move |written, payload| {
-            let Ok(item) = Codec::<T::Item>::chosen(format).decode(written, payload) else {
-                tracing::error!(?stream, "an item cannot be read back from what it encodes to; it is lost");
-                return;
-            };
-            if items.try_send(item).is_err() {
-                tracing::trace!(?stream, "an undelivered item found no room");
-            }
-        }));
+        self.config.undelivered = OnceLock::from(returning(self.config.stream, self.config.format, items));
         self
     }
 
@@ -265,6 +261,23 @@ impl<T: Streamed> fmt::Debug for ProducerBuilder<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProducerBuilder").field("stream", &self.config.stream).finish_non_exhaustive()
     }
+}
+
+/// What decodes items that reached no one, for who wants them back.
+pub(super) fn returning<T: Datum>(
+    stream: StreamId,
+    format: Option<Format>,
+    items: mpsc::Sender<T>,
+) -> super::shared::Undelivered {
+    Box::new(move |written, payload| {
+        let Ok(item) = Codec::<T>::chosen(format).decode(written, payload) else {
+            tracing::error!(?stream, "an item cannot be read back from what it encodes to; it is lost");
+            return;
+        };
+        if items.try_send(item).is_err() {
+            tracing::trace!(?stream, "an undelivered item found no room");
+        }
+    })
 }
 
 /// A key as a number: its bytes, or a hash of them where they are too many.

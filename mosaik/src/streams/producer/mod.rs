@@ -140,6 +140,13 @@ impl<T: Streamed> Producer<T> {
         self.codec.typed()
     }
 
+    /// As [`with_undelivered`](ProducerBuilder::with_undelivered), unless that was set.
+    pub(crate) fn set_undelivered(&self, items: tokio::sync::mpsc::Sender<T::Item>) {
+        let config = &self.handle.shared.config;
+        // Set already: by who built the producer, and then that one gets them.
+        let _ = config.undelivered.set(builder::returning(config.stream, config.format, items));
+    }
+
     fn shared(&self) -> &Shared {
         &self.handle.shared
     }

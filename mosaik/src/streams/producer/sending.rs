@@ -88,7 +88,7 @@ impl Shared {
         }
         if state.log.subscribers() == 0 {
             state.drops += 1;
-            if self.config.undelivered.is_some() || !state.log.has_ring() {
+            if self.config.undelivered.get().is_some() || !state.log.has_ring() {
                 state.log.skip();
                 drop(state);
                 self.hand_back(large.as_deref().unwrap_or(framed));
@@ -121,7 +121,7 @@ impl Shared {
 
     /// Gives framed items that reached no one to who asked for them.
     pub(super) fn hand_back(&self, mut framed: &[u8]) {
-        let Some(undelivered) = &self.config.undelivered else { return };
+        let Some(undelivered) = self.config.undelivered.get() else { return };
         while let Some((payload, rest)) = split_item(framed) {
             undelivered(item_format(framed), payload);
             framed = rest;

@@ -8,7 +8,7 @@ use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::Waker,
     time::Duration,
 };
@@ -85,7 +85,7 @@ pub(super) struct Config {
     pub(super) opens: Option<Opens>,
     pub(super) replay_pace: ByteRate,
     /// Takes the encoded payload of an item that reached no one.
-    pub(super) undelivered: Option<Undelivered>,
+    pub(super) undelivered: OnceLock<Undelivered>,
     /// What is continued of an earlier life of the producer.
     pub(super) begin: Option<Begin>,
 }

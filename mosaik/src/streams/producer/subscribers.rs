@@ -120,7 +120,7 @@ impl Shared {
         state.online = state.closing.is_none() && self.config.online_when.met(&served);
         self.topology.send_replace(Topology { online: state.online, peers: served });
         if state.log.subscribers() == 0 {
-            let (items, unclaimed) = state.log.unclaimed(self.config.undelivered.is_some());
+            let (items, unclaimed) = state.log.unclaimed(self.config.undelivered.get().is_some());
             state.drops += items;
             if !unclaimed.is_empty() {
                 self.return_unclaimed(unclaimed);

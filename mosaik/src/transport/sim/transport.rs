@@ -135,6 +135,11 @@ impl Net {
         self.with(|world| world.twin(of, name))
     }
 
+    /// The machine of that key, the first one if there are twins.
+    pub(crate) fn find(&self, id: PeerId) -> Option<NodeIx> {
+        self.with(|world| world.nodes.iter().position(|node| node.id == id))
+    }
+
     pub(crate) fn id(&self, node: NodeIx) -> PeerId {
         self.with(|world| world.nodes[node].id)
     }

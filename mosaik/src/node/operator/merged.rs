@@ -1,0 +1,240 @@
+//! Several programs' declarations beside each other: `inspect` prints one, `check` says what does not fit together.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::embedded::{AppSeen, EndpointSeen, LinkSeen, RoleSeen};
+
+/// What is wrong between programs, and what is probably not meant.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) errors: Vec<String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// An end of something, with where it is declared.
+struct Use<'a> {
+    program: &'a str,
+    role: &'a RoleSeen,
+    endpoint: &'a EndpointSeen,
+}
+
+impl Use<'_> {
+    fn place(&self) -> String {
+        let Self { program, role, endpoint } = self;
+        format!("{}.{} in {program} ({}:{})", role.name, endpoint.field, endpoint.file, endpoint.line)
+    }
+
+    /// Whether deltas or items go out of it.
+    fn sends(&self) -> bool {
+        match &self.endpoint.link {
+            LinkSeen::Stream { direction, .. } => direction == "produces",
+            LinkSeen::Store { direction, .. } => direction == "changes",
+            LinkSeen::Group { .. } => true,
+        }
+    }
+}
+
+/// Compares all programs, each with the name that it was given by.
+pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
+    let mut uses: BTreeMap<(&str, &str), Vec<Use<'_>>> = BTreeMap::new();
+    for (program, apps) in programs {
+        for role in apps.iter().flat_map(|app| &app.roles) {
+            for endpoint in &role.endpoints {
+                let key = match &endpoint.link {
+                    LinkSeen::Stream { name, .. } => ("stream", name.as_str()),
+                    LinkSeen::Group { name, .. } => ("group", name.as_str()),
+                    LinkSeen::Store { name, .. } => ("store", name.as_str()),
+                };
+                uses.entry(key).or_default().push(Use { program, role, endpoint });
+            }
+        }
+    }
+    let mut findings = Findings::default();
+    for ((kind, name), uses) in &uses {
+        let Some(first) = uses.first() else { continue };
+        for other in &uses[1..] {
+            if let Some(differs) = difference(name, &first.endpoint.link, &other.endpoint.link) {
+                let (one, two) = (first.place(), other.place());
+                findings.errors.push(format!("{kind} \"{name}\": {differs}\n    {one}\n    {two}"));
+            }
+        }
+        let places = || uses.iter().map(|each| format!("\n    {}", each.place())).collect::<Vec<_>>().concat();
+        match (*kind, uses.iter().any(Use::sends), uses.iter().all(Use::sends)) {
+            ("stream", false, _) => {
+                findings.warnings.push(format!("stream \"{name}\" is consumed and produced by nobody{}", places()));
+            }
+            ("stream", _, true) => {
+                findings.warnings.push(format!("stream \"{name}\" is produced and consumed by nobody{}", places()));
+            }
+            ("store", false, _) => {
+                findings.warnings.push(format!("store \"{name}\" is followed and changed by nobody{}", places()));
+            }
+            ("store", _, true) => {
+                findings.warnings.push(format!("store \"{name}\" is changed and followed by nobody{}", places()));
+            }
+            ("group", ..) => timings(name, uses, &mut findings),
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// All members must have the same timing, which a field may declare.
+fn timings(name: &str, uses: &[Use<'_>], findings: &mut Findings) {
+    let timing = |each: &Use<'_>| {
+        let option = each.endpoint.options.iter().find(|(key, _)| key == "timing");
+        option.map_or_else(|| "the default".to_owned(), |(_, value)| value.clone())
+    };
+    let Some(first) = uses.first() else { return };
+    for other in uses.iter().filter(|other| timing(other) != timing(first)) {
+        let (ours, theirs) = (timing(first), timing(other));
+        let (one, two) = (first.place(), other.place());
+        findings.errors.push(format!(
+            "group \"{name}\": members of different timing refuse each other: {ours}, {theirs}\n    {one}\n    {two}"
+        ));
+    }
+}
+
+/// What two ends that mean the same thing declare differently.
+fn difference(name: &str, one: &LinkSeen, other: &LinkSeen) -> Option<String> {
+    match (one, other) {
+        (LinkSeen::Stream { shape: one, .. }, LinkSeen::Stream { shape: other, .. }) => shapes(name, one, other),
+        (LinkSeen::Store { delta: a, version: b, .. }, LinkSeen::Store { delta: other_a, version: other_b, .. }) => {
+            if b != other_b {
+                return Some(format!("versions {b} and {other_b}"));
+            }
+            (a != other_a).then(|| format!("deltas of type {a} and {other_a}"))
+        }
+        (
+            LinkSeen::Group { size: a, version: b, schema: c, .. },
+            LinkSeen::Group { size: other_a, version: other_b, schema: other_c, .. },
+        ) => {
+            if a != other_a {
+                return Some(format!("{a} and {other_a} founders"));
+            }
+            if b != other_b {
+                return Some(format!("versions {b} and {other_b} of the machine"));
+            }
+            (c != other_c).then(|| "commands of different shape under one version".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// The first difference of two declared shapes, with its path.
+fn shapes(path: &str, one: &str, other: &str) -> Option<String> {
+    if one == other {
+        return None;
+    }
+    if let (Some((kind, ours)), Some((other_kind, theirs))) = (members(one), members(other))
+        && kind == other_kind
+    {
+        for index in 0..ours.len().max(theirs.len()) {
+            let (ours, theirs) = (ours.get(index), theirs.get(index));
+            let (Some(ours), Some(theirs)) = (ours, theirs) else {
+                let missing = ours.or(theirs).copied().unwrap_or_default();
+                return Some(format!("{path}: one of them has `{missing}` more"));
+            };
+            if ours == theirs {
+                continue;
+            }
+            let ((name, ours), (other_name, theirs)) = (named(ours), named(theirs));
+            if name != other_name {
+                return Some(format!("{path}: {name} and {other_name}"));
+            }
+            let inner = if name.is_empty() { format!("{path}.{index}") } else { format!("{path}.{name}") };
+            return shapes(&inner, ours, theirs);
+        }
+    }
+    Some(format!("{path}: {one} and {other}"))
+}
+
+/// What stands before the brackets of a shape, and what stands in them, split at the commas of this level.
+fn members(shape: &str) -> Option<(&str, Vec<&str>)> {
+    let open = shape.find(['{', '('])?;
+    let inside = shape.get(open + 1..)?.strip_suffix(['}', ')'])?;
+    let (mut parts, mut depth, mut begin) = (Vec::new(), 0usize, 0);
+    for (at, letter) in inside.char_indices() {
+        match letter {
+            '{' | '(' | '<' | '[' => depth += 1,
+            '}' | ')' | '>' | ']' => depth = depth.checked_sub(1)?,
+            ',' if depth == 0 => {
+                parts.push(inside.get(begin..at)?);
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if begin < inside.len() {
+        parts.push(inside.get(begin..)?);
+    }
+    Some((shape.get(..open)?, parts))
+}
+
+/// A member's name and the rest: a field and its type, or a variant and what it holds.
+fn named(member: &str) -> (&str, &str) {
+    let end = member.find([':', '{', '(']).unwrap_or(member.len());
+    match member.as_bytes().get(end) {
+        Some(b':') if member.as_bytes().get(end + 1) != Some(&b':') => {
+            (member.get(..end).unwrap_or_default(), member.get(end + 1..).unwrap_or_default())
+        }
+        Some(b'{' | b'(') => (member.get(..end).unwrap_or_default(), member),
+        _ => ("", member),
+    }
+}
+
+/// One program's apps for people.
+pub(super) fn listing(apps: &[AppSeen]) -> String {
+    let mut out = String::new();
+    for app in apps {
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "app {} {}", app.app, app.version);
+        for role in &app.roles {
+            let _ = writeln!(out, "  role {} ({})", role.name, role.ty);
+            for tag in &role.tags {
+                let _ = writeln!(out, "    tag {tag}");
+            }
+            for EndpointSeen { field, file, line, optional, options, link } in &role.endpoints {
+                let what = match link {
+                    LinkSeen::Stream { direction, name, ty, .. } => format!("{direction} stream {name} ({ty})"),
+                    LinkSeen::Group { name, ty, size, version, .. } => {
+                        format!("replicates group {name} ({ty}, {size} founders, version {version})")
+                    }
+                    LinkSeen::Store { direction, name, ty, .. } => format!("{direction} store {name} ({ty})"),
+                };
+                let maybe = if *optional { ", optional" } else { "" };
+                let _ = writeln!(out, "    {field}: {what}{maybe}  {file}:{line}");
+                for (key, value) in options {
+                    let value = if value.is_empty() { String::new() } else { format!(" = {value}") };
+                    let _ = writeln!(out, "      {key}{value}");
+                }
+            }
+            for arg in &role.args {
+                let default = if arg.default.is_empty() { String::new() } else { format!(" = {}", arg.default) };
+                let _ = writeln!(out, "    --{} {}{default}", arg.flag, arg.occurs);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_told_with_its_path() {
+        for (one, other, want) in [
+            ("struct{a:u8,b:Vec<u8>}", "struct{a:u8,b:Vec<u16>}", "s.b: Vec<u8> and Vec<u16>"),
+            ("struct{a:u8}", "struct{a:u8,b:u8}", "s: one of them has `b:u8` more"),
+            ("struct{a:u8}", "struct{b:u8}", "s: a and b"),
+            ("struct(u8,(u8,u16))", "struct(u8,(u8,u8))", "s.1.1: u16 and u8"),
+            ("enum{A(u8),C{d:u8}}", "enum{A(u8),C{d:i8}}", "s.C.d: u8 and i8"),
+            ("struct{a:u8}", "enum{A}", "s: struct{a:u8} and enum{A}"),
+            ("struct{a:std::net::IpAddr}", "struct{a:u32}", "s.a: std::net::IpAddr and u32"),
+        ] {
+            assert_eq!(shapes("s", one, other).as_deref(), Some(want), "{one} {other}");
+        }
+        assert_eq!(shapes("s", "struct{a:u8}", "struct{a:u8}"), None);
+    }
+}

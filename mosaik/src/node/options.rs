@@ -1,0 +1,266 @@
+//! The options of endpoints: what `#[mosaik(..)]` on a field of a role sets at the builder of its endpoint. One trait for each
+//! option, implemented by the builders that have it, so that an option on the wrong end is a compile error that says where
+//! it belongs. Called by what `#[mosaik::node]` generates; by hand one calls the builders' own methods.
+
+use std::{future::ready, time::Duration};
+
+use super::{
+    decl::Link,
+    machine::Declared,
+    members, private,
+    replica::Replica,
+    role::{Endpoint, Opening, RoleError, Setup, StreamType},
+    store::StoreType,
+};
+use crate::{
+    discovery::PeerEntry,
+    groups::{MemberRole, StateMachine, Timing},
+    primitives::Streamed,
+    stores::{Primary, PrimaryBuilder, ReplicaBuilder, StoreReplica, View},
+    streams::{Buffer, ByteRate, Conditions, Consumer, ConsumerBuilder, OnLag, Producer, ProducerBuilder},
+};
+
+/// An endpoint that is set up by a builder, so that its field can have options.
+#[diagnostic::on_unimplemented(
+    message = "a `{Self}` has no options",
+    label = "options are those of a `Producer<T>`, `Consumer<T>`, `Replica<M>`, `Primary<V>` or `StoreReplica<V>`"
+)]
+pub trait Configure: Endpoint {
+    /// Collects the options.
+    type Builder: Send;
+
+    /// The builder of an endpoint on the node, with what its declaration says.
+    fn builder(setup: &Setup<'_>) -> Self::Builder;
+
+    /// Opens the endpoint that the builder describes.
+    ///
+    /// # Errors
+    /// When the node cannot have it, as with [`Endpoint::open`].
+    fn open_with<'a>(builder: Self::Builder, setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self>;
+}
+
+/// A field that `only_if` can leave empty.
+#[diagnostic::on_unimplemented(
+    message = "`only_if` needs a field that can be empty, but this one is a `{Self}`",
+    label = "not an `Option`",
+    note = "make it an `Option<Producer<T>>` or an `Option<Consumer<T>>`; it is `None` when the condition does not hold"
+)]
+pub trait Absent {
+    /// The empty field.
+    fn absent() -> Self;
+}
+
+impl<E> Absent for Option<E> {
+    fn absent() -> Self {
+        None
+    }
+}
+
+/// An endpoint that is not always there.
+impl<E: Endpoint + Send + 'static> Endpoint for Option<E> {
+    const LINK: Link = E::LINK;
+
+    fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let opening = E::open(setup, field);
+        Box::pin(async move { opening.await.map(Some) })
+    }
+}
+
+impl<E: Configure + Send + 'static> Configure for Option<E> {
+    type Builder = E::Builder;
+
+    fn builder(setup: &Setup<'_>) -> Self::Builder {
+        E::builder(setup)
+    }
+
+    fn open_with<'a>(builder: Self::Builder, setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let opening = E::open_with(builder, setup, field);
+        Box::pin(async move { opening.await.map(Some) })
+    }
+}
+
+impl<T: StreamType> Configure for Producer<T> {
+    type Builder = ProducerBuilder<T>;
+
+    fn builder(setup: &Setup<'_>) -> ProducerBuilder<T> {
+        private::producer::<T>(setup.network)
+    }
+
+    fn open_with<'a>(builder: ProducerBuilder<T>, _: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let failed = |error: crate::streams::BuildError<T>| RoleError::Endpoint {
+            field,
+            stream: T::STREAM.name,
+            error: error.to_string(),
+        };
+        Box::pin(ready(builder.build().map_err(failed)))
+    }
+}
+
+impl<T: StreamType> Configure for Consumer<T> {
+    type Builder = ConsumerBuilder<T>;
+
+    fn builder(setup: &Setup<'_>) -> ConsumerBuilder<T> {
+        private::consumer::<T>(setup.network)
+    }
+
+    fn open_with<'a>(builder: ConsumerBuilder<T>, _: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        Box::pin(ready(Ok(builder.build())))
+    }
+}
+
+impl<V: StoreType> Configure for Primary<V> {
+    type Builder = PrimaryBuilder<V>;
+
+    fn builder(setup: &Setup<'_>) -> PrimaryBuilder<V> {
+        private::primary::<V>(setup.network)
+    }
+
+    fn open_with<'a>(builder: PrimaryBuilder<V>, _: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let failed = |error| RoleError::Store { field, store: V::STORE.name, error };
+        Box::pin(ready(builder.build().map_err(failed)))
+    }
+}
+
+impl<V: StoreType> Configure for StoreReplica<V> {
+    type Builder = ReplicaBuilder<V>;
+
+    fn builder(setup: &Setup<'_>) -> ReplicaBuilder<V> {
+        private::replica::<V>(setup.network)
+    }
+
+    fn open_with<'a>(builder: ReplicaBuilder<V>, _: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        Box::pin(ready(Ok(builder.build())))
+    }
+}
+
+/// How a role is a member of a declared group.
+#[derive(Debug)]
+pub struct MemberOptions<M> {
+    pub(super) size: Option<u32>,
+    pub(super) role: MemberRole,
+    pub(super) timing: Timing,
+    pub(super) log_limit: Option<u64>,
+    pub(super) machine: std::marker::PhantomData<fn() -> M>,
+}
+
+impl<M: Declared> MemberOptions<M> {
+    /// With the declared size, the defaults of the groups' builder for the rest.
+    pub(super) fn declared() -> Self {
+        Self {
+            size: M::MACHINE.group.size,
+            role: MemberRole::default(),
+            timing: Timing::default(),
+            log_limit: None,
+            machine: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<M: Declared> Configure for Replica<M> {
+    type Builder = MemberOptions<M>;
+
+    fn builder(setup: &Setup<'_>) -> MemberOptions<M> {
+        let mut options = MemberOptions::declared();
+        if setup.alone {
+            options.size = None;
+        }
+        options
+    }
+
+    fn open_with<'a>(options: MemberOptions<M>, setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        Box::pin(async move {
+            let replica = Self::join_with(setup.network, options).await?;
+            if let Some(prefix) = setup.lines.clone() {
+                let lines = members::tell(replica.group().statuses(), prefix, M::NAME);
+                setup.network.node().tasks().spawn("group lines", lines);
+            }
+            Ok(replica)
+        })
+    }
+}
+
+/// A trait for one option: its message, what it takes, and how each builder that has it sets it.
+macro_rules! option {
+    ($trait:ident, $method:ident, $message:literal, $takes:tt, $given:tt,
+     $($builder:ident<$item:ident: $bound:ident> => $set:ident),+) => {
+        #[doc = concat!("The builders that have the option `", stringify!($method), "`.")]
+        #[diagnostic::on_unimplemented(message = $message, label = "this field is built by a `{Self}`")]
+        pub trait $trait: Sized {
+            #[doc = concat!("Sets the option `", stringify!($method), "`.")]
+            #[must_use]
+            fn $method $takes -> Self;
+        }
+
+        $(
+            impl<$item: $bound> $trait for $builder<$item> {
+                fn $method $takes -> Self {
+                    $builder::$set $given
+                }
+            }
+        )+
+    };
+}
+
+option!(SetAcceptIf, accept_if, "`accept_if` is an option of a field of type `Producer<T>` or `Primary<V>`",
+    (self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static), (self, predicate),
+    ProducerBuilder<T: Streamed> => accept_if, PrimaryBuilder<V: View> => accept_if);
+option!(SetOnlineWhen, online_when, "`online_when` is an option of a field of type `Producer<T>`",
+    (self, conditions: impl FnOnce(Conditions) -> Conditions), (self, conditions), ProducerBuilder<T: Streamed> => online_when);
+option!(SetMaxConsumers, max_consumers, "`max_consumers` is an option of a field of type `Producer<T>`",
+    (self, max: usize), (self, max), ProducerBuilder<T: Streamed> => with_max_consumers);
+option!(SetEgress, egress, "`egress` is an option of a field of type `Producer<T>`",
+    (self, rate: ByteRate), (self, rate), ProducerBuilder<T: Streamed> => with_egress_limit);
+option!(SetBuffer, buffer, "`buffer` is an option of a field of type `Producer<T>` or `Primary<V>`",
+    (self, buffer: Buffer), (self, buffer), ProducerBuilder<T: Streamed> => with_buffer, PrimaryBuilder<V: View> => with_buffer);
+option!(SetOnLag, on_lag, "`on_lag` is an option of a field of type `Producer<T>`",
+    (self, policy: OnLag), (self, policy), ProducerBuilder<T: Streamed> => on_lag);
+option!(SetReplay, replay, "`replay` is an option of a field of type `Producer<T>` or `Primary<V>`",
+    (self, replay: Buffer), (self, replay), ProducerBuilder<T: Streamed> => with_replay, PrimaryBuilder<V: View> => with_replay);
+option!(SetReplayPace, replay_pace, "`replay_pace` is an option of a field of type `Producer<T>`",
+    (self, rate: ByteRate), (self, rate), ProducerBuilder<T: Streamed> => with_replay_pace);
+option!(SetLifespan, lifespan, "`lifespan` is an option of a field of type `Producer<T>`",
+    (self, lifespan: Duration), (self, lifespan), ProducerBuilder<T: Streamed> => with_lifespan);
+option!(SetSubscribeIf, subscribe_if, "`subscribe_if` is an option of a field of type `Consumer<T>` or `StoreReplica<V>`",
+    (self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static), (self, predicate),
+    ConsumerBuilder<T: Streamed> => subscribe_if, ReplicaBuilder<V: View> => subscribe_if);
+option!(SetDeadline, deadline, "`deadline` is an option of a field of type `Consumer<T>`",
+    (self, deadline: Duration), (self, deadline), ConsumerBuilder<T: Streamed> => with_deadline);
+option!(SetBackoff, backoff, "`backoff` is an option of a field of type `Consumer<T>`",
+    (self, delays: (Duration, Duration)), (self, delays), ConsumerBuilder<T: Streamed> => with_backoff);
+option!(SetLiveOnly, live_only, "`live_only` is an option of a field of type `Consumer<T>`",
+    (self), (self), ConsumerBuilder<T: Streamed> => live_only);
+option!(SetRole, role, "`role` is an option of a field of type `Replica<M>`",
+    (self, role: MemberRole), (self, role), MemberOptions<M: StateMachine> => with_role);
+option!(SetTiming, timing, "`timing` is an option of a field of type `Replica<M>`",
+    (self, timing: Timing), (self, timing), MemberOptions<M: StateMachine> => with_timing);
+option!(SetLogLimit, log_limit, "`log_limit` is an option of a field of type `Replica<M>`",
+    (self, bytes: u64), (self, bytes), MemberOptions<M: StateMachine> => with_log_limit);
+
+impl<M> MemberOptions<M> {
+    const fn with_role(mut self, role: MemberRole) -> Self {
+        self.role = role;
+        self
+    }
+
+    const fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    const fn with_log_limit(mut self, bytes: u64) -> Self {
+        self.log_limit = Some(bytes);
+        self
+    }
+}
+
+/// The builders that have the option `undelivered`. The method that it names is a handler, which the role's runner connects.
+#[diagnostic::on_unimplemented(
+    message = "`undelivered` is an option of a field of type `Producer<T>`",
+    label = "this field is built by a `{Self}`"
+)]
+pub trait SetUndelivered {
+    /// Only says that the endpoint has such items.
+    fn takes_undelivered(&self) {}
+}
+
+impl<T: Streamed> SetUndelivered for ProducerBuilder<T> {}
