@@ -148,7 +148,8 @@ const fn put_endpoint<const N: usize>(out: &mut Out<N>, endpoint: &EndpointDecl)
             out.text(stream.ty);
             out.text(stream.shape);
         }
-        Link::Group(machine) => put_group(out, machine),
+        Link::Group(machine) => put_group(out, "replicates", machine),
+        Link::Client(machine) => put_group(out, "calls", machine),
         Link::Store { direction, store } => {
             out.text(super::decl::way(*direction, "changes", "follows"));
             put_store(out, store);
@@ -156,8 +157,8 @@ const fn put_endpoint<const N: usize>(out: &mut Out<N>, endpoint: &EndpointDecl)
     }
 }
 
-const fn put_group<const N: usize>(out: &mut Out<N>, machine: &MachineDecl) {
-    out.text("replicates");
+const fn put_group<const N: usize>(out: &mut Out<N>, verb: &str, machine: &MachineDecl) {
+    out.text(verb);
     out.text(machine.group.name);
     out.text(machine.group.ty);
     out.text(match machine.group.key {

@@ -307,7 +307,7 @@ impl Lines {
         };
         let receiving = async {
             let mut buffer = BytesMut::from(&buffered[..]);
-            while let Some(frame) = read_frame(&mut recv, &mut buffer, MAX_FRAME).await? {
+            while let Some(frame) = read_frame(&mut recv, &mut buffer, MAX_FRAME, None).await? {
                 match decode(&frame)? {
                     Told::Standing(standing) => {
                         *lock(&line.standing) = standing;

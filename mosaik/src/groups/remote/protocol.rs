@@ -7,8 +7,9 @@ use crate::{
     groups::{
         bonds::MAX_CALL,
         key::GroupKey,
-        machine::{StateMachine, schema},
+        machine::StateMachine,
         raft::{ClusterId, Index, Member, Term},
+        shapes::Shapes,
     },
     network::{Family, Protocol},
     primitives::{GroupId, codec::Codec},

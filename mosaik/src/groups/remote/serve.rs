@@ -183,7 +183,7 @@ async fn serve(link: RawLink, window: &Window) -> Result<(), LinkError> {
     let places = Arc::new(Semaphore::new(WAITING));
     let receiving = async {
         let mut buffer = BytesMut::from(&buffered[..]);
-        while let Some(frame) = read_frame(&mut recv, &mut buffer, MAX_FRAME).await? {
+        while let Some(frame) = read_frame(&mut recv, &mut buffer, MAX_FRAME, None).await? {
             let request: Request = decode(&frame)?;
             let Ok(place) = places.clone().acquire_owned().await else { break };
             if begun.send(begin(request, window, place)).await.is_err() {
