@@ -151,7 +151,10 @@ fn what_is_not_as_declared_is_explained() {
         let cluster = Cluster::<Counting>::in_sim(&sim).with::<Counter>(1).start().await.expect("starts");
         let error = cluster.converged_within(Duration::from_secs(20)).await.expect_err("two founders are missing");
         assert!(error.missing.iter().all(|edge| edge.from.to_string() == "counter-0"), "{error}");
-        assert!(error.to_string().contains("group \"cluster.totals\"") && error.to_string().contains("founders"), "{error}");
+        assert!(
+            error.to_string().contains("group \"cluster.totals\"") && error.to_string().contains("founders"),
+            "{error}"
+        );
     });
     Sim::run(6, |sim| async move {
         let wrong = Cluster::<Counting>::in_sim(&sim).with_args::<Sensor>(|_| vec!["--no-such-flag".into()]);

@@ -25,7 +25,11 @@ fn said(args: &[&str]) -> String {
 }
 
 fn start(args: &[&str]) -> (Process, Contact) {
-    let args = [&["run"], args, &["--listen", "127.0.0.1:0", "--log", "warn"]].concat();
+    start_at("127.0.0.1:0", args)
+}
+
+fn start_at(listen: &str, args: &[&str]) -> (Process, Contact) {
+    let args = [&["run"], args, &["--listen", listen, "--log", "warn"]].concat();
     let mut process = Process::start(WEATHER, &args, &[]);
     let contact = process.contact();
     (process, contact)
@@ -58,7 +62,8 @@ fn two_roles_join_by_a_string_each_and_strangers_do_not() {
     // Restarts need nothing but the directory.
     sensor.signal("TERM");
     assert!(sensor.wait(SOON).success());
-    let (mut sensor, again) = start(&["sensor", "--id", "2", "--data-dir", &sensor_dir]);
+    let (_, listen) = of_sensor.address.split_once('@').unwrap();
+    let (mut sensor, again) = start_at(listen, &["sensor", "--id", "2", "--data-dir", &sensor_dir]);
     assert_eq!(again.id, of_sensor.id);
     display.stdout.has(deadline, "a reading after the restart", |line| line.ends_with(": 2 = 21.5 C"));
 

@@ -13,7 +13,7 @@ pub(crate) fn test(test: &Test, diag: &Diag) {
     let mut inputs = function.inputs.iter();
     match inputs.next() {
         None => {
-            diag.error_at(test.at, "the test takes the app that it is about: `async fn name(cluster: Cluster<App>)`")
+            diag.error_at(test.at, "the test takes the app that it is about: `async fn name(cluster: Cluster<App>)`");
         }
         Some(FnArg::Receiver(receiver)) => diag.error(receiver, "a test is a free function"),
         Some(FnArg::Typed(_)) => {}
@@ -22,11 +22,10 @@ pub(crate) fn test(test: &Test, diag: &Diag) {
         diag.error(extra, "a test takes the cluster and nothing else");
     }
     match &test.seeds {
-        Some(Expr::Lit(ExprLit { lit: Lit::Int(number), .. })) => {
-            if number.base10_parse::<u64>().is_ok_and(|seeds| seeds == 0) {
-                diag.error(number, "with zero seeds the test would never run");
-            }
+        Some(Expr::Lit(ExprLit { lit: Lit::Int(number), .. })) if is_zero(number) => {
+            diag.error(number, "with zero seeds the test would never run");
         }
+        Some(Expr::Lit(ExprLit { lit: Lit::Int(_), .. })) => {}
         Some(Expr::Lit(other)) => diag.error(other, "expected a number of seeds: `seeds = 200`"),
         _ => {}
     }
@@ -45,4 +44,8 @@ pub(crate) fn test(test: &Test, diag: &Diag) {
         }
         roles.push(name);
     }
+}
+
+fn is_zero(number: &syn::LitInt) -> bool {
+    number.base10_parse::<u64>().is_ok_and(|number| number == 0)
 }

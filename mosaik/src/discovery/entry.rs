@@ -426,7 +426,11 @@ impl PeerEntry {
         let Inner { body, digest, signed, network } = &*self.0;
         let mut body = body.clone();
         tags.into_iter().for_each(|tag| _ = body.said.tags.insert(tag));
-        Self(Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }), self.1.clone(), self.2)
+        Self(
+            Arc::new(Inner { body, digest: *digest, signed: signed.clone(), network: *network }),
+            self.1.clone(),
+            self.2,
+        )
     }
 
     /// The smoothed round-trip time from this node to the peer, as it was when a predicate, a preference or a channel was given

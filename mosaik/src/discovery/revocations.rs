@@ -70,7 +70,7 @@ pub(super) fn load(shared: &Shared, dir: &Path) {
             }
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot read the revocations; others tell of them")
+            tracing::warn!(path = %path.display(), %error, "cannot read the revocations; others tell of them");
         }
     }
 }

@@ -212,7 +212,8 @@ async fn admit(node: &Node, entry: &Arc<Entry>) -> Result<(), Refused> {
         let ends = ends(node, entry).ok_or((RefusedBy::Them, None))?;
         let (channel, proof) = match node.trust().judge_dialler(&ends, &proof, seconds(node)) {
             Ok(admitted) => admitted,
-            Err((reason, told)) => {
+            Err(refused) => {
+                let (reason, told) = *refused;
                 if let Some(told) = told {
                     farewell(entry, &mut send, &told).await;
                 }

@@ -35,7 +35,7 @@ pub(super) fn dev(graph: Graph, matches: &ArgMatches) -> ExitCode {
         // Not the app's own network: a trial run must not meet a deployment.
         let network = NetworkId::random();
         let mut running = Vec::new();
-        let result = match start_all(&graph, matches, network, &mut running).await {
+        let result = match Box::pin(start_all(&graph, matches, network, &mut running)).await {
             Ok(()) => until_end(&running, matches.get_one("for").copied(), &ending).await,
             Err(error) => Err(error),
         };

@@ -177,7 +177,7 @@ pub(crate) fn test_key(variable: &'static str) {
 #[cfg(feature = "testing")]
 fn made_up(variable: &'static str) -> Option<GroupKey> {
     let known = MADE_UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains(variable);
-    known.then(|| GroupKey::from_secret(&format!("a key for tests in the place of {variable}")))
+    known.then(|| GroupKey::from_secret(format!("a key for tests in the place of {variable}")))
 }
 
 #[cfg(not(feature = "testing"))]

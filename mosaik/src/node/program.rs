@@ -60,7 +60,7 @@ pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Netwo
     let matches = environment::read(command.args(cli::node_flags(name)));
     let flags = NodeFlags::read(&matches);
     process::run(|ending: CancellationToken| async move {
-        let network = run::start(flags, name.into(), tags.iter().map(|declared| declared.tag)).await?;
+        let network = Box::pin(run::start(flags, name.into(), tags.iter().map(|declared| declared.tag))).await?;
         let result = tokio::select! {
             biased;
             () = ending.cancelled() => Ok(()),

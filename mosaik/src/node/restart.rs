@@ -1,7 +1,7 @@
 //! How a role is made anew after a handler with `on_error = restart` has failed: from the flags that it was made from, on the
 //! same node, with growing delays.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
@@ -59,16 +59,14 @@ impl Delays {
 
     /// Makes the role after the delay that is due. What the node cannot have yet, such as an endpoint that still closes, is tried
     /// again.
-    pub(super) fn make<R: Handlers>(&mut self, maker: &Maker<R>) -> impl Future<Output = Result<R, RoleError>> + Send {
-        async move {
-            loop {
-                sleep(self.next(Instant::now())).await;
-                match maker().await {
-                    Err(error @ (RoleError::Endpoint { .. } | RoleError::Group { .. } | RoleError::Store { .. })) => {
-                        tracing::warn!(%error, role = R::ROLE.name, "the role cannot be made anew yet");
-                    }
-                    other => return other,
+    pub(super) async fn make<R: Handlers>(&mut self, maker: &Maker<R>) -> Result<R, RoleError> {
+        loop {
+            sleep(self.next(Instant::now())).await;
+            match maker().await {
+                Err(error @ (RoleError::Endpoint { .. } | RoleError::Group { .. } | RoleError::Store { .. })) => {
+                    tracing::warn!(%error, role = R::ROLE.name, "the role cannot be made anew yet");
                 }
+                other => return other,
             }
         }
     }

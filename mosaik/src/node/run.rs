@@ -35,7 +35,7 @@ pub(super) async fn run(
     ending: CancellationToken,
 ) -> Result<(), Failure> {
     let tags = entry.role.tags.iter().map(|declared| declared.tag);
-    let network = start(flags, network, tags).await?;
+    let network = Box::pin(start(flags, network, tags)).await?;
     if let Some(ticket) = network.trust().ticket()
         && ticket.roles().next().is_some()
         && !ticket.roles().any(|role| role == entry.role.name)

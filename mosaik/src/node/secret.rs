@@ -93,7 +93,7 @@ impl TypedValueParser for KeyFileParser {
     type Value = PathBuf;
 
     fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<PathBuf> {
-        let bare = value.to_str().map(str::trim).unwrap_or("a file");
+        let bare = value.to_str().map_or("a file", str::trim);
         if bare.is_empty() {
             return Err(refuse(command, arg, value, "the name of a file is expected, this is nothing"));
         }

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::primitives::{NetworkId, PeerId, throttle::Throttle, watch};
 
+/// Why a peer is not admitted, and what it is told if it is not a stranger.
+type Rejected = Box<(Reason, Option<Proof>)>;
+
 /// Authorities that a node may trust at one time.
 pub(crate) const MAX_AUTHORITIES: usize = 8;
 /// Tickets of peers that a node keeps: as many as it may know peers.
@@ -231,28 +234,23 @@ impl Trust {
 
     /// Judges the proof of a peer that has dialled: the key of the connection and the answer if it is admitted, and otherwise why not, with
     /// what it is to be told if it is not a stranger. `now`: seconds since the Unix epoch.
-    pub(crate) fn judge_dialler(
-        &self,
-        ends: &Ends,
-        proof: &Proof,
-        now: u64,
-    ) -> Result<(Channel, Proof), (Reason, Option<Proof>)> {
+    pub(crate) fn judge_dialler(&self, ends: &Ends, proof: &Proof, now: u64) -> Result<(Channel, Proof), Rejected> {
         for secret in &self.0.secrets {
             let channel = Channel::new(secret, ends);
             let Some(said) = channel.verify(Author::Dialler, proof) else { continue };
             return match self.judge(ends.dialler, said, now) {
                 Ok(()) => match channel.prove(Author::Acceptor, &self.member(now)) {
                     Some(proof) => Ok((channel, proof)),
-                    None => Err((Reason::NoProof { what: "this node's own is too long" }, None)),
+                    None => Err(Box::new((Reason::NoProof { what: "this node's own is too long" }, None))),
                 },
                 Err(reason) => {
                     let told =
                         told(&reason).and_then(|why| channel.prove(Author::Acceptor, &Said::Refused { now, why }));
-                    Err((reason, told))
+                    Err(Box::new((reason, told)))
                 }
             };
         }
-        Err((Reason::NotProved { ours: self.kind() }, None))
+        Err(Box::new((Reason::NotProved { ours: self.kind() }, None)))
     }
 
     /// Judges the answer of a peer that this node has dialled, and says who refuses whom.

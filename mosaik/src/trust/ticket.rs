@@ -21,7 +21,7 @@ pub const MAX_TICKET: usize = 1024;
 /// How often a ticket may be narrowed after the authority has signed it.
 pub const MAX_NARROWED: usize = 2;
 /// By how much two clocks may differ before a ticket's window is held against its holder.
-pub const LEEWAY: Duration = Duration::from_secs(60);
+pub const LEEWAY: Duration = Duration::from_mins(1);
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"mosaik ticket 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 ticket digest 1";

@@ -2,7 +2,7 @@
 //! dials again when it is lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -210,9 +210,9 @@ impl Lines {
             stays
         });
         for peer in members {
-            if !tried.contains_key(&peer) {
+            if let Entry::Vacant(place) = tried.entry(peer) {
                 let cancel = self.cancel.child_token();
-                tried.insert(peer, (cancel.clone(), Some("not reached yet".to_owned())));
+                place.insert((cancel.clone(), Some("not reached yet".to_owned())));
                 self.node.tasks().spawn("line to a member", self.clone().keep(peer, cancel));
             }
         }

@@ -230,6 +230,7 @@ async fn serve(link: RawLink, window: &Window) -> Result<(), LinkError> {
         }
     };
     tokio::select! {
+        biased;
         received = receiving => received,
         sent = sending => sent,
     }

@@ -549,7 +549,7 @@ impl Worker {
                 self.session.rejected(flight, Rejection::NotLeader, RETRY, now);
             }
             Ok(Some(Response::Removed | Response::HandingOver(_)) | None) | Err(CallFailed::Lost) => {
-                self.session.lost(flight, RETRY, now)
+                self.session.lost(flight, RETRY, now);
             }
         }
         self.tell_callers();

@@ -22,6 +22,7 @@ const TARGET: &str = "TARGET is the name of a stream, a store or a group's machi
                       store:NAME and group:NAME say which is meant when there are several.";
 
 /// The whole of it.
+#[expect(clippy::too_many_lines, reason = "a list of commands")]
 pub(super) fn command() -> Command {
     let beacon = Command::new("beacon")
         .about("Run a node that does nothing but be there: a bootstrap peer to leave running")

@@ -98,7 +98,7 @@ fn now() -> Result<u64, Failure> {
 
 fn shown(ticket: &Ticket, now: u64) -> String {
     let grants: Vec<_> = ticket.grants().iter().collect();
-    let serial: String = ticket.serial().iter().map(|byte| format!("{byte:02x}")).collect();
+    let serial = ticket.serial().map(|byte| format!("{byte:02x}")).concat();
     let left = |secs: u64| format!("{:?}", Duration::from_secs(secs));
     let (from, until) = (ticket.not_before(), ticket.not_after());
     let state = if now > until + LEEWAY.as_secs() {

@@ -51,7 +51,7 @@ pub fn operator() -> ExitCode {
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
         Some(("ticket", matches)) if matches.subcommand_name() == Some("revoke") => process::run(|ending| async move {
-            match ending.run_until_cancelled(membership::revoke(matches)).await {
+            match ending.run_until_cancelled(Box::pin(membership::revoke(matches))).await {
                 Some(done) => done,
                 None => Err("interrupted: members may have been told".into()),
             }
@@ -98,7 +98,7 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
     let joining = flags.join.as_ref().map(Invitation::network);
     let Some(network) = flags.network.or(joining) else { return ExitCode::FAILURE };
     process::run(|ending: CancellationToken| async move {
-        let network = run::start(flags, network, []).await?;
+        let network = Box::pin(run::start(flags, network, [])).await?;
         ending.cancelled().await;
         network.shutdown().await;
         Ok(())
@@ -120,7 +120,8 @@ fn programs(name: &str, matches: &ArgMatches) -> Result<bool, Failure> {
     }
     let merged::Findings { errors, warnings } = merged::check(&read);
     let lines = errors.iter().map(|error| format!("error: {error}\n"));
-    let lines = lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect::<Vec<_>>().concat();
+    let lines =
+        lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect::<Vec<_>>().concat();
     print(if lines.is_empty() { "nothing to complain about\n" } else { &lines })?;
     Ok(!errors.is_empty())
 }

@@ -16,6 +16,9 @@ pub const GAIN: u32 = 20;
 pub const FLOOR: Duration = Duration::from_millis(3);
 /// For how long a candidate must be better to take the place of a producer that works, microseconds.
 pub const HOLD: u64 = 10_000_000;
+/// So long after the first candidate a better one, or an equal one with a higher lot, is taken at once: candidates become known
+/// one after the other, and consumers would pile on whoever is known first, microseconds.
+pub const SETTLE: u64 = 900_000;
 /// How long a chosen producer may take until items flow, if there are others, microseconds.
 pub const PATIENCE: u64 = 2_000_000;
 /// How long a producer that was lost or did not work is passed over while there are others, microseconds.
@@ -71,6 +74,8 @@ pub struct Choice<K> {
     shunned: BTreeMap<K, u64>,
     /// A candidate that is better than one that was taken, and since when.
     challenge: Option<(Switch<K>, u64)>,
+    /// When there was a candidate for the first time.
+    began: Option<u64>,
     /// When it was decided last.
     decided: u64,
 }
@@ -109,7 +114,14 @@ impl<K: Ord + Copy> Choice<K> {
     /// Takes up to `fanin` producers, at least one.
     #[must_use]
     pub fn new(fanin: usize) -> Self {
-        Self { fanin: fanin.max(1), taken: BTreeMap::new(), shunned: BTreeMap::new(), challenge: None, decided: 0 }
+        Self {
+            fanin: fanin.max(1),
+            taken: BTreeMap::new(),
+            shunned: BTreeMap::new(),
+            challenge: None,
+            began: None,
+            decided: 0,
+        }
     }
 
     /// Whether the producer is taken now.
@@ -121,6 +133,9 @@ impl<K: Ord + Copy> Choice<K> {
     /// Decides anew, and says who has taken whose place.
     pub fn decide(&mut self, candidates: &[Candidate<K>], now: u64) -> Vec<Switch<K>> {
         self.decided = now;
+        if !candidates.is_empty() {
+            self.began.get_or_insert(now);
+        }
         let known: BTreeSet<K> = candidates.iter().map(|candidate| candidate.peer).collect();
         self.shunned.retain(|peer, until| *until > now && known.contains(peer));
         let gone: Vec<K> = self.taken.keys().filter(|peer| !known.contains(peer)).copied().collect();
@@ -187,26 +202,35 @@ impl<K: Ord + Copy> Choice<K> {
         let to = best(free.filter(|candidate| !candidate.fails));
         let taken = candidates.iter().filter(|candidate| self.takes(&candidate.peer));
         let from = taken.min_by(|a, b| compare(a, b).then(a.lot.cmp(&b.lot)));
-        let better = to.zip(from).filter(|(to, from)| compare(to, from).is_gt());
+        let settling = self.began.is_some_and(|began| now < began + SETTLE);
+        let better = to.zip(from).filter(|(to, from)| {
+            let order = compare(to, from);
+            (if settling { order.then(to.lot.cmp(&from.lot)) } else { order }).is_gt()
+        });
         let Some(switch) = better.map(|(to, from)| Switch { from: from.peer, to: to.peer }) else {
             self.challenge = None;
             return None;
         };
         match self.challenge {
+            _ if settling => Some(self.replace(switch, now)),
             Some((known, since)) if known == switch => {
                 if now < since + HOLD {
                     return None;
                 }
-                self.challenge = None;
-                self.taken.remove(&switch.from);
-                self.taken.insert(switch.to, Taken { since: now, flowed: false });
-                Some(switch)
+                Some(self.replace(switch, now))
             }
             _ => {
                 self.challenge = Some((switch, now));
                 None
             }
         }
+    }
+
+    fn replace(&mut self, switch: Switch<K>, now: u64) -> Switch<K> {
+        self.challenge = None;
+        self.taken.remove(&switch.from);
+        self.taken.insert(switch.to, Taken { since: now, flowed: false });
+        switch
     }
 
     /// When to decide again although nothing has changed, if ever: after the last time.

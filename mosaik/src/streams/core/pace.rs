@@ -37,7 +37,7 @@ impl Bucket {
 }
 
 /// The longest delay that may be asked for.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// Delays between attempts: none, then doubling from a first one up to a longest (by default from 50 ms to 2 s), each shortened
 /// at random by up to a half, so that the consumers of a producer that restarts do not come all at once.

@@ -97,7 +97,7 @@ pub enum ClusterError {
         /// Which.
         member: Member,
         /// Why.
-        error: RoleError,
+        error: Box<RoleError>,
     },
 }
 
@@ -171,7 +171,7 @@ impl Instance {
         let builder = self.dir.iter().fold(builder, NetworkBuilder::with_data_dir);
         let network = builder.build().await.map_err(|error| ClusterError::Node { member, error: error.to_string() })?;
         let started = self.entry.start(&mut Setup::new(&network, &self.values)).await;
-        let handle = started.map_err(|error| ClusterError::Role { member, error })?;
+        let handle = started.map_err(|error| ClusterError::Role { member, error: Box::new(error) })?;
         *self.running() = Some(Running { network, handle });
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Instance {
         let Some(Running { network, handle }) = self.running().take() else { return Ok(()) };
         let stopped = handle.stop().await;
         network.shutdown().await;
-        stopped.map_err(|error| ClusterError::Role { member: self.member, error })
+        stopped.map_err(|error| ClusterError::Role { member: self.member, error: Box::new(error) })
     }
 }
 

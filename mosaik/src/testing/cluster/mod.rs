@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long [`Cluster::converged`] waits, in the cluster's own time.
-const CONVERGES: Duration = Duration::from_secs(60);
+const CONVERGES: Duration = Duration::from_mins(1);
 
 /// A running app: nodes with its roles, and one node more that observes them. Cheap to clone; the nodes end as in a crash when
 /// the last clone is dropped.
@@ -236,10 +236,10 @@ impl<A> Cluster<A> {
 
     /// Cuts every link between the two sides, both ways, until [`heal`](Self::heal). Nodes that are on neither side, and the
     /// observer, still reach everybody.
-    pub fn partition(&self, one: impl IntoIterator<Item = Member>, other: impl IntoIterator<Item = Member> + Clone) {
+    pub fn partition(&self, one: impl IntoIterator<Item = Member>, other: impl IntoIterator<Item = Member>) {
         let id = |member: Member| self.instance(member).id();
-        let cuts: Vec<_> =
-            one.into_iter().flat_map(|a| other.clone().into_iter().map(move |b| (id(a), id(b)))).collect();
+        let other: Vec<_> = other.into_iter().map(id).collect();
+        let cuts: Vec<_> = one.into_iter().map(id).flat_map(|a| other.iter().map(move |b| (a, *b))).collect();
         self.inner.cut(&cuts);
     }
 

@@ -112,7 +112,7 @@ where
 {
     catch_unwind(AssertUnwindSafe(|| {
         Sim::run(seed, |sim| async move {
-            let started = configured::<A>(plan, &sim).with_faults(faults.clone()).start().await;
+            let started = Box::pin(configured::<A>(plan, &sim).with_faults(faults.clone()).start()).await;
             let cluster = started.unwrap_or_else(|error| panic!("{error}"));
             let test = test(cluster.clone());
             let suffer = async {
