@@ -7,9 +7,9 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Attribute, Data, DeriveInput, Fields, GenericParam, Generics, LifetimeParam, LitStr, Token, parse_quote};
+use syn::{Attribute, Data, DeriveInput, Fields, GenericParam, Generics, LifetimeParam, LitStr, parse_quote};
 
-use crate::{diag::Diag, model, tokens::canonical};
+use crate::{diag::Diag, model, parse, tokens::canonical};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Which {
@@ -86,25 +86,17 @@ struct Given {
 impl Given {
     fn read(attributes: &[Attribute]) -> Self {
         let mut given = Self::default();
-        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-            // Serde reports what is malformed here.
-            let _ = attribute.parse_nested_meta(|meta| {
-                given.renamed |= meta.path.is_ident("rename");
-                if meta.path.is_ident("remote") {
-                    given.remote = Some(meta.path.clone());
-                }
-                if meta.path.is_ident("crate") {
-                    given.located = Some(meta.value()?.parse()?);
-                } else if meta.input.peek(Token![=]) {
-                    meta.value()?.parse::<syn::Expr>()?;
-                } else if meta.input.peek(syn::token::Paren) {
-                    let inside;
-                    syn::parenthesized!(inside in meta.input);
-                    inside.parse::<TokenStream>()?;
-                }
-                Ok(())
-            });
-        }
+        parse::serde_keys(attributes, |meta| {
+            given.renamed |= meta.path.is_ident("rename");
+            if meta.path.is_ident("remote") {
+                given.remote = Some(meta.path.clone());
+            }
+            let located = meta.path.is_ident("crate");
+            if located {
+                given.located = Some(meta.value()?.parse()?);
+            }
+            Ok(located)
+        });
         given
     }
 

@@ -127,7 +127,7 @@ fn an_app_is_partitioned_killed_and_healed_in_virtual_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_is_partitioned_killed_and_healed_on_loopback() {
     let cluster = with_ids(Cluster::loopback()).start().await.expect("starts");
-    tokio::time::timeout(Duration::from_secs(300), partition_and_kill(cluster)).await.expect("in time");
+    tokio::time::timeout(Duration::from_mins(5), partition_and_kill(cluster)).await.expect("in time");
 }
 
 #[test]

@@ -344,18 +344,18 @@ mod members {
     }
 }
 
-/// What does not apply to this build: the test crate is always built with `debug_assertions` or without, one of which holds.
+/// What does not apply to this build: `any()` never holds.
 mod conditional {
     use super::*;
 
     #[mosaik::node]
     struct Both {
-        #[cfg(all())]
+        #[cfg(not(any()))]
         quotes: Producer<Quote>,
         #[cfg(any())]
         missing: NoSuchType,
-        #[cfg_attr(all(), mosaik(arg, default = 7))]
-        #[cfg_attr(not(all()), mosaik(default))]
+        #[cfg_attr(not(any()), mosaik(arg, default = 7))]
+        #[cfg_attr(any(), mosaik(default))]
         #[cfg_attr(any(), no_such_attribute)]
         number: u8,
         #[cfg(any())]
@@ -365,7 +365,7 @@ mod conditional {
 
     #[mosaik::handlers]
     impl Both {
-        #[cfg_attr(all(), every("10ms", emit = quotes))]
+        #[cfg_attr(not(any()), every("10ms", emit = quotes))]
         fn tick(&self) -> Quote {
             Quote(self.number.into())
         }
@@ -410,7 +410,7 @@ mod handlers {
         async fn add(&mut self, quote: Quote, _from: PeerId) -> Result<Option<Sum>, String> {
             tokio::task::yield_now().await;
             self.seen += 1;
-            Ok((self.seen % 2 == 0).then_some(Sum(quote.0)))
+            Ok(self.seen.is_multiple_of(2).then_some(Sum(quote.0)))
         }
 
         #[on(one.connected)]
@@ -467,10 +467,10 @@ mod handlers {
     #[mosaik::handlers]
     impl Fragile {
         #[every("10ms", on_error = restart, emit = quotes)]
-        fn tick(&mut self) -> Option<Quote> {
+        fn tick(&mut self) -> Quote {
             self.calls += 1;
             assert!(self.calls < self.lives, "worn out");
-            Some(Quote(self.calls))
+            Quote(self.calls)
         }
     }
 
@@ -491,9 +491,8 @@ mod handlers {
         }
 
         #[stop]
-        fn end(&mut self) -> Result<(), &'static str> {
+        fn end(&mut self) {
             note(&self.log, "stop");
-            Ok(())
         }
     }
 

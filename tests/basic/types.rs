@@ -92,14 +92,14 @@ impl Wallet {
 struct Auditor {
     transactions: Consumer<Transactions>,
     #[mosaik(default)]
-    seen: Option<tokio::sync::mpsc::UnboundedSender<Foreign>>,
+    seen: Option<tokio::sync::mpsc::Sender<Foreign>>,
 }
 
 #[mosaik::handlers]
 impl Auditor {
     #[on(transactions)]
     fn audit(&mut self, transaction: Foreign) {
-        self.seen.as_ref().map(|seen| seen.send(transaction));
+        self.seen.as_ref().map(|seen| seen.try_send(transaction));
     }
 }
 
@@ -109,7 +109,7 @@ fn roles_have_streams_of_foreign_types() {
         let (one, other) = two(&sim).await;
         let values = ArgValues::parse(&Auditor::ROLE, [""; 0]).unwrap();
         let mut auditor = Auditor::open(&mut Setup::new(&other, &values)).await.unwrap();
-        let (seen, mut arrive) = tokio::sync::mpsc::unbounded_channel();
+        let (seen, mut arrive) = tokio::sync::mpsc::channel(64);
         auditor.seen = Some(seen);
         let wallet = Wallet::open(&mut Setup::new(&one, &values)).await.unwrap();
         let _running = (spawn(&other, auditor), spawn(&one, wallet));

@@ -30,6 +30,11 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             None => quote!(#(#cfgs)* #ident: #local),
         }
     });
+    // An endpoint does its work by being held: one that no handler names is not dead code.
+    let held = node.fields.iter().filter(|field| matches!(field.source, Source::Endpoint { .. })).map(|field| {
+        let (ident, cfgs) = (&field.ident, &field.cfgs);
+        quote!(#(#cfgs)* let _ = &role.#ident;)
+    });
     let (read, wire) = (options::read(node), options::wire(node));
     quote! {
         #[automatically_derived]
@@ -50,7 +55,9 @@ pub(crate) fn node(node: &Node) -> TokenStream {
                 #read
                 #(#values)*
                 #(#before)*
-                ::core::result::Result::Ok(Self { #(#fields),* })
+                let role = Self { #(#fields),* };
+                #(#held)*
+                ::core::result::Result::Ok(role)
             }
 
             #wire

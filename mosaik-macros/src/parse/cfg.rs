@@ -64,11 +64,7 @@ mod tests {
 
     fn shown(field: &Field) -> Vec<String> {
         let text = |attributes: &[Attribute]| {
-            attributes
-                .iter()
-                .map(|each| each.to_token_stream().to_string().replace(' ', ""))
-                .collect::<Vec<_>>()
-                .join("")
+            attributes.iter().map(|each| each.to_token_stream().to_string().replace(' ', "")).collect::<String>()
         };
         ways(&field.attrs, &["mosaik"]).iter().map(|way| text(&way.cfgs) + "|" + &text(&way.helpers)).collect()
     }

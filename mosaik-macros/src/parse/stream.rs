@@ -10,6 +10,14 @@ use crate::{
     tokens::canonical,
 };
 
+/// What `codec` may say, and the variants of the runtime's `Format`.
+const CODECS: [(&str, &str); 2] = [("postcard", "Postcard"), ("messagepack", "MessagePack")];
+const CODEC: &str = "the codec is \"postcard\" or \"messagepack\"; without `codec` it is what the type asks for";
+/// What `evolve` may say, and the variants of the runtime's `Evolve`.
+const RULES: [(&str, &str); 2] = [("strict", "Strict"), ("append", "Append")];
+const RULE: &str =
+    "a stream evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new variants)";
+
 pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Stream> {
     let args = Args::parse(&grammar::STREAM, attribute, None, diag);
     let expected = "a struct or an enum";
@@ -69,8 +77,8 @@ fn assemble(
     if let (Some(_), Some(key)) = (&of, args.key("serde")) {
         diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
     }
-    let codec = args.text("codec").and_then(|text| codec(text, diag));
-    let evolve = args.text("evolve").and_then(|text| evolve(text, diag));
+    let codec = args.text("codec").and_then(|text| chosen(text, &CODECS, CODEC, diag));
+    let evolve = args.text("evolve").and_then(|text| chosen(text, &RULES, RULE, diag));
     if let (Some("Append"), Some("Postcard"), Some(text)) = (evolve, codec, args.text("codec")) {
         diag.error(text, "what may grow is written with names: `evolve = \"append\"` goes with \"messagepack\"");
     }
@@ -110,34 +118,13 @@ fn assemble(
     }
 }
 
-/// The format that `codec` names.
-fn codec(text: &LitStr, diag: &Diag) -> Option<&'static str> {
-    match text.value().as_str() {
-        "postcard" => Some("Postcard"),
-        "messagepack" => Some("MessagePack"),
-        _ => {
-            diag.error(
-                text,
-                "the codec is \"postcard\" or \"messagepack\"; without `codec` it is what the type asks for",
-            );
-            None
-        }
+/// What a text names, one of a few words.
+fn chosen(text: &LitStr, words: &[(&str, &'static str)], usage: &str, diag: &Diag) -> Option<&'static str> {
+    let named = words.iter().find(|(word, _)| *word == text.value()).map(|(_, variant)| *variant);
+    if named.is_none() {
+        diag.error(text, usage);
     }
-}
-
-/// What `evolve` says.
-fn evolve(text: &LitStr, diag: &Diag) -> Option<&'static str> {
-    match text.value().as_str() {
-        "strict" => Some("Strict"),
-        "append" => Some("Append"),
-        _ => {
-            diag.error(
-                text,
-                "a stream evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new variants)",
-            );
-            None
-        }
-    }
+    named
 }
 
 /// Every path in the `#[derive(..)]` attributes that stand below ours.

@@ -135,7 +135,7 @@ impl<M: StateMachine> Group<M> {
         let result = self.answer(answer).await;
         waiting.over();
         self.handle.executes.stop(began);
-        decode_single(self.handle.outputs, &result?.1)
+        decode(self.handle.outputs, &mut &*result?.1)
     }
 
     /// Applies commands in order, in as few messages and writes as possible, and returns their outputs in order. They are
@@ -433,7 +433,7 @@ impl<O: Datum> Future for Fed<O> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         let stopped = || CallError::Interrupted(self.queue.closed().unwrap_or(StopReason::Shutdown));
         Poll::Ready(
-            answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode_single(self.outputs, &output)),
+            answer.unwrap_or_else(|_| Err(stopped())).and_then(|(_, output)| decode(self.outputs, &mut &*output)),
         )
     }
 }

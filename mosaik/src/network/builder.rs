@@ -290,7 +290,12 @@ impl NetworkBuilder {
     /// # Errors
     /// When the socket cannot be bound, the data directory cannot be used or another node uses it, a bootstrap peer is named wrongly, or there are
     /// more tags than an entry holds.
-    pub async fn build(mut self) -> Result<Network, BuildError> {
+    pub async fn build(self) -> Result<Network, BuildError> {
+        // Some 16 KiB, which whoever awaits shall not carry.
+        Box::pin(self.start()).await
+    }
+
+    async fn start(mut self) -> Result<Network, BuildError> {
         let invitation = self.join.take().transpose()?;
         let closed = self.key.is_some() || self.ticket.is_some() || !self.authorities.is_empty();
         if closed && invitation.is_some() {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use super::{Content, Node, Schema};
+use super::{
+    Content, Node, Schema,
+    evolve::{Field, Need},
+};
 
 /// Where two shapes differ, and what each has there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +29,13 @@ impl Schema {
     /// The first difference from another side's shape; `None`: they are equal.
     #[must_use]
     pub fn difference(&self, theirs: &Self) -> Option<Difference> {
-        let mut walk = Walk { ours: self, theirs, passed: BTreeSet::new() };
+        self.compare(theirs, None)
+    }
+
+    /// As [`difference`](Self::difference). With `needs`, this shape is that of a reader, and the other one may lack and have what
+    /// [`evolve`](super::evolve) says.
+    pub(super) fn compare(&self, theirs: &Self, needs: Option<&[(Field, Need)]>) -> Option<Difference> {
+        let mut walk = Walk { ours: self, theirs, needs, passed: BTreeSet::new() };
         walk.nodes(0, 0, self.name().unwrap_or("value"), true)
     }
 
@@ -35,7 +44,7 @@ impl Schema {
     }
 
     /// A part in a few words.
-    pub(super) fn words(&self, at: u32) -> String {
+    fn words(&self, at: u32) -> String {
         match self.node(at) {
             None => "nothing".to_owned(),
             Some(Node::Opaque(name)) if name.is_empty() => "something unknown".to_owned(),
@@ -60,6 +69,8 @@ impl Schema {
 struct Walk<'a> {
     ours: &'a Schema,
     theirs: &'a Schema,
+    /// If this side only has to read what the other one writes.
+    needs: Option<&'a [(Field, Need)]>,
     passed: BTreeSet<(u32, u32)>,
 }
 
@@ -86,13 +97,21 @@ impl Walk<'_> {
                 .or_else(|| self.nodes(value, other_value, &format!("{path}{{}}"), false)),
             (Node::Tuple(one), Node::Tuple(other)) if one.len() == other.len() => self.all(&one, &other, path),
             (Node::Container(one, inside), Node::Container(other, other_inside)) if outermost || one == other => {
-                self.contents(&inside, &other_inside, path)
+                self.contents((ours, 0), &inside, &other_inside, path)
+            }
+            (Node::Enum(one, variants), Node::Enum(other, theirs))
+                if self.needs.is_some() && (outermost || one == other) =>
+            {
+                (0..).zip(&variants).find_map(|(at, (name, inside))| {
+                    let (_, other) = theirs.iter().find(|(other, _)| other == name)?;
+                    self.contents((ours, at), inside, other, &format!("{path}::{name}"))
+                })
             }
             (Node::Enum(one, variants), Node::Enum(other, other_variants)) if outermost || one == other => {
                 let longest = variants.len().max(other_variants.len());
                 (0..longest).find_map(|at| match (variants.get(at), other_variants.get(at)) {
                     (Some((name, inside)), Some((other, other_inside))) if name == other => {
-                        self.contents(inside, other_inside, &format!("{path}::{name}"))
+                        self.contents((ours, 0), inside, other_inside, &format!("{path}::{name}"))
                     }
                     (one, other) => {
                         let name = |side: Option<&(String, Content)>| {
@@ -113,12 +132,18 @@ impl Walk<'_> {
             .find_map(|(at, (one, other)): (usize, _)| self.nodes(*one, *other, &format!("{path}.{at}"), false))
     }
 
-    fn contents(&mut self, ours: &Content, theirs: &Content, path: &str) -> Option<Difference> {
+    /// The contents of a struct, or of the variant of this node.
+    fn contents(&mut self, of: (u32, u32), ours: &Content, theirs: &Content, path: &str) -> Option<Difference> {
         match (ours, theirs) {
             (Content::Unit, Content::Unit) => None,
             (Content::Newtype(one), Content::Newtype(other)) => self.nodes(*one, *other, &format!("{path}.0"), false),
             (Content::Tuple(one), Content::Tuple(other)) if one.len() == other.len() => self.all(one, other, path),
             (Content::Struct(one), Content::Struct(other)) => {
+                if let Some(needs) = self.needs {
+                    let mut fields = (0..).zip(one);
+                    return fields
+                        .find_map(|(at, (name, part))| self.read(needs, (of.0, of.1, at), name, *part, other, path));
+                }
                 let longest = one.len().max(other.len());
                 (0..longest).find_map(|at| match (one.get(at), other.get(at)) {
                     (Some((name, one)), Some((same, other))) if name == same => {
@@ -136,9 +161,36 @@ impl Walk<'_> {
             (ours, theirs) => Some(Difference { path: path.to_owned(), ours: words(ours), theirs: words(theirs) }),
         }
     }
+
+    /// One field of the reader's.
+    fn read(
+        &mut self,
+        needs: &[(Field, Need)],
+        of: Field,
+        name: &str,
+        part: u32,
+        writer: &[(String, u32)],
+        path: &str,
+    ) -> Option<Difference> {
+        let (mut is_optional, mut names) = (false, vec![name]);
+        for need in needs.iter().filter(|(field, _)| *field == of) {
+            match &need.1 {
+                Need::Optional => is_optional = true,
+                Need::Alias(name) => names.push(name),
+            }
+        }
+        if let Some((_, other)) = writer.iter().find(|(name, _)| names.contains(&name.as_str())) {
+            return self.nodes(part, *other, &format!("{path}.{name}"), false);
+        }
+        if is_optional {
+            return None;
+        }
+        let (ours, theirs) = ("a field that has no default".to_owned(), "nothing".to_owned());
+        Some(Difference { path: format!("{path}.{name}"), ours, theirs })
+    }
 }
 
-pub(super) fn words(content: &Content) -> String {
+fn words(content: &Content) -> String {
     match content {
         Content::Unit => "no content".to_owned(),
         Content::Newtype(_) => "one value".to_owned(),

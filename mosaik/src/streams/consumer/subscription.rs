@@ -131,7 +131,10 @@ impl Task {
             End::Incompatible { theirs, differs } => {
                 let (ours, theirs) = match differs {
                     Some(Difference { path, ours, theirs }) => (format!("{path}: {ours}"), format!("{path}: {theirs}")),
-                    None => (show(self.shared.items.fingerprint), show(theirs)),
+                    None => {
+                        let declared = |of| format!("{} by its declaration (`codec`, `evolve`, attributes)", show(of));
+                        (declared(self.shared.items.fingerprint), declared(theirs))
+                    }
                 };
                 tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another schema");
                 let text = format!("schema differs: {ours} here, {theirs} there");
