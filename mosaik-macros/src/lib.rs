@@ -98,7 +98,8 @@ pub fn stream(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// * a producer: `accept_if = Self::may_read`, `max_consumers = 4`, `online_when = "2 with tag eu"`, `egress = "8MiB/s"`,
 ///   `buffer = "1024 items, 4MiB"`, `on_lag = drop_oldest`, `replay = "1MiB"`, `replay_pace = "16MiB/s"`, `lifespan = "1s"`,
 ///   `undelivered = Self::back`;
-/// * a consumer: `subscribe_if = |peer| ..`, `deadline = "5s"`, `backoff = "50ms..2s"`, `live_only`;
+/// * a consumer: `subscribe_if = |peer| ..`, `deadline = "5s"`, `backoff = "50ms..2s"`, `live_only`,
+///   `prefer = [zone, latency]`, `fanin = 2`;
 /// * a member of a group: `role = observer`, `timing = lan`, `log_limit = "64MiB"`;
 /// * a primary of a store: `accept_if`, `buffer`, `replay`; a replica: `subscribe_if`.
 ///

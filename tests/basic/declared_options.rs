@@ -14,7 +14,7 @@ use std::{
 
 use mosaik::{
     network::Network,
-    node::{ArgValues, Graph, Handlers, OptionDecl, Role, RoleEntry, RoleError, RoleHandle, Setup, spawn},
+    node::{ArgValues, Graph, Handlers, OptionDecl, Role, RoleDecl, RoleEntry, RoleError, RoleHandle, Setup, spawn},
     prelude::*,
     testing::{Sim, eventually},
 };
@@ -202,6 +202,56 @@ mod settings {
     }
 }
 
+mod preferred {
+    use super::*;
+
+    #[mosaik::node]
+    struct Choosy {
+        #[mosaik(prefer = [by(Self::rank), tag("gold"), zone, latency], fanin = 2)]
+        quotes: Consumer<Quote>,
+    }
+
+    impl Choosy {
+        fn rank(peer: &PeerEntry) -> i64 {
+            if peer.tags().contains("never") { -1 } else { 0 }
+        }
+    }
+
+    #[mosaik::handlers]
+    impl Choosy {}
+
+    /// A preference that is an expression.
+    #[mosaik::node]
+    struct Written {
+        #[mosaik(prefer = mosaik::streams::Prefer::zone().then(mosaik::streams::Prefer::latency()), fanin = 1)]
+        quotes: Consumer<Quote>,
+    }
+
+    #[test]
+    fn a_consumer_takes_whom_its_field_prefers() {
+        nodes(["here", "gold", "silver", "never"], |_, [here, gold, silver, never]| async move {
+            let producers: Vec<_> =
+                [&gold, &silver, &never].map(|net| Quote::producer(net).build().expect("new")).into_iter().collect();
+            let values = ArgValues::parse(&Choosy::ROLE, [""; 0]).expect("fits");
+            let choosy = Choosy::open(&mut Setup::new(&here, &values)).await.expect("opens");
+            let taken = |quotes: &Consumer<Quote>| {
+                let mut all: Vec<_> = quotes.producers().map(|channel| channel.peer().id()).collect();
+                all.sort_unstable();
+                all
+            };
+            let mut wanted = vec![gold.local().id(), silver.local().id()];
+            wanted.sort_unstable();
+            assert!(eventually(SOON, || taken(&choosy.quotes) == wanted).await, "{:?}", taken(&choosy.quotes));
+            let written = Written::open(&mut Setup::new(&here, &values)).await.expect("opens");
+            assert!(eventually(SOON, || taken(&written.quotes).len() == 1).await);
+            drop(producers);
+        });
+        let options = |role: &RoleDecl| role.endpoints[0].options.to_vec();
+        let first = OptionDecl { key: "prefer", value: "[by(Self::rank),tag(\"gold\"),zone,latency]" };
+        assert_eq!(options(&Choosy::ROLE), [first, OptionDecl { key: "fanin", value: "2" }]);
+    }
+}
+
 mod optional {
     use super::*;
 
@@ -301,6 +351,8 @@ mod returned {
 }
 
 mod members {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[derive(Default, Clone, Serialize, Deserialize)]
@@ -340,6 +392,43 @@ mod members {
             let kind =
                 |id| members.iter().find(|member| member.id() == id).map(|member| format!("{:?}", member.kind()));
             assert_eq!(kind(there.local().id()).as_deref(), Some("Observer"), "{members:?}");
+        });
+    }
+
+    #[mosaik::node]
+    struct Able {
+        tally: Replica<Tally>,
+        #[mosaik(default)]
+        able: Arc<AtomicBool>,
+    }
+
+    #[mosaik::handlers]
+    impl Able {
+        #[ready]
+        fn is_able(&self) -> bool {
+            self.able.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Leadership goes where a role is ready, and away from where it is not.
+    #[test]
+    fn a_group_hears_whether_its_members_are_ready() {
+        nodes(["a", "b", "c"], |_, all| async move {
+            let values = ArgValues::parse(&Able::ROLE, [""; 0]).expect("fits");
+            let (mut able, mut groups, mut roles) = (Vec::new(), Vec::new(), Vec::new());
+            for net in &all {
+                let role = Able::open(&mut Setup::new(net, &values)).await.expect("joins");
+                able.push(role.able.clone());
+                groups.push(role.tally.group().clone());
+                roles.push(spawn(net, role));
+            }
+            let leads = |n: usize| groups[n].leader() == Some(all[n].local().id());
+            for n in [1, 2, 0] {
+                able.iter().for_each(|each| each.store(false, Ordering::Relaxed));
+                able[n].store(true, Ordering::Relaxed);
+                assert!(eventually(Duration::from_mins(5), || leads(n)).await, "node {n}: {:?}", groups[n].leader());
+                assert!(roles[n].is_ready());
+            }
         });
     }
 }

@@ -136,9 +136,16 @@ fn consumers_of_equal_producers_spread() {
             let consumer = network.streams().consumer::<Data1>().with_fanin(1).build();
             consumers.push((network, consumer));
         }
-        until("everybody has one", || consumers.iter().all(|(_, consumer)| taken(consumer).len() == 1)).await;
-        let counts: Vec<usize> = producers.iter().map(|(_, producer)| producer.consumers().count()).collect();
-        assert_eq!(counts.iter().sum::<usize>(), 40, "each is served once: {counts:?}");
-        assert!(counts.iter().all(|count| (3..=18).contains(count)), "{counts:?}");
+        let counts = || -> Vec<usize> { producers.iter().map(|(_, producer)| producer.consumers().count()).collect() };
+        until("everybody has one, and none has more than its share", || {
+            let counts = counts();
+            consumers.iter().all(|(_, consumer)| taken(consumer).len() == 1)
+                && counts.iter().sum::<usize>() == 40
+                && counts.iter().all(|count| (3..=18).contains(count))
+        })
+        .await;
+        let before = counts();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(counts(), before, "and nobody moves any more");
     });
 }

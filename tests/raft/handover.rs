@@ -84,13 +84,15 @@ fn a_late_order_to_stand_elects_nobody_who_lacks_a_commit() {
     let order: Vec<_> = lab.mail.iter().filter(|mail| matches!(mail.body, Message::TimeoutNow)).cloned().collect();
     assert_eq!(order.len(), 1);
     lab.drop_mail();
-    lab.pass(600, &[0, 1]);
+    // Just long enough for the leader to go on: the target still takes it for its leader.
+    lab.pass(500, &[0, 1]);
     lab.write(0, 1, 1, 7);
-    lab.pass(300, &[0, 1]);
+    lab.flow(&[0, 1]);
     lab.drop_mail();
     lab.mail.extend(order);
+    let before = lab.raft(0).term();
     lab.flow(&ALL);
-    assert!(lab.raft(2).term() > lab.raft(0).term(), "it stands");
+    assert!(lab.raft(2).term() > before, "it stands");
     assert!(!lab.leads(2), "the others have a write that it lacks");
     lab.pass(6_000, &ALL);
     let leader = ALL.into_iter().find(|n| lab.leads(*n)).expect("somebody leads");
@@ -113,7 +115,7 @@ fn a_leader_says_why_it_does_not_hand_over() {
     lab.pass(300, &ALL);
     lab.feed(1, Input::Fitness(Fitness::Reluctant));
     lab.pass(300, &ALL);
-    assert_eq!(lab.raft(0).may_hand_to(id(1)), Err(Unfit::Outranked { by: id(0) }));
+    assert!(matches!(lab.raft(0).may_hand_to(id(1)), Err(Unfit::Outranked { by }) if by != id(1)));
 }
 
 /// A member that lacks more than a little is not handed to, and nothing waits for it.

@@ -30,10 +30,11 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             None => quote!(#(#cfgs)* #ident: #local),
         }
     });
-    // An endpoint does its work by being held: one that no handler names is not dead code.
-    let held = node.fields.iter().filter(|field| matches!(field.source, Source::Endpoint { .. })).map(|field| {
+    // This also says that endpoints are used, which do their work by being held.
+    let told = node.fields.iter().filter(|field| matches!(field.source, Source::Endpoint { .. })).map(|field| {
         let (ident, cfgs) = (&field.ident, &field.cfgs);
-        quote!(#(#cfgs)* let _ = &role.#ident;)
+        let moved = super::at(runtime, field.ty.span());
+        quote_spanned!(field.ty.span()=> #(#cfgs)* #moved::node::Endpoint::set_ready(&self.#ident, ready);)
     });
     let (read, wire) = (options::read(node), options::wire(node));
     quote! {
@@ -55,12 +56,15 @@ pub(crate) fn node(node: &Node) -> TokenStream {
                 #read
                 #(#values)*
                 #(#before)*
-                let role = Self { #(#fields),* };
-                #(#held)*
-                ::core::result::Result::Ok(role)
+                ::core::result::Result::Ok(Self { #(#fields),* })
             }
 
             #wire
+
+            #[allow(unused_variables)]
+            fn set_ready(&self, ready: bool) {
+                #(#told)*
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use quote::{quote, quote_spanned};
 use syn::{Expr, ExprPath, Ident, spanned::Spanned};
 
 use super::node::local;
-use crate::model::{self, Field, Node, Setting, Source, To};
+use crate::model::{self, Criterion, Field, Node, Setting, Source, To};
 
 /// The value of an endpoint's field, if it is not in its local variable. What comes first is a statement before the role is made:
 /// while options are set, the other fields are still there to be handed over.
@@ -113,6 +113,13 @@ fn value(runtime: &TokenStream, to: &To) -> Option<TokenStream> {
         }
         To::Bytes(bytes, span) => quote_spanned!(*span=> #bytes),
         To::Rate(bytes, span) => quote_spanned!(*span=> #runtime::streams::ByteRate::bytes_per_sec(#bytes)),
+        To::Prefer(criteria) => {
+            let each = criteria.iter().map(|Criterion { name, takes }| {
+                let runtime = super::at(runtime, name.span());
+                quote_spanned!(name.span()=> #runtime::streams::Prefer::#name(#takes))
+            });
+            each.reduce(|before, next| quote!(#before.then(#next)))?
+        }
         To::Block(length, span) => {
             let length = nanos(*length, *span);
             quote_spanned!(*span=> #runtime::streams::OnLag::Block(#length))

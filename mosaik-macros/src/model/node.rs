@@ -56,8 +56,16 @@ pub(crate) enum To {
     Rate(u64, Span),
     /// One of the values of an enum or a function of the runtime, such as `OnLag::DropOldest`.
     Known { path: &'static str, span: Span },
+    /// Criteria of a preference, in their order.
+    Prefer(Vec<Criterion>),
     /// `OnLag::Block` with this many nanoseconds.
     Block(u64, Span),
+}
+
+/// What a preference orders producers by: the runtime's function of that name, and what it takes.
+pub(crate) struct Criterion {
+    pub(crate) name: Ident,
+    pub(crate) takes: Option<Expr>,
 }
 
 /// Where a field's value comes from when a role is started from the command line.

@@ -119,6 +119,8 @@ pub(crate) const FIELD: Attribute = Attribute {
         key("deadline", Kind::Setting("`deadline = \"5s\"`")),
         key("backoff", Kind::Setting("`backoff = \"50ms..2s\"`")),
         key("live_only", Kind::Flag),
+        key("prefer", Kind::Setting(PREFER)),
+        key("fanin", Kind::Setting("`fanin = 2`")),
         key("role", Kind::Setting("`role = voter`, `reluctant` or `observer`")),
         key("timing", Kind::Setting("`timing = lan` or an expression of type `Timing`")),
         key("log_limit", Kind::Setting("`log_limit = \"64MiB\"`")),
@@ -127,6 +129,8 @@ pub(crate) const FIELD: Attribute = Attribute {
 
 const PREDICATE: &str = "a function of a peer: `Self::may_read`, `|peer| peer.tags().contains(\"eu\")`, or `Self::may_read(flag)` \
                          with fields that it also takes";
+const PREFER: &str =
+    "`prefer = latency`, `zone`, `tag(\"gold\")` or `by(Self::rank)`, or several in their order: `[zone, latency]`";
 const BUFFER: &str = "`\"4MiB\"`, `\"1024 items\"` or `\"1024 items, 4MiB\"`";
 
 pub(crate) const HANDLERS: Attribute =

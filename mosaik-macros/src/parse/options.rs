@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     diag::{Diag, closest, listed},
-    model::{self, Setting, To},
+    model::{self, Criterion, Setting, To},
     tokens::canonical,
 };
 
@@ -19,6 +19,8 @@ use crate::{
 const ON_LAG: &[(&str, &str)] =
     &[("disconnect", "Disconnect"), ("drop_oldest", "DropOldest"), ("conflate", "Conflate"), ("block", "")];
 const ROLES: &[(&str, &str)] = &[("voter", "Voter"), ("reluctant", "Reluctant"), ("observer", "Observer")];
+/// What producers are preferred by, and what each takes.
+const PREFER: &[(&str, &str)] = &[("latency", ""), ("zone", ""), ("tag", "(\"gold\")"), ("by", "(Self::rank)")];
 const TIMINGS: &[(&str, &str)] = &[("lan", "lan")];
 
 /// Every option that is given; those that are wrong are reported and left out.
@@ -48,7 +50,8 @@ fn read(key: &Ident, value: &Expr) -> Result<To, Wrong> {
     match key.to_string().as_str() {
         "accept_if" | "subscribe_if" => predicate(key, value),
         "online_when" => conditions(key, value),
-        "max_consumers" => count(key, value),
+        "max_consumers" | "fanin" => count(key, value),
+        "prefer" => prefer(key, value),
         "egress" | "replay_pace" => text(key, value, |text, span| Ok(To::Rate(model::parse_rate(text)?, span))),
         "log_limit" => text(key, value, |text, span| Ok(To::Bytes(model::parse_size(text)?, span))),
         "lifespan" | "deadline" => text(key, value, |text, span| Ok(To::Nanos(model::parse_period(text)?, span))),
@@ -251,6 +254,40 @@ fn on_lag(key: &Ident, value: &Expr) -> Result<To, Wrong> {
             let word = canonical(call.func.to_token_stream());
             Err((value.span(), format!("`{word}` takes nothing: write `{key} = {word}`")))
         }
+    }
+}
+
+/// One criterion or several in brackets; any other expression is of the runtime's own type.
+fn prefer(key: &Ident, value: &Expr) -> Result<To, Wrong> {
+    match value {
+        Expr::Array(several) if several.elems.is_empty() => Err((value.span(), usage(key))),
+        Expr::Array(several) => {
+            several.elems.iter().map(|each| criterion(key, each)).collect::<Result<_, _>>().map(To::Prefer)
+        }
+        Expr::Path(path) if path.path.get_ident().is_none_or(is_constant) => Ok(To::Expr(value.clone())),
+        Expr::Call(call) if !matches!(&*call.func, Expr::Path(path) if path.path.get_ident().is_some()) => {
+            Ok(To::Expr(value.clone()))
+        }
+        Expr::MethodCall(_) => Ok(To::Expr(value.clone())),
+        one => criterion(key, one).map(|one| To::Prefer(vec![one])),
+    }
+}
+
+fn criterion(key: &Ident, value: &Expr) -> Result<Criterion, Wrong> {
+    let (called, args): (&Expr, Vec<&Expr>) = match value {
+        Expr::Call(call) => (&call.func, call.args.iter().collect()),
+        other => (other, Vec::new()),
+    };
+    let name = match called {
+        Expr::Path(path) => path.path.get_ident().ok_or_else(|| (called.span(), usage(key)))?,
+        other => return Err((other.span(), usage(key))),
+    };
+    let To::Known { path: takes, .. } = word(key, called, PREFER)? else { return Err((called.span(), usage(key))) };
+    match (takes, &args[..], value) {
+        ("", [], Expr::Path(_)) => Ok(Criterion { name: name.clone(), takes: None }),
+        ("", ..) => Err((value.span(), format!("`{name}` takes nothing: write `{name}`"))),
+        (_, [one], _) => Ok(Criterion { name: name.clone(), takes: Some((*one).clone()) }),
+        (example, ..) => Err((value.span(), format!("expected `{name}{example}`"))),
     }
 }
 

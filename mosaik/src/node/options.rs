@@ -17,7 +17,7 @@ use crate::{
     groups::{MemberRole, StateMachine, Timing},
     primitives::Streamed,
     stores::{Primary, PrimaryBuilder, ReplicaBuilder, StoreReplica, View},
-    streams::{Buffer, ByteRate, Conditions, Consumer, ConsumerBuilder, OnLag, Producer, ProducerBuilder},
+    streams::{Buffer, ByteRate, Conditions, Consumer, ConsumerBuilder, OnLag, Prefer, Producer, ProducerBuilder},
 };
 
 /// An endpoint that is set up by a builder, so that its field can have options.
@@ -63,6 +63,12 @@ impl<E: Endpoint + Send + 'static> Endpoint for Option<E> {
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
         let opening = E::open(setup, field);
         Box::pin(async move { opening.await.map(Some) })
+    }
+
+    fn set_ready(&self, ready: bool) {
+        if let Some(endpoint) = self {
+            endpoint.set_ready(ready);
+        }
     }
 }
 
@@ -229,6 +235,10 @@ option!(SetBackoff, backoff, "`backoff` is an option of a field of type `Consume
     (self, delays: (Duration, Duration)), (self, delays), ConsumerBuilder<T: Streamed> => with_backoff);
 option!(SetLiveOnly, live_only, "`live_only` is an option of a field of type `Consumer<T>`",
     (self), (self), ConsumerBuilder<T: Streamed> => live_only);
+option!(SetPrefer, prefer, "`prefer` is an option of a field of type `Consumer<T>`",
+    (self, prefer: Prefer), (self, prefer), ConsumerBuilder<T: Streamed> => prefer);
+option!(SetFanin, fanin, "`fanin` is an option of a field of type `Consumer<T>`",
+    (self, producers: usize), (self, producers), ConsumerBuilder<T: Streamed> => with_fanin);
 option!(SetRole, role, "`role` is an option of a field of type `Replica<M>`",
     (self, role: MemberRole), (self, role), MemberOptions<M: StateMachine> => with_role);
 option!(SetTiming, timing, "`timing` is an option of a field of type `Replica<M>`",

@@ -90,6 +90,10 @@ impl<M: Declared> Endpoint for Replica<M> {
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
         Self::open_with(Self::builder(setup), setup, field)
     }
+
+    fn set_ready(&self, ready: bool) {
+        self.group().set_ready(ready);
+    }
 }
 
 /// What a generated client calls. Not for people.

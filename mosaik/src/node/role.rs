@@ -56,6 +56,10 @@ pub trait Role: Sized + Send + 'static {
     /// Registers the methods that the options of its fields name.
     #[doc(hidden)]
     fn wire(_: &mut Table<Self>) {}
+
+    /// Tells its endpoints whether it is ready.
+    #[doc(hidden)]
+    fn set_ready(&self, _: bool) {}
 }
 
 /// A role with handlers, which an app can run; implemented by `#[mosaik::handlers]`.
@@ -90,6 +94,11 @@ pub trait Endpoint: Sized {
     /// # Errors
     /// When the node cannot have it, such as a second producer of one stream.
     fn open<'a>(setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self>;
+
+    /// Hears whether the role is ready, if it has a `#[ready]` method: a member of a group that is not leads only while nobody
+    /// else can.
+    #[doc(hidden)]
+    fn set_ready(&self, _: bool) {}
 }
 
 fn serde_id<T: StreamType>() -> Option<StreamId> {

@@ -268,6 +268,9 @@ impl<R: Handlers> Runner<R> {
         let sources = self.table.sources.len();
         tracing::debug!(handlers = ?self.table, "role begins");
         self.table.begin(role);
+        if self.table.ready.is_some() {
+            role.set_ready(false);
+        }
         for (number, start) in (sources..).zip(std::mem::take(&mut self.table.starts)) {
             self.start(role, number, &start).await?;
         }
@@ -297,7 +300,10 @@ impl<R: Handlers> Runner<R> {
             // It is asked again soon: one that panics says no.
             catch_unwind(AssertUnwindSafe(|| ready(role))).unwrap_or_default()
         });
-        self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+        let changed = self.ready.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+        if changed && self.table.ready.is_some() {
+            role.set_ready(ready);
+        }
     }
 
     async fn start(&mut self, role: &mut R, number: usize, start: &Once<R>) -> Result<(), RoleError> {

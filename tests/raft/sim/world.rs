@@ -644,7 +644,8 @@ impl World {
                 }
             }
             3 => self.feed(n, Input::Fitness(Fitness::Preferred)),
-            _ => self.feed(n, Input::Fitness(if self.now.is_multiple_of(2) { Fitness::Unready } else { Fitness::Normal })),
+            _ => self
+                .feed(n, Input::Fitness(if self.now.is_multiple_of(2) { Fitness::Unready } else { Fitness::Normal })),
         }
     }
 

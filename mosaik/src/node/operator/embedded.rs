@@ -76,6 +76,7 @@ pub(super) enum LinkSeen {
         shape: String,
     },
     Group {
+        direction: String,
         name: String,
         #[serde(rename = "type")]
         ty: String,
@@ -232,7 +233,8 @@ impl Input<'_> {
             "produces" | "consumes" => {
                 LinkSeen::Stream { direction, name: self.text()?, ty: self.text()?, shape: self.text()? }
             }
-            "replicates" => LinkSeen::Group {
+            "replicates" | "calls" => LinkSeen::Group {
+                direction,
                 name: self.text()?,
                 ty: self.text()?,
                 key_variable: self.text()?,

@@ -24,12 +24,12 @@ impl Use<'_> {
         format!("{}.{} in {program} ({}:{})", role.name, endpoint.field, endpoint.file, endpoint.line)
     }
 
-    /// Whether deltas or items go out of it.
+    /// Whether it is an end that another one needs: it sends items or deltas, or is a member.
     fn sends(&self) -> bool {
         match &self.endpoint.link {
             LinkSeen::Stream { direction, .. } => direction == "produces",
             LinkSeen::Store { direction, .. } => direction == "changes",
-            LinkSeen::Group { .. } => true,
+            LinkSeen::Group { direction, .. } => direction == "replicates",
         }
     }
 }
@@ -72,6 +72,9 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
             ("store", _, true) => {
                 findings.warnings.push(format!("store \"{name}\" is changed and followed by nobody{}", places()));
             }
+            ("group", false, _) => {
+                findings.warnings.push(format!("group \"{name}\" is called and has no member{}", places()));
+            }
             ("group", ..) => timings(name, uses, &mut findings),
             _ => {}
         }
@@ -85,8 +88,9 @@ fn timings(name: &str, uses: &[Use<'_>], findings: &mut Findings) {
         let option = each.endpoint.options.iter().find(|(key, _)| key == "timing");
         option.map_or_else(|| "the default".to_owned(), |(_, value)| value.clone())
     };
-    let Some(first) = uses.first() else { return };
-    for other in uses.iter().filter(|other| timing(other) != timing(first)) {
+    let mut members = uses.iter().filter(|each| each.sends());
+    let Some(first) = members.next() else { return };
+    for other in members.filter(|other| timing(other) != timing(first)) {
         let (ours, theirs) = (timing(first), timing(other));
         let (one, two) = (first.place(), other.place());
         findings.errors.push(format!(
@@ -197,8 +201,8 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
             for EndpointSeen { field, file, line, optional, options, link } in &role.endpoints {
                 let what = match link {
                     LinkSeen::Stream { direction, name, ty, .. } => format!("{direction} stream {name} ({ty})"),
-                    LinkSeen::Group { name, ty, size, version, .. } => {
-                        format!("replicates group {name} ({ty}, {size} founders, version {version})")
+                    LinkSeen::Group { direction, name, ty, size, version, .. } => {
+                        format!("{direction} group {name} ({ty}, {size} founders, version {version})")
                     }
                     LinkSeen::Store { direction, name, ty, .. } => format!("{direction} store {name} ({ty})"),
                 };
@@ -236,5 +240,41 @@ mod tests {
             assert_eq!(shapes("s", one, other).as_deref(), Some(want), "{one} {other}");
         }
         assert_eq!(shapes("s", "struct{a:u8}", "struct{a:u8}"), None);
+    }
+
+    /// One endpoint of the group "ledger" in a program of its own.
+    fn program(direction: &str, options: &[(&str, &str)]) -> (String, Vec<AppSeen>) {
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let text = String::new;
+        let link = LinkSeen::Group {
+            direction: direction.to_owned(),
+            name: "ledger".to_owned(),
+            ty: text(),
+            key_variable: text(),
+            size: 3,
+            version: 1,
+            schema: text(),
+        };
+        let endpoint = EndpointSeen { field: "it".into(), file: text(), line: 1, optional: false, options, link };
+        let role = RoleSeen {
+            name: direction.to_owned(),
+            ty: text(),
+            doc: text(),
+            tags: vec![],
+            args: vec![],
+            endpoints: vec![endpoint],
+        };
+        (direction.to_owned(), vec![AppSeen { app: text(), doc: text(), version: text(), roles: vec![role] }])
+    }
+
+    #[test]
+    fn a_client_needs_a_member_and_no_timing() {
+        let alone = check(&[program("calls", &[])]);
+        assert_eq!(alone.warnings.len(), 1, "{alone:?}");
+        assert!(alone.warnings[0].starts_with("group \"ledger\" is called and has no member"), "{alone:?}");
+        let both = check(&[program("calls", &[]), program("replicates", &[("timing", "lan")])]);
+        assert!(both.errors.is_empty() && both.warnings.is_empty(), "{both:?}");
+        let two = check(&[program("replicates", &[]), program("replicates", &[("timing", "lan")])]);
+        assert_eq!(two.errors.len(), 1, "{two:?}");
     }
 }

@@ -16,9 +16,11 @@ pub const GAIN: u32 = 20;
 pub const FLOOR: Duration = Duration::from_millis(3);
 /// For how long a candidate must be better to take the place of a producer that works, microseconds.
 pub const HOLD: u64 = 10_000_000;
-/// So long after the first candidate a better one, or an equal one with a higher lot, is taken at once: candidates become known
-/// one after the other, and consumers would pile on whoever is known first, microseconds.
-pub const SETTLE: u64 = 900_000;
+/// So long after the first candidate others become known one after the other, microseconds.
+pub const BEGIN: u64 = 10_000_000;
+/// Who becomes known during [`BEGIN`] is for so long taken at once if it is better, or equal with a higher lot: else consumers
+/// would pile on whoever is known first, microseconds.
+pub const NEW: u64 = 900_000;
 /// How long a chosen producer may take until items flow, if there are others, microseconds.
 pub const PATIENCE: u64 = 2_000_000;
 /// How long a producer that was lost or did not work is passed over while there are others, microseconds.
@@ -76,6 +78,8 @@ pub struct Choice<K> {
     challenge: Option<(Switch<K>, u64)>,
     /// When there was a candidate for the first time.
     began: Option<u64>,
+    /// Since when each candidate is known.
+    known: BTreeMap<K, u64>,
     /// When it was decided last.
     decided: u64,
 }
@@ -120,6 +124,7 @@ impl<K: Ord + Copy> Choice<K> {
             shunned: BTreeMap::new(),
             challenge: None,
             began: None,
+            known: BTreeMap::new(),
             decided: 0,
         }
     }
@@ -137,6 +142,10 @@ impl<K: Ord + Copy> Choice<K> {
             self.began.get_or_insert(now);
         }
         let known: BTreeSet<K> = candidates.iter().map(|candidate| candidate.peer).collect();
+        self.known.retain(|peer, _| known.contains(peer));
+        for peer in &known {
+            self.known.entry(*peer).or_insert(now);
+        }
         self.shunned.retain(|peer, until| *until > now && known.contains(peer));
         let gone: Vec<K> = self.taken.keys().filter(|peer| !known.contains(peer)).copied().collect();
         for peer in &gone {
@@ -202,17 +211,18 @@ impl<K: Ord + Copy> Choice<K> {
         let to = best(free.filter(|candidate| !candidate.fails));
         let taken = candidates.iter().filter(|candidate| self.takes(&candidate.peer));
         let from = taken.min_by(|a, b| compare(a, b).then(a.lot.cmp(&b.lot)));
-        let settling = self.began.is_some_and(|began| now < began + SETTLE);
+        let begins = self.began.is_some_and(|began| now < began + BEGIN);
+        let is_new = |to: &K| begins && self.known.get(to).is_some_and(|since| now < since + NEW);
         let better = to.zip(from).filter(|(to, from)| {
             let order = compare(to, from);
-            (if settling { order.then(to.lot.cmp(&from.lot)) } else { order }).is_gt()
+            (if is_new(&to.peer) { order.then(to.lot.cmp(&from.lot)) } else { order }).is_gt()
         });
         let Some(switch) = better.map(|(to, from)| Switch { from: from.peer, to: to.peer }) else {
             self.challenge = None;
             return None;
         };
         match self.challenge {
-            _ if settling => Some(self.replace(switch, now)),
+            _ if is_new(&switch.to) => Some(self.replace(switch, now)),
             Some((known, since)) if known == switch => {
                 if now < since + HOLD {
                     return None;
