@@ -1,7 +1,7 @@
-//! Holds the book and the README to the code: `cargo test` compiles every Rust snippet of every page (as doc tests) and
+//! Holds the book, the README and the attributes' documentation to the code: `cargo test` compiles every Rust snippet of every page (as doc tests) and
 //! checks that pages, links and named paths exist. Nobody calls this crate, and it exports nothing.
 
-/// The README and every page of the book, each as a module whose documentation it is.
+/// The README, every page of the book and what is said of each attribute, each as a module whose documentation it is.
 macro_rules! pages {
     ($($module:ident $path:literal)*) => {
         $(
@@ -42,11 +42,22 @@ pages! {
     benchmarks "src/benchmarks.md"
     groups "src/groups/groups.md"
     groups_operations "src/groups/operations.md"
+    leadership "src/groups/leadership.md"
     machines "src/groups/machines.md"
     consensus "src/groups/consensus.md"
     bonds "src/groups/bonds.md"
     storage "src/groups/storage.md"
     decisions "src/decisions.md"
+    attribute_stream "../mosaik-macros/docs/stream.md"
+    attribute_node "../mosaik-macros/docs/node.md"
+    attribute_handlers "../mosaik-macros/docs/handlers.md"
+    attribute_group "../mosaik-macros/docs/group.md"
+    attribute_state_machine "../mosaik-macros/docs/state_machine.md"
+    derive_state_machine "../mosaik-macros/docs/derive_state_machine.md"
+    attribute_store "../mosaik-macros/docs/store.md"
+    attribute_app "../mosaik-macros/docs/app.md"
+    attribute_main "../mosaik-macros/docs/main.md"
+    attribute_test "../mosaik-macros/docs/test.md"
 }
 
 #[cfg(test)]

@@ -62,7 +62,8 @@ fn anchors(page: &str) -> BTreeSet<String> {
 /// The links of a page that stay inside the repository: the page or file they lead to, and the anchor there.
 fn links(page: &str) -> Vec<(String, PathBuf, Option<String>)> {
     let text = prose(page);
-    let local = between(&text, "](", ')').filter(|link| !link.contains("://") && !link.starts_with("mailto:"));
+    // With an `@` it is a mail address, or one of the items that rustdoc knows.
+    let local = between(&text, "](", ')').filter(|link| !link.contains("://") && !link.contains('@'));
     local
         .map(|link| {
             let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));

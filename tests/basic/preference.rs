@@ -144,6 +144,8 @@ fn consumers_of_equal_producers_spread() {
                 && counts.iter().all(|count| (3..=18).contains(count))
         })
         .await;
+        // While producers become known, consumers still move.
+        tokio::time::sleep(Duration::from_secs(15)).await;
         let before = counts();
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(counts(), before, "and nobody moves any more");

@@ -60,6 +60,10 @@ struct Ends {
     on: bool,
     #[mosaik(only_if = on)]
     s: Producer<Reading>,
+    #[mosaik(prefer = latency)]
+    t: Producer<Reading>,
+    #[mosaik(fanin = 1)]
+    u: Producer<Reading>,
 }
 
 fn main() {}

@@ -119,4 +119,20 @@ struct Members {
     wrong_unit: Producer<Reading>,
 }
 
+#[mosaik::node]
+struct Preferences {
+    #[mosaik(prefer = latencies)]
+    misspelt: Consumer<Reading>,
+    #[mosaik(prefer = "latency")]
+    quoted: Consumer<Reading>,
+    #[mosaik(prefer = [])]
+    none: Consumer<Reading>,
+    #[mosaik(prefer = tag)]
+    which_tag: Consumer<Reading>,
+    #[mosaik(prefer = [zone("eu"), latency])]
+    takes_nothing: Consumer<Reading>,
+    #[mosaik(prefer = latency, fanin = 0)]
+    of_nobody: Consumer<Reading>,
+}
+
 fn main() {}

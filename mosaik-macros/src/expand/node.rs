@@ -32,9 +32,9 @@ pub(crate) fn node(node: &Node) -> TokenStream {
     });
     // This also says that endpoints are used, which do their work by being held.
     let told = node.fields.iter().filter(|field| matches!(field.source, Source::Endpoint { .. })).map(|field| {
-        let (ident, cfgs) = (&field.ident, &field.cfgs);
-        let moved = super::at(runtime, field.ty.span());
-        quote_spanned!(field.ty.span()=> #(#cfgs)* #moved::node::Endpoint::set_ready(&self.#ident, ready);)
+        let (ident, ty, cfgs) = (&field.ident, &field.ty, &field.cfgs);
+        let moved = super::at(runtime, ty.span());
+        quote_spanned!(ty.span()=> #(#cfgs)* <#ty as #moved::node::Endpoint>::set_ready(&self.#ident, ready);)
     });
     let (read, wire) = (options::read(node), options::wire(node));
     quote! {

@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_switch_needs_a_clear_gain_that_lasts() {
         let mut choice = Choice::new(1);
-        choice.decide(&[near(1, 20)], 0);
+        choice.decide(&[near(1, 20), near(2, 60)], 0);
         // 19 % and 3 ms, then 25 % of so little that it is noise.
         for (ours, other) in [(20, 17), (8, 6)] {
             for second in 1..60 {
