@@ -151,7 +151,10 @@ fn unique(handler: &Handler, taken: &mut BTreeMap<(String, String), String>, dia
         Some(first) => match &handler.fires {
             Fires::On { field, of } => {
                 let (what, _) = of.takes();
-                diag.error(field, format!("`{first}` handles the {what} of `{field}` already: a field has one handler for them"));
+                diag.error(
+                    field,
+                    format!("`{first}` handles the {what} of `{field}` already: a field has one handler for them"),
+                );
             }
             _ => diag.error(&handler.attribute, format!("`{first}` is the role's `#[{key}]` already: there is one")),
         },
