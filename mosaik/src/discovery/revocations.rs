@@ -27,7 +27,7 @@ const FILE: &str = "revocations";
 /// The longest line that is read, in bytes, and with it the longest file.
 const MAX_LINE: usize = 1024;
 /// How long one exchange may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often this node compares with somebody.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Those that are told at once.
@@ -77,18 +77,18 @@ pub(super) fn load(shared: &Shared, dir: &Path) {
 
 /// Acts on what is new, and compares now and then, until the node ends.
 pub(super) async fn spread(shared: Arc<Shared>, dir: Option<PathBuf>) {
-    let mut news = shared.node.trust().revocation_news();
+    let mut changes = shared.node.trust().revocation_changes();
     let mut compare_at = Instant::now() + COMPARE_EVERY;
     let mut turn = 0;
     loop {
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => return,
-            changed = news.changed() => {
+            changed = changes.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                news.borrow_and_update();
+                changes.borrow_and_update();
                 shared.node.close_revoked();
                 shared.look_again();
                 keep(&shared, dir.clone()).await;
@@ -130,7 +130,7 @@ async fn keep(shared: &Shared, dir: Option<PathBuf>) {
 
 /// Makes one's own and a peer's knowledge equal.
 async fn compare(shared: &Arc<Shared>, peer: PeerEntry) {
-    match timeout(PATIENCE, exchange(shared, &peer)).await {
+    match timeout(EXCHANGE_TIMEOUT, exchange(shared, &peer)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(peer = ?peer.id(), %error, "revocations were not compared"),
         Err(_) => tracing::debug!(peer = ?peer.id(), "revocations were not compared in time"),
@@ -176,7 +176,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let peer = incoming.peer();
     let mut link = incoming.link::<Exchange>();
     let Some(place) = shared.serving[3].enter(peer) else { return link.close(CloseCode::NoCapacity) };
-    let served = timeout(PATIENCE, async {
+    let served = timeout(EXCHANGE_TIMEOUT, async {
         let first = link.recv().await?;
         place.spoke();
         match first {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long one question may take, with its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tickets that are asked for between two looks at the catalog.
 const AT_ONCE: usize = 64;
 /// Peers that are asked for one ticket before its holder is.
@@ -104,7 +104,7 @@ async fn find(shared: &Arc<Shared>, peer: &PeerEntry, ticket: TicketDigest) -> b
     let neighbours = catalog.peers().filter(|it| it.id() != peer.id() && shared.node.is_connected(it.id()));
     let asked: Vec<_> = neighbours.take(NEIGHBOURS).chain([peer]).cloned().collect();
     for neighbour in asked {
-        match timeout(PATIENCE, ask(shared, &neighbour, peer.id(), ticket)).await {
+        match timeout(EXCHANGE_TIMEOUT, ask(shared, &neighbour, peer.id(), ticket)).await {
             Ok(Ok(Some(bytes))) => {
                 if let Err(reason) = shared.node.trust().learn(peer.id(), &bytes) {
                     tracing::debug!(from = ?neighbour.id(), of = ?peer.id(), %reason, "a ticket is not one");
@@ -141,7 +141,7 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let peer = incoming.peer();
     let mut link = incoming.link::<Tickets>();
     let Some(place) = shared.serving[2].enter(peer) else { return link.close(CloseCode::NoCapacity) };
-    let answered = timeout(PATIENCE, async {
+    let answered = timeout(EXCHANGE_TIMEOUT, async {
         match link.recv().await? {
             Some(Message::Ask { peer, ticket }) => {
                 place.spoke();

@@ -180,7 +180,7 @@ impl Trust {
     }
 
     /// Changes when something was taken back.
-    pub(crate) fn revocation_news(&self) -> watch::Receiver<u64> {
+    pub(crate) fn revocation_changes(&self) -> watch::Receiver<u64> {
         self.0.news.subscribe()
     }
 

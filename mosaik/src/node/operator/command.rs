@@ -242,6 +242,11 @@ fn membership() -> [Command; 3] {
     let many = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).action(ArgAction::Append).value_delimiter(',').help(help)
     };
+    let signing = || {
+        let key = Arg::new("authority").long("authority").value_name("FILE").help("The file of the authority's key");
+        let network = flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network);
+        [key.value_parser(KeyFileParser).required(true), network.required(true)]
+    };
     let life = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
     let bootstrap = many("bootstrap", "ID@HOST:PORT", "A node to begin with; may be left out for the first one");
     let invite = Command::new("invite")
@@ -250,15 +255,7 @@ fn membership() -> [Command; 3] {
             "Print one line by which nodes join a network: what to give to --join.\n\nWhoever has the line can join until \
              its time is over, so hand it on like a password. Nothing is sent anywhere.",
         )
-        .arg(
-            Arg::new("authority")
-                .long("authority")
-                .value_name("FILE")
-                .required(true)
-                .value_parser(KeyFileParser)
-                .help("The file of the authority's key"),
-        )
-        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .args(signing())
         .arg(many("role", "ROLE", "A role that may be run with it; may be repeated, or separated by commas"))
         .arg(many("grant", "TAG", "A tag that the authority grants; may be repeated, or separated by commas"))
         .arg(life.help("For how long the line, and each membership made from it, is good"))
@@ -272,15 +269,7 @@ fn membership() -> [Command; 3] {
             "Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good.\n\nThe nodes that are \
              given as --bootstrap are told and pass it on. One of them must answer.",
         )
-        .arg(
-            Arg::new("authority")
-                .long("authority")
-                .value_name("FILE")
-                .required(true)
-                .value_parser(KeyFileParser)
-                .help("The file of the authority's key"),
-        )
-        .arg(flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network).required(true))
+        .args(signing())
         .arg(Arg::new("serial").long("serial").value_name("HEX").value_parser(parse_serial).help("A ticket's serial number"))
         .arg(Arg::new("peer").long("peer").value_name("ID").value_parser(PeerId::from_str).help("A peer, by its whole id"))
         .arg(
