@@ -77,7 +77,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
 
     /// Which producers it takes first, with [`with_fanin`](Self::with_fanin); without that it takes one. Another producer takes the
     /// place of one at once when that is gone, refuses, is [late](Self::with_deadline) or sends nothing within 2 s of being taken;
-    /// otherwise only when it was clearly better for 10 s. What a producer sends while another one is taken is not asked for, but it
+    /// otherwise only when it was clearly better for 10 s, or became known in the consumer's first 10 s and is better or, by the
+    /// order that spreads consumers, first. What a producer sends while another one is taken is not asked for, but it
     /// is a gap, or made up for from the producer's buffer, when that producer is taken again. Default: all producers.
     pub fn prefer(mut self, prefer: Prefer) -> Self {
         self.prefer = Some(prefer);

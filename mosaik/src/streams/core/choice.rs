@@ -1,8 +1,8 @@
 //! Which producers a consumer with a preference takes: the best few, without moving to and fro.
 //!
 //! A candidate takes the place of another one at once when that is lost, refuses or is late; otherwise only when it is clearly
-//! better ([`GAIN`]) for a while ([`HOLD`]). Equal ones are spread: each consumer has an order of its own. Times are
-//! microseconds of any monotonic clock; `K` names a producer.
+//! better ([`GAIN`]) for a while ([`HOLD`]). Equal ones are spread: each consumer has an order of its own, which also counts for
+//! those that become known at the beginning ([`BEGIN`]). Times are microseconds of any monotonic clock; `K` names a producer.
 
 use std::{
     cmp::Ordering,
@@ -22,7 +22,7 @@ pub const BEGIN: u64 = 10_000_000;
 /// would pile on whoever is known first, microseconds.
 pub const NEW: u64 = 900_000;
 /// How long a chosen producer may take until items flow, if there are others, microseconds.
-pub const PATIENCE: u64 = 2_000_000;
+pub const FLOW_TIMEOUT: u64 = 2_000_000;
 /// How long a producer that was lost or did not work is passed over while there are others, microseconds.
 pub const SHUNNED: u64 = 10_000_000;
 
@@ -179,7 +179,7 @@ impl<K: Ord + Copy> Choice<K> {
         for Candidate { peer, flows, fails, .. } in candidates {
             let Some(taken) = self.taken.get_mut(peer) else { continue };
             let lost = taken.flowed && !flows;
-            let slow = !flows && now >= taken.since + PATIENCE;
+            let slow = !flows && now >= taken.since + FLOW_TIMEOUT;
             taken.flowed |= flows;
             if *fails || lost || slow {
                 failed.push(*peer);
@@ -247,7 +247,7 @@ impl<K: Ord + Copy> Choice<K> {
     #[must_use]
     pub fn wake_at(&self) -> Option<u64> {
         let held = self.challenge.map(|(_, since)| since + HOLD);
-        let slow = self.taken.values().filter(|taken| !taken.flowed).map(|taken| taken.since + PATIENCE);
+        let slow = self.taken.values().filter(|taken| !taken.flowed).map(|taken| taken.since + FLOW_TIMEOUT);
         let free = self.shunned.values().copied();
         held.into_iter().chain(slow).chain(free).filter(|at| *at > self.decided).min()
     }
@@ -353,8 +353,11 @@ mod tests {
         let mut choice = Choice::new(1);
         let silent = |n, millis| Candidate { flows: false, ..near(n, millis) };
         choice.decide(&[silent(1, 5), silent(2, 50)], 0);
-        assert_eq!(choice.wake_at(), Some(PATIENCE));
-        assert_eq!(choice.decide(&[silent(1, 5), silent(2, 50)], PATIENCE), [Switch { from: peer(1), to: peer(2) }]);
+        assert_eq!(choice.wake_at(), Some(FLOW_TIMEOUT));
+        assert_eq!(
+            choice.decide(&[silent(1, 5), silent(2, 50)], FLOW_TIMEOUT),
+            [Switch { from: peer(1), to: peer(2) }]
+        );
         assert_eq!(choice.decide(&[near(3, 9)], 3 * SECOND), [Switch { from: peer(2), to: peer(3) }]);
         assert_eq!(choice.decide(&[], 4 * SECOND), []);
         assert_eq!(taken(&choice, &[near(3, 9)]), Vec::<u8>::new());
