@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{entry::PeerEntry, shared::Shared};
 use crate::{
     network::{CloseCode, Family, Incoming, Node, OpenError, Protocol},
-    primitives::{PeerId, private},
+    primitives::{PeerId, private, watch},
     trust::{MAX_REVOCATIONS, Revocation, RevocationError},
 };
 
@@ -75,9 +75,13 @@ pub(super) fn load(shared: &Shared, dir: &Path) {
     }
 }
 
-/// Acts on what is new, and compares now and then, until the node ends.
-pub(super) async fn spread(shared: Arc<Shared>, dir: Option<PathBuf>) {
-    let mut changes = shared.node.trust().revocation_changes();
+/// Acts on what is new from this call on, whenever the future is first polled, and compares now and then, until the node ends.
+pub(super) fn spread(shared: Arc<Shared>, dir: Option<PathBuf>) -> impl Future<Output = ()> {
+    let changes = shared.node.trust().revocation_changes();
+    act(shared, dir, changes)
+}
+
+async fn act(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Receiver<u64>) {
     let mut compare_at = Instant::now() + COMPARE_EVERY;
     let mut turn = 0;
     loop {
