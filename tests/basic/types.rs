@@ -1,5 +1,7 @@
 //! Declared types: fields of bytes, a forced codec, streams of types that are declared elsewhere.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mosaik::{
     groups::{GroupKey, StateMachine},
@@ -7,7 +9,7 @@ use mosaik::{
     prelude::*,
     primitives::{Format, Schema},
     streams::{Event, GapReason},
-    testing::Sim,
+    testing::{Sim, eventually},
 };
 
 #[mosaik::stream(name = "blobs")]
@@ -289,6 +291,25 @@ fn a_stream_grows_and_either_version_reads_the_other() {
         producer.send(old::Order { id: 1, kind: old::Kind::Limit { cents: 5 } }).await.unwrap();
         let kind = new::Kind::Limit { cents: 5, hidden: false };
         assert_eq!(reader.recv().await, Some(new::Order { venue: String::new(), id: 1, kind, note: None }));
+    });
+}
+
+/// Positions would be read as other fields by who has fewer of them.
+#[test]
+fn what_grows_is_written_by_names_in_whatever_order_the_builder_hears_of_it() {
+    Sim::run(6, |sim| async move {
+        let (one, other) = two(&sim).await;
+        let (back, mut returned) = tokio::sync::mpsc::channel(1);
+        let builder = new::Order::producer(&one).online_when(|online| online.minimum_of(0)).with_undelivered(back);
+        let producer = builder.with_codec(Format::Postcard).build().unwrap();
+        let order = |id| new::Order { venue: "x".into(), id, kind: new::Kind::Market, note: None };
+        producer.send(order(1)).await.unwrap();
+        assert_eq!(returned.recv().await, Some(order(1)));
+        let mut reader = old::Order::consumer(&other).with_codec(Format::Postcard).build();
+        assert!(eventually(Duration::from_secs(60), || reader.producers().count() == 1).await);
+        producer.send(order(2)).await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(60), reader.recv()).await;
+        assert_eq!(read, Ok(Some(old::Order { id: 2, kind: old::Kind::Market })));
     });
 }
 

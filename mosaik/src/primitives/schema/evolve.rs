@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Described, Difference, Schema};
+use crate::primitives::Format;
 
 /// How the items of a stream may change from one program to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,16 @@ pub enum Evolve {
     Strict,
     /// New fields that the reader can do without, and new variants, both ways. Items are written with `MessagePack`.
     Append,
+}
+
+impl Evolve {
+    /// The format of the items where this one was chosen: what grows is written by names.
+    pub(crate) fn format(self, chosen: Option<Format>) -> Option<Format> {
+        match self {
+            Self::Strict => chosen,
+            Self::Append => Some(Format::MessagePack),
+        }
+    }
 }
 
 /// A field of a struct or of a variant: the node, the variant's place (of a struct 0), the field's place.

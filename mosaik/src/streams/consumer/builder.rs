@@ -126,12 +126,9 @@ impl<T: Streamed> ConsumerBuilder<T> {
     }
 
     /// How the type may change from one program to the next; both ends must say the same. `Evolve::Append` implies
-    /// `MessagePack`. Default: not at all.
+    /// `MessagePack`, whatever [`with_codec`](Self::with_codec) says. Default: not at all.
     pub fn with_evolve(mut self, evolve: Evolve) -> Self {
         self.evolve = evolve;
-        if evolve == Evolve::Append {
-            self.format = Some(Format::MessagePack);
-        }
         self
     }
 
@@ -149,6 +146,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         let taken =
             (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
+        let format = evolve.format(format);
         let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
         let readable = (evolve == Evolve::Append).then(Readable::of::<T::Item>);

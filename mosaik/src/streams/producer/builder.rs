@@ -44,6 +44,7 @@ pub struct ProducerBuilder<T: Streamed> {
     unnamed: Option<Unnamed>,
     declared: Option<Fingerprint>,
     retain: Option<Retain<T::Item>>,
+    undelivered: Option<mpsc::Sender<T::Item>>,
     datum: PhantomData<fn(T)>,
 }
 
@@ -72,7 +73,15 @@ impl<T: Streamed> ProducerBuilder<T> {
             undelivered: OnceLock::new(),
             begin: None,
         };
-        Self { registry, config, unnamed: named.err(), declared: None, retain: None, datum: PhantomData }
+        Self {
+            registry,
+            config,
+            unnamed: named.err(),
+            declared: None,
+            retain: None,
+            undelivered: None,
+            datum: PhantomData,
+        }
     }
 
     /// Serves only peers for which this holds. It is asked again when the peer's entry changes, and every second; a
@@ -168,7 +177,7 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// [`drops`](super::super::Stats::drops) like all of them. What was handed back is not kept for consumers that come back
     /// ([`with_replay`](Self::with_replay)), nor is what was sent before it. Default: nobody gets them.
     pub fn with_undelivered(mut self, items: mpsc::Sender<T::Item>) -> Self {
-        self.config.undelivered = OnceLock::from(returning(self.config.stream, self.config.format, items));
+        self.undelivered = Some(items);
         self
     }
 
@@ -177,7 +186,7 @@ impl<T: Streamed> ProducerBuilder<T> {
     pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T::Item]) -> Result<Self, SendErrorKind> {
         let mut scratch = Scratch::take();
         let mut framed = Vec::with_capacity(items.len());
-        let codec = Codec::<T::Item>::chosen(self.config.format);
+        let codec = Codec::<T::Item>::chosen(self.config.evolve.format(self.config.format));
         for item in items {
             scratch.encode(codec, item)?;
             framed.push(scratch.framed().clone());
@@ -208,12 +217,9 @@ impl<T: Streamed> ProducerBuilder<T> {
     }
 
     /// How the type may change from one program to the next; both ends must say the same. `Evolve::Append` implies
-    /// `MessagePack`. Default: not at all.
+    /// `MessagePack`, whatever [`with_codec`](Self::with_codec) says. Default: not at all.
     pub fn with_evolve(mut self, evolve: Evolve) -> Self {
         self.config.evolve = evolve;
-        if evolve == Evolve::Append {
-            self.config.format = Some(Format::MessagePack);
-        }
         self
     }
 
@@ -224,9 +230,13 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// When this node already produces the stream; the error carries a handle to that producer. When the node's entry cannot
     /// list another stream: it lists 512 ([`MAX_STREAMS`](crate::discovery::MAX_STREAMS)), and 64 KiB in all.
     pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
-        let Self { registry, mut config, unnamed, declared, retain, .. } = self;
+        let Self { registry, mut config, unnamed, declared, retain, undelivered, .. } = self;
         if let Some(error) = unnamed {
             return Err(BuildError::Unnamed(error));
+        }
+        config.format = config.evolve.format(config.format);
+        if let Some(items) = undelivered {
+            config.undelivered = OnceLock::from(returning(config.stream, config.format, items));
         }
         let codec = Codec::<T::Item>::chosen(config.format);
         config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared, config.evolve));
