@@ -306,9 +306,9 @@ fn what_grows_is_written_by_names_in_whatever_order_the_builder_hears_of_it() {
         producer.send(order(1)).await.unwrap();
         assert_eq!(returned.recv().await, Some(order(1)));
         let mut reader = old::Order::consumer(&other).with_codec(Format::Postcard).build();
-        assert!(eventually(Duration::from_secs(60), || reader.producers().count() == 1).await);
+        assert!(eventually(Duration::from_mins(1), || reader.producers().count() == 1).await);
         producer.send(order(2)).await.unwrap();
-        let read = tokio::time::timeout(Duration::from_secs(60), reader.recv()).await;
+        let read = tokio::time::timeout(Duration::from_mins(1), reader.recv()).await;
         assert_eq!(read, Ok(Some(old::Order { id: 2, kind: old::Kind::Market })));
     });
 }
