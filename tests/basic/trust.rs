@@ -93,6 +93,23 @@ fn who_has_the_key_is_in_and_nobody_else() {
     });
 }
 
+/// Who asks a closed network from an open one hears that it was refused, also where packets overtake each other: no stream ends
+/// as if all was well before the connection does.
+#[test]
+fn a_refusal_is_heard_as_one() {
+    for seed in 0..20 {
+        Sim::run(seed, |sim| async move {
+            sim.rendezvous(false);
+            sim.default_link(LinkQuality::wan());
+            let [closed, open] = ["closed", "open"].map(|name| sim.node(name));
+            let closed = closed.builder(NET).with_network_key(key(1)).build().await.unwrap();
+            let open = open.builder(NET).build().await.unwrap();
+            let error = open.diagnostics().client().node(&closed.local().addr()).await.unwrap_err();
+            assert!(matches!(error, AskError::Refused { .. }), "seed {seed}: {error}");
+        });
+    }
+}
+
 /// From the dial to the end of a first exchange, in virtual time.
 fn first_exchange(seed: u64, join: impl Fn(&SimNode) -> NetworkBuilder + Send + 'static) -> [Duration; 2] {
     Sim::run(seed, |sim| async move {

@@ -150,9 +150,11 @@ pub(super) async fn pass(node: &Node, entry: &Arc<Entry>, said: Option<Said>) ->
     if entry.gate.is_open() {
         return Ok(());
     }
+    // Let go behind the close: the end of the stream must not overtake the reason.
+    let mut first = None;
     let judged = match said {
         Some(said) => hear(node, said).await,
-        None => admit(node, entry).await,
+        None => admit(node, entry, &mut first).await,
     };
     let Err((by, reason)) = judged else {
         entry.gate.set(State::Passed);
@@ -204,18 +206,19 @@ async fn hear(node: &Node, mut said: Said) -> Result<(), Refused> {
     judged.map_err(|(by, reason)| (by, Some(reason)))
 }
 
-/// Judges who has dialled by the first stream, and answers.
-async fn admit(node: &Node, entry: &Arc<Entry>) -> Result<(), Refused> {
+/// Judges who has dialled by the first stream, which is left to the caller, and answers.
+async fn admit(node: &Node, entry: &Arc<Entry>, first: &mut Option<(SendStream, RecvStream)>) -> Result<(), Refused> {
     let stages = async {
-        let (mut send, mut recv) = entry.connection.accept_bi().await.map_err(|_| (RefusedBy::Them, None))?;
-        let proof = first_words(node, &mut recv).await?;
+        let streams = entry.connection.accept_bi().await.map_err(|_| (RefusedBy::Them, None))?;
+        let (send, recv) = first.insert(streams);
+        let proof = first_words(node, recv).await?;
         let ends = ends(node, entry).ok_or((RefusedBy::Them, None))?;
         let (channel, proof) = match node.trust().judge_dialler(&ends, &proof, seconds(node)) {
             Ok(admitted) => admitted,
             Err(refused) => {
                 let (reason, told) = *refused;
                 if let Some(told) = told {
-                    farewell(entry, &mut send, &told).await;
+                    farewell(entry, send, &told).await;
                 }
                 return Err((RefusedBy::Us, Some(reason)));
             }

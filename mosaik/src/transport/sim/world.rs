@@ -210,8 +210,10 @@ impl World {
         if !self.is_open(source, target) || !listening {
             return self.hold(source, target, packet);
         }
-        // A connection that its sender closed takes with it what was still on the way.
-        if connection.end(packet.to.other()).closed_locally() && !matches!(packet.body, Body::Closed { .. }) {
+        // A connection that its sender closed takes with it what was still on the way; but the end of a stream, which needs no
+        // answer, may have left just before.
+        let survives = matches!(packet.body, Body::Closed { .. } | Body::Reset { .. } | Body::Stop { .. });
+        if connection.end(packet.to.other()).closed_locally() && !survives {
             return;
         }
         if connection.end(packet.to).is_over() {
