@@ -1,6 +1,6 @@
 //! Sensors that report the temperature and displays that show it.
 //!
-//! `cargo run --release --example weather -- dev` runs both in one process; `-- --help` shows the rest.
+//! `cargo run --example weather -- dev` runs both in one process; `-- --help` shows the rest.
 #![cfg_attr(rustfmt, rustfmt::skip)]
 #![allow(missing_docs, clippy::unused_self, clippy::needless_pass_by_value, reason = "as short as it can be said")]
 
