@@ -71,7 +71,7 @@ pub(super) fn all(
 
 /// Whether a node can be found and asked at all.
 pub(super) fn reach(place: &Place, by: &NodeReport, error: Option<&AskError>) -> Explanation {
-    let admitted = admission(by.id, &by.refusals, place.id, place.known);
+    let admitted = admission(by.id, &by.refusals, place.id, (place.known, error.is_none()));
     admitted.then(|| explain_peer(place.id, by.id, place.known, error.map_or(Ok(()), Err)))
 }
 

@@ -19,6 +19,8 @@ use crate::{
 
 /// For how long a refused copy is spoken of, milliseconds.
 const COPIED_MS: u64 = 12_000;
+/// The reason of a refusal that holds also for a peer that is still known.
+const REVOKED: &str = "revoked";
 
 /// What is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -331,10 +333,17 @@ pub fn explain_stream(from: &End, to: &End, stream: &Named<StreamId>) -> Explana
     it.then(|| worst.unwrap_or_default())
 }
 
-/// Whether a node says that it and a peer, which it does not know, do not admit each other.
-pub(super) fn admission(node: PeerId, refusals: &[AdmissionReport], peer: PeerId, known: bool) -> Explanation {
+/// Whether a node says that it and a peer do not admit each other. What it says of one that it knows by now is over, unless the
+/// peer was revoked: such a one stays known for a while, and `connected` tells that it has another ticket.
+pub(super) fn admission(
+    node: PeerId,
+    refusals: &[AdmissionReport],
+    peer: PeerId,
+    (known, connected): (bool, bool),
+) -> Explanation {
     let mut it = Explanation::default();
-    let refused = refusals.iter().find(|refusal| refusal.peer == peer && !known);
+    let is_over = |refusal: &AdmissionReport| known && (connected || refusal.reason != REVOKED);
+    let refused = refusals.iter().find(|refusal| refusal.peer == peer && !is_over(refusal));
     it.check(format_args!("{node:?} and {peer:?} admit each other"), || {
         refused.map_or(Ok(()), |refused| Err((Fault::Refused, format!("{node:?} says: {}", refused.text))))
     });
@@ -344,7 +353,9 @@ pub(super) fn admission(node: PeerId, refusals: &[AdmissionReport], peer: PeerId
 fn acquainted(one: &End, other: &End) -> Explanation {
     let mut it = Explanation::default();
     for (knows, known) in [(one, other), (other, one)] {
-        it = it.then(|| admission(knows.id, &knows.refusals, known.id, knows.knows(known.id)));
+        let peer = knows.peers.iter().find(|peer| peer.id == known.id);
+        let connected = peer.is_some_and(|peer| !peer.connections.is_empty());
+        it = it.then(|| admission(knows.id, &knows.refusals, known.id, (peer.is_some(), connected)));
         it.check(format_args!("{:?} knows {:?}", knows.id, known.id), || {
             unless(!knows.knows(known.id) && knows.id != known.id, Fault::NotDiscovered, || {
                 format!("{:?} does not know {:?}: look at their networks and bootstrap peers", knows.id, known.id)

@@ -84,6 +84,11 @@ impl Gate {
         }
     }
 
+    /// Why a stream failed: that one of the two was refused explains how its connection ended.
+    pub(super) fn explain(&self, error: impl Into<LinkError>) -> LinkError {
+        if *self.state.borrow() == State::Refused { LinkError::Refused } else { error.into() }
+    }
+
     /// A frame as it may go out now: sealed while the other side has proved nothing.
     pub(super) fn seal(&self, frame: Bytes) -> Bytes {
         match self.channel.get() {
@@ -170,8 +175,8 @@ pub(super) async fn pass(node: &Node, entry: &Arc<Entry>, said: Option<Said>) ->
         let reason = reason.unwrap_or(Reason::Untold { ours: node.trust().kind() });
         node.trust().note(connection.peer(), by, reason, node.transport().wall_clock());
     }
-    connection.close(code.code());
     entry.gate.set(State::Refused);
+    connection.close(code.code());
     Err(connection.close_reason().unwrap_or(ConnectionLost::ClosedLocally))
 }
 

@@ -264,8 +264,9 @@ impl<P: Protocol> Link<P> {
 impl<P: Protocol> LinkSender<P> {
     /// See [`Link::send`].
     pub(crate) async fn send(&mut self, message: &P::Message) -> Result<(), LinkError> {
-        let frame = self.in_use.gate().seal(encode_frame(message, P::MAX_SENT)?);
-        Ok(self.stream.write_all_chunks(&mut [frame]).await?)
+        let gate = self.in_use.gate();
+        let frame = gate.seal(encode_frame(message, P::MAX_SENT)?);
+        self.stream.write_all_chunks(&mut [frame]).await.map_err(|error| gate.explain(error))
     }
 
     /// Ends the direction after what was sent.

@@ -211,10 +211,10 @@ impl Node {
         // It waits for nothing but a place among the streams that the peer allows.
         let opened = timeout(STREAM_LIMIT_TIMEOUT, entry.connection.open_bi()).await;
         let opened = opened.map_err(|_| LinkError::NoStream { limit: MAX_STREAMS })?;
-        let (mut send, recv) = opened.map_err(LinkError::from)?;
+        let (mut send, recv) = opened.map_err(|error| entry.gate.explain(error))?;
         let preamble = Preamble { network: self.network_id(), protocol: P::NAME.into() };
         let frame = entry.gate.seal(encode_frame(&preamble, MAX_PREAMBLE)?);
-        send.write_all_chunks(&mut [frame]).await.map_err(LinkError::from)?;
+        send.write_all_chunks(&mut [frame]).await.map_err(|error| entry.gate.explain(error))?;
         Ok(Link::new(entry.connection.clone(), (send, recv), BytesMut::new(), in_use))
     }
 

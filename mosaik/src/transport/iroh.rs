@@ -284,8 +284,12 @@ impl IrohConnection {
         self.0.close_reason().map(lost)
     }
 
+    /// Closes it, unless it has ended: iroh would take that for the reason from then on, and who still reads would not hear why
+    /// the peer closed.
     pub(crate) fn close(&self, code: Code) {
-        self.0.close(VarInt::from_u32(code), b"");
+        if self.0.close_reason().is_none() {
+            self.0.close(VarInt::from_u32(code), b"");
+        }
     }
 
     pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {

@@ -256,7 +256,11 @@ async fn a_close_reaches_the_peer_with_its_code(backend: Backend) {
     assert_eq!(ba.close_reason(), Some(peer.clone()));
     assert_eq!(soon(write(&mut back, b"x")).await, Err(WriteError::Lost(peer.clone())));
     assert_eq!(soon(back.stopped()).await, Err(peer.clone()));
-    assert_eq!(soon(ba.open_bi()).await.err(), Some(peer));
+    assert_eq!(soon(ba.open_bi()).await.err(), Some(peer.clone()));
+    // Closing it here as well does not hide why it ended.
+    ba.close(1236);
+    assert_eq!(ba.close_reason(), Some(peer.clone()));
+    assert_eq!(soon(write(&mut back, b"x")).await, Err(WriteError::Lost(peer)));
     let local = ConnectionLost::ClosedLocally;
     assert_eq!(soon(ab.closed()).await, local);
     assert_eq!(soon(recv.read_chunk(10)).await, Err(ReadError::Lost(local.clone())));
