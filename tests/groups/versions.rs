@@ -297,3 +297,39 @@ async fn a_declared_machine_takes_its_earlier_version_over() {
     network.shutdown().await;
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// The same machine by name and version, with commands of another type.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Takes<C>(u64, std::marker::PhantomData<C>);
+
+impl<C: mosaik::primitives::Datum + Clone + Sync> StateMachine for Takes<C> {
+    type Command = C;
+    type Output = u64;
+    type Query = ();
+    type QueryResult = u64;
+    const NAME: &'static str = "takes";
+
+    fn apply(&mut self, _: C, _: &ApplyContext) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+
+    fn query(&self, (): ()) -> u64 {
+        self.0
+    }
+}
+
+#[tokio::test]
+async fn commands_of_another_shape_are_refused_by_their_path() {
+    let (dir, network_id, key) = (tempfile::tempdir().unwrap(), NetworkId::random(), GroupKey::random());
+    let start = || Network::builder(network_id).with_data_dir(dir.path()).build();
+    let network = start().await.unwrap();
+    let group = network.groups().with_key(key.clone()).with_state_machine(Takes::<(u64, String)>::default()).join();
+    drop(group.await.unwrap());
+    network.shutdown().await;
+    let network = start().await.unwrap();
+    let group = network.groups().with_key(key).with_state_machine(Takes::<(u64, u32)>::default()).join();
+    let error = group.await.expect_err("another type").to_string();
+    assert!(error.contains("(command value.1: u32 here, command value.1: String in the storage)"), "{error}");
+    network.shutdown().await;
+}

@@ -23,6 +23,16 @@ impl Versions {
 }
 
 #[derive(Clone, Default, Serialize, Deserialize)]
+struct Grows(u64);
+
+#[mosaik::store(evolve = "apend")]
+impl Grows {
+    fn fold(&mut self, delta: u64) {
+        self.0 = delta;
+    }
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Names(u64);
 
 #[mosaik::store(name = prices, version = -1, delta = u64)]

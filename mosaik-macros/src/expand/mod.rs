@@ -45,6 +45,12 @@ fn at(path: &TokenStream, span: Span) -> TokenStream {
     crate::tokens::at(path.clone(), span)
 }
 
+/// How a type may change from one program to the next, as a constant of a trait.
+fn evolve(runtime: &TokenStream, variant: &str) -> TokenStream {
+    let variant = syn::Ident::new(variant, Span::call_site());
+    quote!(const EVOLVE: #runtime::primitives::Evolve = #runtime::primitives::Evolve::#variant;)
+}
+
 /// Where something was declared: the file and line of the token, not of the attribute.
 fn place(runtime: &TokenStream, span: Span) -> TokenStream {
     let (file, line) = (quote_spanned!(span=> ::core::file!()), quote_spanned!(span=> ::core::line!()));

@@ -20,6 +20,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
         Some(fold) if !fold.broken => call(fold),
         _ => quote!(::core::unreachable!()),
     };
+    let evolve = store.evolve.map(|variant| super::evolve(runtime, variant));
     let builders = builders(store);
     // What the state lacks, such as `Clone`, is reported on its name, and once.
     let there = Span::call_site().located_at(ty.span());
@@ -31,6 +32,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
             type Delta = #delta;
             const NAME: &'static str = #name;
             const VERSION: u32 = #version;
+            #evolve
             const SCHEMA: ::core::option::Option<[u8; 32]> =
                 ::core::option::Option::Some(*#moved::node::Schema::of(#shape).as_bytes());
 

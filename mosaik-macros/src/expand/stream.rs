@@ -27,10 +27,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 ::core::option::Option::Some(#runtime::primitives::Format::#variant);
         }
     });
-    let evolve = stream.evolve.map(|variant| {
-        let variant = Ident::new(variant, Span::call_site());
-        quote!(const EVOLVE: #runtime::primitives::Evolve = #runtime::primitives::Evolve::#variant;)
-    });
+    let evolve = stream.evolve.map(|variant| super::evolve(runtime, variant));
     quote! {
         #item
 

@@ -18,6 +18,8 @@ pub(crate) struct Store {
     /// The doc comment of the impl.
     pub(crate) docs: String,
     pub(crate) version: Option<Expr>,
+    /// How it may change from one program to the next: a variant of the runtime's `Evolve`.
+    pub(crate) evolve: Option<&'static str>,
     /// Missing when no method has that name.
     pub(crate) fold: Option<Fold>,
     /// The other functions, which `fold` may call.

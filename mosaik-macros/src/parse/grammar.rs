@@ -197,7 +197,7 @@ pub(crate) const DERIVED: Attribute = Attribute {
 pub(crate) const STORE: Attribute = Attribute {
     name: "#[mosaik::store]",
     first: None,
-    keys: &[key("name", Kind::Text), key("version", Kind::Expr), key("crate", Kind::Path)],
+    keys: &[key("name", Kind::Text), key("version", Kind::Expr), key("evolve", Kind::Text), key("crate", Kind::Path)],
 };
 
 pub(crate) const COMMAND: Attribute = Attribute { name: "#[command]", first: None, keys: &[] };

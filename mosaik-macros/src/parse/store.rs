@@ -49,6 +49,7 @@ pub(crate) fn store(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         name: Name::new(args.text("name"), &ident, str::to_owned),
         docs: model::docs(&item.attrs),
         version: args.expr("version").cloned(),
+        evolve: super::stream::evolve(&args, diag),
         generics: item.generics,
         ty: *item.self_ty,
         ident,

@@ -15,8 +15,8 @@ const CODECS: [(&str, &str); 2] = [("postcard", "Postcard"), ("messagepack", "Me
 const CODEC: &str = "the codec is \"postcard\" or \"messagepack\"; without `codec` it is what the type asks for";
 /// What `evolve` may say, and the variants of the runtime's `Evolve`.
 const RULES: [(&str, &str); 2] = [("strict", "Strict"), ("append", "Append")];
-const RULE: &str =
-    "a stream evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new variants)";
+const RULE: &str = "a stream or a store evolves \"strict\" (not at all, the default) or \"append\" (new fields with a default, new \
+                    variants)";
 
 pub(crate) fn stream(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Stream> {
     let args = Args::parse(&grammar::STREAM, attribute, None, diag);
@@ -78,7 +78,7 @@ fn assemble(
         diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
     }
     let codec = args.text("codec").and_then(|text| chosen(text, &CODECS, CODEC, diag));
-    let evolve = args.text("evolve").and_then(|text| chosen(text, &RULES, RULE, diag));
+    let evolve = evolve(args, diag);
     if let (Some("Append"), Some("Postcard"), Some(text)) = (evolve, codec, args.text("codec")) {
         diag.error(text, "what may grow is written with names: `evolve = \"append\"` goes with \"messagepack\"");
     }
@@ -116,6 +116,11 @@ fn assemble(
         ident,
         generics,
     }
+}
+
+/// What `evolve` says.
+pub(super) fn evolve(args: &Args, diag: &Diag) -> Option<&'static str> {
+    args.text("evolve").and_then(|text| chosen(text, &RULES, RULE, diag))
 }
 
 /// What a text names, one of a few words.

@@ -584,3 +584,28 @@ fn health(peer: PeerId, report: &GroupReport) -> Explanation {
     });
     it
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_peer_that_is_known_by_now_counts_if_it_was_revoked() {
+        let [node, peer] = [1, 2].map(|n| PeerId::from(iroh::SecretKey::from_bytes(&[n; 32]).public()));
+        let fault = |reason: &str, standing| {
+            let said = AdmissionReport {
+                peer,
+                by_peer: false,
+                reason: reason.to_owned(),
+                text: reason.to_owned(),
+                age_ms: 5,
+                times: 1,
+            };
+            admission(node, &[said], peer, standing).fault()
+        };
+        assert_eq!(fault("expired", (false, false)), Some(Fault::Refused));
+        assert_eq!(fault("expired", (true, false)), None, "it came back with another ticket");
+        assert_eq!(fault(REVOKED, (true, false)), Some(Fault::Refused), "its lease is not over");
+        assert_eq!(fault(REVOKED, (true, true)), None, "it came back with another ticket");
+    }
+}

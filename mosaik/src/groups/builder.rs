@@ -151,12 +151,19 @@ impl<M: StateMachine> GroupBuilder<M> {
     pub(super) async fn open(&mut self, group: GroupId) -> Result<(Box<dyn Storage>, Stored), JoinError> {
         let (given, dir) = (self.storage.take(), self.registry.dir(group));
         let opened = self.registry.node.tasks().blocking(move || {
+            let beside = dir.clone().filter(|_| given.is_none());
             let mut storage = open(given, dir)?;
             let stored = storage.load()?;
-            Ok::<_, StorageError>((storage, stored))
+            let (before, ours) = (beside.as_deref().and_then(Shapes::kept), Shapes::of::<M>());
+            let stored = admit::<M>(stored, before.as_ref().map(|before| (&ours, before)))?;
+            if let (Some(dir), true) = (&beside, before.as_ref() != Some(&ours))
+                && let Err(error) = ours.keep(dir)
+            {
+                tracing::warn!(dir = %dir.display(), %error, "the shapes of a machine are not kept beside its storage");
+            }
+            Ok((storage, stored))
         });
-        let (storage, stored) = opened.await.ok_or(JoinError::Shutdown)??;
-        Ok((storage, admit::<M>(stored)?))
+        opened.await.ok_or(JoinError::Shutdown)?
     }
 
     /// A state that does not survive a snapshot would show when the log is long already.
@@ -257,7 +264,7 @@ fn open(given: Option<Box<dyn Storage>>, dir: Option<PathBuf>) -> Result<Box<dyn
 }
 
 /// What is stored, if the machine may run on it, or what that becomes for this version of the machine.
-fn admit<M: StateMachine>(mut stored: Stored) -> Result<Stored, JoinError> {
+fn admit<M: StateMachine>(mut stored: Stored, shapes: Option<(&Shapes, &Shapes)>) -> Result<Stored, JoinError> {
     let ours = machine_id::<M>();
     let snapshots = M::snapshots();
     let sealed = stored.snapshot.as_mut().filter(|snapshot| snapshot.manifest.sealed);
@@ -274,7 +281,8 @@ fn admit<M: StateMachine>(mut stored: Stored) -> Result<Stored, JoinError> {
         })?;
         return Ok(stored);
     }
-    check(&ours, &stored, snapshots.migrates_from(stored.machine.as_ref().map_or(0, |theirs| theirs.version)))?;
+    let migrates = snapshots.migrates_from(stored.machine.as_ref().map_or(0, |theirs| theirs.version));
+    check(&ours, &stored, migrates, shapes)?;
     Ok(stored)
 }
 
@@ -296,8 +304,13 @@ fn migrate<M: StateMachine>(
     Ok(())
 }
 
-/// Whether the machine may run on what is stored.
-fn check(ours: &MachineId, stored: &Stored, migrates: bool) -> Result<(), JoinError> {
+/// Whether the machine may run on what is stored. `shapes` are its own and those that were left beside the storage.
+fn check(
+    ours: &MachineId,
+    stored: &Stored,
+    migrates: bool,
+    shapes: Option<(&Shapes, &Shapes)>,
+) -> Result<(), JoinError> {
     let in_snapshot = stored.snapshot.as_ref().and_then(|snapshot| snapshot.manifest.machine.as_ref());
     let Some(theirs) = [stored.machine.as_ref(), in_snapshot].into_iter().flatten().find(|theirs| !ours.reads(theirs))
     else {
@@ -306,12 +319,12 @@ fn check(ours: &MachineId, stored: &Stored, migrates: bool) -> Result<(), JoinEr
     Err(JoinError::Machine {
         stored: theirs.to_string(),
         ours: ours.to_string(),
-        remedy: remedy(ours, theirs, migrates),
+        remedy: remedy(ours, theirs, migrates, shapes),
     })
 }
 
 /// What to do about a storage of another machine.
-fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool) -> String {
+fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool, shapes: Option<(&Shapes, &Shapes)>) -> String {
     let (old, new) = (theirs.version, ours.version);
     if ours.name != theirs.name {
         "it belongs to another group; give this member a storage of its own".to_owned()
@@ -328,9 +341,12 @@ fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool) -> String {
              remove the storage of all members to begin anew"
         )
     } else {
+        let differs = shapes.and_then(|(ours, theirs)| ours.difference(theirs));
+        let differs =
+            differs.map_or_else(String::new, |(ours, theirs)| format!(" ({ours} here, {theirs} in the storage)"));
         format!(
-            "the commands, what they give back, or the state have another shape: raise the version, run the program that wrote it once more with \
-             `group seal`, then the new one declared with `migrate_from({old}, ..)`"
+            "the commands, what they give back, or the state have another shape{differs}: raise the version, run the program \
+             that wrote it once more with `group seal`, then the new one declared with `migrate_from({old}, ..)`"
         )
     }
 }

@@ -1,10 +1,14 @@
-//! [`Shapes`]: the types that members of a group exchange and keep, to be compared when two of them meet.
+//! [`Shapes`]: the types that members of a group exchange and keep, to be compared when two of them meet, and beside a storage.
+
+use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::machine::StateMachine;
-use crate::primitives::{Schema, codec::Codec};
+use crate::primitives::{Schema, codec::Codec, private};
 
+/// The file beside a storage. It names differences and decides nothing: without it they are told without their place.
+const FILE: &str = "shapes";
 /// Bytes of the shapes beyond which only their fingerprint is told.
 const MAX_TOLD: usize = 24 << 10;
 
@@ -47,6 +51,16 @@ impl Shapes {
         let differs = parts.and_then(|(ours, theirs)| ours.difference(theirs));
         let short = |shapes: &Self| blake3::Hash::from_bytes(shapes.fingerprint).to_hex()[..8].to_owned();
         Some(differs.unwrap_or_else(|| (short(self), short(theirs))))
+    }
+
+    /// Those of the program that wrote a storage, if it left them there.
+    pub(super) fn kept(dir: &Path) -> Option<Self> {
+        postcard::from_bytes(&fs::read(dir.join(FILE)).ok()?).ok()
+    }
+
+    /// Leaves them beside a storage. Blocking.
+    pub(super) fn keep(&self, dir: &Path) -> io::Result<()> {
+        private::replace(&dir.join(FILE), &postcard::to_allocvec(self).map_err(io::Error::other)?)
     }
 }
 

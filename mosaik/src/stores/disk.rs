@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     StoreError,
     lineage::{Lineage, Witness},
-    protocol::fingerprint,
+    protocol::{Shape, codec, fingerprint},
     tried,
     view::{Position, View},
 };
-use crate::primitives::{Format, PeerId, StoreId, codec::Codec, private};
+use crate::primitives::{Difference, Evolve, Format, PeerId, Schema, StoreId, codec::Codec, private, schema::Readable};
 
-/// The head under 0, the serialised state under 1, what is known of primaries under 2.
+/// The head under 0, the serialised state under 1, what is known of primaries under 2, the shape of deltas and state under 3.
 const STATE: TableDefinition<u8, &[u8]> = TableDefinition::new("state");
 /// Deltas by their number in the run.
 const DELTAS: TableDefinition<u64, &[u8]> = TableDefinition::new("deltas");
@@ -75,13 +75,14 @@ pub(super) struct Kept<V: View> {
     pub(super) bytes: (usize, usize),
 }
 
-/// What is to be done about deltas that cannot be folded.
+/// Whose file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfoldable {
-    /// Go on behind them.
-    Skip,
-    /// What is there ends before the first.
-    Stop,
+pub(super) enum Part {
+    /// It is the only one that has what is in it. It goes on behind deltas that cannot be folded.
+    Primary,
+    /// It can have everything again. What is there ends before the first delta that cannot be folded, and counts for nothing if
+    /// it was written by a program with another shape.
+    Replica,
 }
 
 /// Why a write failed.
@@ -105,8 +106,12 @@ impl fmt::Debug for Disk {
     }
 }
 
-/// Where a store is kept; `part` is what this node is in it.
-pub(super) fn file(data_dir: &Path, store: StoreId, part: &str) -> PathBuf {
+/// Where a store is kept.
+pub(super) fn file(data_dir: &Path, store: StoreId, part: Part) -> PathBuf {
+    let part = match part {
+        Part::Primary => "primary",
+        Part::Replica => "replica",
+    };
     data_dir.join("stores").join(format!("{store}.{part}.redb"))
 }
 
@@ -120,7 +125,7 @@ const RESTORE: &str = "restore";
 
 impl Disk {
     /// Opens the file of a store, which is made if there is none, and reads what is there.
-    pub(super) fn open<V: View>(file: PathBuf, how: Unfoldable) -> Result<(Self, Option<Kept<V>>), StoreError> {
+    pub(super) fn open<V: View>(file: PathBuf, part: Part) -> Result<(Self, Option<Kept<V>>), StoreError> {
         let database = open(&file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => {
                 failed(&file, &"another process, or another handle here, has it open")
@@ -133,7 +138,7 @@ impl Disk {
             std::fs::remove_file(&restore).map_err(|error| failed(&restore, &error))?;
             tracing::warn!(file = %file.display(), "the previous generation of a store is put back");
         }
-        let kept = read::<V>(&database, how).map_err(|error| failed(&file, &error))?;
+        let kept = read::<V>(&database, part).map_err(|error| failed(&file, &error))?;
         Ok((Self { database: Mutex::new(Some(database)), file }, kept))
     }
 
@@ -141,10 +146,21 @@ impl Disk {
         &self.file
     }
 
+    /// A primary goes on with what is there, in which it has so many deltas, and writes by its own types from now on; durable when
+    /// it returns.
+    pub(super) fn begin<V: View>(&self, next: u64, origin: &Origin) -> Result<(), Failure> {
+        let shape = self.shape::<V>()?;
+        self.put(next, &[], &[(2, self.encoded(origin)?), (3, shape)])
+    }
+
     /// Puts encoded deltas in the place of those from that number on, and another origin if there is one; durable when it
     /// returns.
     pub(super) fn append(&self, first: u64, deltas: &[Vec<u8>], origin: Option<&Origin>) -> Result<(), Failure> {
         let origin = origin.map(|origin| self.encoded(origin)).transpose()?;
+        self.put(first, deltas, origin.map(|origin| (2, origin)).as_slice())
+    }
+
+    fn put(&self, first: u64, deltas: &[Vec<u8>], records: &[(u8, Vec<u8>)]) -> Result<(), Failure> {
         self.write(|database| {
             let writing = database.begin_write()?;
             {
@@ -156,8 +172,8 @@ impl Disk {
                 for (seq, delta) in (first..).zip(deltas) {
                     table.insert(seq, delta.as_slice())?;
                 }
-                if let Some(origin) = &origin {
-                    writing.open_table(STATE)?.insert(2, origin.as_slice())?;
+                for (key, record) in records {
+                    writing.open_table(STATE)?.insert(key, record.as_slice())?;
                 }
             }
             Ok(writing.commit()?)
@@ -175,8 +191,8 @@ impl Disk {
     ) -> Result<usize, Failure> {
         let (view, version) = (V::NAME.to_owned(), V::VERSION);
         let head = Head { format: FORMAT, view, version, fingerprint: fingerprint::<V>(), primary, position };
-        let state = Codec::<V>::of().whole(state).map_err(|error| self.failure(&error))?;
-        let (head, origin) = (self.encoded(&head)?, self.encoded(origin)?);
+        let state = codec::<V, V>().whole(state).map_err(|error| self.failure(&error))?;
+        let (head, origin, shape) = (self.encoded(&head)?, self.encoded(origin)?, self.shape::<V>()?);
         self.write(|database| {
             let writing = database.begin_write()?;
             let before = {
@@ -195,7 +211,7 @@ impl Disk {
             writing.open_table(DELTAS)?;
             {
                 let mut table = writing.open_table(STATE)?;
-                for (key, record) in [(0, &head), (1, &state), (2, &origin)] {
+                for (key, record) in [(0, &head), (1, &state), (2, &origin), (3, &shape)] {
                     table.insert(key, record.as_slice())?;
                 }
             }
@@ -219,6 +235,10 @@ impl Disk {
             }
             Err(error) => Err(Failure { is_full: is_full(&error), error: failed(&self.file, &error) }),
         }
+    }
+
+    fn shape<V: View>(&self) -> Result<Vec<u8>, Failure> {
+        self.encoded(Codec::<Shape<V>>::of().schema())
     }
 
     fn encoded(&self, value: &impl Serialize) -> Result<Vec<u8>, Failure> {
@@ -274,7 +294,7 @@ fn exchange(database: &Database) -> Result<(), Fault> {
     Ok(writing.commit()?)
 }
 
-fn read<V: View>(database: &Database, how: Unfoldable) -> Result<Option<Kept<V>>, Fault> {
+fn read<V: View>(database: &Database, part: Part) -> Result<Option<Kept<V>>, Fault> {
     let reading = database.begin_read()?;
     let table = match reading.open_table(STATE) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -291,9 +311,30 @@ fn read<V: View>(database: &Database, how: Unfoldable) -> Result<Option<Kept<V>>
         let (name, ours) = (V::NAME, V::VERSION);
         return Err(format!("it holds a {view} (version {version}), not a {name} (version {ours})").into());
     }
+    let written = table.get(3)?.and_then(|shape| postcard::from_bytes::<Schema>(shape.value()).ok());
+    let written = written.filter(Schema::is_sound);
     // Before the third format it was made otherwise.
     if format >= 3 && declared != fingerprint::<V>() {
-        return Err(format!("the state or the deltas of its {view} (version {version}) have another shape").into());
+        let differs = written.and_then(|written| Codec::<Shape<V>>::of().schema().difference(&written));
+        let differs = differs.map_or_else(String::new, |differs| format!(": {}", in_the_file(&differs)));
+        return Err(format!("its {view} (version {version}) has another shape{differs}").into());
+    }
+    if let (Evolve::Append, Some(written)) = (V::EVOLVE, &written) {
+        let readable = Readable::of::<Shape<V>>();
+        match part {
+            // What it passed over by then the primary has.
+            Part::Replica if readable.schema != *written => {
+                tracing::info!(view, "the types of a replica have changed; it begins with a new snapshot");
+                return Ok(None);
+            }
+            Part::Replica => {}
+            Part::Primary => {
+                if let Some(differs) = readable.loses(written) {
+                    let differs = in_the_file(&differs);
+                    return Err(format!("this program cannot keep its {view} as it was written: {differs}").into());
+                }
+            }
+        }
     }
     let origin = match table.get(2)? {
         Some(origin) => postcard::from_bytes(origin.value())?,
@@ -309,26 +350,25 @@ fn read<V: View>(database: &Database, how: Unfoldable) -> Result<Option<Kept<V>>
         bytes.1 += delta.value().len();
         tail.push(decoded::<V::Delta>(format, delta.value())?);
     }
-    let (state, unfoldable) = folded(format, record.value(), &mut tail, how)?;
+    let (state, unfoldable) = folded(format, record.value(), &mut tail, part)?;
     let unfoldable = unfoldable.into_iter().map(|at| position.seq + at as u64).collect();
     Ok(Some(Kept { primary, state, position, tail, unfoldable, origin, bytes }))
 }
 
+fn in_the_file(Difference { path, ours, theirs }: &Difference) -> String {
+    format!("{path}: {ours} here, {theirs} in the file")
+}
+
 /// The state with the deltas folded, and the places of those on which the view panics. What these have done to it by then is
 /// not kept.
-fn folded<V: View>(
-    format: u32,
-    record: &[u8],
-    tail: &mut Vec<V::Delta>,
-    how: Unfoldable,
-) -> Result<(V, Vec<usize>), Fault> {
+fn folded<V: View>(format: u32, record: &[u8], tail: &mut Vec<V::Delta>, part: Part) -> Result<(V, Vec<usize>), Fault> {
     let mut unfoldable = Vec::new();
     'again: loop {
         let mut state: V = decoded(format, record)?;
         for (at, delta) in tail.iter().enumerate() {
             if !unfoldable.contains(&at) && tried(&mut state, delta.clone()).is_err() {
                 unfoldable.push(at);
-                if how == Unfoldable::Stop {
+                if part == Part::Replica {
                     tail.truncate(at);
                 }
                 continue 'again;

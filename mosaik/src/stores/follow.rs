@@ -17,6 +17,7 @@ use super::{
     disk::Failure,
     fetch::{FetchError, Fetched, Progress},
     lineage::Witness,
+    protocol::codec,
     replica::{Published, ReplicaState, ReplicaStats, consumer},
     save::Saver,
     tried,
@@ -132,7 +133,7 @@ impl<V: View> Worker<V> {
     /// Tells the core whether a state without deltas has something.
     fn note_beginning(&mut self) {
         if self.cut.at().is_some_and(|at| at.next == 0) {
-            let [state, empty] = [&self.state, &V::default()].map(|state| Codec::of().whole(state));
+            let [state, empty] = [&self.state, &V::default()].map(|state| codec::<V, V>().whole(state));
             self.cut.begins_with(state.ok() != empty.ok());
         }
     }
@@ -218,6 +219,10 @@ impl<V: View> Worker<V> {
             Event::Disconnected { producer, reason } => {
                 self.last_end = Some(format!("{producer:?} {reason}"));
                 self.cut.disconnected(*producer);
+            }
+            Event::Incompatible { producer, what, ours, theirs } => {
+                self.last_end =
+                    Some(format!("{producer:?} is refused, the {what} differs: {ours} here, {theirs} there"));
             }
             &Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
             _ => return,

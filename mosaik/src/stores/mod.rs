@@ -168,7 +168,7 @@ impl Registry {
     }
 
     /// The file of a durable store.
-    fn file(&self, store: StoreId, part: &str) -> Result<PathBuf, StoreError> {
+    fn file(&self, store: StoreId, part: disk::Part) -> Result<PathBuf, StoreError> {
         let data_dir = self.data_dir.as_deref().ok_or(StoreError::NoDataDir)?;
         Ok(disk::file(data_dir, store, part))
     }

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry, StoreError,
-    disk::{Disk, Kept, Origin, Unfoldable, word},
+    disk::{Disk, Kept, Origin, Part, word},
     lead::{COMMANDS, Command, Durable, Worker},
-    protocol::{fingerprint, named_deltas},
+    protocol::{Shape, fingerprint, named_deltas},
     serve::{Predicate, Run, Snapshots},
     view::{Position, Versioned, View},
 };
@@ -44,6 +44,7 @@ impl<V: View> PrimaryBuilder<V> {
         let replay = Buffer::default().bytes(REPLAY);
         let producer =
             registry.streams.producer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
+        let producer = producer.with_evolve(V::EVOLVE).comparing::<Shape<V>>();
         let producer = producer.online_when(|c| c.minimum_of(0)).with_replay(replay);
         Self {
             registry,
@@ -111,7 +112,7 @@ impl<V: View> PrimaryBuilder<V> {
             return Err(StoreError::Exists { store });
         }
         let opened = durable
-            .then(|| Disk::open::<V>(registry.file(store, "primary")?, Unfoldable::Skip))
+            .then(|| Disk::open::<V>(registry.file(store, Part::Primary)?, Part::Primary))
             .transpose()?
             .map(|(disk, kept)| (Arc::new(disk), kept));
         let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(disk), kept));
@@ -146,7 +147,7 @@ impl<V: View> PrimaryBuilder<V> {
             if renew {
                 bytes = (disk.replace(None, position, &state, &origin).map_err(|failure| failure.error)?, 0);
             } else {
-                disk.append(seq, &[], Some(&origin)).map_err(|failure| failure.error)?;
+                disk.begin::<V>(seq, &origin).map_err(|failure| failure.error)?;
             }
         }
         let published = watch::Sender::new(Versioned::new(state.clone(), position));

@@ -7,12 +7,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::lineage::Start;
+use super::{lineage::Start, view::View};
 use crate::{
     network::{Family, Protocol},
-    primitives::{StoreId, StreamId, codec::Codec, names},
+    primitives::{Evolve, StoreId, StreamId, codec::Codec, names},
 };
 
 /// The largest serialised state in bytes.
@@ -68,12 +68,30 @@ pub(super) fn named_deltas(store: StoreId) -> StreamId {
     stream
 }
 
-/// What both ends must agree on.
-pub(super) fn fingerprint<V: super::View>() -> [u8; 32] {
+/// What both ends must agree on. Of a view that may grow that is not its shape, which is compared besides.
+pub(super) fn fingerprint<V: View>() -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("mosaik store view 2");
     hasher.update(&V::VERSION.to_le_bytes());
-    hasher.update(&Codec::<V::Delta>::of().fingerprint(V::SCHEMA));
-    hasher.update(&Codec::<V>::of().fingerprint(None));
+    match V::EVOLVE {
+        Evolve::Strict => {
+            hasher.update(&Codec::<V::Delta>::of().fingerprint(V::SCHEMA));
+            hasher.update(&Codec::<V>::of().fingerprint(None));
+        }
+        Evolve::Append => _ = hasher.update(b"append"),
+    }
     hasher.update(V::NAME.as_bytes());
     *hasher.finalize().as_bytes()
+}
+
+/// What two programs must agree on, as one type: their difference is told with its path in it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "store", bound = "")]
+pub(super) struct Shape<V: View> {
+    delta: V::Delta,
+    state: V,
+}
+
+/// How the deltas or the states of a store are written.
+pub(super) fn codec<V: View, T: DeserializeOwned + 'static>() -> Codec<T> {
+    Codec::chosen(V::EVOLVE.format(None))
 }

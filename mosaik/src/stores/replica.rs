@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry, StoreError,
     core::At,
-    disk::{Disk, Kept, Unfoldable},
+    disk::{Disk, Kept, Part},
     follow, inspect,
-    protocol::{fingerprint, named_deltas},
+    protocol::{Shape, fingerprint, named_deltas},
     save::Saver,
     view::{Position, Versioned, View},
 };
@@ -104,7 +104,7 @@ impl<V: View> ReplicaBuilder<V> {
     pub fn build(self) -> StoreReplica<V> {
         let Self { registry, store, subscribe_if, durable, .. } = self;
         let cancel = registry.cancel.child_token();
-        let opened = durable.then(|| Disk::open::<V>(registry.file(store, "replica")?, Unfoldable::Stop));
+        let opened = durable.then(|| Disk::open::<V>(registry.file(store, Part::Replica)?, Part::Replica));
         let (disk, kept) = match opened {
             None => (None, None),
             Some(Ok((disk, kept))) => (Some(Arc::new(disk)), kept),
@@ -167,7 +167,7 @@ pub(super) fn consumer<V: View>(
     subscribe_if: Option<&follow::Predicate>,
 ) -> ConsumerBuilder<V::Delta> {
     let builder = registry.streams.consumer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
-    let builder = builder.live_only();
+    let builder = builder.with_evolve(V::EVOLVE).comparing::<Shape<V>>().live_only();
     match subscribe_if.cloned() {
         Some(predicate) => builder.subscribe_if(move |peer| predicate(peer)),
         None => builder,

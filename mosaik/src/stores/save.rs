@@ -10,9 +10,10 @@ use super::{
     core::At,
     disk::{Disk, Failure, Origin},
     lineage::{Lineage, Witness},
+    protocol::codec,
     view::{Position, View},
 };
-use crate::{primitives::codec::Codec, transport::Tasks};
+use crate::transport::Tasks;
 
 /// Between two writes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -76,7 +77,7 @@ impl Saver {
         if self.whole {
             return;
         }
-        match Codec::of().marked(delta, usize::MAX) {
+        match codec::<V, _>().marked(delta, usize::MAX) {
             Ok(bytes) if self.waiting + bytes.len() + ENTRY <= COMPACT.max(self.kept) => {
                 self.waiting += bytes.len() + ENTRY;
                 self.unsaved.push(bytes);

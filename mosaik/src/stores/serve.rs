@@ -22,13 +22,13 @@ use super::{
     Registry,
     inspect::StoreView,
     lineage::{Lineage, Start},
-    protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, Snapshot, TIMEOUT, TURN},
+    protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, Snapshot, TIMEOUT, TURN, codec},
     view::{Position, Versioned, View},
 };
 use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link},
-    primitives::{PeerId, StoreId, codec::Codec, watch},
+    primitives::{PeerId, StoreId, watch},
 };
 
 /// Snapshots that one primary serves at a time; further replicas wait for their turn.
@@ -185,7 +185,7 @@ async fn image<V: View>(
     if state.position().epoch != epoch {
         return Err(CloseCode::NotAllowed);
     }
-    let bytes = Codec::of().whole(&*state).map_err(|error| {
+    let bytes = codec::<V, V>().whole(&*state).map_err(|error| {
         tracing::error!(view = V::NAME, %error, "the state of a store cannot be serialised; no replica gets it");
         CloseCode::Undecodable
     })?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    disk::{self, Disk, Origin, Unfoldable, file, word},
+    disk::{self, Disk, Origin, Part, file, word},
     faults,
     protocol::{Message, Snapshot, fingerprint, named_deltas},
     serve::{Run, Snapshots},
@@ -74,7 +74,7 @@ fn follow(network: &Network) -> StoreReplica<Sum> {
 #[test]
 fn a_primary_waits_for_room_on_its_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = faults::plant(&file(dir.path(), STORE.into(), "primary"));
+    let faults = faults::plant(&file(dir.path(), STORE.into(), Part::Primary));
     Sim::run(71, |sim| async move {
         let id = NetworkId::from("full disk");
         let (a, b) = (sim.node("a"), sim.node("b"));
@@ -112,7 +112,7 @@ fn a_primary_waits_for_room_on_its_disk() {
 #[test]
 fn a_replica_is_written_again_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = faults::plant(&file(dir.path(), STORE.into(), "replica"));
+    let faults = faults::plant(&file(dir.path(), STORE.into(), Part::Replica));
     Sim::run(72, |sim| async move {
         let id = NetworkId::from("full disk of a replica");
         let (a, b) = (sim.node("a"), sim.node("b"));
@@ -142,7 +142,7 @@ fn a_replica_is_written_again_when_there_is_room() {
 #[test]
 fn a_replica_writes_deltas_and_not_its_state() {
     let dir = tempfile::tempdir().unwrap();
-    let faults = faults::plant(&file(dir.path(), "blob".into(), "replica"));
+    let faults = faults::plant(&file(dir.path(), "blob".into(), Part::Replica));
     #[derive(Clone, Default, Serialize, Deserialize)]
     struct Blob(Vec<u8>);
     impl View for Blob {
@@ -188,10 +188,10 @@ fn a_replica_writes_deltas_and_not_its_state() {
 #[test]
 fn an_unfoldable_file_names_its_deltas_and_opens_on_a_word() {
     let dir = tempfile::tempdir().unwrap();
-    let path = file(dir.path(), STORE.into(), "primary");
+    let path = file(dir.path(), STORE.into(), Part::Primary);
     let begun = Position { epoch: 5, seq: 100 };
     let write = move || {
-        let (disk, kept) = Disk::open::<Sum>(path.clone(), Unfoldable::Skip).unwrap();
+        let (disk, kept) = Disk::open::<Sum>(path.clone(), Part::Primary).unwrap();
         assert!(kept.is_none_or(|kept| kept.origin.lineage.parents() == [5]));
         disk.replace(None, begun, &Sum::default(), &Origin::default()).unwrap();
         let deltas: Vec<_> =
@@ -235,12 +235,12 @@ fn an_unfoldable_file_names_its_deltas_and_opens_on_a_word() {
 #[test]
 fn a_replica_begins_before_a_delta_that_it_cannot_fold() {
     let dir = tempfile::tempdir().unwrap();
-    let path = file(dir.path(), STORE.into(), "replica");
+    let path = file(dir.path(), STORE.into(), Part::Replica);
     Sim::run(75, |sim| async move {
         let id = NetworkId::from("unfoldable at a replica");
         let (a, b) = (sim.node("a"), sim.node("b"));
         {
-            let (disk, _) = Disk::open::<Sum>(path, Unfoldable::Stop).unwrap();
+            let (disk, _) = Disk::open::<Sum>(path, Part::Replica).unwrap();
             let begun = Position { epoch: 5, seq: 0 };
             disk.replace(Some(a.id()), begun, &Sum::default(), &Origin::default()).unwrap();
             let deltas: Vec<_> =
@@ -285,7 +285,7 @@ fn a_replica_goes_over_on_a_word_and_keeps_one_generation() {
         let refused = ReplicaState::OtherHistory { primary: c.id() };
         for by_file in [true, false] {
             until("refused", || replica.state() == refused).await;
-            let kept = file(at_b, STORE.into(), "replica");
+            let kept = file(at_b, STORE.into(), Part::Replica);
             let follow_word = word(&kept, "follow");
             let text = replica.trouble().unwrap();
             assert!(text.contains(&follow_word.display().to_string()), "{text}");

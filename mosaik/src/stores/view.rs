@@ -4,7 +4,7 @@ use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::primitives::Datum;
+use crate::primitives::{Datum, Evolve};
 
 /// A state that deltas are folded into. The implementing type is the state; its serialised form is what a late joiner gets.
 ///
@@ -45,6 +45,9 @@ pub trait View: Clone + Default + Serialize + DeserializeOwned + Send + Sync + '
     const VERSION: u32 = 0;
     /// The fingerprint of the delta's type, if there is one. Both ends must agree.
     const SCHEMA: Option<[u8; 32]> = None;
+    /// How the deltas and the state may change from one program to the next; both ends must say the same. What may grow is
+    /// written by names. A primary does not open a file that has fields which this program does not know: it would lose them.
+    const EVOLVE: Evolve = Evolve::Strict;
 
     /// Changes the state. The delta of a panic is refused by the primary, and leaves no trace; a replica on which alone it panics
     /// takes a snapshot instead.

@@ -3,6 +3,7 @@
 mod chain;
 mod durable;
 mod faults;
+mod grown;
 mod histories;
 mod swarm;
 

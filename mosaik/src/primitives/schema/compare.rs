@@ -32,10 +32,9 @@ impl Schema {
         self.compare(theirs, None)
     }
 
-    /// As [`difference`](Self::difference). With `needs`, this shape is that of a reader, and the other one may lack and have what
-    /// [`evolve`](super::evolve) says.
-    pub(super) fn compare(&self, theirs: &Self, needs: Option<&[(Field, Need)]>) -> Option<Difference> {
-        let mut walk = Walk { ours: self, theirs, needs, passed: BTreeSet::new() };
+    /// As [`difference`](Self::difference). For a reader, the other shape may lack and have what [`evolve`](super::evolve) says.
+    pub(super) fn compare(&self, theirs: &Self, reader: Option<Reader<'_>>) -> Option<Difference> {
+        let mut walk = Walk { ours: self, theirs, reader, passed: BTreeSet::new() };
         walk.nodes(0, 0, self.name().unwrap_or("value"), true)
     }
 
@@ -66,11 +65,18 @@ impl Schema {
     }
 }
 
+/// What this side does with values of the other one, if it only has to read them.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) needs: &'a [(Field, Need)],
+    /// No field may be passed over.
+    pub(super) keeps_all: bool,
+}
+
 struct Walk<'a> {
     ours: &'a Schema,
     theirs: &'a Schema,
-    /// If this side only has to read what the other one writes.
-    needs: Option<&'a [(Field, Need)]>,
+    reader: Option<Reader<'a>>,
     passed: BTreeSet<(u32, u32)>,
 }
 
@@ -100,7 +106,7 @@ impl Walk<'_> {
                 self.contents((ours, 0), &inside, &other_inside, path)
             }
             (Node::Enum(one, variants), Node::Enum(other, theirs))
-                if self.needs.is_some() && (outermost || one == other) =>
+                if self.reader.is_some() && (outermost || one == other) =>
             {
                 (0..).zip(&variants).find_map(|(at, (name, inside))| {
                     let (_, other) = theirs.iter().find(|(other, _)| other == name)?;
@@ -139,10 +145,8 @@ impl Walk<'_> {
             (Content::Newtype(one), Content::Newtype(other)) => self.nodes(*one, *other, &format!("{path}.0"), false),
             (Content::Tuple(one), Content::Tuple(other)) if one.len() == other.len() => self.all(one, other, path),
             (Content::Struct(one), Content::Struct(other)) => {
-                if let Some(needs) = self.needs {
-                    let mut fields = (0..).zip(one);
-                    return fields
-                        .find_map(|(at, (name, part))| self.read(needs, (of.0, of.1, at), name, *part, other, path));
+                if let Some(reader) = self.reader {
+                    return self.fields(reader, of, one, other, path);
                 }
                 let longest = one.len().max(other.len());
                 (0..longest).find_map(|at| match (one.get(at), other.get(at)) {
@@ -162,31 +166,39 @@ impl Walk<'_> {
         }
     }
 
-    /// One field of the reader's.
-    fn read(
+    /// The fields of the reader's struct, or variant, of this node.
+    fn fields(
         &mut self,
-        needs: &[(Field, Need)],
-        of: Field,
-        name: &str,
-        part: u32,
+        Reader { needs, keeps_all }: Reader<'_>,
+        of: (u32, u32),
+        reader: &[(String, u32)],
         writer: &[(String, u32)],
         path: &str,
     ) -> Option<Difference> {
-        let (mut is_optional, mut names) = (false, vec![name]);
-        for need in needs.iter().filter(|(field, _)| *field == of) {
-            match &need.1 {
-                Need::Optional => is_optional = true,
-                Need::Alias(name) => names.push(name),
+        let differ = |name: &str, ours: &str, theirs: &str| {
+            Some(Difference { path: format!("{path}.{name}"), ours: ours.to_owned(), theirs: theirs.to_owned() })
+        };
+        let mut read = BTreeSet::new();
+        for (at, (name, part)) in (0..).zip(reader) {
+            let (mut is_optional, mut names) = (false, vec![name]);
+            for (_, need) in needs.iter().filter(|(field, _)| *field == (of.0, of.1, at)) {
+                match need {
+                    Need::Optional => is_optional = true,
+                    Need::Alias(name) => names.push(name),
+                }
+            }
+            if let Some((written, other)) = writer.iter().find(|(name, _)| names.contains(&name)) {
+                read.insert(written);
+                let differs = self.nodes(*part, *other, &format!("{path}.{name}"), false);
+                if differs.is_some() {
+                    return differs;
+                }
+            } else if !is_optional {
+                return differ(name, "a field that has no default", "nothing");
             }
         }
-        if let Some((_, other)) = writer.iter().find(|(name, _)| names.contains(&name.as_str())) {
-            return self.nodes(part, *other, &format!("{path}.{name}"), false);
-        }
-        if is_optional {
-            return None;
-        }
-        let (ours, theirs) = ("a field that has no default".to_owned(), "nothing".to_owned());
-        Some(Difference { path: format!("{path}.{name}"), ours, theirs })
+        let passed_over = writer.iter().find(|(name, _)| keeps_all && !read.contains(name));
+        passed_over.and_then(|(name, _)| differ(name, "nothing", "a field"))
     }
 }
 

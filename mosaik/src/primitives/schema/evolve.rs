@@ -6,10 +6,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Described, Difference, Schema};
+use super::{Described, Difference, Schema, compare::Reader};
 use crate::primitives::Format;
 
-/// How the items of a stream may change from one program to the next.
+/// How the items of a stream, or the deltas and the state of a store, may change from one program to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Evolve {
     /// Not at all: both ends have the same shape.
@@ -57,9 +57,14 @@ impl Readable {
     /// What keeps this reader from reading what is written with the other shape. `swapped`: the writer is this side, in the
     /// words of the difference.
     pub(crate) fn unreadable(&self, writer: &Schema, swapped: bool) -> Option<Difference> {
-        let difference = self.schema.compare(writer, Some(&self.needs))?;
+        let difference = self.schema.compare(writer, Some(Reader { needs: &self.needs, keeps_all: false }))?;
         let Difference { path, ours, theirs } = difference;
         let (ours, theirs) = if swapped { (theirs, ours) } else { (ours, theirs) };
         Some(Difference { path, ours, theirs })
+    }
+
+    /// What keeps this reader from writing again what was written with the other shape: it cannot read it, or would lose a field.
+    pub(crate) fn loses(&self, writer: &Schema) -> Option<Difference> {
+        self.schema.compare(writer, Some(Reader { needs: &self.needs, keeps_all: true }))
     }
 }

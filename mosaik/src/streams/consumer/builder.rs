@@ -7,9 +7,11 @@ use super::{
     shared::{Items, Options, Shared},
     worker,
 };
+use serde::de::DeserializeOwned;
+
 use crate::{
     discovery::PeerEntry,
-    primitives::{Evolve, Format, PeerId, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
+    primitives::{Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
     streams::{Prefer, Registry, core::progress::Resume, events::Events, protocol::Fingerprint},
 };
 
@@ -22,6 +24,8 @@ pub struct ConsumerBuilder<T> {
     declared: Option<Fingerprint>,
     format: Option<Format>,
     evolve: Evolve,
+    /// The shape that both ends compare, and the same as a reader.
+    compared: (&'static Schema, fn() -> Readable),
     prefer: Option<Prefer>,
     fanin: Option<usize>,
     options: Options,
@@ -37,6 +41,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
             declared: None,
             format: None,
             evolve: Evolve::Strict,
+            compared: (Codec::<T::Item>::of().schema(), Readable::of::<T::Item>),
             prefer: None,
             fanin: None,
             options: Options { subscribe_if: None, deadline: None, backoff: None, replay: true, begin: None },
@@ -111,6 +116,12 @@ impl<T: Streamed> ConsumerBuilder<T> {
         self
     }
 
+    /// The type of which both ends compare the shape, if that is not the item's.
+    pub(crate) fn comparing<C: DeserializeOwned + 'static>(mut self) -> Self {
+        self.compared = (Codec::<C>::of().schema(), Readable::of::<C>);
+        self
+    }
+
     /// The fingerprint of the type's declaration, which counts where its shape cannot be looked into.
     #[doc(hidden)]
     pub fn with_declared(mut self, declared: Fingerprint) -> Self {
@@ -142,16 +153,18 @@ impl<T: Streamed> ConsumerBuilder<T> {
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self { registry, stream, fingerprint, declared, format, evolve, prefer, fanin, options, .. } = self;
+        let Self { registry, stream, fingerprint, declared, format, evolve, compared, prefer, fanin, options, .. } =
+            self;
         let taken =
             (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
         let format = evolve.format(format);
         let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
-        let readable = (evolve == Evolve::Append).then(Readable::of::<T::Item>);
+        let (compared, readable) = compared;
+        let readable = (evolve == Evolve::Append).then(readable);
         registry.consumer_opened(stream, fingerprint);
-        let items = Items { fingerprint, format, schema: codec.schema(), readable };
+        let items = Items { fingerprint, format, schema: codec.schema(), compared, readable };
         let tasks = registry.node.tasks().clone();
         let shared = Arc::new(Shared::new(registry, stream, items, options));
         shared.registry.add_consumer(&shared);

@@ -66,6 +66,8 @@ pub(super) struct Items {
     /// How they are written, if that is said.
     pub(super) format: Option<Format>,
     pub(super) schema: &'static Schema,
+    /// The shape that both ends compare.
+    pub(super) compared: &'static Schema,
     /// What can be read, of a type that may grow.
     pub(super) readable: Option<Readable>,
 }

@@ -207,7 +207,7 @@ impl Task {
                     if code != CloseCode::Incompatible {
                         return Err(DisconnectReason::Closed(code).into());
                     }
-                    if let Some(ours) = sendable(self.shared.items.schema) {
+                    if let Some(ours) = sendable(self.shared.items.compared) {
                         // For the producer's own report; ours does not depend on it.
                         let _ = link.send(&Message::Schema(ours)).await;
                     }
@@ -215,7 +215,7 @@ impl Task {
                         (Some(readable), Some(schema)) if schema.is_sound() => readable.unreadable(schema, false),
                         _ => None,
                     };
-                    let differs = grows.or_else(|| difference(self.shared.items.schema, schema.as_ref()));
+                    let differs = grows.or_else(|| difference(self.shared.items.compared, schema.as_ref()));
                     return Err(End::Incompatible { theirs: fingerprint, differs });
                 }
                 Ok(Some(Message::Subscribe { .. } | Message::Schema(_))) => {

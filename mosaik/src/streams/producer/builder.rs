@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
 use super::{
@@ -58,6 +58,7 @@ impl<T: Streamed> ProducerBuilder<T> {
             format: None,
             evolve: Evolve::Strict,
             schema: Codec::<T::Item>::of().schema(),
+            compared: Codec::<T::Item>::of().schema(),
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -199,6 +200,12 @@ impl<T: Streamed> ProducerBuilder<T> {
     #[doc(hidden)]
     pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
         self.config.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// The type of which both ends compare the shape, if that is not the item's.
+    pub(crate) fn comparing<C: DeserializeOwned + 'static>(mut self) -> Self {
+        self.config.compared = Codec::<C>::of().schema();
         self
     }
 

@@ -78,7 +78,7 @@ fn unreadable(config: &Config, theirs: Option<Fingerprint>, readable: Option<&Re
         let (path, ours, theirs) = ("shape".to_owned(), "compared".to_owned(), "too large to be told".to_owned());
         return Some(Difference { path, ours, theirs });
     };
-    readable.unreadable(config.schema, true)
+    readable.unreadable(config.compared, true)
 }
 
 /// The consumer's entry: the one it brought, or a newer one that is known.
@@ -117,11 +117,11 @@ async fn refuse_schema(
 ) {
     let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
     shared.refused(peer, code);
-    let (fingerprint, schema) = (config.fingerprint, sendable(config.schema));
+    let (fingerprint, schema) = (config.fingerprint, sendable(config.compared));
     let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema }).await;
     link.close(code);
     let differs = differs.or_else(|| match answer {
-        Some(Message::Schema(theirs)) => difference(config.schema, Some(&theirs)),
+        Some(Message::Schema(theirs)) => difference(config.compared, Some(&theirs)),
         _ => None,
     });
     let differs = differs.map_or_else(|| "where is not known".to_owned(), |differs| differs.to_string());

@@ -67,8 +67,9 @@ pub(super) struct Config {
     pub(super) fingerprint: Option<Fingerprint>,
     /// How items are said to be written, if that is said.
     pub(super) format: Option<Format>,
-    /// The shape of the items.
+    /// The shape of the items, and the one that both ends compare.
     pub(super) schema: &'static Schema,
+    pub(super) compared: &'static Schema,
     pub(super) evolve: Evolve,
     pub(super) accept_if: Option<Predicate>,
     pub(super) online_when: Conditions,
