@@ -1,5 +1,7 @@
 //! Stores whose types differ from one program to the next: on the wire and on disk, with types that may grow and without.
 
+#![expect(clippy::needless_pass_by_value, clippy::unused_self, reason = "`fold` has this form")]
+
 use mosaik::{
     NetworkId,
     prelude::*,
