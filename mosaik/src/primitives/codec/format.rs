@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use serde::{Serialize, de::DeserializeOwned};
+use rmp_serde::decode::Error::InvalidMarkerRead;
+use serde::{
+    Deserializer, Serialize,
+    de::{DeserializeOwned, Visitor},
+};
 
 use super::{DecodeError, MAX_DEPTH, sink::Sink};
 
@@ -48,6 +52,30 @@ pub(super) fn write<T: Serialize + ?Sized>(value: &T, sink: &mut Sink<'_>) -> Re
 
 /// Reads a value that is the whole of the bytes, written with `MessagePack`. On an error, where it was.
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (DecodeError, usize)> {
+    // Texts are lent to the type's code, not copied for it.
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+    deserializer.set_max_depth(MAX_DEPTH);
+    match T::deserialize(&mut deserializer) {
+        // There is no beginning of another value: these were all the bytes.
+        Ok(value) if matches!(deserializer.deserialize_any(Nothing), Err(InvalidMarkerRead(_))) => Ok(value),
+        _ => read_counting(bytes),
+    }
+}
+
+/// Takes no value of any kind, and reads none.
+struct Nothing;
+
+impl Visitor<'_> for Nothing {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no more bytes")
+    }
+}
+
+/// The same with a reader that tells how far it came, and copies.
+#[cold]
+fn read_counting<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (DecodeError, usize)> {
     let mut rest = bytes;
     let mut deserializer = rmp_serde::Deserializer::new(&mut rest).with_human_readable();
     deserializer.set_max_depth(MAX_DEPTH);
@@ -57,5 +85,24 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, (DecodeError,
         Err(error) => Err((DecodeError::MessagePack(error), at)),
         Ok(_) if !rest.is_empty() => Err((DecodeError::LeftOver(rest.len()), at)),
         Ok(value) => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_behind_a_value_are_left_over_whatever_they_begin() {
+        assert_eq!(read::<Option<u8>>(&[5]).ok(), Some(Some(5)));
+        assert_eq!(read::<Option<u8>>(&[0xC0]).ok(), Some(None));
+        for byte in 0..=u8::MAX {
+            for value in [5, 0xC0] {
+                let read = read::<Option<u8>>(&[value, byte]);
+                assert!(matches!(read, Err((DecodeError::LeftOver(1), 1))), "{byte:#x} behind {value:#x}: {read:?}");
+            }
+        }
+        let cut = read::<(u8, String)>(&[0x92, 5, 0xA3, b'a', b'b']);
+        assert!(matches!(cut, Err((DecodeError::MessagePack(_), 5))), "{cut:?}");
     }
 }
