@@ -2,13 +2,13 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
 
+use serde::de::DeserializeOwned;
+
 use super::{
     Consumer,
     shared::{Items, Options, Shared},
     worker,
 };
-use serde::de::DeserializeOwned;
-
 use crate::{
     discovery::PeerEntry,
     primitives::{Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
