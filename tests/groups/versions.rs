@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mosaik::{
     diagnostics::Client,
-    groups::{ApplyContext, CallError, JoinError, OperateError, Outcome, Snapshots, StateMachine},
+    groups::{ApplyContext, CallError, JoinError, MemberKind, OperateError, Outcome, Snapshots, StateMachine},
     prelude::*,
     testing::Sim,
 };
@@ -203,6 +203,70 @@ fn the_next_version_wants_a_seal_and_who_missed_it_takes_its_snapshot() {
         lab.elected().await;
         let there = lab.group(2).query((), Consistency::Strong).await.unwrap().into_inner();
         assert_eq!(there, (8, 2, "old".to_owned()));
+    });
+}
+
+/// Its storage is given up only when the others, without it, are a majority that runs the next version.
+#[test]
+fn who_missed_the_seal_takes_the_snapshot_of_the_next_version() {
+    Sim::run(43, async |sim| {
+        let mut lab = Lab::<Old>::durable(&sim, 3).started(3).await;
+        lab.elected().await;
+        lab.group(0).execute(7, Consistency::Strong).await.unwrap();
+        lab.crash(2);
+        lab.group(0).execute(8, Consistency::Strong).await.unwrap();
+        lab.group(0).seal().await.unwrap();
+        until("sealed", || (0..2).all(|n| lab.group(n).status().machine().sealed().is_some())).await;
+        let mut lab = stopped(lab, &sim).await;
+
+        // One that runs the next version is no majority: nothing is given up.
+        lab.start(0).await;
+        let refused = async |lab: &mut Lab<New>| {
+            let network = lab.node(2).restart(lab.network).build().await.unwrap();
+            let error = lab.builder(2, &network).join().await.err().expect("not sealed");
+            assert!(error.to_string().contains("when a majority without it can be reached"), "{error}");
+            network.shutdown().await;
+        };
+        refused(&mut lab).await;
+        let kept = lab.disks.as_ref().unwrap()[&2].durable();
+        assert!(kept.hard.cluster.is_some() && kept.machine.is_some_and(|it| it.version == 1));
+
+        lab.start(1).await;
+        lab.elected().await;
+        lab.start(2).await;
+        lab.elected().await;
+        let there = lab.group(2).query((), Consistency::Strong).await.unwrap().into_inner();
+        assert_eq!(there, (15, 2, "old".to_owned()));
+        let voters = |group: &Group<New>| group.members().iter().filter(|it| it.kind() == MemberKind::Voter).count();
+        until("three voters again", || voters(lab.group(2)) == 3).await;
+        let added = lab.group(2).execute(("new".to_owned(), 5), Consistency::Strong).await;
+        assert_eq!(added.unwrap(), 20);
+    });
+}
+
+/// Two that were not sealed do not take each other for members of the next version.
+#[test]
+fn members_that_all_missed_the_seal_keep_what_they_have() {
+    Sim::run(44, async |sim| {
+        let lab = Lab::<Old>::durable(&sim, 3).started(3).await;
+        lab.elected().await;
+        lab.group(0).execute(7, Consistency::Strong).await.unwrap();
+        let mut lab = stopped(lab, &sim).await;
+        let mut joining = Vec::new();
+        let mut networks = Vec::new();
+        for n in 0..3 {
+            let network = lab.node(n).restart(lab.network).build().await.unwrap();
+            joining.push(lab.builder(n, &network).join());
+            networks.push(network);
+        }
+        for joined in futures::future::join_all(joining).await {
+            let error = joined.err().expect("not sealed");
+            assert!(error.to_string().contains("run version 1 once more with `group seal`"), "{error}");
+        }
+        for n in 0..3 {
+            let kept = lab.disks.as_ref().unwrap()[&n].durable();
+            assert!(kept.machine.is_some_and(|it| it.version == 1), "n{n}");
+        }
     });
 }
 

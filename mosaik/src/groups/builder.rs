@@ -141,27 +141,26 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (cancel, shutdown) = (registry.cancel(), CancellationToken::new());
         registry.enter(group, M::NAME, &cancel, &shutdown)?;
         let entered = Entered::new(registry.clone(), group, cancel.clone());
-        let (storage, stored) = self.open(group).await?;
+        let opened = self.open(group).await?;
+        let (storage, stored) = self.made_fit(group, opened).await?;
         let group = self.start(group, storage, stored, cancel, shutdown);
         entered.keep();
         Ok(group)
     }
 
     /// Opens the storage and reads it.
-    pub(super) async fn open(&mut self, group: GroupId) -> Result<(Box<dyn Storage>, Stored), JoinError> {
+    pub(super) async fn open(&mut self, group: GroupId) -> Result<Opened, JoinError> {
         let (given, dir) = (self.storage.take(), self.registry.dir(group));
         let opened = self.registry.node.tasks().blocking(move || {
             let beside = dir.clone().filter(|_| given.is_none());
             let mut storage = open(given, dir)?;
             let stored = storage.load()?;
             let (before, ours) = (beside.as_deref().and_then(Shapes::kept), Shapes::of::<M>());
-            let stored = admit::<M>(stored, before.as_ref().map(|before| (&ours, before)))?;
-            if let (Some(dir), true) = (&beside, before.as_ref() != Some(&ours))
-                && let Err(error) = ours.keep(dir)
-            {
-                tracing::warn!(dir = %dir.display(), %error, "the shapes of a machine are not kept beside its storage");
+            let (stored, outdated) = admit::<M>(stored, before.as_ref().map(|before| (&ours, before)))?;
+            if let (Some(dir), None, true) = (&beside, &outdated, before.as_ref() != Some(&ours)) {
+                ours.keep_beside(dir);
             }
-            Ok((storage, stored))
+            Ok(Opened { storage, stored, dir: beside, outdated })
         });
         opened.await.ok_or(JoinError::Shutdown)?
     }
@@ -193,8 +192,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         // What is not blank was started before, whether that was counted or not.
         let earlier = if blank { 0 } else { stored.marks.start.number.max(1) };
         let start = worker::start(&node, volatile, earlier, stored.extent());
+        let terms = self.terms(&settings);
         let replica = Arc::new(Replica::new(self.machine, self.initial));
-        let terms = terms::<M>(&settings, replica.can_be_made_anew());
         let identity = identity((group, self.key.clone(), terms), me, start, &stored);
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
         let compacts = M::snapshots().any();
@@ -252,6 +251,30 @@ impl<M: StateMachine> GroupBuilder<M> {
             ..Settings::default()
         }
     }
+
+    /// What members must agree on.
+    pub(super) fn terms(&self, settings: &Settings) -> Terms {
+        let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 agreed settings of a group");
+        let Settings { heartbeat, election_min, election_max, target_voters, .. } = settings;
+        let numbers =
+            [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
+        numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
+        let can_be_made_anew = Replica::can_be_made_anew(&self.machine, self.initial.clone());
+        hasher.update(&[M::snapshots().any(), can_be_made_anew].map(u8::from));
+        let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
+        let (size, version, shapes) = (settings.declared, M::VERSION, Shapes::of::<M>());
+        Terms { size, version, build, settings: settings_digest, shapes }
+    }
+}
+
+/// A storage that was read.
+pub(super) struct Opened {
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) stored: Stored,
+    /// Where it lies, if it is the node's own.
+    pub(super) dir: Option<PathBuf>,
+    /// Why nobody may join with it: it is of an earlier version of the machine and not sealed.
+    pub(super) outdated: Option<JoinError>,
 }
 
 /// What was given, else the disk if the node has a directory, else memory.
@@ -263,8 +286,12 @@ fn open(given: Option<Box<dyn Storage>>, dir: Option<PathBuf>) -> Result<Box<dyn
     })
 }
 
-/// What is stored, if the machine may run on it, or what that becomes for this version of the machine.
-fn admit<M: StateMachine>(mut stored: Stored, shapes: Option<(&Shapes, &Shapes)>) -> Result<Stored, JoinError> {
+/// What is stored, as it is for this version of the machine; and why the machine may not run on it, if the others may have what it
+/// takes.
+fn admit<M: StateMachine>(
+    mut stored: Stored,
+    shapes: Option<(&Shapes, &Shapes)>,
+) -> Result<(Stored, Option<JoinError>), JoinError> {
     let ours = machine_id::<M>();
     let snapshots = M::snapshots();
     let sealed = stored.snapshot.as_mut().filter(|snapshot| snapshot.manifest.sealed);
@@ -279,11 +306,15 @@ fn admit<M: StateMachine>(mut stored: Stored, shapes: Option<(&Shapes, &Shapes)>
             ours: ours.to_string(),
             error,
         })?;
-        return Ok(stored);
+        return Ok((stored, None));
     }
-    let migrates = snapshots.migrates_from(stored.machine.as_ref().map_or(0, |theirs| theirs.version));
-    check(&ours, &stored, migrates, shapes)?;
-    Ok(stored)
+    let theirs = stored.machine.as_ref();
+    let migrates = snapshots.migrates_from(theirs.map_or(0, |theirs| theirs.version));
+    let outdated = migrates && theirs.is_some_and(|it| it.name == ours.name && it.version < ours.version);
+    match check(&ours, &stored, migrates, shapes) {
+        Err(error) if outdated => Ok((stored, Some(error))),
+        checked => checked.map(|()| (stored, None)),
+    }
 }
 
 /// Makes the snapshot of an earlier version one of this version.
@@ -333,7 +364,7 @@ fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool, shapes: Option<(
     } else if old < new && migrates {
         format!(
             "it is not sealed; run version {old} once more with `group seal`, then version {new}. If the other members were \
-             sealed and run version {new}, remove the storage of this one: it takes their state"
+             sealed, start version {new} there: this one takes their state when a majority without it can be reached"
         )
     } else if old < new {
         format!(
@@ -360,17 +391,6 @@ pub(super) fn identity(
 ) -> Identity {
     let marks = Marks { start, ..stored.marks.clone() };
     Identity { group, key, terms, me, cluster: stored.hard.cluster, marks, extent: stored.extent() }
-}
-
-/// What members must agree on.
-pub(super) fn terms<M: StateMachine>(settings: &Settings, can_be_made_anew: bool) -> Terms {
-    let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 agreed settings of a group");
-    let Settings { heartbeat, election_min, election_max, target_voters, .. } = settings;
-    let numbers = [*heartbeat, *election_min, *election_max, *target_voters as u64, SESSIONS as u64, RETENTION, WINDOW];
-    numbers.iter().for_each(|number| _ = hasher.update(&number.to_le_bytes()));
-    hasher.update(&[M::snapshots().any(), can_be_made_anew].map(u8::from));
-    let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
-    Terms { size: settings.declared, version: M::VERSION, build, settings: settings_digest, shapes: Shapes::of::<M>() }
 }
 
 /// Gives the place of the group up again unless the member runs.

@@ -22,6 +22,7 @@ mod leadership;
 mod machine;
 pub(crate) mod operate;
 mod options;
+mod outdated;
 #[doc(hidden)]
 pub mod raft;
 mod recovery;
@@ -30,6 +31,7 @@ mod shapes;
 mod snapshots;
 mod status;
 pub mod storage;
+mod survey;
 mod when;
 mod worker;
 

@@ -1,25 +1,22 @@
 //! Forced recovery: an operator makes one survivor the beginning of a new cluster. Members that can be reached are asked first.
 
-use std::{collections::BTreeSet, future::poll_fn, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::poll_fn, sync::Arc};
 
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Registry,
-    bonds::{BondInfo, Bonds, Identity, Refusal},
-    builder::{Entered, GroupBuilder, identity, terms},
+    bonds::{BondInfo, Identity, Refusal},
+    builder::{Entered, GroupBuilder, Opened, identity},
     error::JoinError,
     machine::StateMachine,
     raft::{self, Extent, Member, Membership, Stored, Write},
     status::node_of,
     storage::StorageError,
-    worker::{self, Replica},
+    survey::survey,
+    worker,
 };
 use crate::primitives::PeerId;
-
-/// How long a recovery waits for members that live.
-const ASK: Duration = Duration::from_secs(5);
 
 /// Why a recovery failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +71,17 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (cancel, shutdown) = (CancellationToken::new(), CancellationToken::new());
         registry.enter(group, M::NAME, &cancel, &shutdown).map_err(RecoverError::Join)?;
         let _entered = Entered::new(registry.clone(), group, cancel);
-        let (mut storage, stored) = self.open(group).await.map_err(RecoverError::Join)?;
+        let Opened { mut storage, stored, outdated, .. } = self.open(group).await.map_err(RecoverError::Join)?;
+        if let Some(error) = outdated {
+            return Err(RecoverError::Join(error));
+        }
         if stored.hard.cluster.is_none() {
             return Err(RecoverError::Blank);
         }
         let me = Member { node: node_of(registry.node.id()), incarnation: stored.hard.incarnation };
         if alive {
             let settings = self.settings(!storage.is_durable());
-            let terms = terms::<M>(&settings, Replica::new(self.machine, self.initial).can_be_made_anew());
+            let terms = self.terms(&settings);
             // As in its last life: no start is counted that others would remember.
             let identity = identity((group, self.key, terms), me, stored.marks.start, &stored);
             ask(&registry, identity, &stored).await?;
@@ -100,23 +100,11 @@ impl<M: StateMachine> GroupBuilder<M> {
 /// Whether those who live leave anything to recover.
 async fn ask(registry: &Arc<Registry>, identity: Identity, stored: &Stored) -> Result<(), RecoverError> {
     let survivor = Survivor { me: identity.me, own: stored.extent(), stored };
-    let (bonds, mut events) = Bonds::join(&registry.bonds, &registry.node, &registry.discovery, identity);
-    bonds.open();
-    let until = Instant::now() + ASK;
-    let verdict = loop {
+    let verdict = survey(registry, identity, |bonds, over| {
         let refusals = bonds.refusals().into_iter().filter(|it| it.by_peer && is_about_copies(&it.reason));
-        let verdict = survivor.judge(&bonds.peers(), refusals.map(|it| it.peer).collect(), Instant::now() >= until);
-        if let Some(verdict) = verdict {
-            break verdict;
-        }
-        // What comes is only a reason to look again, and so is a while.
-        let look = until.min(Instant::now() + ASK / 20);
-        if matches!(timeout_at(look, events.recv()).await, Ok(None)) {
-            break Err(RecoverError::Join(JoinError::Shutdown));
-        }
-    };
-    bonds.leave().await;
-    verdict
+        survivor.judge(&bonds.peers(), refusals.map(|it| it.peer).collect(), over)
+    });
+    verdict.await.unwrap_or(Err(RecoverError::Join(JoinError::Shutdown)))
 }
 
 const fn is_about_copies(reason: &Refusal) -> bool {

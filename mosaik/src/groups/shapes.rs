@@ -58,8 +58,14 @@ impl Shapes {
         postcard::from_bytes(&fs::read(dir.join(FILE)).ok()?).ok()
     }
 
-    /// Leaves them beside a storage. Blocking.
-    pub(super) fn keep(&self, dir: &Path) -> io::Result<()> {
+    /// Leaves them beside a storage. Blocking. The storage is as good without them, so a failure is a warning.
+    pub(super) fn keep_beside(&self, dir: &Path) {
+        if let Err(error) = self.keep(dir) {
+            tracing::warn!(dir = %dir.display(), %error, "the shapes of a machine are not kept beside its storage");
+        }
+    }
+
+    fn keep(&self, dir: &Path) -> io::Result<()> {
         private::replace(&dir.join(FILE), &postcard::to_allocvec(self).map_err(io::Error::other)?)
     }
 }

@@ -51,7 +51,7 @@ impl<M: StateMachine> Applier<M> {
     ) -> Result<bool, Ended> {
         let index = entry.index;
         warn::<M>(index, said);
-        if !self.replica.can_be_made_anew() {
+        if !self.replica.has_first() {
             tracing::warn!(machine = M::NAME, index, "it goes on with what the command had changed before it panicked");
             let (commands, outcome) = state.go_on(entry);
             self.applied(life, state, entry, commands, outcome);

@@ -81,6 +81,25 @@ enum First<M> {
     Nothing,
 }
 
+impl<M: StateMachine> First<M> {
+    fn of(machine: &M, initial: Option<Initial<M>>) -> Self {
+        let snapshots = M::snapshots();
+        let encoded = || {
+            // The user's code; a machine that cannot be encoded is only harder to make anew.
+            let bytes = catch_unwind(AssertUnwindSafe(|| {
+                let bytes = snapshots.encode(machine).ok()?;
+                snapshots.read_back(&bytes).is_ok().then_some(bytes)
+            }));
+            bytes.ok().flatten().map_or(Self::Nothing, Self::Encoded)
+        };
+        initial.map_or_else(encoded, Self::Made)
+    }
+
+    const fn is_known(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
+
 pub(super) struct State<M: StateMachine> {
     machine: M,
     commands: Codec<M::Command>,
@@ -137,23 +156,19 @@ fn sessions() -> Sessions {
 impl<M: StateMachine> Replica<M> {
     /// `initial` makes `machine` again, if anything does.
     pub(in crate::groups) fn new(machine: M, initial: Option<Initial<M>>) -> Self {
-        let snapshots = M::snapshots();
-        let encoded = || {
-            // The user's code; a machine that cannot be encoded is only harder to make anew.
-            let bytes = catch_unwind(AssertUnwindSafe(|| {
-                let bytes = snapshots.encode(&machine).ok()?;
-                snapshots.read_back(&bytes).is_ok().then_some(bytes)
-            }));
-            bytes.ok().flatten().map_or(First::Nothing, First::Encoded)
-        };
-        let first = initial.map_or_else(encoded, First::Made);
+        let first = First::of(&machine, initial);
         Self {
             state: Arc::new(Mutex::new(State::new(machine, sessions(), 0))),
             applied: AtomicU64::new(0),
             busy: Arc::new(Busy::new()),
-            snapshots,
+            snapshots: M::snapshots(),
             first,
         }
+    }
+
+    /// Whether a command that panicked can be undone. The same at all members, or they would differ from then on.
+    pub(in crate::groups) fn can_be_made_anew(machine: &M, initial: Option<Initial<M>>) -> bool {
+        First::of(machine, initial).is_known()
     }
 
     /// The last index applied.
@@ -165,9 +180,8 @@ impl<M: StateMachine> Replica<M> {
         &self.snapshots
     }
 
-    /// Whether a command that panicked can be undone. The same at all members, or they would differ from then on.
-    pub(in crate::groups) const fn can_be_made_anew(&self) -> bool {
-        !matches!(self.first, First::Nothing)
+    pub(super) const fn has_first(&self) -> bool {
+        self.first.is_known()
     }
 
     /// Waits for its turn.
