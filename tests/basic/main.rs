@@ -42,3 +42,4 @@ mod twins;
 mod types;
 mod ui;
 mod versions;
+mod wire;

@@ -10,6 +10,8 @@ mod client;
 mod compare;
 mod display;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod gather;
 mod report;
 mod serve;

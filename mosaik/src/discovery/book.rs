@@ -16,7 +16,7 @@ use crate::primitives::private;
 
 const FILE: &str = "known-peers";
 /// Format and version; the rest is a BLAKE3 of the content and the content.
-const MAGIC: &[u8] = b"mosaik known peers 2\n";
+pub(super) const MAGIC: &[u8] = b"mosaik known peers 2\n";
 /// The version before: it did not say which peers had answered.
 const MAGIC_1: &[u8] = b"mosaik known peers 1\n";
 /// The largest file that is read and written, in bytes.

@@ -221,7 +221,7 @@ impl LocalEntry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Body {
+pub(super) struct Body {
     version: Version,
     said: LocalEntry,
 }

@@ -12,6 +12,8 @@ mod config;
 mod core;
 mod entry;
 mod events;
+#[cfg(test)]
+mod fixtures;
 mod handle;
 mod hint;
 mod notices;

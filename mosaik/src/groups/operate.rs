@@ -264,3 +264,14 @@ impl Window {
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primitives::fixtures::Fixture;
+
+    #[test]
+    fn messages_are_as_they_were() {
+        Fixture::new(Operating::NAME).postcard::<Message>().check();
+    }
+}

@@ -5,6 +5,8 @@
 
 mod builder;
 mod close;
+#[cfg(test)]
+mod fixtures;
 mod gate;
 mod handle;
 mod identity;

@@ -8,6 +8,8 @@ pub(crate) mod const_hash;
 mod datum;
 mod entropy;
 pub(crate) mod figures;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod id;
 pub(crate) mod names;
 mod peer;

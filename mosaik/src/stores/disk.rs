@@ -36,12 +36,12 @@ const SPARE_STATE: TableDefinition<u8, &[u8]> = TableDefinition::new("spare stat
 const SPARE_DELTAS: TableDefinition<u64, &[u8]> = TableDefinition::new("spare deltas");
 /// The version of what is in the tables. The first one had no origin, and no deltas at a replica.
 /// Before the third one states and deltas were written with postcard.
-const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 3;
 
 type Fault = Box<dyn std::error::Error>;
 
-#[derive(Serialize, Deserialize)]
-struct Head {
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Head {
     format: u32,
     view: String,
     version: u32,

@@ -13,6 +13,8 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod fetch;
+#[cfg(test)]
+mod fixtures;
 mod follow;
 pub(crate) mod inspect;
 mod lead;

@@ -11,6 +11,8 @@ mod consumer;
 pub(crate) mod core;
 mod error;
 mod events;
+#[cfg(test)]
+mod fixtures;
 pub(crate) mod inspect;
 pub(crate) mod limits;
 mod prefer;

@@ -8,6 +8,8 @@
 
 mod bond;
 mod entries;
+#[cfg(test)]
+mod fixtures;
 mod group;
 mod handshake;
 mod io;

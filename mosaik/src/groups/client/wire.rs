@@ -138,3 +138,16 @@ pub(in crate::groups) fn decode_request(bytes: &[u8]) -> Option<Request> {
 pub(in crate::groups) fn decode_response(bytes: &[u8]) -> Option<Response> {
     postcard::from_bytes(bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{groups::bonds::BondProtocol, network::Protocol, primitives::fixtures::Fixture};
+
+    /// They are the bodies of a bond's calls and replies.
+    #[test]
+    fn messages_are_as_they_were() {
+        let name = format!("{}-calls", BondProtocol::NAME);
+        Fixture::new(name).postcard::<Request>().postcard::<Response>().check();
+    }
+}

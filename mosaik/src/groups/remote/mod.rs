@@ -5,6 +5,8 @@
 //! prove the key, too. Commands go from the client's own session (the same core as a member's) to whoever leads; queries to
 //! a member, which asks its machine. `serve` is the members' side, `protocol` what travels: `docs/src/protocols.md`.
 
+#[cfg(test)]
+mod fixtures;
 mod handle;
 mod lines;
 mod protocol;

@@ -21,6 +21,8 @@ pub(crate) use evolve::Readable;
 use evolve::{Field, Need};
 #[cfg(feature = "cli")]
 pub(crate) use read::Value;
+#[cfg(test)]
+pub(crate) use trace::samples;
 
 /// Most nodes of a schema that is read from a peer.
 const MAX_NODES: usize = 4_096;

@@ -24,6 +24,8 @@ use serde::de::{
 
 /// Most walks over one type.
 const WALKS: usize = 4_000;
+/// The most leaves that are told apart.
+const MAX_NUMBER: u8 = 100;
 /// How deep values may nest; it stops types that have no finite value.
 const MAX_DEPTH: usize = 120;
 /// Most elements of a tuple that are told apart. Rust implements serde for tuples up to 16; what is longer is an array.
@@ -125,7 +127,19 @@ pub(super) struct Found {
 
 /// Walks over a type until all of it was seen. `needs`: also without each field, to see which ones a reader can do without.
 pub(super) fn trace<T: DeserializeOwned>(needs: bool) -> Found {
-    let mut walker = Walker { trials: needs.then(BTreeMap::new), ..Walker::default() };
+    walk(Walker { trials: needs.then(BTreeMap::new), ..Walker::default() }, |_: T| {})
+}
+
+/// Made-up values of a type, among which each variant of each enum in it occurs; none if the type rejects whatever is made up.
+/// Their integers of more than a byte differ, so that an encoding shows which field is where.
+#[cfg(test)]
+pub(crate) fn samples<T: DeserializeOwned>() -> Vec<T> {
+    let mut samples = Vec::new();
+    walk(Walker { numbers: true, ..Walker::default() }, |sample| samples.push(sample));
+    samples
+}
+
+fn walk<T: DeserializeOwned>(mut walker: Walker, mut each: impl FnMut(T)) -> Found {
     let mut root = Part::Unknown;
     let mut complete = false;
     for _ in 0..WALKS {
@@ -134,8 +148,11 @@ pub(super) fn trace<T: DeserializeOwned>(needs: bool) -> Found {
         let result = T::deserialize(Tracer { walker: &mut walker, part: &mut part, place: Place::default() });
         merge(&mut root, part);
         let stop = match result {
-            Ok(_) if walker.unfinished => continue,
-            Ok(_) => {
+            Ok(value) => {
+                each(value);
+                if walker.unfinished {
+                    continue;
+                }
                 complete = true;
                 break;
             }
@@ -270,12 +287,25 @@ struct Walker {
     /// The field that was given last by its name.
     given: Option<usize>,
     unproven: Option<String>,
+    /// Whether leaves that are integers are told apart by numbers, and the last one.
+    numbers: bool,
+    leaves: u8,
 }
 
 impl Walker {
     fn begin(&mut self) {
         self.stack.clear();
         (self.depth, self.looping, self.last, self.unfinished, self.given) = (0, 0, None, false, None);
+        self.leaves = 0;
+    }
+
+    /// For the next leaf.
+    fn number(&mut self) -> u8 {
+        if !self.numbers {
+            return INTEGERS[0];
+        }
+        self.leaves = self.leaves % MAX_NUMBER + 1;
+        self.leaves
     }
 
     fn doubt(&mut self, why: impl FnOnce() -> String) {
@@ -490,35 +520,41 @@ impl Tracer<'_> {
 macro_rules! leaves {
     ($($method:ident, $name:literal, $values:expr, $visit:ident, $value:expr;)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {
-            self.leaf($name, $values.len(), |at| visitor.$visit($value(at)))
+            let number = self.walker.number();
+            self.leaf($name, $values.len(), |at| visitor.$visit($value(number, at)))
         })*
     };
 }
 
 const SIGNS: [(); 2] = [(); 2];
 
+/// What an integer of more than a byte is given.
+fn integer(number: u8, at: usize) -> u8 {
+    if at == 0 { number } else { INTEGERS[at] }
+}
+
 impl<'de> de::Deserializer<'de> for Tracer<'_> {
     type Error = Stop;
 
     leaves! {
-        deserialize_bool, "bool", SIGNS, visit_bool, |at| at == 0;
-        deserialize_char, "char", SIGNS, visit_char, |at| ['1', 'a'][at];
-        deserialize_i8, "i8", INTEGERS, visit_i8, |at: usize| INTEGERS[at].cast_signed();
-        deserialize_i16, "i16", INTEGERS, visit_i16, |at: usize| INTEGERS[at].into();
-        deserialize_i32, "i32", INTEGERS, visit_i32, |at: usize| INTEGERS[at].into();
-        deserialize_i64, "i64", INTEGERS, visit_i64, |at: usize| INTEGERS[at].into();
-        deserialize_i128, "i128", INTEGERS, visit_i128, |at: usize| INTEGERS[at].into();
-        deserialize_u8, "u8", INTEGERS, visit_u8, |at: usize| INTEGERS[at];
-        deserialize_u16, "u16", INTEGERS, visit_u16, |at: usize| INTEGERS[at].into();
-        deserialize_u32, "u32", INTEGERS, visit_u32, |at: usize| INTEGERS[at].into();
-        deserialize_u64, "u64", INTEGERS, visit_u64, |at: usize| INTEGERS[at].into();
-        deserialize_u128, "u128", INTEGERS, visit_u128, |at: usize| INTEGERS[at].into();
-        deserialize_f32, "f32", SIGNS, visit_f32, |at| [1.0, 0.0][at];
-        deserialize_f64, "f64", SIGNS, visit_f64, |at| [1.0, 0.0][at];
-        deserialize_str, "String", TEXTS, visit_str, |at: usize| TEXTS[at];
-        deserialize_string, "String", TEXTS, visit_string, |at: usize| TEXTS[at].to_owned();
-        deserialize_bytes, "Bytes", SIZES, visit_bytes, |at: usize| &[1; 256][..SIZES[at]];
-        deserialize_byte_buf, "Bytes", SIZES, visit_byte_buf, |at: usize| vec![1; SIZES[at]];
+        deserialize_bool, "bool", SIGNS, visit_bool, |_, at| at == 0;
+        deserialize_char, "char", SIGNS, visit_char, |_, at| ['1', 'a'][at];
+        deserialize_i8, "i8", INTEGERS, visit_i8, |_, at: usize| INTEGERS[at].cast_signed();
+        deserialize_i16, "i16", INTEGERS, visit_i16, |number, at: usize| integer(number, at).into();
+        deserialize_i32, "i32", INTEGERS, visit_i32, |number, at: usize| integer(number, at).into();
+        deserialize_i64, "i64", INTEGERS, visit_i64, |number, at: usize| integer(number, at).into();
+        deserialize_i128, "i128", INTEGERS, visit_i128, |number, at: usize| integer(number, at).into();
+        deserialize_u8, "u8", INTEGERS, visit_u8, |_, at: usize| INTEGERS[at];
+        deserialize_u16, "u16", INTEGERS, visit_u16, |number, at: usize| integer(number, at).into();
+        deserialize_u32, "u32", INTEGERS, visit_u32, |number, at: usize| integer(number, at).into();
+        deserialize_u64, "u64", INTEGERS, visit_u64, |number, at: usize| integer(number, at).into();
+        deserialize_u128, "u128", INTEGERS, visit_u128, |number, at: usize| integer(number, at).into();
+        deserialize_f32, "f32", SIGNS, visit_f32, |_, at| [1.0, 0.0][at];
+        deserialize_f64, "f64", SIGNS, visit_f64, |_, at| [1.0, 0.0][at];
+        deserialize_str, "String", TEXTS, visit_str, |_, at: usize| TEXTS[at];
+        deserialize_string, "String", TEXTS, visit_string, |_, at: usize| TEXTS[at].to_owned();
+        deserialize_bytes, "Bytes", SIZES, visit_bytes, |_, at: usize| &[1; 256][..SIZES[at]];
+        deserialize_byte_buf, "Bytes", SIZES, visit_byte_buf, |_, at: usize| vec![1; SIZES[at]];
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Stop> {

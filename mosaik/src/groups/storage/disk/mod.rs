@@ -5,6 +5,8 @@
 
 mod faults;
 mod files;
+#[cfg(test)]
+mod fixtures;
 mod format;
 mod log;
 #[cfg(feature = "testing")]
