@@ -37,6 +37,7 @@ mod sim;
 mod stores;
 mod streams;
 mod subscribers;
+mod supervised;
 mod trust;
 mod twins;
 mod types;

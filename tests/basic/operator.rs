@@ -299,3 +299,34 @@ fn the_exit_status_tells_usage_from_failure() {
         assert!(String::from_utf8_lossy(&all).contains(part), "{args:?}: {output:?}");
     }
 }
+
+/// The crate itself is built as an example and its test run (`examples/Cargo.toml`).
+#[test]
+fn a_crate_to_begin_with_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("order-flow");
+    let crate_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../mosaik");
+    let made = mosaik(&["new", path.to_str().unwrap(), "--mosaik", crate_dir]);
+    assert!(made.status.success(), "{made:?}");
+    let read = |file: &str| std::fs::read_to_string(path.join(file)).unwrap();
+    let manifest = read("Cargo.toml");
+    assert!(manifest.contains("name = \"order-flow\"") && manifest.contains("features = [\"testing\"]"), "{manifest}");
+    assert!(read("src/main.rs").contains("name = \"order-flow\""));
+    assert!(read("order-flow@.service").contains("ExecStart=/usr/local/bin/order-flow run %i"));
+    for file in ["Cargo.toml", "src/main.rs", "README.md", "order-flow@.service", "ci/run"] {
+        let text = read(file);
+        assert!(["@NAME@", "@MOSAIK@", "@TESTING@", "@RUST@", "@HOME@"].iter().all(|it| !text.contains(it)), "{text}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path.join("ci/run")).unwrap().permissions());
+    assert_eq!(mode & 0o111, 0o111);
+
+    let wrong = |args: &[&str], part: &str| {
+        let output = mosaik(&[&["new"], args].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && stderr.contains(part), "{stderr}");
+    };
+    wrong(&[path.to_str().unwrap()], "exists");
+    wrong(&[dir.path().join("Order").to_str().unwrap()], "small letters");
+    wrong(&[dir.path().join("demo").to_str().unwrap(), "--mosaik", "/nowhere"], "there is no crate mosaik");
+    assert!(!dir.path().join("demo").exists());
+}

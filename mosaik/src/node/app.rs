@@ -6,7 +6,8 @@ use clap::ArgMatches;
 
 use super::{
     args::ArgValues,
-    cli::{NodeFlags, command},
+    cli::{NodeFlags, command, completion_script},
+    config::{Config, shown},
     dev, environment,
     graph::Graph,
     output::UntilRead,
@@ -26,7 +27,8 @@ pub trait App {
     const GRAPH: Graph;
 }
 
-/// Runs the command line of an app to its end: `run <role>`, `dev`, `graph`, `roles`, `check`, `id`.
+/// Runs the command line of an app to its end: `run <role>`, `dev`, `config <role>`, `graph`,
+/// `roles`, `check`, `id`, `completions`.
 ///
 /// The exit status is 0 when a node left gracefully after SIGINT or SIGTERM, 1 on failure, and 2 when the command line
 /// is wrong; clap ends the process itself in that case.
@@ -34,21 +36,37 @@ pub trait App {
 pub fn main<A: App>() -> ExitCode {
     let graph = A::GRAPH;
     let _until_read = UntilRead::new();
-    let matches = environment::read(command(&graph));
+    let (matches, config) = environment::read(|config| command(&graph, config));
     match matches.subcommand() {
         Some(("run", matches)) => match matches.subcommand() {
             Some((role, matches)) => run_role(&graph, role, matches),
             None => ExitCode::FAILURE,
         },
         Some(("dev", matches)) => dev::dev(graph, matches),
-        Some((simple, matches)) => match text_command(&graph, simple, matches).and_then(|text| print(&text)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                say(format_args!("error: {}", process::chain(&*error)));
-                ExitCode::FAILURE
-            }
-        },
+        Some(("config", matches)) => {
+            printed(matches.subcommand().ok_or("ROLE is missing".into()).and_then(|(role, matches)| {
+                let command = command(&graph, &config)?;
+                let of_role = command.find_subcommand("run").and_then(|run| run.find_subcommand(role));
+                Ok(shown(of_role.ok_or("no such role")?, matches, &config))
+            }))
+        }
+        Some(("completions", matches)) => printed(
+            command(&graph, &Config::default())
+                .map_err(Into::into)
+                .and_then(|command| completion_script(command, matches)),
+        ),
+        Some((simple, matches)) => printed(text_command(&graph, simple, matches)),
         None => ExitCode::FAILURE,
+    }
+}
+
+fn printed(text: Result<String, Failure>) -> ExitCode {
+    match text.and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("error: {}", process::chain(&*error)));
+            ExitCode::FAILURE
+        }
     }
 }
 

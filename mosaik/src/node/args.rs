@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{
+    config::Config,
     decl::{ArgDecl, Occurs, RoleDecl},
     environment::{read_from, with_env, with_role_env},
     role::Setup,
@@ -52,7 +53,8 @@ impl ArgValues {
         flags: impl IntoIterator<Item = S>,
     ) -> Result<Self, ArgError> {
         let command = Command::new(role.name).no_binary_name(true).args(clap_args(role, &[]));
-        let matches = read_from(command, &flags.into_iter().map(Into::into).collect::<Vec<_>>())
+        let flags = flags.into_iter().map(Into::into).collect::<Vec<_>>();
+        let matches = read_from(command, &flags, &Config::default())
             .map_err(|error| ArgError::Usage { message: error.to_string().trim_end().to_owned() })?;
         Ok(Self::collect(role, "", &matches))
     }

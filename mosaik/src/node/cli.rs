@@ -3,11 +3,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum, builder::PossibleValuesParser};
+use clap_complete::Shell;
 
 use super::{
     announced::Announced,
     args::{clap_args, prefixed_args},
+    config::{Config, ConfigError, config},
     decl::{EndpointDecl, RoleDecl},
     environment::with_env,
     graph::Graph,
@@ -24,19 +26,24 @@ use crate::{
     trust::{Invitation, NetworkKey},
 };
 
-/// The whole command line of an app.
-pub(super) fn command(graph: &Graph) -> Command {
-    let mut run = Command::new("run")
-        .about("Run one role on this node until SIGINT or SIGTERM")
-        .subcommand_required(true)
-        .subcommand_value_name("ROLE")
-        .subcommand_help_heading("Roles");
-    let taken: Vec<_> =
-        node_flags(graph.app).iter().filter_map(|flag| Some(flag.get_env()?.to_str()?.to_owned())).collect();
+/// The whole command line of an app, with what a file says of its flags.
+pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigError> {
+    let flags: Vec<_> = graph.roles().map(|role| (role.name, role.args.iter().map(|arg| arg.flag).collect())).collect();
+    config.check(&node_flags(graph.app), &flags)?;
+    let of_roles = |name, about| {
+        let command = Command::new(name).about(about).subcommand_required(true);
+        command.subcommand_value_name("ROLE").subcommand_help_heading("Roles")
+    };
+    let mut run = of_roles("run", "Run one role on this node until SIGINT or SIGTERM");
+    let mut shown = of_roles(
+        "config",
+        "Print with which flags a role would run, as a file for --config, and where each comes from",
+    );
     for role in graph.roles() {
-        let args = clap_args(role, &taken).into_iter().map(|arg| arg.help_heading("Flags of the role"));
         let command = described(Command::new(role.name), role.doc, &format!("Run the role {}", role.name));
-        run = run.subcommand(command.args(args).args(node_flags(graph.app)).after_help(environment(&[*role])));
+        let command = command.args(role_flags(graph.app, role, config)?).after_help(environment(&[*role]));
+        shown = shown.subcommand(command.clone());
+        run = run.subcommand(command);
     }
     let mut dev = Command::new("dev")
         .about("Run all roles in this process, each as a node of its own, and print what happens")
@@ -47,7 +54,8 @@ pub(super) fn command(graph: &Graph) -> Command {
         .args(dev_flags());
     for role in graph.roles() {
         let heading = format!("Flags of the role {}", role.name);
-        dev = dev.args(prefixed_args(role).into_iter().map(|arg| arg.help_heading(heading.clone())));
+        let args = config.under_prefixed(role.name, prefixed_args(role))?;
+        dev = dev.args(args.into_iter().map(|arg| arg.help_heading(heading.clone())));
     }
     let all: Vec<RoleDecl> = graph.roles().copied().collect();
     dev = dev.after_help(environment(&all));
@@ -55,11 +63,12 @@ pub(super) fn command(graph: &Graph) -> Command {
         .short('f')
         .default_value("mermaid")
         .value_parser(PossibleValuesParser::new(["mermaid", "dot", "json"]));
-    described(program(graph.app, graph.version), graph.doc, &format!("The app {}", graph.app))
+    let all = described(program(graph.app, graph.version), graph.doc, &format!("The app {}", graph.app))
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(run)
         .subcommand(dev)
+        .subcommand(shown)
         .subcommand(
             Command::new("graph")
                 .about("Print which roles produce and consume which streams, replicate which groups and change and follow which stores")
@@ -72,7 +81,32 @@ pub(super) fn command(graph: &Graph) -> Command {
         )
         .subcommand(
             Command::new("id").about("Print the peer id of a secret key and nothing else").arg(secret().required(true)),
-        )
+        );
+    Ok(all.subcommand(completions()))
+}
+
+/// The flags of a role that runs alone, and of its node.
+fn role_flags(app: &str, role: &RoleDecl, config: &Config) -> Result<Vec<Arg>, ConfigError> {
+    let of_node = node_flags(app);
+    let taken: Vec<_> = of_node.iter().filter_map(|flag| Some(flag.get_env()?.to_str()?.to_owned())).collect();
+    let own = clap_args(role, &taken).into_iter().map(|arg| arg.help_heading("Flags of the role"));
+    config.under(role.name, own.chain(of_node).collect())
+}
+
+/// The command that prints a script for a shell.
+pub(super) fn completions() -> Command {
+    let shell = Arg::new("shell").value_name("SHELL").required(true);
+    let shell = shell.value_parser(PossibleValuesParser::new(["bash", "elvish", "fish", "powershell", "zsh"]));
+    Command::new("completions").about("Print a script that completes this command line").arg(shell)
+}
+
+/// What that command prints.
+pub(super) fn completion_script(mut command: Command, matches: &ArgMatches) -> Result<String, Failure> {
+    let shell = matches.get_one::<String>("shell").ok_or("SHELL is missing")?;
+    let shell = <Shell as ValueEnum>::from_str(shell, true)?;
+    let (name, mut script) = (command.get_name().to_owned(), Vec::new());
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    Ok(String::from_utf8(script)?)
 }
 
 /// What the help says about environment variables that are not flags: the keys of groups.
@@ -120,19 +154,29 @@ pub(super) fn node_flags(app: &str) -> Vec<Arg> {
          separated by commas",
     );
     let announce = announce.action(ArgAction::Append).value_delimiter(',').value_parser(Announced::from_str);
+    let ready = flag(
+        "ready-file",
+        "FILE",
+        "A file that is written when all endpoints of the role are online, and removed at the end; systemd is told by itself",
+    );
     let mut flags = shared_flags(format!("The network to join: a name, or 64 hex digits [default: {app}]"));
     flags.extend([
+        config(),
         secret(),
         network_key(),
         join().conflicts_with("network-key"),
         listen.value_parser(SocketAddr::from_str),
         announce,
+        ready.value_parser(clap::value_parser!(PathBuf)),
     ]);
     flags
 }
 
 fn dev_flags() -> Vec<Arg> {
-    shared_flags(String::from("The network to join: a name, or 64 hex digits [default: one of its own]"))
+    let mut flags =
+        shared_flags(String::from("The network to join: a name, or 64 hex digits [default: one of its own]"));
+    flags.push(config().help("A TOML file with values for the roles' own flags; what it says of nodes is passed over"));
+    flags
 }
 
 fn shared_flags(network: String) -> Vec<Arg> {
@@ -214,6 +258,7 @@ pub(super) struct NodeFlags {
     pub(super) listen: Option<SocketAddr>,
     pub(super) announce: Vec<Announced>,
     pub(super) data_dir: Option<PathBuf>,
+    pub(super) ready_file: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
     #[cfg(feature = "mdns")]
     mdns: bool,
@@ -239,6 +284,7 @@ impl NodeFlags {
             listen: one(matches, "listen"),
             announce: all(matches, "announce"),
             data_dir: one(matches, "data-dir"),
+            ready_file: one(matches, "ready-file"),
             tags: all(matches, "tag"),
             #[cfg(feature = "mdns")]
             mdns: matches.try_get_one("mdns").ok().flatten().copied().unwrap_or_default(),
@@ -315,6 +361,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        command(&Graph { app: "test", doc: "", version: None, roles: &[] }).debug_assert();
+        let graph = Graph { app: "test", doc: "", version: None, roles: &[] };
+        command(&graph, &Config::default()).expect("no file").debug_assert();
     }
 }

@@ -68,6 +68,11 @@ impl<M: Declared> Endpoint for Client<M> {
     const LINK: Link = Link::Client(M::MACHINE);
 
     fn open<'a>(setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        Box::pin(ready(Self::open(setup.network)))
+        let opened = Self::open(setup.network);
+        if let Ok(client) = &opened {
+            let group = client.group.clone();
+            setup.await_online(async move { group.connected().await });
+        }
+        Box::pin(ready(opened))
     }
 }

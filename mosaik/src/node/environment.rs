@@ -9,6 +9,15 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
+use super::{
+    config::{Config, ConfigError},
+    output,
+    process::{LAST_WORDS, say},
+};
+
+/// The exit status of a wrong command line, as clap has it.
+const USAGE: i32 = 2;
+
 /// Gives a flag its environment variable.
 pub(super) fn with_env(arg: Arg, flag: &str) -> Arg {
     let name = name(flag);
@@ -48,16 +57,23 @@ fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// Reads the command line of this process; a wrong one ends it with status 2, help and version with 0.
-pub(super) fn read(command: Command) -> ArgMatches {
-    read_from(command, &std::env::args_os().collect::<Vec<_>>()).unwrap_or_else(|error| error.exit())
+/// Reads the command line of this process, over the file that it names; a wrong one ends it with status 2, help and version with 0.
+pub(super) fn read(command: impl FnOnce(&Config) -> Result<Command, ConfigError>) -> (ArgMatches, Config) {
+    let args = std::env::args_os().collect::<Vec<_>>();
+    let read = Config::named(&args).and_then(|config| Ok((command(&config)?, config)));
+    let (command, config) = read.unwrap_or_else(|error| {
+        say(format_args!("error: {error}"));
+        output::flush(LAST_WORDS);
+        std::process::exit(USAGE)
+    });
+    (read_from(command, &args, &config).unwrap_or_else(|error| error.exit()), config)
 }
 
 /// The same of these arguments.
-pub(super) fn read_from(command: Command, args: &[OsString]) -> Result<ArgMatches, Error> {
+pub(super) fn read_from(command: Command, args: &[OsString], config: &Config) -> Result<ArgMatches, Error> {
     let flags = all_flags(&command);
     command.try_get_matches_from(args).map_err(|mut error| {
-        if let Some(tip) = tip(&error, &flags, args) {
+        if let Some(tip) = tip(&error, &flags, args, config) {
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
         error
@@ -86,7 +102,7 @@ fn all_flags(command: &Command) -> Vec<Flag> {
 }
 
 /// What to say about a value that is wrong and not on the command line.
-fn tip(error: &Error, flags: &[Flag], args: &[OsString]) -> Option<String> {
+fn tip(error: &Error, flags: &[Flag], args: &[OsString], config: &Config) -> Option<String> {
     let text = |kind| match error.get(kind)? {
         ContextValue::String(text) => Some(text),
         _ => None,
@@ -100,7 +116,12 @@ fn tip(error: &Error, flags: &[Flag], args: &[OsString]) -> Option<String> {
         let content = std::env::var(&flag.variable).unwrap_or_default();
         flag.long == long && (content == *value || content.split(',').any(|part| part == value))
     };
-    flags.iter().find(holds).map(Flag::tip)
+    flags.iter().find(holds).map(Flag::tip).or_else(|| {
+        let role = args.iter().skip_while(|arg| *arg != "run" && *arg != "config").nth(1);
+        let (role, flag) =
+            long.split_once('.').unwrap_or((role.and_then(|role| role.to_str()).unwrap_or_default(), long));
+        config.origin(role, flag).map(|origin| format!("the value is that of {origin}"))
+    })
 }
 
 fn on_command_line(args: &[OsString], long: &str) -> bool {

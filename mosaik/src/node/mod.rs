@@ -10,6 +10,7 @@ mod app;
 mod args;
 mod cli;
 mod client;
+mod config;
 mod decl;
 mod dev;
 mod embed;
@@ -41,6 +42,7 @@ mod runner;
 mod secret;
 mod snapshots;
 mod store;
+mod supervisor;
 mod table;
 mod warnings;
 

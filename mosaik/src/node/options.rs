@@ -2,7 +2,12 @@
 //! option, implemented by the builders that have it, so that an option on the wrong end is a compile error that says where
 //! it belongs. Called by what `#[mosaik::node]` generates; by hand one calls the builders' own methods.
 
-use std::{future::ready, time::Duration};
+use std::{
+    future::{pending, ready},
+    time::Duration,
+};
+
+use futures::FutureExt;
 
 use super::{
     decl::Link,
@@ -92,13 +97,17 @@ impl<T: StreamType> Configure for Producer<T> {
         private::producer::<T>(setup.network)
     }
 
-    fn open_with<'a>(builder: ProducerBuilder<T>, _: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+    fn open_with<'a>(builder: ProducerBuilder<T>, setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
         let failed = |error: crate::streams::BuildError<T>| RoleError::Endpoint {
             field,
             stream: T::STREAM.name,
             error: error.to_string(),
         };
-        Box::pin(ready(builder.build().map_err(failed)))
+        let built = builder.build().map_err(failed);
+        if let Ok(producer) = &built {
+            setup.await_online(producer.when().online());
+        }
+        Box::pin(ready(built))
     }
 }
 
@@ -109,8 +118,10 @@ impl<T: StreamType> Configure for Consumer<T> {
         private::consumer::<T>(setup.network)
     }
 
-    fn open_with<'a>(builder: ConsumerBuilder<T>, _: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        Box::pin(ready(Ok(builder.build())))
+    fn open_with<'a>(builder: ConsumerBuilder<T>, setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        let consumer = builder.build();
+        setup.await_online(consumer.when().online());
+        Box::pin(ready(Ok(consumer)))
     }
 }
 
@@ -121,9 +132,12 @@ impl<V: StoreType> Configure for Primary<V> {
         private::primary::<V>(setup.network)
     }
 
-    fn open_with<'a>(builder: PrimaryBuilder<V>, _: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
-        let failed = |error| RoleError::Store { field, store: V::STORE.name, error };
-        Box::pin(ready(builder.build().map_err(failed)))
+    fn open_with<'a>(builder: PrimaryBuilder<V>, setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let built = builder.build().map_err(|error| RoleError::Store { field, store: V::STORE.name, error });
+        if let Ok(primary) = &built {
+            setup.await_online(primary.when().online());
+        }
+        Box::pin(ready(built))
     }
 }
 
@@ -134,8 +148,16 @@ impl<V: StoreType> Configure for StoreReplica<V> {
         private::replica::<V>(setup.network)
     }
 
-    fn open_with<'a>(builder: ReplicaBuilder<V>, _: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        Box::pin(ready(Ok(builder.build())))
+    fn open_with<'a>(builder: ReplicaBuilder<V>, setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
+        let replica = builder.build();
+        // One whose view has panicked is never ready.
+        let synced = replica.when().synced().then(|synced| async move {
+            if synced.is_err() {
+                pending::<()>().await;
+            }
+        });
+        setup.await_online(synced);
+        Box::pin(ready(Ok(replica)))
     }
 }
 
@@ -176,6 +198,7 @@ impl<M: Declared> Configure for Replica<M> {
     fn open_with<'a>(options: MemberOptions<M>, setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
         Box::pin(async move {
             let replica = Self::join_with(setup.network, options).await?;
+            setup.await_online(replica.group().when().is_online());
             if let Some(prefix) = setup.lines.clone() {
                 let lines = members::tell(replica.group().statuses(), prefix, M::NAME);
                 setup.network.node().tasks().spawn("group lines", lines);

@@ -21,7 +21,7 @@ pub(super) use super::output::say;
 /// How long a graceful end may take, from the first signal on.
 pub(super) const GRACEFUL_LIMIT: Duration = Duration::from_secs(2);
 /// How long the last words wait for a reader when the process ends at once.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Workers of the runtime at least.
 const MIN_WORKERS: usize = 2;

@@ -55,18 +55,25 @@ impl<E: Into<Failure>> MainResult for Result<(), E> {
 /// Reads the flags, starts the node, and runs `main` until it ends or a signal comes; then the node leaves gracefully.
 pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Network) -> F) -> ExitCode {
     let Program { name, doc, version, tags } = program;
-    let command = cli::described(cli::program(name, version), doc, &format!("The program {name}"));
     let _until_read = UntilRead::new();
-    let matches = environment::read(command.args(cli::node_flags(name)));
+    let (matches, _) = environment::read(|config| {
+        let command = cli::described(cli::program(name, version), doc, &format!("The program {name}"));
+        let flags = cli::node_flags(name);
+        config.check(&flags, &[])?;
+        Ok(command.args(config.under("", flags)?))
+    });
     let flags = NodeFlags::read(&matches);
     process::run(|ending: CancellationToken| async move {
-        let network = Box::pin(run::start(flags, name.into(), tags.iter().map(|declared| declared.tag))).await?;
+        let tags = tags.iter().map(|declared| declared.tag);
+        let (network, supervisor) = Box::pin(run::start(flags, name.into(), tags)).await?;
+        supervisor.ready()?;
         let result = tokio::select! {
             biased;
             () = ending.cancelled() => Ok(()),
             failure = network.failed() => Err(failure.into()),
             result = main(network.clone()) => result.main_result(),
         };
+        supervisor.stopping();
         network.shutdown().await;
         result
     })

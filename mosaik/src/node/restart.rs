@@ -36,7 +36,7 @@ async fn make<R: Handlers>(
     lines: Option<String>,
 ) -> Result<R, RoleError> {
     let network = network.upgrade().ok_or(RoleError::NodeEnded { role: R::ROLE.name })?;
-    R::open(&mut Setup { network: &network, values: &values, alone, lines }).await
+    R::open(&mut Setup { network: &network, values: &values, alone, lines, online: Vec::new() }).await
 }
 
 /// The delays between the lives of one role.

@@ -1,5 +1,7 @@
 //! The traits that the attributes implement, and how a role's fields get their values.
 
+use std::fmt;
+
 use futures::future::BoxFuture;
 
 use crate::{
@@ -168,7 +170,6 @@ impl<T: Streamed> Produces<T> for Option<Producer<T>> {
 }
 
 /// What a role is made from: the node that it runs on, and its flags.
-#[derive(Debug)]
 pub struct Setup<'a> {
     pub(super) network: &'a Network,
     pub(super) values: &'a ArgValues,
@@ -176,13 +177,21 @@ pub struct Setup<'a> {
     pub(super) alone: bool,
     /// What begins the lines on stderr that tell of groups; no lines without it.
     pub(super) lines: Option<String>,
+    /// Resolve when the endpoints of the role are online.
+    pub(super) online: Vec<BoxFuture<'static, ()>>,
+}
+
+impl fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("network", self.network).field("values", self.values).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Setup<'a> {
     /// A role on `network` with these flags.
     #[must_use]
     pub const fn new(network: &'a Network, values: &'a ArgValues) -> Self {
-        Self { network, values, alone: false, lines: None }
+        Self { network, values, alone: false, lines: None, online: Vec::new() }
     }
 
     /// The same for a trial with one node of each role, which no group may wait for.
@@ -195,6 +204,11 @@ impl<'a> Setup<'a> {
     pub(super) fn telling(mut self, prefix: String) -> Self {
         self.lines = Some(prefix);
         self
+    }
+
+    /// The role is ready for its supervisor only when this has resolved.
+    pub(super) fn await_online(&mut self, online: impl Future<Output = ()> + Send + 'static) {
+        self.online.push(Box::pin(online));
     }
 
     /// The node.

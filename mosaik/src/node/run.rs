@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use iroh::{EndpointAddr, TransportAddr};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use super::{
     metrics, output, peers,
     process::{Failure, say},
     role::Setup,
+    supervisor::Supervisor,
 };
 use crate::{
     network::{Network, NetworkBuilder},
@@ -35,7 +37,7 @@ pub(super) async fn run(
     ending: CancellationToken,
 ) -> Result<(), Failure> {
     let tags = entry.role.tags.iter().map(|declared| declared.tag);
-    let network = Box::pin(start(flags, network, tags)).await?;
+    let (network, supervisor) = Box::pin(start(flags, network, tags)).await?;
     if let Some(ticket) = network.trust().ticket()
         && ticket.roles().next().is_some()
         && !ticket.roles().any(|role| role == entry.role.name)
@@ -55,10 +57,26 @@ pub(super) async fn run(
         network.shutdown().await;
         return Ok(());
     };
+    let online = join_all(std::mem::take(&mut setup.online));
+    let ready = async {
+        role.when_ready().await;
+        online.await;
+        match supervisor.ready() {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
+    };
     let ended = tokio::select! {
         biased;
-        () = ending.cancelled() => role.stop().await,
+        () = ending.cancelled() => {
+            supervisor.stopping();
+            role.stop().await
+        }
         ended = role.ended() => ended,
+        failure = ready => {
+            network.shutdown().await;
+            return Err(failure);
+        }
     };
     network.shutdown().await;
     match network.failure() {
@@ -72,7 +90,7 @@ pub(super) async fn start(
     mut flags: NodeFlags,
     network: NetworkId,
     tags: impl IntoIterator<Item = crate::primitives::Tag>,
-) -> Result<Network, Failure> {
+) -> Result<(Network, Supervisor), Failure> {
     let gate = Gate::install(&flags.log)?;
     let listen = flags.listen;
     let metrics = metrics::serve(flags.metrics)?;
@@ -80,11 +98,15 @@ pub(super) async fn start(
     for announced in std::mem::take(&mut flags.announce) {
         external.extend(announced.resolve().await?);
     }
+    let ready_file = flags.ready_file.take();
     let builder = flags.builder(network, tags)?;
     let builder = external.iter().copied().fold(builder, NetworkBuilder::with_external_addr);
     let network = builder.build().await?;
     let events = network.discovery().events();
-    say(format_args!("listening {}", dialable(&network, listen, &external)));
+    let address = dialable(&network, listen, &external);
+    let supervisor = Supervisor::new(ready_file, address.clone())?;
+    supervisor.watch(network.node().tasks());
+    say(format_args!("listening {address}"));
     // It is the first line also beside what handlers print themselves.
     output::flush(LISTENING_LIMIT);
     warn_if_open(&network);
@@ -94,7 +116,7 @@ pub(super) async fn start(
     metrics.tell(network.node().tasks());
     gate.open();
     network.node().tasks().spawn("peer lines", peers::tell(events, String::new()));
-    Ok(network)
+    Ok((network, supervisor))
 }
 
 /// One line when strangers can reach a network that keeps nobody out.

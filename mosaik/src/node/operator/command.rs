@@ -4,10 +4,14 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Arg, ArgAction, ArgGroup, Command, builder::PossibleValuesParser};
 
-use super::super::{
-    cli::{flag, node_flags, parse_duration, parse_network, program},
-    join::{JoinParser, join},
-    secret::{KeyFileParser, SecretParser, network_key, secret},
+use super::{
+    super::{
+        cli::{completions, flag, node_flags, parse_duration, parse_network, program},
+        config,
+        join::{JoinParser, join},
+        secret::{KeyFileParser, SecretParser, network_key, secret},
+    },
+    new::new,
 };
 use crate::{
     discovery::Bootstrap,
@@ -31,7 +35,7 @@ pub(super) fn command() -> Command {
              `listening <id>@<ip:port>`, which others take as --bootstrap. Give it --secret or --data-dir and --listen with a \
              fixed port, so that it comes back as the same one. It leaves gracefully at SIGINT or SIGTERM.",
         )
-        .args(node_flags("required").into_iter().map(required_network));
+        .args(node_flags("required").into_iter().filter(|flag| flag.get_id() != config::FLAG).map(required_network));
     let peers = Command::new("peers").about("Print the bootstrap peer and the peers that it knows, with their leases");
     let node = Command::new("node").about("Print who a node is [default: the bootstrap peer]").arg(peer());
     let streams = Command::new("streams").about("Print producers and consumers [default: of every node]").arg(peer());
@@ -118,20 +122,13 @@ pub(super) fn command() -> Command {
                 .about("Say whether programs fit together, without running them: streams, groups and stores declared alike")
                 .arg(program().num_args(1..).help("The programs of one network")),
         );
-    all = all.subcommand(group()).subcommand(tap()).subcommands(membership());
+    all = all.subcommand(new()).subcommand(group()).subcommand(tap()).subcommands(membership());
     for command in [peers, node, streams, groups, stores, ping, explain] {
         let watched = command.get_name() != "ping";
         let command = command.args(asking()).arg(json()).after_help(format!("{PEER}\n{EXIT}"));
         all = all.subcommand(if watched { command.arg(watch()) } else { command });
     }
-    let shell = Arg::new("shell").value_name("SHELL").required(true).value_parser(PossibleValuesParser::new([
-        "bash",
-        "elvish",
-        "fish",
-        "powershell",
-        "zsh",
-    ]));
-    all.subcommand(Command::new("completions").about("Print a script that completes this command line").arg(shell))
+    all.subcommand(completions())
 }
 
 /// Items of a stream.

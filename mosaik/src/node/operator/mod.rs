@@ -6,6 +6,7 @@ mod command;
 mod embedded;
 mod membership;
 mod merged;
+mod new;
 mod show;
 mod tap;
 
@@ -17,13 +18,12 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgMatches, ValueEnum};
-use clap_complete::Shell;
+use clap::ArgMatches;
 use tokio_util::sync::CancellationToken;
 
 use self::{command::command, show::Pings};
 use super::{
-    cli::NodeFlags,
+    cli::{NodeFlags, completion_script},
     environment,
     output::UntilRead,
     process::{self, Failure, print, say},
@@ -47,7 +47,7 @@ const FOUND: u8 = 3;
 #[must_use = "the exit code is what `main` returns"]
 pub fn operator() -> ExitCode {
     let _until_read = UntilRead::new();
-    let matches = environment::read(command());
+    let matches = environment::read(|_| Ok(command())).0;
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
         Some(("ticket", matches)) if matches.subcommand_name() == Some("revoke") => process::run(|ending| async move {
@@ -56,7 +56,7 @@ pub fn operator() -> ExitCode {
                 None => Err("interrupted: members may have been told".into()),
             }
         }),
-        Some((name @ ("id" | "keygen" | "completions" | "authority" | "invite" | "ticket"), matches)) => {
+        Some((name @ ("id" | "keygen" | "completions" | "new" | "authority" | "invite" | "ticket"), matches)) => {
             match offline(name, matches) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
@@ -98,8 +98,10 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
     let joining = flags.join.as_ref().map(Invitation::network);
     let Some(network) = flags.network.or(joining) else { return ExitCode::FAILURE };
     process::run(|ending: CancellationToken| async move {
-        let network = Box::pin(run::start(flags, network, [])).await?;
+        let (network, supervisor) = Box::pin(run::start(flags, network, [])).await?;
+        supervisor.ready()?;
         ending.cancelled().await;
+        supervisor.stopping();
         network.shutdown().await;
         Ok(())
     })
@@ -147,12 +149,8 @@ fn offline(name: &str, matches: &ArgMatches) -> Result<(), Failure> {
                 print(&(hex.concat() + "\n"))
             }
         },
-        _ => {
-            let shell = matches.get_one::<String>("shell").and_then(|shell| Shell::from_str(shell, true).ok());
-            let mut script = Vec::new();
-            clap_complete::generate(shell.ok_or("no such shell")?, &mut command(), "mosaik", &mut script);
-            print(&String::from_utf8_lossy(&script))
-        }
+        "new" => print(&new::make(matches)?),
+        _ => print(&completion_script(command(), matches)?),
     }
 }
 
