@@ -9,8 +9,10 @@ use alloy::{
 };
 use mosaik::prelude::*;
 
-/// Gas of a block.
+/// Gas of a block, unless it has one transaction alone.
 pub const GAS_LIMIT: u64 = 2_000_000;
+/// Gas of a transaction. One over [`GAS_LIMIT`] gets a block of its own.
+pub const MAX_GAS: u64 = 30_000_000;
 /// Gas that every transaction costs.
 pub const MIN_GAS: u64 = 21_000;
 /// The longest transaction, bytes: that of the network's nodes.
@@ -59,8 +61,8 @@ pub enum Refused {
         /// What it costs before it does anything.
         needs: u64,
     },
-    /// Fits into no block.
-    #[error("exceeds block gas limit: {0} is over {GAS_LIMIT}")]
+    /// Over [`MAX_GAS`].
+    #[error("exceeds block gas limit: {0} is over {MAX_GAS}")]
     GasTooHigh(u64),
 }
 
@@ -90,7 +92,7 @@ pub fn receive(text: &str) -> Result<(Order, TxEnvelope), Refused> {
     if has < needs {
         return Err(Refused::GasTooLow { has, needs });
     }
-    if has > GAS_LIMIT {
+    if has > MAX_GAS {
         return Err(Refused::GasTooHigh(has));
     }
     let tip = envelope.effective_tip_per_gas(0).unwrap_or_default();

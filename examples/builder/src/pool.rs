@@ -132,21 +132,23 @@ impl Mempool {
     }
 
     /// Takes the orders of a block out: again and again that with the highest tip, of equal ones that with the lowest hash, among
-    /// the first of each sender. A sender whose first does not fit any more waits with all of them.
+    /// the first of each sender. A sender whose first does not fit any more waits with all of them; one that would fit into no block
+    /// gets one of its own when its turn comes.
     fn take(&mut self) -> Vec<Order> {
         let rank = |order: &Order| (order.tip, Reverse(order.hash), order.sender);
         let firsts = self.waiting.values().filter_map(|orders| orders.values().next());
         let mut firsts: BinaryHeap<_> = firsts.map(rank).collect();
-        let (mut taken, mut gas) = (Vec::new(), GAS_LIMIT);
+        let (mut taken, mut gas) = (Vec::new(), 0);
         while let Some((_, _, sender)) = firsts.pop() {
             let Some(orders) = self.waiting.get_mut(&sender) else { continue };
-            let Some(first) = orders.first_entry().filter(|order| order.get().gas <= gas) else { continue };
+            let fits = |order: &Order| taken.is_empty() || gas + order.gas <= GAS_LIMIT;
+            let Some(first) = orders.first_entry().filter(|first| fits(first.get())) else { continue };
             let order = first.remove();
             firsts.extend(orders.values().next().map(rank));
             if orders.is_empty() {
                 self.waiting.remove(&sender);
             }
-            gas -= order.gas;
+            gas += order.gas;
             self.bytes -= size(&order);
             taken.push(order);
         }

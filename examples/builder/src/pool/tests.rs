@@ -59,6 +59,17 @@ fn a_block_keeps_its_gas_limit() {
 }
 
 #[test]
+fn what_is_too_big_for_any_block_gets_one_of_its_own() {
+    let orders =
+        [order(1, 0, 9, 21_000), order(2, 0, 8, 5 * GAS_LIMIT), order(3, 0, 7, 21_000), order(2, 1, 1, 21_000)];
+    let [first, huge, small, behind] = &orders;
+    let mut pool = pool(&orders);
+    assert_eq!(seal(&mut pool), hashes(&[first, small]));
+    assert_eq!(seal(&mut pool), hashes(&[huge]));
+    assert_eq!(seal(&mut pool), hashes(&[behind]));
+}
+
+#[test]
 fn a_known_order_is_taken_alike_and_sealed_once() {
     let known = order(1, 3, 1, 21_000);
     let mut pool = pool(&[known.clone(), known.clone()]);

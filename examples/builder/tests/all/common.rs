@@ -56,6 +56,7 @@ pub fn dynamic(account: u8, nonce: u64, tip: u128, gas_limit: u64, input: Vec<u8
 pub fn transactions() -> Vec<String> {
     let of = |nonce: u64, account: u8| match (account % 5, u64::from(account)) {
         (0, account64) => legacy(account, 40 + nonce, u128::from(account64), (account % 2 == 0).then_some(1)),
+        (1, 1) => dynamic(account, nonce, 3, 2 * GAS_LIMIT, vec![]),
         (_, account64) => {
             let gas = 100_000 + 20_000 * account64;
             dynamic(account, nonce, u128::from(nonce * account64 % 7), gas, vec![account; 10 * usize::from(account)])
@@ -69,7 +70,7 @@ pub fn orders(transactions: &[String]) -> Vec<Order> {
     transactions.iter().map(|raw| envelope::receive(raw).expect("well-formed").0).collect()
 }
 
-/// Each of the orders is in exactly one of the blocks and nothing else is; no block is over the gas limit; nonces are in order.
+/// Each of the orders is in exactly one of the blocks and nothing else is; no block is over the gas limit with more than one; nonces are in order.
 pub fn assert_each_once<'a>(orders: &[Order], blocks: impl IntoIterator<Item = &'a Vec<String>>) {
     let by_hash: BTreeMap<String, &Order> = orders.iter().map(|order| (order.hash.to_string(), order)).collect();
     let (mut seen, mut nonces) = (BTreeSet::new(), BTreeMap::new());
@@ -83,7 +84,7 @@ pub fn assert_each_once<'a>(orders: &[Order], blocks: impl IntoIterator<Item = &
             assert!(last.is_none_or(|last| last < order.nonce), "{order:?} comes after nonce {last:?}");
             gas += order.gas;
         }
-        assert!(gas <= GAS_LIMIT, "a block of {gas} gas");
+        assert!(gas <= GAS_LIMIT || txs.len() == 1, "a block of {gas} gas");
     }
     assert_eq!(seen.len(), by_hash.len(), "all are in blocks");
 }

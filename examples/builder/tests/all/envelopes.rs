@@ -6,7 +6,7 @@ use alloy::{
     hex,
     primitives::keccak256,
 };
-use builder::envelope::{self, GAS_LIMIT, MAX_SIZE, Refused};
+use builder::envelope::{self, GAS_LIMIT, MAX_GAS, MAX_SIZE, Refused};
 
 use crate::common::{dynamic, legacy, orders, signed, transactions};
 
@@ -41,7 +41,7 @@ fn what_is_no_order_says_why() {
     let needs = |input| dynamic(1, 0, 1, 21_019, input);
     assert_eq!(why(&needs(vec![0, 1])), Refused::GasTooLow { has: 21_019, needs: 21_020 });
     assert!(envelope::receive(&needs(vec![0])).is_ok());
-    assert_eq!(why(&dynamic(1, 0, 1, GAS_LIMIT + 1, vec![])), Refused::GasTooHigh(GAS_LIMIT + 1));
+    assert_eq!(why(&dynamic(1, 0, 1, MAX_GAS + 1, vec![])), Refused::GasTooHigh(MAX_GAS + 1));
     let blobs = TxEip4844 { gas_limit: 50_000, ..Default::default() };
     assert_eq!(why(&signed::<TxEip4844Variant>(1, blobs.into())), Refused::Blobs);
 }
