@@ -64,6 +64,9 @@ pub enum Refusal {
 #[mosaik::state_machine(version = 1)]
 impl Mempool {
     /// Takes an order; one that it has or had already is taken alike, and nothing changes.
+    ///
+    /// # Errors
+    /// When it cannot be in a block any more, or there is no room.
     #[command]
     pub fn submit(&mut self, order: Order) -> Result<(), Refusal> {
         let Order { hash, sender, nonce, .. } = order;

@@ -56,9 +56,12 @@ impl Watch {
     async fn catch_up(&mut self) -> io::Result<()> {
         loop {
             let (first, blocks) = match self.page().await {
-                Ok(page) if page.1.is_empty() && self.next == Some(page.0) => return Ok(()),
+                Ok((first, blocks)) if blocks.is_empty() && self.next == Some(first) => return Ok(()),
                 Ok(page) => page,
-                Err(error) => return Ok(eprintln!("no blocks: {error}")),
+                Err(error) => {
+                    eprintln!("no blocks: {error}");
+                    return Ok(());
+                }
             };
             let next = self.next.unwrap_or(1);
             if next < first {

@@ -12,7 +12,9 @@ fn order(sender: u8, nonce: u64, tip: u128, gas: u64) -> Order {
 /// A pool that has taken these.
 fn pool(orders: &[Order]) -> Mempool {
     let mut pool = Mempool::default();
-    orders.iter().for_each(|order| assert_eq!(pool.submit(order.clone()), Ok(())));
+    for order in orders {
+        assert_eq!(pool.submit(order.clone()), Ok(()));
+    }
     pool
 }
 
@@ -21,7 +23,7 @@ fn seal(pool: &mut Mempool) -> Vec<B256> {
     let number = pool.height() + 1;
     let ctx = ApplyContext::at(number).with_time(Duration::from_secs(number));
     let txs = pool.seal(number, &ctx).unwrap_or_default();
-    txs.iter().map(|raw| keccak256(raw)).collect()
+    txs.iter().map(keccak256).collect()
 }
 
 fn hashes(orders: &[&Order]) -> Vec<B256> {

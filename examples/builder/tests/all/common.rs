@@ -55,7 +55,7 @@ pub fn dynamic(account: u8, nonce: u64, tip: u128, gas_limit: u64, input: Vec<u8
 /// 100 transactions of 20 senders, each sender's in order: few tips, so that many are equal, and gas for a dozen blocks.
 pub fn transactions() -> Vec<String> {
     let of = |nonce: u64, account: u8| match (account % 5, u64::from(account)) {
-        (0, account64) => legacy(account, 40 + nonce, u128::from(account64), (account % 2 == 0).then_some(1)),
+        (0, account64) => legacy(account, 40 + nonce, u128::from(account64), account.is_multiple_of(2).then_some(1)),
         (1, 1) => dynamic(account, nonce, 3, 2 * GAS_LIMIT, vec![]),
         (_, account64) => {
             let gas = 100_000 + 20_000 * account64;

@@ -1,4 +1,5 @@
 //! Tests of the example: transactions, the declared app in virtual time, and its processes.
+#![allow(clippy::expect_used, reason = "a test")]
 
 mod common;
 mod envelopes;

@@ -153,9 +153,13 @@ impl Pipeline {
         self.pools[number] = self.pool(number);
     }
 
-    /// Kills all members before the first is started again.
+    /// Kills all members.
     pub fn kill_all(&mut self) {
         self.pools.iter_mut().for_each(Process::kill);
+    }
+
+    /// Starts all members again.
+    pub fn restart_all(&mut self) {
         self.pools = (0..3).map(|number| self.pool(number)).collect();
     }
 

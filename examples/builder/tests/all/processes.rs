@@ -40,6 +40,7 @@ fn each_is_in_exactly_one_block_whoever_is_killed() {
         let senders: Vec<_> = senders.collect();
         let pairs: Vec<_> = all.iter().zip(&orders).collect();
         let each = pairs.len().div_ceil(kills);
+        assert_eq!(pairs.chunks(each).len(), kills, "transactions cannot be dealt out to so many");
         for (number, chunk) in pairs.chunks(each).enumerate() {
             let mut jobs = vec![Vec::new(); senders.len()];
             chunk.iter().for_each(|pair| jobs[usize::from(pair.1.sender[19]) % senders.len()].push(*pair));
@@ -68,6 +69,7 @@ fn each_is_in_exactly_one_block_whoever_is_killed() {
 /// All members lose their memory, not their data; then one watches from the beginning, and one from its own.
 fn whoever_comes_late_is_told(pipeline: &mut Pipeline, before: &[Vec<String>]) {
     pipeline.kill_all();
+    pipeline.restart_all();
     let (late, replay) = (pipeline.watch(&[]), pipeline.watch(&["--from", "1"]));
     wait("the past", || Some(blocks(&replay, 1)).filter(|blocks| blocks.len() >= before.len()));
     let missed = wait("what was missed", || late.printed().first().cloned());
@@ -84,7 +86,7 @@ fn whoever_comes_late_is_told(pipeline: &mut Pipeline, before: &[Vec<String>]) {
 
 #[test]
 fn the_intake_says_what_it_does_not_take() {
-    let pipeline = Pipeline::start();
+    let mut pipeline = Pipeline::start();
     let rpc = pipeline.rpcs()[0];
     until_accepted(rpc, &legacy(1, 5, 1, None));
     wait("a block", || (rpc.call("eth_blockNumber", &json!([])) == Ok(json!("0x1"))).then_some(()));
@@ -101,6 +103,11 @@ fn the_intake_says_what_it_does_not_take() {
     assert_eq!(post(r#"[{"jsonrpc":"2.0","id":"a","method":"eth_blockNumber"},1]"#)[0]["id"], "a");
     let notification = r#"{"jsonrpc":"2.0","method":"eth_blockNumber"}"#;
     assert_eq!(rpc.post(notification).expect("answers"), "");
+    pipeline.kill_all();
+    let alone = [send(&legacy(1, 7, 1, None)), rpc.call("eth_blockNumber", &json!([]))];
+    alone.iter().for_each(|answer| assert!(answer.is_err(), "{answer:?}"));
+    pipeline.restart_all();
+    assert!(until_accepted(rpc, &legacy(1, 7, 1, None)).is_string());
 }
 
 /// The transactions of these tests, and those of the data if there are some.
