@@ -35,6 +35,13 @@ pub struct Order {
     pub raw: Bytes,
 }
 
+impl Order {
+    /// What it takes in memory, bytes, about.
+    pub fn size(&self) -> usize {
+        256 + self.raw.len()
+    }
+}
+
 /// Why a transaction is no order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

@@ -26,8 +26,6 @@ pub const MAX_WAITING: usize = 32 << 20;
 pub const MAX_SENDERS: usize = 1 << 20;
 /// Blocks in one answer.
 pub const PAGE: usize = 100;
-/// What an order costs besides its bytes, about.
-const OVERHEAD: usize = 256;
 
 /// Orders that wait, and the blocks that were made of others.
 #[derive(Default, Clone, Serialize, Deserialize)]
@@ -76,7 +74,7 @@ impl Mempool {
         if let Some(waiting) = self.waiting.get(&sender).and_then(|orders| orders.get(&nonce)) {
             return if waiting.hash == hash { Ok(()) } else { Err(Refusal::NonceTaken) };
         }
-        let bytes = self.bytes + size(&order);
+        let bytes = self.bytes + order.size();
         let stranger = self.nonces.len() >= MAX_SENDERS && !self.nonces.contains_key(&sender);
         if bytes > MAX_WAITING || stranger {
             return Err(Refusal::Full);
@@ -152,15 +150,11 @@ impl Mempool {
                 self.waiting.remove(&sender);
             }
             gas += order.gas;
-            self.bytes -= size(&order);
+            self.bytes -= order.size();
             taken.push(order);
         }
         taken
     }
-}
-
-fn size(order: &Order) -> usize {
-    order.raw.len() + OVERHEAD
 }
 
 /// A member of the pool. The one that leads builds.
