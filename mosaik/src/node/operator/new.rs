@@ -70,6 +70,7 @@ pub(super) fn make(matches: &ArgMatches) -> Result<String, Failure> {
         ("README.md", README),
         (&unit, UNIT),
         ("ci/run", CI),
+        ("rustfmt.toml", "use_small_heuristics = \"Max\"\n"),
         (".gitignore", "/target\n"),
     ];
     for (file, text) in files {
