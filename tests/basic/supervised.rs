@@ -137,3 +137,21 @@ fn an_app_prints_what_completes_its_command_line() {
     let (fine, script, _) = weather(&["completions", "bash"], &[]);
     assert!(fine && script.contains("weather") && script.contains("--ready-file"), "{script}");
 }
+
+#[test]
+fn a_trial_run_has_as_many_nodes_of_a_role_as_asked_for() {
+    let mut dev = Process::start(WEATHER, &["dev", "--replicas", "sensor=2,display=1"], &[]);
+    let until = Instant::now() + SOON;
+    for name in ["sensor-1", "sensor-2", "display"] {
+        dev.stderr.has(until, name, |line| line.starts_with(&format!("[{name}] listening ")));
+    }
+    let sensor = |line: &str| line.split(':').next().unwrap().to_owned();
+    let first = sensor(&dev.stdout.wait(until, "reading", |_| true));
+    dev.stdout.wait(until, "reading of the other sensor", |line| sensor(line) != first);
+    dev.signal("TERM");
+    assert!(dev.wait(SOON).success());
+    for (wrong, part) in [("pump=2", "there are sensor, display"), ("sensor=0,display=0", "leaves none")] {
+        let (fine, _, stderr) = weather(&["dev", "--for", "1s", "--replicas", wrong], &[]);
+        assert!(!fine && stderr.contains(part), "{stderr}");
+    }
+}

@@ -11,6 +11,7 @@ use super::{
     args::{clap_args, prefixed_args},
     config::{Config, ConfigError, config},
     decl::{EndpointDecl, RoleDecl},
+    dev::Replicas,
     environment::with_env,
     graph::Graph,
     join::join,
@@ -176,6 +177,12 @@ fn dev_flags() -> Vec<Arg> {
     let mut flags =
         shared_flags(String::from("The network to join: a name, or 64 hex digits [default: one of its own]"));
     flags.push(config().help("A TOML file with values for the roles' own flags; what it says of nodes is passed over"));
+    let replicas = flag(
+        "replicas",
+        "ROLE=N",
+        "How many nodes of a role to run [default: 1]; may be repeated, or separated by commas",
+    );
+    flags.push(replicas.action(ArgAction::Append).value_delimiter(',').value_parser(Replicas::from_str));
     flags
 }
 

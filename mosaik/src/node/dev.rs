@@ -1,6 +1,6 @@
 //! `dev`: all roles in this process, each as a node of its own on loopback, so that one command shows an app at work.
 
-use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
+use std::{net::Ipv4Addr, process::ExitCode, str::FromStr, time::Duration};
 
 use clap::ArgMatches;
 use tokio::time::sleep;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::ArgValues,
     cli::NodeFlags,
-    graph::{Graph, RoleEntry},
+    graph::Graph,
     log::Gate,
     metrics, peers,
     process::{self, Failure, say},
@@ -20,7 +20,8 @@ use super::{
 use crate::{network::Network, primitives::NetworkId};
 
 struct Running {
-    entry: &'static RoleEntry,
+    /// The role, and its number if there are several nodes of it.
+    name: String,
     network: Network,
     handle: RoleHandle,
 }
@@ -51,25 +52,55 @@ async fn start_all(
     running: &mut Vec<Running>,
 ) -> Result<(), Failure> {
     let mut metrics = Some(metrics::serve(NodeFlags::read(matches).metrics)?);
+    let replicas: Vec<Replicas> = matches.get_many("replicas").into_iter().flatten().cloned().collect();
+    if let Some(Replicas { role, .. }) = replicas.iter().find(|it| graph.role(&it.role).is_none()) {
+        let roles: Vec<_> = graph.roles().map(|role| role.name).collect();
+        return Err(format!("--replicas: there is no role {role}; there are {}", roles.join(", ")).into());
+    }
     for entry in graph.roles {
         let role = &entry.role;
-        let mut flags = NodeFlags::read(matches);
-        flags.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
-        flags.data_dir = flags.data_dir.map(|dir| dir.join(role.name));
-        let tags = role.tags.iter().map(|declared| declared.tag);
-        let network = flags.builder(network, tags)?.build().await?;
-        say(format_args!("[{}] listening {}", role.name, dialable(&network, None, &[])));
-        if let Some(metrics) = metrics.take() {
-            metrics.tell(network.node().tasks());
+        let count = replicas.iter().rev().find(|it| it.role == role.name).map_or(1, |it| it.count);
+        for number in 1..=count {
+            let name = if count == 1 { role.name.to_owned() } else { format!("{}-{number}", role.name) };
+            let mut flags = NodeFlags::read(matches);
+            flags.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
+            flags.data_dir = flags.data_dir.map(|dir| dir.join(&name));
+            let tags = role.tags.iter().map(|declared| declared.tag);
+            let network = flags.builder(network, tags)?.build().await?;
+            say(format_args!("[{name}] listening {}", dialable(&network, None, &[])));
+            if let Some(metrics) = metrics.take() {
+                metrics.tell(network.node().tasks());
+            }
+            let events = peers::tell(network.discovery().events(), format!("[{name}] "));
+            network.node().tasks().spawn("peer lines", events);
+            let values = ArgValues::collect(role, &format!("{}.", role.name), matches);
+            let handle =
+                (entry.start)(&mut Setup::new(&network, &values).alone().telling(format!("[{name}] "))).await?;
+            running.push(Running { name, network, handle });
         }
-        let events = peers::tell(network.discovery().events(), format!("[{}] ", role.name));
-        network.node().tasks().spawn("peer lines", events);
-        let values = ArgValues::collect(role, &format!("{}.", role.name), matches);
-        let handle =
-            (entry.start)(&mut Setup::new(&network, &values).alone().telling(format!("[{}] ", role.name))).await?;
-        running.push(Running { entry, network, handle });
     }
     Ok(())
+}
+
+/// How many nodes of a role a trial run has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Replicas {
+    role: String,
+    count: u16,
+}
+
+/// The most nodes of one role in a trial run.
+const MAX_REPLICAS: u16 = 64;
+
+impl FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || format!("a role and how many nodes of it, 0 to {MAX_REPLICAS}, such as sensor=3");
+        let (role, count) = text.split_once('=').ok_or_else(usage)?;
+        let count = count.parse().ok().filter(|count| *count <= MAX_REPLICAS).ok_or_else(usage)?;
+        Ok(Self { role: role.to_owned(), count })
+    }
 }
 
 /// Until the time is over, a signal, or a role that ends by itself.
@@ -82,6 +113,9 @@ async fn until_end(running: &[Running], limit: Option<Duration>, ending: &Cancel
     };
     let ended = running.iter().map(|each| Box::pin(each.handle.ended()));
     let failed = running.iter().map(|each| Box::pin(each.network.failed()));
+    if running.is_empty() {
+        return Err("no node is to run: --replicas leaves none".into());
+    }
     tokio::select! {
         biased;
         () = ending.cancelled() => Ok(()),
@@ -92,8 +126,7 @@ async fn until_end(running: &[Running], limit: Option<Duration>, ending: &Cancel
 }
 
 async fn stop_all(running: Vec<Running>) {
-    let stops = running.into_iter().map(|Running { entry, network, handle }| async move {
-        let name = entry.role.name;
+    let stops = running.into_iter().map(|Running { name, network, handle }| async move {
         if let Err(error) = handle.stop().await {
             say(format_args!("[{name}] {error}"));
         }
