@@ -15,8 +15,8 @@ use crate::{
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node, credentials},
     primitives::{NetworkId, PeerId, Schema, StreamId, fresh_bytes},
     trust::{
-        Authority, AuthorityId, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason, Revocation, Ticket,
-        Trust,
+        Authority, AuthorityId, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason, RenewError, Revocation,
+        Scope, Ticket, Trust,
     },
 };
 
@@ -107,7 +107,8 @@ impl Client {
         ticket: Ticket,
     ) -> Result<Self, BuildError> {
         let network = network.into();
-        let credentials = credentials(network, None, authorities.into_iter().collect(), Some(ticket))?;
+        let trusted = authorities.into_iter().map(|authority| (authority, Scope::everything()));
+        let credentials = credentials(network, None, trusted.collect(), Some(ticket))?;
         Ok(Self { node: bare_node(network, Some(secret_key), credentials).await?, owned: true })
     }
 
@@ -143,9 +144,29 @@ impl Client {
     /// # Errors
     /// When the node cannot be reached, is not of this network, or gives no answer within 10 s.
     pub async fn revoke(&self, to: &EndpointAddr, revocation: Revocation) -> Result<(), AskError> {
+        self.answered(to, discovery::tell_revocation(&self.node, to, revocation)).await
+    }
+
+    /// Asks a member to renew the ticket with which this client was made.
+    ///
+    /// # Errors
+    /// When the node cannot be reached, is not of this network, gives no answer within 10 s, or does not renew it.
+    pub async fn renew(&self, to: &EndpointAddr) -> Result<Ticket, AskError> {
+        let peer = PeerId::from(to.id);
+        let answer = self.answered(to, discovery::ask_renewal(&self.node, to)).await?;
+        let renewed = answer.and_then(|ticket| self.node.trust().accept_renewed(&ticket));
+        renewed.map_err(|error| AskError::NoAnswer { peer, reason: error.to_string() })?;
+        self.node.trust().ticket().ok_or(AskError::NoAnswer { peer, reason: RenewError::NotATicket.to_string() })
+    }
+
+    async fn answered<T>(
+        &self,
+        to: &EndpointAddr,
+        answer: impl Future<Output = Result<T, OpenError>>,
+    ) -> Result<T, AskError> {
         let (peer, network) = (PeerId::from(to.id), self.network_id());
-        match timeout(ANSWER, discovery::tell_revocation(&self.node, to, revocation)).await {
-            Ok(Ok(())) => Ok(()),
+        match timeout(ANSWER, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(OpenError::Connect(error))) => Err(AskError::Unreachable { peer, reason: error.to_string() }),
             Ok(Err(OpenError::Link(error))) => Err(failed(peer, network, self.node.trust(), &error)),
             Err(_) => Err(AskError::NoAnswer { peer, reason: "it took too long".to_owned() }),
@@ -416,7 +437,7 @@ impl Session {
 
 fn failed(peer: PeerId, network: NetworkId, trust: &Trust, error: &LinkError) -> AskError {
     match error {
-        LinkError::Refused | LinkError::Closed(CloseCode::Refused) => {
+        LinkError::Refused | LinkError::Closed(CloseCode::Refused | CloseCode::Revoked | CloseCode::Expired) => {
             let known = trust.refusals().into_iter().find(|refusal| refusal.peer == peer);
             let untold = || format!("refused by {peer:?}: {}", Reason::Untold { ours: trust.kind() });
             AskError::Refused { peer, refusal: known.map_or_else(untold, |refusal| refusal.to_string()) }

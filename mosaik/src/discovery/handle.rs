@@ -18,7 +18,7 @@ use super::{
     entry::{EntryError, LocalEntry, PeerEntry, SignedEntry},
     events::Events,
     rendezvous::Guest,
-    revocations,
+    renewals, revocations,
     session::{self, Error},
     shared::Shared,
     stats::Stats,
@@ -83,6 +83,9 @@ impl Discovery {
         ]
         .map(String::from)
         .into();
+        if node.trust().renews() {
+            said.protocols.insert(renewals::Renewals::NAME.to_owned());
+        }
         said.ticket = node.trust().ticket().map(|ticket| ticket.digest());
         let (network, now) = (node.network_id(), Shared::origin());
         let seed = transport.random_seed();
@@ -96,7 +99,7 @@ impl Discovery {
         serve(&shared, acceptors);
 
         let guest = config.rendezvous.then(|| Guest::enter(transport.scope(), network, node.addr()));
-        let revoked = data_dir.clone();
+        let kept = data_dir.clone();
         let book = data_dir.map(|dir| Book::in_dir(&dir, config.max_remembered));
         first_contacts(&shared, bootstrap, book.as_ref(), guest.as_ref());
         if let Some(book) = book {
@@ -108,8 +111,9 @@ impl Discovery {
         node.tasks().spawn_essential("discovery", worker.run());
         if node.trust().kind() == NetworkKind::Authority {
             node.tasks().spawn("tickets", tickets::fetch(shared.clone()));
-            revoked.iter().for_each(|dir| revocations::load(&shared, dir));
-            node.tasks().spawn("revocations", revocations::spread(shared.clone(), revoked));
+            kept.iter().for_each(|dir| revocations::load(&shared, dir));
+            node.tasks().spawn("revocations", revocations::spread(shared.clone(), kept.clone()));
+            node.tasks().spawn("renewals", renewals::run(shared.clone(), kept));
         }
         Ok(Self { shared, shutdown })
     }
@@ -254,6 +258,10 @@ fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
     let on_revocation = shared.clone();
     acceptors.accept::<revocations::Exchange>(move |incoming| {
         on_revocation.node.tasks().spawn("revoke-serve", revocations::serve(on_revocation.clone(), incoming));
+    });
+    let on_renewal = shared.clone();
+    acceptors.accept::<renewals::Renewals>(move |incoming| {
+        on_renewal.node.tasks().spawn("renew-serve", renewals::serve(on_renewal.clone(), incoming));
     });
     let on_ticket = shared.clone();
     acceptors.accept::<tickets::Tickets>(move |incoming| {

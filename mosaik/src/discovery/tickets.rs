@@ -106,7 +106,7 @@ async fn find(shared: &Arc<Shared>, peer: &PeerEntry, ticket: TicketDigest) -> b
     for neighbour in asked {
         match timeout(EXCHANGE_TIMEOUT, ask(shared, &neighbour, peer.id(), ticket)).await {
             Ok(Ok(Some(bytes))) => {
-                if let Err(reason) = shared.node.trust().learn(peer.id(), &bytes) {
+                if let Err(reason) = shared.node.trust().learn(peer.id(), &bytes, ticket) {
                     tracing::debug!(from = ?neighbour.id(), of = ?peer.id(), %reason, "a ticket is not one");
                 }
             }

@@ -24,7 +24,7 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
-    trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Ticket},
+    trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Own, Scope, Ticket},
 };
 
 /// What the idle time-out of connections may be.
@@ -57,7 +57,7 @@ pub struct NetworkBuilder {
     tags: Tags,
     discovery: discovery::Config,
     key: Option<NetworkKey>,
-    authorities: Vec<AuthorityId>,
+    authorities: Vec<(AuthorityId, Scope)>,
     ticket: Option<Ticket>,
     join: Option<Result<Invitation, JoinError>>,
     transport: Option<(Transport, SecretKey)>,
@@ -139,10 +139,15 @@ impl NetworkBuilder {
 
     /// Makes this a network of an *authority*: only who holds a [`Ticket`] of it is in it, this node included. Repeatable: during a
     /// change of authorities two are trusted, at most eight.
-    pub fn with_authority(mut self, authority: AuthorityId) -> Self {
-        if !self.authorities.contains(&authority) {
-            self.authorities.push(authority);
-        }
+    pub fn with_authority(self, authority: AuthorityId) -> Self {
+        self.with_scoped_authority(authority, Scope::everything())
+    }
+
+    /// The same for an authority that can give only certain roles and grants: a ticket of it with another one is refused. It can take
+    /// nothing back, and of an authority that is named twice the last scope counts.
+    pub fn with_scoped_authority(mut self, authority: AuthorityId, scope: Scope) -> Self {
+        self.authorities.retain(|(other, _)| *other != authority);
+        self.authorities.push((authority, scope));
         self
     }
 
@@ -347,7 +352,8 @@ impl NetworkBuilder {
                 let parsed = member.bootstrap.iter().map(|peer| peer.parse::<Bootstrap>());
                 let parsed = parsed.filter(|peer| peer.as_ref().map_or(true, |peer| peer.id() != transport.id()));
                 bootstrap.extend(parsed.collect::<Result<Vec<_>, _>>().inspect_err(|_| transport.abandon())?);
-                Credentials::Authority { trusted: member.authorities, ticket: member.ticket }
+                let trusted = member.authorities.into_iter().map(|authority| (authority, Scope::everything()));
+                Credentials::Authority(Own { trusted: trusted.collect(), ticket: member.ticket, issuer: member.issuer })
             }
         };
         is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;

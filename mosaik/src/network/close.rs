@@ -92,6 +92,8 @@ close_codes! {
     Refused = 20, "refused";
     /// The network's authority has taken this peer's ticket back.
     Revoked = 21, "the ticket was revoked";
+    /// This peer's ticket has run out, and it has shown no other one.
+    Expired = 22, "the ticket has expired";
 }
 
 #[cfg(test)]

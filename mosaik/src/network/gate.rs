@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     close::CloseCode,
@@ -162,6 +162,8 @@ pub(super) async fn pass(node: &Node, entry: &Arc<Entry>, said: Option<Said>) ->
         None => admit(node, entry, &mut first).await,
     };
     let Err((by, reason)) = judged else {
+        // Nobody else sets it: a connection is judged once.
+        let _ = entry.admitted.set((Instant::now(), seconds(node)));
         entry.gate.set(State::Passed);
         return Ok(());
     };
@@ -185,7 +187,11 @@ pub(super) fn is_refusal(lost: &ConnectionLost) -> bool {
     let ConnectionLost::ClosedByPeer { code } = lost else { return false };
     matches!(
         CloseCode::from(*code),
-        CloseCode::Refused | CloseCode::Revoked | CloseCode::DifferentNetwork | CloseCode::UnsupportedProtocol
+        CloseCode::Refused
+            | CloseCode::Revoked
+            | CloseCode::Expired
+            | CloseCode::DifferentNetwork
+            | CloseCode::UnsupportedProtocol
     )
 }
 

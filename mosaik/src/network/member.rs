@@ -1,12 +1,17 @@
 //! By what a node is a member of its network: what the builder was given, made to fit together or refused before the node
 //! starts. What is proved with it is the business of `gate`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     primitives::{NetworkId, PeerId},
     transport::Transport,
-    trust::{AuthorityId, Credentials, Invitation, JoinError, MAX_AUTHORITIES, Membership, NetworkKey, Ticket, Trust},
+    trust::{
+        AuthorityId, Clocks, Credentials, Invitation, Issuer, JoinError, MAX_AUTHORITIES, Membership, NetworkKey, Own,
+        Scope, Ticket, Trust,
+    },
 };
 
 /// Why a node could not prove that it belongs to its network.
@@ -58,7 +63,7 @@ pub enum TrustError {
 pub(crate) fn credentials(
     ours: NetworkId,
     key: Option<NetworkKey>,
-    trusted: Vec<AuthorityId>,
+    trusted: Vec<(AuthorityId, Scope)>,
     ticket: Option<Ticket>,
 ) -> Result<Credentials, TrustError> {
     match (key, ticket) {
@@ -70,18 +75,18 @@ pub(crate) fn credentials(
         (None, Some(_)) if trusted.len() > MAX_AUTHORITIES => {
             Err(TrustError::TooManyAuthorities { given: trusted.len(), max: MAX_AUTHORITIES })
         }
-        (None, Some(ticket)) if !trusted.contains(&ticket.authority()) => {
+        (None, Some(ticket)) if trusted.iter().all(|(authority, _)| *authority != ticket.authority()) => {
             Err(TrustError::UnknownAuthority { theirs: ticket.authority() })
         }
         (None, Some(ticket)) if ticket.network() != ours => {
             Err(TrustError::TicketOfOtherNetwork { ours, theirs: ticket.network() })
         }
-        (None, Some(ticket)) => Ok(Credentials::Authority { trusted, ticket }),
+        (None, Some(ticket)) => Ok(Credentials::Authority(Own { trusted, ticket, issuer: None })),
     }
 }
 
-/// The membership that a node is to have: by an invitation, or the one that it has kept, whichever holds longer. One that is new
-/// is kept in the directory.
+/// The membership that a node is to have: by an invitation, or the one that it has kept, whichever holds longer; and of the two
+/// licenses to renew tickets the one that does. One that is new is kept in the directory.
 pub(super) fn member(
     invitation: Option<Invitation>,
     kept: Option<Membership>,
@@ -89,31 +94,45 @@ pub(super) fn member(
     dir: Option<&Path>,
 ) -> Result<Option<Membership>, JoinError> {
     let Some(invitation) = invitation else { return Ok(kept) };
-    let member = invitation.accept(node)?;
-    let serves = |kept: &Membership| {
+    let mut member = invitation.accept(node)?;
+    let of_same = |kept: &Membership| {
         let (kept, new) = (kept.ticket(), member.ticket());
-        let same = (kept.network(), kept.authority(), kept.subject()) == (new.network(), new.authority(), node);
-        same && kept.grants() == new.grants() && kept.not_after() >= new.not_after()
+        (kept.network(), kept.authority(), kept.subject()) == (new.network(), new.authority(), node)
     };
-    if let Some(kept) = kept.filter(serves) {
-        return Ok(Some(kept));
+    let kept = kept.filter(of_same);
+    if let Some(kept) = &kept {
+        let (own, new) = (kept.ticket(), member.ticket());
+        if own.grants() == new.grants() && own.not_after() >= new.not_after() {
+            member = Membership { issuer: member.issuer, ..kept.clone() };
+        }
+        if kept.issuer.as_ref().map(Issuer::until) > member.issuer.as_ref().map(Issuer::until) {
+            member.issuer.clone_from(&kept.issuer);
+        }
     }
-    if let Some(dir) = dir {
+    if let Some(dir) = dir.filter(|_| kept.as_ref() != Some(&member)) {
         member.keep(dir)?;
     }
     Ok(Some(member))
 }
 
 pub(super) fn trust(network: NetworkId, credentials: Credentials, transport: &Transport) -> Trust {
-    let transport = transport.clone();
-    Trust::new(network, credentials, move || transport.wall_clock())
+    let (transport, began, begun) = (transport.clone(), transport.wall_clock(), Instant::now());
+    let wall = Box::new(move || transport.wall_clock());
+    let passed = move || u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Trust::new(network, credentials, Clocks { wall, steady: Box::new(move || began.saturating_add(passed())) })
+}
+
+/// When a peer has to be gone that was admitted at a moment of both clocks and may stay until another one of the wall clock, in
+/// seconds since the Unix epoch. What the wall clock says meanwhile does not matter.
+pub(super) fn leave_at((at, wall): (Instant, u64), until: u64) -> Option<Instant> {
+    at.checked_add(Duration::from_secs(until.saturating_sub(wall)))
 }
 
 /// A ticket is worth nothing to anybody but its subject.
 pub(super) fn is_for(credentials: &Credentials, node: PeerId) -> Result<(), TrustError> {
     match credentials {
-        Credentials::Authority { ticket, .. } if ticket.subject() != node => {
-            Err(TrustError::TicketOfOther { subject: ticket.subject(), node })
+        Credentials::Authority(own) if own.ticket.subject() != node => {
+            Err(TrustError::TicketOfOther { subject: own.ticket.subject(), node })
         }
         _ => Ok(()),
     }

@@ -183,6 +183,16 @@ impl Node {
         }
     }
 
+    /// Ends a connection whose peer has let its ticket run out; who that is, is noted.
+    pub(super) fn expire(&self, entry: &Entry) {
+        let (peer, now) = (entry.connection.peer(), self.transport().wall_clock());
+        entry.connection.close(CloseCode::Expired.code());
+        if let Some((not_after, _)) = self.trust().holds_until(peer) {
+            let reason = Reason::Expired { not_after, now: now / 1_000_000, theirs: None };
+            self.trust().note(peer, RefusedBy::Us, reason, now);
+        }
+    }
+
     /// Connections coming and going. A listener that is more than 1,024 events behind is told so and misses some.
     pub(crate) fn connection_events(&self) -> broadcast::Receiver<ConnectionEvent> {
         self.0.pool.events()

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -89,6 +89,8 @@ pub(super) struct Entry {
     pub(super) since: Instant,
     /// Whether the two have proved to be of one network.
     pub(super) gate: Gate,
+    /// When the peer was admitted by its ticket: by the clock that is never set, and by the wall clock in seconds.
+    pub(super) admitted: OnceLock<(Instant, u64)>,
     /// Whether a stream with a valid preamble was ever seen, in either direction.
     spoken: AtomicBool,
     links: AtomicUsize,
@@ -121,6 +123,7 @@ impl Entry {
             outgoing,
             since: now,
             gate: Gate::new(open),
+            admitted: OnceLock::new(),
             spoken: AtomicBool::new(outgoing),
             links: AtomicUsize::new(0),
             last_used: Mutex::new(now),

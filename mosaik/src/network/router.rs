@@ -16,6 +16,7 @@ use super::{
     close::CloseCode,
     gate::{self, Said},
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, decode, read_frame},
+    member::leave_at,
     node::Node,
     pool::{Entry, InUse},
 };
@@ -153,7 +154,14 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
                 }
                 Err(lost) => break lost,
             },
-            () = sleep_until(check_at) => {
+            () = sleep_until(expiry(&node, &entry).map_or(check_at, |at| at.min(check_at))) => {
+                if expiry(&node, &entry).is_some_and(|at| at <= Instant::now()) {
+                    node.expire(&entry);
+                    continue;
+                }
+                if Instant::now() < check_at {
+                    continue;
+                }
                 if !entry.has_spoken() {
                     connection.close(CloseCode::Timeout.code());
                 } else if entry.idle() >= idle_limit {
@@ -169,12 +177,25 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
         let reason = match CloseCode::from(code) {
             CloseCode::Refused => Some(Reason::Untold { ours: node.trust().kind() }),
             CloseCode::Revoked => node.trust().revocation_of(node.id()).or(own).map(|what| Reason::Revoked { what }),
+            // The peer's clock has judged; all that is known here is this one.
+            CloseCode::Expired => node.trust().ticket().map(|ticket| {
+                let (not_after, now) = (ticket.not_after(), node.transport().wall_clock() / 1_000_000);
+                Reason::Expired { not_after, now, theirs: None }
+            }),
             _ => None,
         };
         let now = node.transport().wall_clock();
         reason.into_iter().for_each(|reason| node.trust().note(connection.peer(), RefusedBy::Them, reason, now));
     }
     node.pool().remove(&entry, lost);
+}
+
+/// When the peer's ticket ends, and with it the connection, if it shows no other one until then. Counted from its admission on, so
+/// that a clock that is set ends nothing.
+fn expiry(node: &Node, entry: &Entry) -> Option<Instant> {
+    let admitted = *entry.admitted.get()?;
+    let (_, until) = node.trust().holds_until(entry.connection.peer())?;
+    leave_at(admitted, until)
 }
 
 /// Reads a stream's preamble and hands the stream to its protocol, or closes it with the reason.

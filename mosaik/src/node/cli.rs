@@ -238,7 +238,7 @@ fn parse_filter(text: &str) -> Result<String, String> {
 
 /// A whole number and a unit, as in `#[every(..)]`.
 pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
-    const USAGE: &str = "a duration is a whole number and a unit (ms, s, m or h), such as 500ms or 5s";
+    const USAGE: &str = "a duration is a whole number and a unit (ms, s, m, h or d), such as 500ms or 5s";
     let digits = text.chars().take_while(char::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let millis: u64 = match unit {
@@ -246,6 +246,7 @@ pub(super) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
         "s" => 1_000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(USAGE.into()),
     };
     let number: u64 = number.parse().map_err(|_| String::from(USAGE))?;

@@ -16,7 +16,7 @@ pub const MAX_GRANTS: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     pub(super) roles: BTreeSet<String>,
-    grants: BTreeSet<String>,
+    pub(super) grants: BTreeSet<String>,
     pub(super) not_before: u64,
     pub(super) not_after: u64,
 }
@@ -39,6 +39,12 @@ impl Claims {
     #[must_use]
     pub fn with_grant(mut self, grant: impl Into<String>) -> Self {
         self.grants.insert(grant.into());
+        self
+    }
+
+    /// The same with another window.
+    pub(super) fn at(mut self, not_before: u64, not_after: u64) -> Self {
+        (self.not_before, self.not_after) = (not_before, not_after);
         self
     }
 

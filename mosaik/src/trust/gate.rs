@@ -11,9 +11,12 @@ use super::{
     authority::AuthorityId,
     claims::Grants,
     key::NetworkKey,
+    known::Known,
+    license::Issuer,
     proof::{Author, Channel, Ends, Proof, Said, Secret, TicketFault},
     refusal::{Reason, Refusal, Refusals, RefusedBy},
     revoke::{Revocation, RevocationError, Revocations, Revoked},
+    scope::Scope,
     ticket::{LEEWAY, Ticket, TicketDigest},
 };
 use crate::primitives::{NetworkId, PeerId, throttle::Throttle, watch};
@@ -23,8 +26,6 @@ type Rejected = Box<(Reason, Option<Proof>)>;
 
 /// Authorities that a node may trust at one time.
 pub(crate) const MAX_AUTHORITIES: usize = 8;
-/// Tickets of peers that a node keeps: as many as it may know peers.
-const MAX_TICKETS: usize = 1 << 16;
 
 /// What keeps strangers out of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,81 +54,125 @@ impl fmt::Display for NetworkKind {
 pub(crate) enum Credentials {
     Open,
     Secret(NetworkKey),
-    Authority { trusted: Vec<AuthorityId>, ticket: Ticket },
+    Authority(Own),
+}
+
+/// By what a node is in a network of an authority.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    /// Whose tickets count, and for what.
+    pub(crate) trusted: Vec<(AuthorityId, Scope)>,
+    pub(crate) ticket: Ticket,
+    /// With what it renews tickets, if it may.
+    pub(crate) issuer: Option<Issuer>,
+}
+
+impl Own {
+    pub(super) fn scope_of(&self, authority: AuthorityId) -> Option<&Scope> {
+        self.trusted.iter().find(|(trusted, _)| *trusted == authority).map(|(_, scope)| scope)
+    }
+
+    /// Under which connections are proved; the first is the one of this node's own dials.
+    fn secrets(&self, network: NetworkId) -> Vec<Secret> {
+        let own = self.ticket.authority();
+        let others = self.trusted.iter().map(|(authority, _)| *authority).filter(|authority| *authority != own);
+        [own].into_iter().chain(others).map(|authority| Secret::of_authority(authority, network)).collect()
+    }
+}
+
+/// The clocks of a node, in microseconds since the Unix epoch.
+pub(crate) struct Clocks {
+    /// The wall clock, which is set now and then.
+    pub(crate) wall: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What the wall clock said when the node began, and the time that has passed since.
+    pub(crate) steady: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 /// Who may be in the network of a node, and who was refused. Made by [`Network::trust`](crate::Network::trust); cheap to
 /// clone, does not keep the network alive.
 #[derive(Clone)]
-pub struct Trust(Arc<Inner>);
+pub struct Trust(pub(super) Arc<Inner>);
 
-struct Inner {
-    network: NetworkId,
-    credentials: Credentials,
-    /// The wall clock of this node, microseconds since the Unix epoch.
-    clock: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// The first is the one that this node uses when it dials.
-    secrets: Vec<Secret>,
+pub(super) struct Inner {
+    pub(super) network: NetworkId,
+    kind: NetworkKind,
+    clocks: Clocks,
     /// Counts the revocations that were heard of.
     news: watch::Sender<u64>,
+    /// Counts how often this node's own ticket was replaced.
+    pub(super) renewals: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
+pub(super) struct State {
     refusals: Refusals,
     lines: Throttle<&'static str>,
-    /// Those that were shown and found good, by their subject.
-    tickets: BTreeMap<PeerId, Ticket>,
-    revoked: Revocations,
+    /// Those that were shown and found good.
+    pub(super) tickets: Known,
+    pub(super) revoked: Revocations,
+    /// In a network of an authority.
+    pub(super) own: Option<Own>,
+    /// The first is the one that this node uses when it dials.
+    pub(super) secrets: Vec<Secret>,
+}
+
+impl State {
+    /// Puts what this node is a member by in place of what it was.
+    pub(super) fn set_own(&mut self, network: NetworkId, own: Own) {
+        self.secrets = own.secrets(network);
+        self.own = Some(own);
+    }
+
+    /// Whether a ticket counts, its time apart.
+    pub(super) fn counts(&self, ticket: &Ticket) -> bool {
+        let scope = self.own.as_ref().and_then(|own| own.scope_of(ticket.authority()));
+        scope.is_some_and(|scope| scope.lacks(ticket.claims()).is_none()) && self.revoked.of(ticket).is_none()
+    }
 }
 
 impl Trust {
-    pub(crate) fn new(
-        network: NetworkId,
-        credentials: Credentials,
-        clock: impl Fn() -> u64 + Send + Sync + 'static,
-    ) -> Self {
-        let secrets = match &credentials {
-            Credentials::Open => Vec::new(),
-            Credentials::Secret(key) => vec![Secret::of_key(key, network)],
-            Credentials::Authority { trusted, ticket } => {
-                let own = ticket.authority();
-                let others = trusted.iter().copied().filter(|authority| *authority != own);
-                [own].into_iter().chain(others).map(|authority| Secret::of_authority(authority, network)).collect()
-            }
+    pub(crate) fn new(network: NetworkId, credentials: Credentials, clocks: Clocks) -> Self {
+        let (kind, secrets, own) = match credentials {
+            Credentials::Open => (NetworkKind::Open, Vec::new(), None),
+            Credentials::Secret(key) => (NetworkKind::Secret, vec![Secret::of_key(&key, network)], None),
+            Credentials::Authority(own) => (NetworkKind::Authority, own.secrets(network), Some(own)),
         };
-        Self(Arc::new(Inner {
-            network,
-            credentials,
-            clock: Box::new(clock),
+        let state = State {
+            refusals: Refusals::default(),
+            lines: Throttle::default(),
+            tickets: Known::default(),
+            revoked: Revocations::default(),
+            own,
             secrets,
-            news: watch::Sender::new(0),
-            state: Mutex::default(),
-        }))
+        };
+        let (news, renewals) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self(Arc::new(Inner { network, kind, clocks, news, renewals, state: Mutex::new(state) }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The wall clock, in seconds since the Unix epoch.
+    pub(super) fn now(&self) -> u64 {
+        (self.0.clocks.wall)() / 1_000_000
+    }
+
+    /// What it would be if nobody had set it since the node began.
+    pub(super) fn steady_now(&self) -> u64 {
+        (self.0.clocks.steady)() / 1_000_000
     }
 
     /// What keeps strangers out of this network.
     #[must_use]
     pub fn kind(&self) -> NetworkKind {
-        match self.0.credentials {
-            Credentials::Open => NetworkKind::Open,
-            Credentials::Secret(_) => NetworkKind::Secret,
-            Credentials::Authority { .. } => NetworkKind::Authority,
-        }
+        self.0.kind
     }
 
-    /// This node's ticket, in a network of an authority.
+    /// This node's ticket, in a network of an authority: the last one, if it was renewed.
     #[must_use]
     pub fn ticket(&self) -> Option<Ticket> {
-        match &self.0.credentials {
-            Credentials::Authority { ticket, .. } => Some(ticket.clone()),
-            _ => None,
-        }
+        self.state().own.as_ref().map(|own| own.ticket.clone())
     }
 
     /// Who was refused and who refused this node, newest first; at most [`MAX_REFUSALS`](super::MAX_REFUSALS), repetitions
@@ -148,19 +193,22 @@ impl Trust {
     /// it was not known.
     ///
     /// # Errors
-    /// When it is not of one of this network's authorities, not for this network, wrongly signed, or one too many.
+    /// When it is not of one of this network's authorities that are trusted without a scope, not for this network, wrongly signed,
+    /// or one too many.
     pub fn revoke(&self, revocation: &Revocation) -> Result<bool, RevocationError> {
-        let trusted = match &self.0.credentials {
-            Credentials::Authority { trusted, .. } => trusted.as_slice(),
-            _ => &[],
+        let is_new = {
+            let mut state = self.state();
+            let trusted = state.own.iter().flat_map(|own| &own.trusted);
+            // Who can give a part of the rights can take none from others.
+            let trusted: Vec<_> = trusted.filter(|(_, scope)| scope.is_everything()).map(|(id, _)| *id).collect();
+            let what = revocation.verify(self.0.network, &trusted)?;
+            state.revoked.add(what, revocation.clone())?.then_some(what)
         };
-        let what = revocation.verify(self.0.network, trusted)?;
-        let is_new = self.state().revoked.add(what, revocation.clone())?;
-        if is_new {
+        if let Some(what) = is_new {
             tracing::info!(%what, "revoked");
             self.0.news.send_modify(|news| *news += 1);
         }
-        Ok(is_new)
+        Ok(is_new.is_some())
     }
 
     /// Everything that was taken back, as far as this node has heard.
@@ -184,26 +232,34 @@ impl Trust {
         self.0.news.subscribe()
     }
 
-    /// What takes a peer's ticket back, if something does; of this node itself, too.
+    /// What takes a peer's tickets back, if something does; of this node itself, too.
     pub(crate) fn revocation_of(&self, peer: PeerId) -> Option<Revoked> {
-        let own = self.ticket().filter(|own| own.subject() == peer);
         let state = self.state();
-        own.as_ref().or_else(|| state.tickets.get(&peer)).and_then(|ticket| state.revoked.of(ticket))
+        let own = state.own.as_ref().map(|own| &own.ticket).filter(|own| own.subject() == peer);
+        // One that was not taken back is enough.
+        let mut what = None;
+        for ticket in own.into_iter().chain(state.tickets.of(peer)) {
+            what = Some(state.revoked.of(ticket)?);
+        }
+        what
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.0.credentials, Credentials::Open)
+        self.0.kind == NetworkKind::Open
     }
 
-    /// What the authority says of a peer, by the ticket that stands in its entry.
+    /// What the authority says of a peer, by the ticket that stands in its entry or, until that is known, by the one that it had
+    /// before. That this node's wall clock is set takes nothing from anybody.
     pub(crate) fn grants(&self, peer: PeerId, ticket: Option<TicketDigest>) -> Grants {
-        let now = (self.0.clock)() / 1_000_000;
-        let known = self.state().tickets.get(&peer).cloned();
-        let own = self.ticket().filter(|own| own.subject() == peer);
-        let known = [own, known].into_iter().flatten().find(|known| Some(known.digest()) == ticket);
-        let revoked = |known: &Ticket| self.state().revoked.of(known).is_some();
-        let valid = known.filter(|known| in_time(known, now, None).is_ok() && !revoked(known));
-        valid.map(|known| known.grants().clone()).unwrap_or_default()
+        let Some(digest) = ticket else { return Grants::default() };
+        let clocks = [self.now(), self.steady_now()];
+        let state = self.state();
+        let holds =
+            |ticket: &&Ticket| state.counts(ticket) && clocks.into_iter().any(|now| in_time(ticket, now, None).is_ok());
+        let own = state.own.as_ref().map(|own| &own.ticket).filter(|own| own.subject() == peer);
+        let named = state.tickets.find(peer, digest).filter(holds);
+        let known = own.filter(holds).or(named).or_else(|| state.tickets.of(peer).find(holds));
+        known.map(|ticket| ticket.grants().clone()).unwrap_or_default()
     }
 
     /// Notes a refusal; with a line on the log, of each reason a few in a minute. `now`: microseconds since the Unix epoch.
@@ -223,7 +279,7 @@ impl Trust {
 
     /// The key under which this node's own dials prove themselves; `None` in an open network.
     pub(crate) fn dialling(&self, ends: &Ends) -> Option<Channel> {
-        self.0.secrets.first().map(|secret| Channel::new(secret, ends))
+        self.state().secrets.first().map(|secret| Channel::new(secret, ends))
     }
 
     /// What this node says of itself.
@@ -235,7 +291,8 @@ impl Trust {
     /// Judges the proof of a peer that has dialled: the key of the connection and the answer if it is admitted, and otherwise why not, with
     /// what it is to be told if it is not a stranger. `now`: seconds since the Unix epoch.
     pub(crate) fn judge_dialler(&self, ends: &Ends, proof: &Proof, now: u64) -> Result<(Channel, Proof), Rejected> {
-        for secret in &self.0.secrets {
+        let secrets = self.state().secrets.clone();
+        for secret in &secrets {
             let channel = Channel::new(secret, ends);
             let Some(said) = channel.verify(Author::Dialler, proof) else { continue };
             return match self.judge(ends.dialler, said, now) {
@@ -273,60 +330,63 @@ impl Trust {
         let Said::Member { now: theirs, ticket } = said else {
             return Err(Reason::NoProof { what: "a refusal instead of a proof" });
         };
-        if !matches!(self.0.credentials, Credentials::Authority { .. }) {
+        if self.0.kind != NetworkKind::Authority {
             return Ok(());
         }
         let ticket = self.check(peer, &ticket)?;
-        if let Some(what) = self.state().revoked.of(&ticket) {
-            return Err(Reason::Revoked { what });
-        }
-        in_time(&ticket, now, Some(theirs))?;
-        self.keep(ticket);
+        self.in_force(&ticket, now, Some(theirs))?;
+        self.state().tickets.keep(ticket);
         Ok(())
     }
 
-    /// Everything about a ticket but the time.
-    fn check(&self, peer: PeerId, ticket: &[u8]) -> Result<Ticket, Reason> {
+    /// Everything about a ticket but whether it is in force.
+    pub(super) fn check(&self, peer: PeerId, ticket: &[u8]) -> Result<Ticket, Reason> {
         let ticket = Ticket::from_bytes(ticket)?;
-        let trusted = match &self.0.credentials {
-            Credentials::Authority { trusted, .. } => trusted.as_slice(),
-            _ => &[],
+        let (state, authority) = (self.state(), ticket.authority());
+        let Some(scope) = state.own.as_ref().and_then(|own| own.scope_of(authority)) else {
+            let ours = state.own.iter().flat_map(|own| own.trusted.iter().map(|(id, _)| *id)).collect();
+            return Err(Reason::UnknownAuthority { ours, theirs: authority });
         };
-        if !trusted.contains(&ticket.authority()) {
-            return Err(Reason::UnknownAuthority { ours: trusted.to_vec(), theirs: ticket.authority() });
-        }
         if ticket.network() != self.0.network {
             return Err(Reason::TicketOfOtherNetwork { ours: self.0.network, theirs: ticket.network() });
         }
         if ticket.subject() != peer {
             return Err(Reason::NotTheSubject { subject: ticket.subject() });
         }
-        Ok(ticket)
-    }
-
-    fn keep(&self, ticket: Ticket) {
-        let (mut state, peer) = (self.state(), ticket.subject());
-        if state.tickets.len() < MAX_TICKETS || state.tickets.contains_key(&peer) {
-            state.tickets.insert(peer, ticket);
+        match scope.lacks(ticket.claims()) {
+            Some(what) => Err(Reason::OutOfScope { authority, what }),
+            None => Ok(ticket),
         }
     }
 
-    /// Takes in a peer's ticket that somebody gave. It grants what it grants while it holds.
-    pub(crate) fn learn(&self, peer: PeerId, ticket: &[u8]) -> Result<(), Reason> {
-        self.check(peer, ticket).map(|ticket| self.keep(ticket))
+    /// Whether a ticket that was checked holds now and was not taken back.
+    pub(super) fn in_force(&self, ticket: &Ticket, now: u64, theirs: Option<u64>) -> Result<(), Reason> {
+        if let Some(what) = self.state().revoked.of(ticket) {
+            return Err(Reason::Revoked { what });
+        }
+        in_time(ticket, now, theirs)
+    }
+
+    /// Takes in a peer's ticket that somebody gave, if it is the one that was asked for. It grants what it grants while it holds.
+    pub(crate) fn learn(&self, peer: PeerId, ticket: &[u8], asked: TicketDigest) -> Result<(), Reason> {
+        let ticket = self.check(peer, ticket)?;
+        if ticket.digest() == asked {
+            self.state().tickets.keep(ticket);
+        }
+        Ok(())
     }
 
     /// Whether a peer's ticket is known.
     pub(crate) fn has(&self, peer: PeerId, ticket: TicketDigest) -> bool {
-        self.state().tickets.get(&peer).is_some_and(|known| known.digest() == ticket)
+        self.state().tickets.find(peer, ticket).is_some()
     }
 
     /// A peer's ticket, or this node's own, to give out.
     pub(crate) fn ticket_of(&self, peer: PeerId, ticket: TicketDigest) -> Option<Vec<u8>> {
-        let known = self.state().tickets.get(&peer).cloned();
-        let known =
-            [known, self.ticket()].into_iter().flatten().find(|it| (it.subject(), it.digest()) == (peer, ticket));
-        known.map(|known| known.as_bytes().to_vec())
+        let state = self.state();
+        let own = state.own.as_ref().map(|own| &own.ticket);
+        let own = own.filter(|own| (own.subject(), own.digest()) == (peer, ticket));
+        own.or_else(|| state.tickets.find(peer, ticket)).map(|ticket| ticket.as_bytes().to_vec())
     }
 }
 
@@ -348,6 +408,7 @@ fn told(reason: &Reason) -> Option<TicketFault> {
         Reason::Expired { not_after, .. } => Some(TicketFault::Expired(*not_after)),
         Reason::NotYetValid { not_before, .. } => Some(TicketFault::NotYetValid(*not_before)),
         Reason::Revoked { what } => Some(TicketFault::Revoked(*what)),
+        Reason::OutOfScope { authority, what } => Some(TicketFault::OutOfScope(*authority, what.clone())),
         _ => None,
     }
 }
@@ -358,6 +419,7 @@ fn heard(why: TicketFault, now: u64, ours: u64) -> Reason {
         TicketFault::Expired(not_after) => Reason::Expired { not_after, now, theirs: Some(ours) },
         TicketFault::NotYetValid(not_before) => Reason::NotYetValid { not_before, now, theirs: Some(ours) },
         TicketFault::Revoked(what) => Reason::Revoked { what },
+        TicketFault::OutOfScope(authority, what) => Reason::OutOfScope { authority, what },
     }
 }
 

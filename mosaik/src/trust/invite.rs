@@ -1,7 +1,8 @@
 //! [`Invitation`]: one string by which a node joins a network of an authority, and [`Membership`], what it keeps of it.
 //!
 //! An invitation holds a key of its own, to which the authority has given a ticket; with that key the joining node signs a ticket
-//! for itself. Nobody has to be online for it, and who finds the string can join for as long as its ticket holds.
+//! for itself. Nobody has to be online for it, and who finds the string can join for as long as its ticket holds. With a license
+//! beside the ticket the same key may renew tickets of others, for as long as that license says.
 
 use std::{
     fmt, fs, io,
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     authority::{Authority, AuthorityId},
     claims::Claims,
+    license::{Issuer, License, Renewing},
     ticket::{Ticket, TicketError},
 };
 use crate::primitives::{NetworkId, PeerId, fresh_bytes, private};
@@ -68,6 +70,7 @@ pub struct Invitation {
     key: SecretKey,
     ticket: Ticket,
     bootstrap: Vec<String>,
+    issuer: Option<Issuer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,9 +91,36 @@ impl Authority {
         claims: Claims,
         bootstrap: impl IntoIterator<Item = String>,
     ) -> Result<Invitation, JoinError> {
+        self.invitation(network.into(), claims, bootstrap, None)
+    }
+
+    /// An invitation for a node that renews tickets: those of others, when they ask, and its own. Whoever has it can do so until
+    /// the end of the terms, and not only until the claims end.
+    ///
+    /// # Errors
+    /// As [`invite`](Self::invite), and when the scope is over a limit.
+    pub fn invite_renewer(
+        &self,
+        network: impl Into<NetworkId>,
+        claims: Claims,
+        bootstrap: impl IntoIterator<Item = String>,
+        terms: Renewing,
+    ) -> Result<Invitation, JoinError> {
+        self.invitation(network.into(), claims, bootstrap, Some(terms))
+    }
+
+    fn invitation(
+        &self,
+        network: NetworkId,
+        claims: Claims,
+        bootstrap: impl IntoIterator<Item = String>,
+        terms: Option<Renewing>,
+    ) -> Result<Invitation, JoinError> {
         let key = SecretKey::from_bytes(&fresh_bytes());
         let ticket = self.issue(network, key.public().into(), claims)?;
-        let invitation = Invitation { key, ticket, bootstrap: bootstrap.into_iter().collect() };
+        let license = terms.map(|terms| License::give(self, &ticket, terms)).transpose()?;
+        let issuer = license.map(|license| Issuer::new(key.clone(), license, &ticket)).transpose()?;
+        let invitation = Invitation { key, ticket, bootstrap: bootstrap.into_iter().collect(), issuer };
         // Through its own reader, so that what was made can be used.
         invitation.to_string().parse()
     }
@@ -121,13 +151,20 @@ impl Invitation {
         &self.bootstrap
     }
 
+    /// Until when who joins by it may renew tickets, in seconds since the Unix epoch; `None` when it may not.
+    #[must_use]
+    pub fn renews_until(&self) -> Option<u64> {
+        self.issuer.as_ref().map(Issuer::until)
+    }
+
     /// The membership of a node: a ticket for its key, with all that the invitation grants and no longer than that.
     ///
     /// # Errors
     /// When the ticket becomes too long.
     pub fn accept(&self, node: PeerId) -> Result<Membership, TicketError> {
         let ticket = self.ticket.narrow(&self.key, node, self.ticket.claims().clone())?;
-        Ok(Membership { authorities: vec![self.authority()], ticket, bootstrap: self.bootstrap.clone() })
+        let (bootstrap, issuer) = (self.bootstrap.clone(), self.issuer.clone());
+        Ok(Membership { authorities: vec![self.authority()], ticket, bootstrap, issuer })
     }
 }
 
@@ -141,7 +178,8 @@ impl fmt::Display for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, ticket) = (self.key.to_bytes(), self.ticket.as_bytes().to_vec());
         let invited = Invited { key, ticket, bootstrap: self.bootstrap.clone() };
-        f.write_str(&to_text(PREFIX, &invited).ok_or(fmt::Error)?)
+        let license = self.issuer.as_ref().map(|issuer| &issuer.license);
+        f.write_str(&to_text(PREFIX, &invited, license).ok_or(fmt::Error)?)
     }
 }
 
@@ -149,8 +187,9 @@ impl FromStr for Invitation {
     type Err = JoinError;
 
     fn from_str(text: &str) -> Result<Self, JoinError> {
-        let invited = from_text::<Invited>(PREFIX, text.trim());
-        let Invited { key, ticket, bootstrap } = invited.map_err(|why| JoinError::NotAnInvitation { why })?;
+        let invited = from_text::<Invited, License>(PREFIX, text.trim());
+        let (Invited { key, ticket, bootstrap }, license) =
+            invited.map_err(|why| JoinError::NotAnInvitation { why })?;
         if bootstrap.len() > MAX_BOOTSTRAP {
             return Err(JoinError::NotAnInvitation { why: "it has too many bootstrap addresses" });
         }
@@ -158,16 +197,18 @@ impl FromStr for Invitation {
         if ticket.subject() != key.public().into() {
             return Err(JoinError::NotAnInvitation { why: "its ticket is for another key" });
         }
-        Ok(Self { key, ticket, bootstrap })
+        let issuer = license.map(|license| Issuer::new(key.clone(), license, &ticket)).transpose()?;
+        Ok(Self { key, ticket, bootstrap, issuer })
     }
 }
 
-/// What a node keeps of having joined: its ticket, whom it trusts, and where it began.
+/// What a node keeps of having joined: its ticket, whom it trusts, where it began, and with what it renews tickets, if it does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
     pub(crate) authorities: Vec<AuthorityId>,
     pub(crate) ticket: Ticket,
     pub(crate) bootstrap: Vec<String>,
+    pub(crate) issuer: Option<Issuer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -175,6 +216,13 @@ struct Kept {
     authorities: Vec<AuthorityId>,
     ticket: Vec<u8>,
     bootstrap: Vec<String>,
+}
+
+/// Behind what every member keeps, by a member that renews tickets.
+#[derive(Serialize, Deserialize)]
+struct Renews {
+    key: [u8; 32],
+    license: License,
 }
 
 impl Membership {
@@ -203,9 +251,12 @@ impl Membership {
             Err(error) => return Err(JoinError::Io { path, error }),
         };
         let read = || {
-            let Kept { authorities, ticket, bootstrap } = from_text(KEPT_PREFIX, text.trim()).ok()?;
+            let kept = from_text::<Kept, Renews>(KEPT_PREFIX, text.trim());
+            let (Kept { authorities, ticket, bootstrap }, renews) = kept.ok()?;
             let ticket = Ticket::from_bytes(&ticket).ok()?;
-            authorities.contains(&ticket.authority()).then_some(Self { authorities, ticket, bootstrap })
+            let issuer = |renews: Renews| Issuer::new(SecretKey::from_bytes(&renews.key), renews.license, &ticket);
+            let issuer = renews.map(issuer).transpose().ok()?;
+            authorities.contains(&ticket.authority()).then_some(Self { authorities, ticket, bootstrap, issuer })
         };
         read().map(Some).ok_or(JoinError::Malformed { path })
     }
@@ -215,30 +266,45 @@ impl Membership {
         let path = dir.join(FILE);
         let (authorities, ticket) = (self.authorities.clone(), self.ticket.as_bytes().to_vec());
         let kept = Kept { authorities, ticket, bootstrap: self.bootstrap.clone() };
-        let text = to_text(KEPT_PREFIX, &kept).unwrap_or_default();
+        let renews = self.issuer.as_ref();
+        let renews = renews.map(|it| Renews { key: it.key.to_bytes(), license: it.license.clone() });
+        let text = to_text(KEPT_PREFIX, &kept, renews.as_ref()).unwrap_or_default();
         let written = private::create_dir(dir).and_then(|()| private::replace(&path, format!("{text}\n").as_bytes()));
         written.map_err(|error| JoinError::Io { path, error })
     }
 }
 
-fn to_text<T: Serialize>(prefix: &str, value: &T) -> Option<String> {
-    Some(format!("{prefix}{}", BASE64URL_NOPAD.encode(&postcard::to_allocvec(value).ok()?)))
+/// The value, and behind it one that not everybody has.
+fn to_text<T: Serialize, U: Serialize>(prefix: &str, value: &T, more: Option<&U>) -> Option<String> {
+    let bytes = postcard::to_allocvec(value).ok()?;
+    let bytes = more.map_or(Ok(bytes.clone()), |more| postcard::to_extend(more, bytes)).ok()?;
+    Some(format!("{prefix}{}", BASE64URL_NOPAD.encode(&bytes)))
 }
 
-fn from_text<T: DeserializeOwned>(prefix: &'static str, text: &str) -> Result<T, &'static str> {
+fn from_text<T: DeserializeOwned, U: DeserializeOwned>(
+    prefix: &'static str,
+    text: &str,
+) -> Result<(T, Option<U>), &'static str> {
     let encoded = text.strip_prefix(prefix).ok_or("it does not begin as one does")?;
     if encoded.len() > MAX_INVITATION.div_ceil(3) * 4 {
         return Err("it is too long");
     }
     let bytes = BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| "characters are missing or wrong")?;
-    match postcard::take_from_bytes(&bytes) {
-        Ok((value, [])) => Ok(value),
+    let damaged = |_| "it is cut short or damaged";
+    let (value, rest) = postcard::take_from_bytes(&bytes).map_err(damaged)?;
+    if rest.is_empty() {
+        return Ok((value, None));
+    }
+    match postcard::take_from_bytes(rest).map_err(damaged)? {
+        (more, []) => Ok((value, Some(more))),
         _ => Err("it is cut short or damaged"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -276,6 +342,26 @@ mod tests {
         fs::write(dir.path().join(FILE), "nonsense").expect("is written");
         let error = Membership::in_dir(dir.path()).expect_err("is none").to_string();
         assert!(error.contains("membership") && !error.contains("nonsense"), "{error}");
+    }
+
+    #[test]
+    fn a_renewer_keeps_what_it_renews_with() {
+        let terms = Renewing::until(9_000).with_life(Duration::from_secs(500));
+        let claims = Claims::new(1_000, 2_000).with_role("builder");
+        let invitation = Authority::from_bytes(&[1; 32]).invite_renewer("n", claims, [], terms).expect("is in order");
+        let read: Invitation = invitation.to_string().parse().expect("is one");
+        assert_eq!((read.renews_until(), super::tests::invitation().renews_until()), (Some(9_000), None));
+        let node = PeerId::from(SecretKey::from_bytes(&[2; 32]).public());
+        let membership = read.accept(node).expect("is in order");
+        let dir = tempfile::tempdir().expect("is made");
+        membership.keep(dir.path()).expect("is written");
+        let kept = Membership::in_dir(dir.path()).expect("is read").expect("is there");
+        assert_eq!(kept, membership);
+        assert!(kept.issuer.is_some_and(|issuer| issuer.key.public() == read.key.public()));
+        // Another key with the same license renews nothing.
+        let issuer = read.issuer.expect("has one");
+        let other = Issuer::new(SecretKey::from_bytes(&[7; 32]), issuer.license, read.ticket());
+        assert!(other.is_err());
     }
 
     proptest! {

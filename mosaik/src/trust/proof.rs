@@ -82,7 +82,7 @@ pub(crate) enum Said {
 }
 
 /// What is wrong with a ticket that the authority did sign; told to its holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum TicketFault {
     /// With the moment, seconds since the Unix epoch.
     Expired(u64),
@@ -90,6 +90,8 @@ pub(crate) enum TicketFault {
     NotYetValid(u64),
     /// With what was taken back.
     Revoked(Revoked),
+    /// With the authority, and what it cannot give.
+    OutOfScope(AuthorityId, String),
 }
 
 impl Channel {

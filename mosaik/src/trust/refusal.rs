@@ -111,6 +111,14 @@ pub enum Reason {
         /// What the authority took back.
         what: Revoked,
     },
+    /// The ticket grants what its authority cannot give here.
+    #[error("the ticket has the {what}, which authority {authority:?} cannot give in this network")]
+    OutOfScope {
+        /// The authority.
+        authority: AuthorityId,
+        /// The role or the grant.
+        what: String,
+    },
     /// The peer refused and did not say why.
     #[error("the peer refused and says nothing more; this node is in {ours}")]
     Untold {
@@ -135,6 +143,7 @@ impl Reason {
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::Revoked { .. } => "revoked",
+            Self::OutOfScope { .. } => "out_of_scope",
             Self::Untold { .. } => "untold",
         }
     }

@@ -1,8 +1,9 @@
 //! [`Ticket`]: who may be in a network of an authority, and as what; verified offline with the authority's public key.
 //!
-//! A ticket is a chain of at most three signed links. The authority signs the first; the key to which a link is given may
-//! sign the next, with the same rights or fewer. The encoding has a version and is at most [`MAX_TICKET`] bytes long. Pure:
-//! time comes in as an argument, and what is trusted is decided by the caller.
+//! A ticket is a chain of signed links. The authority signs the first; the key to which a link is given may sign the next, with
+//! the same rights or fewer, at most twice. Behind each of them may stand one by which it was renewed: another window, signed by who
+//! holds a license of the authority. The encoding has a version and is at most [`MAX_TICKET`] bytes long. Pure: time comes in as an
+//! argument, and what is trusted is decided by the caller.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     authority::AuthorityId,
     claims::{Claims, Grants},
+    license::{Issuer, License},
 };
 use crate::primitives::{NetworkId, PeerId, fresh_bytes};
 
@@ -23,7 +25,10 @@ pub const MAX_NARROWED: usize = 2;
 /// By how much two clocks may differ before a ticket's window is held against its holder.
 pub const LEEWAY: Duration = Duration::from_mins(1);
 const VERSION: u8 = 1;
+/// The first byte of a link that renews the one before it.
+const RENEWED: u8 = 2;
 const DOMAIN: &[u8] = b"mosaik ticket 1:";
+const RENEWED_DOMAIN: &[u8] = b"mosaik renewed ticket 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 ticket digest 1";
 /// In front of a ticket as text.
 const PREFIX: &str = "mosaikt1";
@@ -87,6 +92,15 @@ pub(super) struct Signed {
     signature: Signature,
 }
 
+/// The link by which the one before it holds at another time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Renewed {
+    version: u8,
+    license: License,
+    not_before: u64,
+    not_after: u64,
+}
+
 /// BLAKE3 of an encoded ticket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TicketDigest([u8; 32]);
@@ -109,8 +123,70 @@ struct Inner {
     serials: Vec<[u8; 16]>,
     authority: AuthorityId,
     last: Link,
+    /// Whether the last link is one by which it was renewed.
+    renewed: bool,
     grants: Grants,
     digest: TicketDigest,
+}
+
+/// The links of a chain that were read so far.
+#[derive(Default)]
+struct Read {
+    /// The authority's.
+    first: Option<AuthorityId>,
+    /// The last that grants something, with the window that it was given.
+    last: Option<Link>,
+    renewed: bool,
+    narrowed: usize,
+    serials: Vec<[u8; 16]>,
+}
+
+impl Read {
+    fn link(&mut self, at: usize, Signed { link: bytes, signature }: &Signed) -> Result<(), TicketError> {
+        let link: Link = decode(bytes)?;
+        link.claims.check()?;
+        if let Some(before) = &self.last {
+            if (before.subject, before.network) != (link.issuer, link.network) {
+                return Err(TicketError::Undecodable { why: "its links do not fit together" });
+            }
+            link.claims.within(&before.claims)?;
+            self.narrowed += 1;
+        }
+        if self.narrowed > MAX_NARROWED {
+            return Err(TicketError::TooDeep { times: self.narrowed });
+        }
+        let key = link.issuer.endpoint_id();
+        key.verify(&[DOMAIN, bytes].concat(), signature).map_err(|_| TicketError::Signature { link: at })?;
+        self.first.get_or_insert(AuthorityId(link.issuer));
+        self.serials.push(link.serial);
+        self.renewed = false;
+        self.last = Some(link);
+        Ok(())
+    }
+
+    fn renewed(&mut self, at: usize, chain: &[Signed]) -> Result<(), TicketError> {
+        let (Some(authority), Some(last), false) = (self.first, &mut self.last, self.renewed) else {
+            return Err(TicketError::Undecodable { why: "what renews it stands in the wrong place" });
+        };
+        let Signed { link: bytes, signature } = &chain[at];
+        let Renewed { license, not_before, not_after, .. } = decode(bytes)?;
+        let licensed = license.verify(last.network, authority)?;
+        licensed.allows(&last.claims, not_before, not_after)?;
+        last.claims = last.claims.clone().at(not_before, not_after);
+        last.claims.check()?;
+        let (key, message) = (licensed.key.endpoint_id(), renewal(&chain[..at], bytes)?);
+        key.verify(&message, signature).map_err(|_| TicketError::Signature { link: at })?;
+        if !self.serials.contains(&licensed.serial) {
+            self.serials.push(licensed.serial);
+        }
+        self.renewed = true;
+        Ok(())
+    }
+}
+
+/// What is signed to renew a chain.
+fn renewal(chain: &[Signed], link: &[u8]) -> Result<Vec<u8>, TicketError> {
+    Ok([RENEWED_DOMAIN, blake3::hash(&encode(&chain)?).as_bytes(), link].concat())
 }
 
 impl Ticket {
@@ -139,7 +215,18 @@ impl Ticket {
         Self::signed(self.0.chain.clone(), self.network(), holder, subject, claims)
     }
 
-    /// Reads a ticket and checks its form and every signature, at most three of them.
+    /// The same ticket with another window, in place of the one by which it was renewed before.
+    pub(super) fn renew(&self, issuer: &Issuer, not_before: u64, not_after: u64) -> Result<Self, TicketError> {
+        let kept = self.0.chain.len() - usize::from(self.0.renewed);
+        let mut chain = self.0.chain[..kept].to_vec();
+        let license = issuer.license.clone();
+        let link = encode(&Renewed { version: RENEWED, license, not_before, not_after })?;
+        let signature = issuer.key.sign(&renewal(&chain, &link)?);
+        chain.push(Signed { link, signature });
+        Self::from_bytes(&encode(&chain)?)
+    }
+
+    /// Reads a ticket and checks its form and every signature, at most nine of them.
     ///
     /// # Errors
     /// When it is too long, no ticket, of another version, narrowed too often, wider than allowed, or wrongly signed.
@@ -148,37 +235,22 @@ impl Ticket {
             return Err(TicketError::TooLarge { len: bytes.len() });
         }
         let chain: Vec<Signed> = decode(bytes)?;
-        if chain.len() > MAX_NARROWED + 1 {
-            return Err(TicketError::TooDeep { times: chain.len() - 1 });
-        }
-        let mut links: Vec<Link> = Vec::new();
-        for (at, Signed { link: bytes, signature }) in chain.iter().enumerate() {
-            match bytes.first() {
-                Some(&VERSION) => {}
+        let mut read = Read::default();
+        for (at, signed) in chain.iter().enumerate() {
+            match signed.link.first() {
+                Some(&VERSION) => read.link(at, signed)?,
+                Some(&RENEWED) => read.renewed(at, &chain)?,
                 Some(&theirs) => return Err(TicketError::Version { theirs }),
                 None => return Err(TicketError::Undecodable { why: "a link is empty" }),
             }
-            let link: Link = decode(bytes)?;
-            link.claims.check()?;
-            if let Some(before) = links.last() {
-                if (before.subject, before.network) != (link.issuer, link.network) {
-                    return Err(TicketError::Undecodable { why: "its links do not fit together" });
-                }
-                link.claims.within(&before.claims)?;
-            }
-            let key = link.issuer.endpoint_id();
-            key.verify(&[DOMAIN, bytes].concat(), signature).map_err(|_| TicketError::Signature { link: at })?;
-            links.push(link);
         }
-        let serials = links.iter().map(|link| link.serial).collect();
-        let authority = links.first().map(|link| AuthorityId(link.issuer));
-        let (Some(authority), Some(last)) = (authority, links.pop()) else {
+        let Read { first: Some(authority), last: Some(last), renewed, serials, .. } = read else {
             return Err(TicketError::Undecodable { why: "it has no link" });
         };
         let grants = Grants::of(&last.claims);
         let digest = *blake3::Hasher::new_derive_key(DIGEST_DOMAIN).update(bytes).finalize().as_bytes();
         let (bytes, digest) = (bytes.to_vec(), TicketDigest(digest));
-        Ok(Self(Arc::new(Inner { bytes, chain, serials, authority, last, grants, digest })))
+        Ok(Self(Arc::new(Inner { bytes, chain, serials, authority, last, renewed, grants, digest })))
     }
 
     /// The encoded ticket.
@@ -234,13 +306,20 @@ impl Ticket {
         self.0.last.claims.not_after
     }
 
-    /// The number by which it can be revoked.
+    /// Whether it was renewed: its window is one that a member has given it.
+    #[must_use]
+    pub fn is_renewed(&self) -> bool {
+        self.0.renewed
+    }
+
+    /// The number by which it can be revoked; renewed tickets keep theirs.
     #[must_use]
     pub fn serial(&self) -> [u8; 16] {
         self.0.last.serial
     }
 
-    /// The numbers of all its links, the authority's first: revoking one of them revokes it.
+    /// The numbers of all its links, the authority's first, and of the licenses by which it was renewed: revoking one of them
+    /// revokes it.
     #[must_use]
     pub fn serials(&self) -> &[[u8; 16]] {
         &self.0.serials
@@ -363,9 +442,9 @@ mod tests {
         let long = (0..20).fold(claims(), |claims, n| claims.with_grant(format!("{n:060}")));
         assert!(matches!(issue(long), Err(TicketError::TooLarge { .. })));
         let mut other = ticket().0.chain.clone();
-        other[0].link[0] = 2;
+        other[0].link[0] = 3;
         let other = Ticket::from_bytes(&encode(&other).expect("encodes"));
-        assert_eq!(other, Err(TicketError::Version { theirs: 2 }));
+        assert_eq!(other, Err(TicketError::Version { theirs: 3 }));
     }
 
     proptest! {

@@ -244,22 +244,35 @@ fn membership() -> [Command; 3] {
         let network = flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network);
         [key.value_parser(KeyFileParser).required(true), network.required(true)]
     };
-    let life = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
+    let ttl = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
     let bootstrap = many("bootstrap", "ID@HOST:PORT", "A node to begin with; may be left out for the first one");
     let invite = Command::new("invite")
         .about("Print one line by which nodes join a network: what to give to --join")
         .long_about(
             "Print one line by which nodes join a network: what to give to --join.\n\nWhoever has the line can join until \
-             its time is over, so hand it on like a password. Nothing is sent anywhere.",
+             its time is over, so hand it on like a password. Nothing is sent anywhere.\n\nA node that joins by a line made with \
+             --renewer renews the tickets of the others and its own. Whoever has such a line can do so for as long as --renew-for \
+             says.",
         )
         .args(signing())
         .arg(many("role", "ROLE", "A role that may be run with it; may be repeated, or separated by commas"))
         .arg(many("grant", "TAG", "A tag that the authority grants; may be repeated, or separated by commas"))
-        .arg(life.help("For how long the line, and each membership made from it, is good"))
-        .arg(bootstrap.value_parser(Bootstrap::from_str));
+        .arg(ttl.help("For how long the line, and each membership made from it, is good until it is renewed"))
+        .arg(bootstrap.value_parser(Bootstrap::from_str))
+        .args(renewing());
     let show = Command::new("show")
         .about("Print whom a ticket is for, what it grants and until when")
         .arg(Arg::new("what").value_name("DIR|TICKET").required(true).help("A data directory, or a ticket mosaikt1.."));
+    let at =
+        many("bootstrap", "ID@HOST:PORT", "A member that renews tickets; by default those that the node began with");
+    let renew = Command::new("renew")
+        .about("Renew the ticket in the data directory of a node that does not run")
+        .long_about(
+            "Renew the ticket in the data directory of a node that does not run. One that runs does so by itself.\n\nAmong the \
+             members that are asked there must be one that joined by `mosaik invite --renewer`.",
+        )
+        .arg(Arg::new("dir").value_name("DIR").required(true).value_parser(clap::value_parser!(PathBuf)).help("The data directory"))
+        .arg(at.value_parser(Bootstrap::from_str));
     let revoke = Command::new("revoke")
         .about("Take back a ticket, an invitation with all that came of it, or all tickets of a peer, for good")
         .long_about(
@@ -282,9 +295,22 @@ fn membership() -> [Command; 3] {
         Command::new("authority").about("Make an authority").subcommand_required(true).subcommand(new),
         invite,
         Command::new("ticket")
-            .about("Look at tickets, and take them back")
+            .about("Look at tickets, renew them, and take them back")
             .subcommand_required(true)
-            .subcommands([show, revoke]),
+            .subcommands([show, renew, revoke]),
+    ]
+}
+
+/// On what terms a node renews tickets.
+fn renewing() -> [Arg; 3] {
+    let renewer = Arg::new("renewer").long("renewer").action(ArgAction::SetTrue);
+    let duration = |name: &'static str, default: &'static str| {
+        Arg::new(name).long(name).value_name("DURATION").default_value(default).value_parser(parse_duration)
+    };
+    [
+        renewer.help("Who joins by it renews tickets of this network"),
+        duration("life", "30d").help("With --renewer: for how long a renewed ticket holds"),
+        duration("renew-for", "365d").help("With --renewer: for how long it may renew; no renewed ticket holds longer"),
     ]
 }
 

@@ -1,5 +1,5 @@
-//! `authority new`, `invite`, `ticket show` and `ticket revoke`: who may be in a network of an authority. Only the last one talks to
-//! anybody.
+//! `authority new`, `invite`, `ticket show`, `ticket renew` and `ticket revoke`: who may be in a network of an authority. Only the
+//! last two talk to anybody.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,8 +12,9 @@ use super::super::process::{Failure, print};
 use crate::{
     diagnostics::Client,
     discovery::Bootstrap,
+    network::{DataDirLock, secret_in_data_dir},
     primitives::{NetworkId, PeerId},
-    trust::{Authority, Claims, Invitation, LEEWAY, Membership, Revoked, Ticket},
+    trust::{Authority, Claims, Invitation, LEEWAY, Membership, Renewing, Revoked, Ticket},
 };
 
 /// Runs one of the commands.
@@ -64,6 +65,34 @@ pub(super) async fn revoke(matches: &ArgMatches) -> Result<(), Failure> {
     print(&format!("revoked: {what}; told {} of the members, which tell the others\n", told.len()))
 }
 
+/// Has the ticket in a data directory renewed by a member, and keeps it there.
+pub(super) async fn renew(matches: &ArgMatches) -> Result<(), Failure> {
+    let matches = matches.subcommand_matches("renew").ok_or("no such command")?;
+    let dir = file(matches, "dir")?;
+    let kept = Membership::in_dir(dir)?.ok_or_else(|| format!("{} holds no membership", dir.display()))?;
+    // The node that runs there would not know of it.
+    let _lock = DataDirLock::take(dir)?;
+    let (ticket, authorities) = (kept.ticket().clone(), kept.authorities().to_vec());
+    let client = Client::with_ticket(ticket.network(), authorities, secret_in_data_dir(dir)?, ticket).await?;
+    let given = matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten().cloned().map(Ok);
+    let known = kept.bootstrap.iter().map(|peer| peer.parse::<Bootstrap>());
+    let members: Vec<_> = if matches.contains_id("bootstrap") { given.collect() } else { known.collect() };
+    let mut failed: Failure = "nobody to ask: --bootstrap is missing".into();
+    for member in members {
+        let renewed = async { Ok::<_, Failure>(client.renew(&client.resolve(member?).await?).await?) };
+        match renewed.await {
+            Ok(ticket) => {
+                client.close().await;
+                Membership { ticket: ticket.clone(), ..kept }.keep(dir)?;
+                return print(&shown(&ticket, now()?));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    client.close().await;
+    Err(failed)
+}
+
 fn file<'a>(matches: &'a ArgMatches, name: &str) -> Result<&'a PathBuf, Failure> {
     Ok(matches.get_one::<PathBuf>(name).ok_or("the file is missing")?)
 }
@@ -78,7 +107,14 @@ fn invite(matches: &ArgMatches) -> Result<(), Failure> {
     let claims = all("grant").fold(claims, Claims::with_grant);
     let bootstrap = matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten().map(ToString::to_string);
     let authority = Authority::from_file(file(matches, "authority")?)?;
-    print(&format!("{}\n", authority.invite(network, claims, bootstrap)?))
+    let duration = |name: &str| matches.get_one::<Duration>(name).copied().unwrap_or_default();
+    let invitation = if matches.get_flag("renewer") {
+        let terms = Renewing::until(now.saturating_add(duration("renew-for").as_secs())).with_life(duration("life"));
+        authority.invite_renewer(network, claims, bootstrap, terms)?
+    } else {
+        authority.invite(network, claims, bootstrap)?
+    };
+    print(&format!("{invitation}\n"))
 }
 
 /// The ticket in a data directory, or in a text.
@@ -108,8 +144,9 @@ fn shown(ticket: &Ticket, now: u64) -> String {
     } else {
         format!("holds for another {}", left(until.saturating_sub(now)))
     };
+    let renewed = if ticket.is_renewed() { ", renewed" } else { "" };
     format!(
-        "for        {}\nnetwork    {}\nauthority  {}\ngrants     {}\nserial     {serial}\n{state}\n",
+        "for        {}\nnetwork    {}\nauthority  {}\ngrants     {}\nserial     {serial}\n{state}{renewed}\n",
         ticket.subject(),
         ticket.network(),
         ticket.authority(),

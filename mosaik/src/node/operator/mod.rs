@@ -56,6 +56,12 @@ pub fn operator() -> ExitCode {
                 None => Err("interrupted: members may have been told".into()),
             }
         }),
+        Some(("ticket", matches)) if matches.subcommand_name() == Some("renew") => process::run(|ending| async move {
+            match ending.run_until_cancelled(Box::pin(membership::renew(matches))).await {
+                Some(done) => done,
+                None => Err("interrupted: the ticket is the one that it was".into()),
+            }
+        }),
         Some((name @ ("id" | "keygen" | "completions" | "new" | "authority" | "invite" | "ticket"), matches)) => {
             match offline(name, matches) {
                 Ok(()) => ExitCode::SUCCESS,
