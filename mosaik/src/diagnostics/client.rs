@@ -10,13 +10,13 @@ use super::{
     wire::{Answer, Asking, Message, Page, Question},
 };
 use crate::{
-    discovery::{self, Bootstrap},
+    discovery::{self, Bootstrap, Words},
     groups::{GroupKey, LeaderPreference, OperateError, Transferred, operate},
     network::{BuildError, CloseCode, Link, LinkError, Node, OpenError, bare_node, credentials},
     primitives::{NetworkId, PeerId, Schema, StreamId, fresh_bytes},
     trust::{
-        Authority, AuthorityId, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason, RenewError, Revocation,
-        Scope, Ticket, Trust,
+        Authority, AuthorityId, AuthorityList, Claims, Credentials, Invitation, JoinError, NetworkKey, Reason,
+        RenewError, Revocation, Scope, Ticket, Trust,
     },
 };
 
@@ -144,7 +144,20 @@ impl Client {
     /// # Errors
     /// When the node cannot be reached, is not of this network, or gives no answer within 10 s.
     pub async fn revoke(&self, to: &EndpointAddr, revocation: Revocation) -> Result<(), AskError> {
-        self.answered(to, discovery::tell_revocation(&self.node, to, revocation)).await
+        self.tell(to, Words { revocations: vec![revocation], ..Words::default() }).await
+    }
+
+    /// Tells a member which authorities are trusted from now on, which it passes on to all others. Resolves once the member has taken
+    /// it in.
+    ///
+    /// # Errors
+    /// As [`revoke`](Self::revoke).
+    pub async fn trust_authorities(&self, to: &EndpointAddr, list: AuthorityList) -> Result<(), AskError> {
+        self.tell(to, Words { lists: vec![list], ..Words::default() }).await
+    }
+
+    async fn tell(&self, to: &EndpointAddr, words: Words) -> Result<(), AskError> {
+        self.answered(to, discovery::tell_words(&self.node, to, words)).await
     }
 
     /// Asks a member to renew the ticket with which this client was made.

@@ -45,4 +45,4 @@ pub(crate) use self::core::Life;
 pub(crate) use entry::SignedEntry;
 pub(crate) use handle::Setup;
 pub(crate) use renewals::ask as ask_renewal;
-pub(crate) use revocations::tell as tell_revocation;
+pub(crate) use revocations::{Words, tell as tell_words};

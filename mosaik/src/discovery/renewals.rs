@@ -4,7 +4,11 @@
 //! A first ticket is exchanged as soon as somebody is met who can, a renewed one after two thirds of its life, both with jitter.
 //! The new one is shown on new connections, its digest stands in the node's entry, and it is kept in the data directory.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use iroh::EndpointAddr;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
@@ -15,7 +19,7 @@ use super::{entry::PeerEntry, shared::Shared};
 use crate::{
     network::{CloseCode, Family, Incoming, Node, OpenError, Protocol},
     primitives::watch,
-    trust::{MAX_TICKET, Membership, RenewError, Ticket},
+    trust::{AuthorityId, JoinError, MAX_TICKET, Membership, RenewError, Ticket},
 };
 
 /// How long one question may take, with its answer.
@@ -218,7 +222,11 @@ async fn publish(shared: &Shared, dir: Option<PathBuf>) {
     }
     tracing::debug!(?ticket, until = ticket.not_after(), "this node has another ticket");
     let Some(dir) = dir else { return };
-    let keep = move || keep(&dir, ticket).map_err(|error| error.to_string());
+    // Those of a scope are in the list that is kept beside it.
+    let authorities = shared.node.trust().authorities().into_iter();
+    let authorities = authorities.filter(|(id, scope)| scope.is_everything() || *id == ticket.authority());
+    let authorities = authorities.map(|(id, _)| id).collect();
+    let keep = move || keep(&dir, ticket, authorities).map_err(|error| error.to_string());
     if let Some(Err(error)) = shared.node.tasks().blocking(keep).await {
         tracing::warn!(
             error,
@@ -228,10 +236,10 @@ async fn publish(shared: &Shared, dir: Option<PathBuf>) {
 }
 
 /// In the membership that is there. A node that was given its ticket by its program has none.
-fn keep(dir: &std::path::Path, ticket: Ticket) -> Result<(), crate::trust::JoinError> {
+fn keep(dir: &Path, ticket: Ticket, authorities: Vec<AuthorityId>) -> Result<(), JoinError> {
     let kept = Membership::in_dir(dir)?.filter(|kept| kept.ticket().subject() == ticket.subject());
     match kept.filter(|kept| kept.ticket().network() == ticket.network()) {
-        Some(kept) => Membership { ticket, ..kept }.keep(dir),
+        Some(kept) => Membership { ticket, authorities, ..kept }.keep(dir),
         None => Ok(()),
     }
 }

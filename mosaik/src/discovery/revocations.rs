@@ -1,6 +1,7 @@
-//! Revocations among members: told on at once, compared now and then, kept in the data directory. `trust` verifies and holds them.
+//! The words of authorities among members, on what is taken back and on who is trusted: told on at once, compared now and then,
+//! kept in the data directory. `trust` verifies and holds them.
 //!
-//! Whoever hears something new tells all that it is connected to, which ends because the set only grows. What is missed that way
+//! Whoever hears something new tells all that it is connected to, which ends because what is known only grows. What is missed that way
 //! is made up for by comparing digests with somebody every few seconds. A part of the network that is cut off hears of nothing.
 
 use std::{
@@ -19,13 +20,14 @@ use super::{entry::PeerEntry, shared::Shared};
 use crate::{
     network::{CloseCode, Family, Incoming, Node, OpenError, Protocol},
     primitives::{PeerId, private, watch},
-    trust::{MAX_REVOCATIONS, Revocation, RevocationError},
+    trust::{AuthorityList, ListError, MAX_REVOCATIONS, Revocation, RevocationError, Trust},
 };
 
-/// The file in the data directory: one revocation a line.
+/// The files in the data directory: one revocation a line, and one list of authorities.
 const FILE: &str = "revocations";
-/// The longest line that is read, in bytes, and with it the longest file.
-const MAX_LINE: usize = 1024;
+const LISTS: &str = "authorities";
+/// The longest files that are read, in bytes.
+const MAX_FILE: u64 = 4 << 20;
 /// How long one exchange may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often this node compares with somebody.
@@ -33,51 +35,74 @@ const COMPARE_EVERY: Duration = Duration::from_secs(10);
 /// Those that are told at once.
 const TOLD: usize = 64;
 
-/// `revoke/1`.
+/// `revoke/2`.
 pub(super) struct Exchange;
 
 impl Protocol for Exchange {
     type Message = Message;
     const FAMILY: Family = Family::DISCOVERY;
-    const NAME: &'static str = "revoke/1";
+    const NAME: &'static str = "revoke/2";
 }
 
-/// A message of `revoke/1`.
+/// A message of `revoke/2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     /// The digest of what the sender knows.
     Known([u8; 32]),
-    /// All that the sender knows; the answer to another digest, and the answer to that.
-    All(Vec<Revocation>),
+    /// All that the sender knows; the answer to another digest, and the answer to that. Or what an operator has to say.
+    All(Words),
+}
+
+/// What authorities have said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Words {
+    /// The oldest first.
+    pub(crate) lists: Vec<AuthorityList>,
+    pub(crate) revocations: Vec<Revocation>,
+}
+
+impl Words {
+    fn of(trust: &Trust) -> Self {
+        let (lists, revocations, _) = trust.words();
+        Self { lists, revocations }
+    }
 }
 
 /// Reads what was kept.
 pub(super) fn load(shared: &Shared, dir: &Path) {
-    let path = dir.join(FILE);
-    let text = match fs::metadata(&path).map(|meta| meta.len()) {
-        Ok(len) if len > (MAX_REVOCATIONS * MAX_LINE) as u64 => Err(io::Error::other("it is too long")),
-        Ok(_) => fs::read_to_string(&path),
+    // Who is trusted comes first: it decides whose word counts.
+    each_line(&dir.join(LISTS), |line| {
+        let taken = line.parse::<AuthorityList>().and_then(|said| shared.node.trust().trust_authorities(&said));
+        // One from before the membership that is kept now: a later one follows.
+        if matches!(taken, Err(ListError::UnknownAuthority { .. })) { Ok(false) } else { taken }
+    });
+    each_line(&dir.join(FILE), |line| line.parse::<Revocation>().and_then(|said| shared.node.trust().revoke(&said)));
+}
+
+fn each_line<E: std::fmt::Display>(path: &Path, take: impl Fn(&str) -> Result<bool, E>) {
+    let text = match fs::metadata(path).map(|meta| meta.len()) {
+        Ok(len) if len > MAX_FILE => Err(io::Error::other("it is too long")),
+        Ok(_) => fs::read_to_string(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => Err(error),
     };
     match text {
         Ok(text) => {
             for (number, line) in text.lines().enumerate() {
-                let known = line.parse::<Revocation>().and_then(|said| shared.node.trust().revoke(&said));
-                if let Err(error) = known {
-                    tracing::warn!(path = %path.display(), line = number + 1, %error, "a revocation is left out");
+                if let Err(error) = take(line) {
+                    tracing::warn!(path = %path.display(), line = number + 1, %error, "a line is left out");
                 }
             }
         }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot read the revocations; others tell of them");
+            tracing::warn!(path = %path.display(), %error, "cannot read what authorities have said; others tell of it");
         }
     }
 }
 
 /// Acts on what is new from this call on, whenever the future is first polled, and compares now and then, until the node ends.
 pub(super) fn spread(shared: Arc<Shared>, dir: Option<PathBuf>) -> impl Future<Output = ()> {
-    let changes = shared.node.trust().revocation_changes();
+    let changes = shared.node.trust().word_changes();
     act(shared, dir, changes)
 }
 
@@ -93,7 +118,7 @@ async fn act(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Rece
                     return;
                 }
                 changes.borrow_and_update();
-                shared.node.close_revoked();
+                shared.node.close_excluded();
                 shared.look_again();
                 keep(&shared, dir.clone()).await;
                 let told = connected(&shared).into_iter().take(TOLD).map(|peer| compare(&shared, peer));
@@ -123,13 +148,20 @@ fn connected(shared: &Shared) -> Vec<PeerEntry> {
 
 async fn keep(shared: &Shared, dir: Option<PathBuf>) {
     let Some(dir) = dir else { return };
-    let lines: BTreeSet<String> = shared.node.trust().revocations().0.iter().map(ToString::to_string).collect();
-    let text = lines.into_iter().collect::<Vec<_>>().join("\n") + "\n";
-    let path = dir.join(FILE);
-    let write = move || private::replace(&path, text.as_bytes()).map_err(|error| (path, error));
+    let Words { lists, revocations } = Words::of(shared.node.trust());
+    let revocations: BTreeSet<String> = revocations.iter().map(ToString::to_string).collect();
+    let files = [(LISTS, lines(lists.iter().map(ToString::to_string))), (FILE, lines(revocations))];
+    let write = move || {
+        let mut files = files.into_iter().map(|(file, text)| (dir.join(file), text));
+        files.try_for_each(|(path, text)| private::replace(&path, text.as_bytes()).map_err(|error| (path, error)))
+    };
     if let Some(Err((path, error))) = shared.node.tasks().blocking(write).await {
-        tracing::warn!(path = %path.display(), %error, "cannot keep the revocations; after a restart others tell of them");
+        tracing::warn!(path = %path.display(), %error, "cannot keep what authorities have said; after a restart others tell of it");
     }
+}
+
+fn lines(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().map(|line| line + "\n").collect()
 }
 
 /// Makes one's own and a peer's knowledge equal.
@@ -143,9 +175,9 @@ async fn compare(shared: &Arc<Shared>, peer: PeerEntry) {
 
 async fn exchange(shared: &Arc<Shared>, peer: &PeerEntry) -> Result<(), OpenError> {
     let mut link = shared.node.open::<Exchange>(peer.addr()).await?;
-    link.send(&Message::Known(shared.node.trust().revocations_digest())).await?;
+    link.send(&Message::Known(shared.node.trust().words().2)).await?;
     if let Some(Message::All(theirs)) = link.recv().await? {
-        link.send(&Message::All(shared.node.trust().revocations().0)).await?;
+        link.send(&Message::All(Words::of(shared.node.trust()))).await?;
         link.finish();
         take(shared, peer.id(), &theirs);
         // The peer ends its side when it has taken them in.
@@ -155,16 +187,23 @@ async fn exchange(shared: &Arc<Shared>, peer: &PeerEntry) -> Result<(), OpenErro
 }
 
 /// Tells a member, over a link of whoever wants to.
-pub(crate) async fn tell(node: &Node, to: &EndpointAddr, revocation: Revocation) -> Result<(), OpenError> {
+pub(crate) async fn tell(node: &Node, to: &EndpointAddr, words: Words) -> Result<(), OpenError> {
     let mut link = node.open::<Exchange>(to).await?;
-    link.send(&Message::All(vec![revocation])).await?;
+    link.send(&Message::All(words)).await?;
     link.finish();
     // The member ends its side when it has taken it in.
     link.recv().await?;
     Ok(())
 }
 
-fn take(shared: &Shared, from: PeerId, revocations: &[Revocation]) {
+fn take(shared: &Shared, from: PeerId, Words { lists, revocations }: &Words) {
+    // Who is trusted comes first: it decides whose word counts.
+    for list in lists {
+        // Of an authority of which this node has not heard yet, for one.
+        if let Err(error) = shared.node.trust().trust_authorities(list) {
+            tracing::debug!(?from, %error, "a list of authorities is not taken in");
+        }
+    }
     for revocation in revocations.iter().take(MAX_REVOCATIONS) {
         match shared.node.trust().revoke(revocation) {
             Ok(_) => {}
@@ -185,12 +224,12 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
         place.spoke();
         match first {
             Some(Message::Known(theirs)) => {
-                let (ours, digest) = shared.node.trust().revocations();
+                let (lists, revocations, digest) = shared.node.trust().words();
                 if theirs == digest {
                     link.finish();
                     return Ok(());
                 }
-                link.send(&Message::All(ours)).await?;
+                link.send(&Message::All(Words { lists, revocations })).await?;
                 if let Some(Message::All(theirs)) = link.recv().await? {
                     take(&shared, peer, &theirs);
                 }

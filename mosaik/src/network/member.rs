@@ -95,12 +95,15 @@ pub(super) fn member(
 ) -> Result<Option<Membership>, JoinError> {
     let Some(invitation) = invitation else { return Ok(kept) };
     let mut member = invitation.accept(node)?;
-    let of_same = |kept: &Membership| {
-        let (kept, new) = (kept.ticket(), member.ticket());
-        (kept.network(), kept.authority(), kept.subject()) == (new.network(), new.authority(), node)
-    };
-    let kept = kept.filter(of_same);
-    if let Some(kept) = &kept {
+    let kept =
+        kept.filter(|kept| (kept.ticket().network(), kept.ticket().subject()) == (member.ticket().network(), node));
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.ticket().authority() != member.ticket().authority()) {
+        // Of another authority of the network: lists of those that are trusted go on from the former ones.
+        let room = MAX_AUTHORITIES - member.authorities.len();
+        let others = kept.authorities.iter().filter(|other| !member.authorities.contains(other));
+        let others: Vec<_> = others.take(room).copied().collect();
+        member.authorities.extend(others);
+    } else if let Some(kept) = &kept {
         let (own, new) = (kept.ticket(), member.ticket());
         if own.grants() == new.grants() && own.not_after() >= new.not_after() {
             member = Membership { issuer: member.issuer, ..kept.clone() };

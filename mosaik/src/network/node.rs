@@ -175,11 +175,15 @@ impl Node {
         self.0.pool.close_moved(to);
     }
 
-    /// Ends the connections to peers whose tickets were taken back; whom that concerns, and why, is noted.
-    pub(crate) fn close_revoked(&self) {
+    /// Ends the connections to peers of which no ticket counts any more; whom that concerns, and why, is noted.
+    pub(crate) fn close_excluded(&self) {
         let trust = self.trust();
-        for (peer, what) in self.0.pool.close_those(CloseCode::Revoked, |peer| trust.revocation_of(peer)) {
-            trust.note(peer, RefusedBy::Us, Reason::Revoked { what }, self.transport().wall_clock());
+        let code = |reason: &Reason| match reason {
+            Reason::Revoked { .. } => CloseCode::Revoked,
+            _ => CloseCode::Refused,
+        };
+        for (peer, reason) in self.0.pool.close_those(code, |peer| trust.exclusion_of(peer)) {
+            trust.note(peer, RefusedBy::Us, reason, self.transport().wall_clock());
         }
     }
 

@@ -358,13 +358,17 @@ impl Pool {
     }
 
     /// Closes the connections to certain peers; those peers, each once, with why.
-    pub(super) fn close_those<W>(&self, code: CloseCode, why: impl Fn(PeerId) -> Option<W>) -> Vec<(PeerId, W)> {
+    pub(super) fn close_those<W>(
+        &self,
+        code: impl Fn(&W) -> CloseCode,
+        why: impl Fn(PeerId) -> Option<W>,
+    ) -> Vec<(PeerId, W)> {
         let entries: Vec<_> = self.state().live.values().flatten().cloned().collect();
         let mut closed: BTreeMap<PeerId, W> = BTreeMap::new();
         for entry in entries {
             let peer = entry.connection.peer();
             if let Some(reason) = why(peer) {
-                entry.connection.close(code.code());
+                entry.connection.close(code(&reason).code());
                 closed.insert(peer, reason);
             }
         }

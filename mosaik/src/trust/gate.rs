@@ -13,9 +13,10 @@ use super::{
     key::NetworkKey,
     known::Known,
     license::Issuer,
+    listed::Lists,
     proof::{Author, Channel, Ends, Proof, Said, Secret, TicketFault},
     refusal::{Reason, Refusal, Refusals, RefusedBy},
-    revoke::{Revocation, RevocationError, Revocations, Revoked},
+    revoke::Revocations,
     scope::Scope,
     ticket::{LEEWAY, Ticket, TicketDigest},
 };
@@ -97,8 +98,8 @@ pub(super) struct Inner {
     pub(super) network: NetworkId,
     kind: NetworkKind,
     clocks: Clocks,
-    /// Counts the revocations that were heard of.
-    news: watch::Sender<u64>,
+    /// Counts the words of authorities that were heard of.
+    pub(super) news: watch::Sender<u64>,
     /// Counts how often this node's own ticket was replaced.
     pub(super) renewals: watch::Sender<u64>,
     state: Mutex<State>,
@@ -110,6 +111,7 @@ pub(super) struct State {
     /// Those that were shown and found good.
     pub(super) tickets: Known,
     pub(super) revoked: Revocations,
+    pub(super) lists: Lists,
     /// In a network of an authority.
     pub(super) own: Option<Own>,
     /// The first is the one that this node uses when it dials.
@@ -121,12 +123,6 @@ impl State {
     pub(super) fn set_own(&mut self, network: NetworkId, own: Own) {
         self.secrets = own.secrets(network);
         self.own = Some(own);
-    }
-
-    /// Whether a ticket counts, its time apart.
-    pub(super) fn counts(&self, ticket: &Ticket) -> bool {
-        let scope = self.own.as_ref().and_then(|own| own.scope_of(ticket.authority()));
-        scope.is_some_and(|scope| scope.lacks(ticket.claims()).is_none()) && self.revoked.of(ticket).is_none()
     }
 }
 
@@ -142,6 +138,7 @@ impl Trust {
             lines: Throttle::default(),
             tickets: Known::default(),
             revoked: Revocations::default(),
+            lists: Lists::default(),
             own,
             secrets,
         };
@@ -186,62 +183,6 @@ impl Trust {
     #[must_use]
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
         self.state().refusals.counts()
-    }
-
-    /// Takes in an authority's word that something is taken back: a ticket, an invitation with all that came of it, or a peer. It
-    /// spreads to all members, is kept in the data directory, and ends the connections that it concerns, here at once. True when
-    /// it was not known.
-    ///
-    /// # Errors
-    /// When it is not of one of this network's authorities that are trusted without a scope, not for this network, wrongly signed,
-    /// or one too many.
-    pub fn revoke(&self, revocation: &Revocation) -> Result<bool, RevocationError> {
-        let is_new = {
-            let mut state = self.state();
-            let trusted = state.own.iter().flat_map(|own| &own.trusted);
-            // Who can give a part of the rights can take none from others.
-            let trusted: Vec<_> = trusted.filter(|(_, scope)| scope.is_everything()).map(|(id, _)| *id).collect();
-            let what = revocation.verify(self.0.network, &trusted)?;
-            state.revoked.add(what, revocation.clone())?.then_some(what)
-        };
-        if let Some(what) = is_new {
-            tracing::info!(%what, "revoked");
-            self.0.news.send_modify(|news| *news += 1);
-        }
-        Ok(is_new.is_some())
-    }
-
-    /// Everything that was taken back, as far as this node has heard.
-    #[must_use]
-    pub fn revoked(&self) -> Vec<Revoked> {
-        self.state().revoked.list()
-    }
-
-    /// The same with the authority's words, and a digest of it.
-    pub(crate) fn revocations(&self) -> (Vec<Revocation>, [u8; 32]) {
-        let state = self.state();
-        (state.revoked.all(), state.revoked.digest())
-    }
-
-    pub(crate) fn revocations_digest(&self) -> [u8; 32] {
-        self.state().revoked.digest()
-    }
-
-    /// Changes when something was taken back.
-    pub(crate) fn revocation_changes(&self) -> watch::Receiver<u64> {
-        self.0.news.subscribe()
-    }
-
-    /// What takes a peer's tickets back, if something does; of this node itself, too.
-    pub(crate) fn revocation_of(&self, peer: PeerId) -> Option<Revoked> {
-        let state = self.state();
-        let own = state.own.as_ref().map(|own| &own.ticket).filter(|own| own.subject() == peer);
-        // One that was not taken back is enough.
-        let mut what = None;
-        for ticket in own.into_iter().chain(state.tickets.of(peer)) {
-            what = Some(state.revoked.of(ticket)?);
-        }
-        what
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -342,20 +283,19 @@ impl Trust {
     /// Everything about a ticket but whether it is in force.
     pub(super) fn check(&self, peer: PeerId, ticket: &[u8]) -> Result<Ticket, Reason> {
         let ticket = Ticket::from_bytes(ticket)?;
-        let (state, authority) = (self.state(), ticket.authority());
-        let Some(scope) = state.own.as_ref().and_then(|own| own.scope_of(authority)) else {
-            let ours = state.own.iter().flat_map(|own| own.trusted.iter().map(|(id, _)| *id)).collect();
-            return Err(Reason::UnknownAuthority { ours, theirs: authority });
-        };
+        let against = self.state().against(&ticket);
+        if let Some(reason @ Reason::UnknownAuthority { .. }) = against {
+            return Err(reason);
+        }
         if ticket.network() != self.0.network {
             return Err(Reason::TicketOfOtherNetwork { ours: self.0.network, theirs: ticket.network() });
         }
         if ticket.subject() != peer {
             return Err(Reason::NotTheSubject { subject: ticket.subject() });
         }
-        match scope.lacks(ticket.claims()) {
-            Some(what) => Err(Reason::OutOfScope { authority, what }),
-            None => Ok(ticket),
+        match against {
+            Some(reason @ Reason::OutOfScope { .. }) => Err(reason),
+            _ => Ok(ticket),
         }
     }
 

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{
     authority::{Authority, AuthorityId},
     claims::Claims,
+    gate::MAX_AUTHORITIES,
     license::{Issuer, License, Renewing},
     ticket::{Ticket, TicketError},
 };
@@ -71,6 +72,8 @@ pub struct Invitation {
     ticket: Ticket,
     bootstrap: Vec<String>,
     issuer: Option<Issuer>,
+    /// Other authorities that the network trusts.
+    others: Vec<AuthorityId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +81,13 @@ struct Invited {
     key: [u8; 32],
     ticket: Vec<u8>,
     bootstrap: Vec<String>,
+}
+
+/// Behind what every invitation has, in some.
+#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
+struct More {
+    license: Option<License>,
+    others: Vec<AuthorityId>,
 }
 
 impl Authority {
@@ -120,7 +130,8 @@ impl Authority {
         let ticket = self.issue(network, key.public().into(), claims)?;
         let license = terms.map(|terms| License::give(self, &ticket, terms)).transpose()?;
         let issuer = license.map(|license| Issuer::new(key.clone(), license, &ticket)).transpose()?;
-        let invitation = Invitation { key, ticket, bootstrap: bootstrap.into_iter().collect(), issuer };
+        let invitation =
+            Invitation { key, ticket, bootstrap: bootstrap.into_iter().collect(), issuer, others: Vec::new() };
         // Through its own reader, so that what was made can be used.
         invitation.to_string().parse()
     }
@@ -137,6 +148,19 @@ impl Invitation {
     #[must_use]
     pub fn authority(&self) -> AuthorityId {
         self.ticket.authority()
+    }
+
+    /// The same for a network that trusts other authorities, too, whose members the node is to know as such from the start. At most
+    /// seven; further ones, and its own, are left out.
+    #[must_use]
+    pub fn with_authorities(mut self, others: impl IntoIterator<Item = AuthorityId>) -> Self {
+        for other in others {
+            let is_new = other != self.authority() && !self.others.contains(&other);
+            if is_new && self.others.len() + 1 < MAX_AUTHORITIES {
+                self.others.push(other);
+            }
+        }
+        self
     }
 
     /// What it grants, and until when.
@@ -164,7 +188,8 @@ impl Invitation {
     pub fn accept(&self, node: PeerId) -> Result<Membership, TicketError> {
         let ticket = self.ticket.narrow(&self.key, node, self.ticket.claims().clone())?;
         let (bootstrap, issuer) = (self.bootstrap.clone(), self.issuer.clone());
-        Ok(Membership { authorities: vec![self.authority()], ticket, bootstrap, issuer })
+        let authorities = [self.authority()].into_iter().chain(self.others.iter().copied()).collect();
+        Ok(Membership { authorities, ticket, bootstrap, issuer })
     }
 }
 
@@ -178,8 +203,9 @@ impl fmt::Display for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, ticket) = (self.key.to_bytes(), self.ticket.as_bytes().to_vec());
         let invited = Invited { key, ticket, bootstrap: self.bootstrap.clone() };
-        let license = self.issuer.as_ref().map(|issuer| &issuer.license);
-        f.write_str(&to_text(PREFIX, &invited, license).ok_or(fmt::Error)?)
+        let license = self.issuer.as_ref().map(|issuer| issuer.license.clone());
+        let more = Some(More { license, others: self.others.clone() }).filter(|more| *more != More::default());
+        f.write_str(&to_text(PREFIX, &invited, more.as_ref()).ok_or(fmt::Error)?)
     }
 }
 
@@ -187,9 +213,8 @@ impl FromStr for Invitation {
     type Err = JoinError;
 
     fn from_str(text: &str) -> Result<Self, JoinError> {
-        let invited = from_text::<Invited, License>(PREFIX, text.trim());
-        let (Invited { key, ticket, bootstrap }, license) =
-            invited.map_err(|why| JoinError::NotAnInvitation { why })?;
+        let invited = from_text::<Invited, More>(PREFIX, text.trim());
+        let (Invited { key, ticket, bootstrap }, more) = invited.map_err(|why| JoinError::NotAnInvitation { why })?;
         if bootstrap.len() > MAX_BOOTSTRAP {
             return Err(JoinError::NotAnInvitation { why: "it has too many bootstrap addresses" });
         }
@@ -197,8 +222,9 @@ impl FromStr for Invitation {
         if ticket.subject() != key.public().into() {
             return Err(JoinError::NotAnInvitation { why: "its ticket is for another key" });
         }
+        let More { license, others } = more.unwrap_or_default();
         let issuer = license.map(|license| Issuer::new(key.clone(), license, &ticket)).transpose()?;
-        Ok(Self { key, ticket, bootstrap, issuer })
+        Ok(Self { key, ticket, bootstrap, issuer, others: Vec::new() }.with_authorities(others))
     }
 }
 
@@ -345,6 +371,17 @@ mod tests {
     }
 
     #[test]
+    fn an_invitation_names_the_other_authorities() {
+        let of = |n| Authority::from_bytes(&[n; 32]).id();
+        let text = invitation().with_authorities([of(1), of(2), of(2), of(3)]).to_string();
+        let read: Invitation = text.parse().expect("is one");
+        let node = PeerId::from(SecretKey::from_bytes(&[2; 32]).public());
+        assert_eq!(read.accept(node).expect("is in order").authorities(), [of(1), of(2), of(3)]);
+        let many = invitation().with_authorities((2..20).map(of));
+        assert_eq!(many.accept(node).expect("is in order").authorities().len(), MAX_AUTHORITIES);
+    }
+
+    #[test]
     fn a_renewer_keeps_what_it_renews_with() {
         let terms = Renewing::until(9_000).with_life(Duration::from_secs(500));
         let claims = Claims::new(1_000, 2_000).with_role("builder");
@@ -359,8 +396,8 @@ mod tests {
         assert_eq!(kept, membership);
         assert!(kept.issuer.is_some_and(|issuer| issuer.key.public() == read.key.public()));
         // Another key with the same license renews nothing.
-        let issuer = read.issuer.expect("has one");
-        let other = Issuer::new(SecretKey::from_bytes(&[7; 32]), issuer.license, read.ticket());
+        let license = read.issuer.as_ref().expect("has one").license.clone();
+        let other = Issuer::new(SecretKey::from_bytes(&[7; 32]), license, read.ticket());
         assert!(other.is_err());
     }
 

@@ -1,9 +1,9 @@
 //! Trust: who may be in a network. Decides before any subsystem sees a byte of a connection.
 //!
 //! There are three kinds of network: *open*, *secret* (one key, [`NetworkKey`]) and those of an *authority*, whose members hold
-//! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `scope` what it can give,
+//! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `scope` what it can give, `listed` who is one,
 //! `invite` how a node gets its ticket, `license` and `renew` how it gets another one before that ends, `revoke` how it is taken
-//! back, `known` the tickets of others, `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the
+//! back, `words` what authorities have said here, `known` the tickets of others, `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the
 //! files of keys: `network` moves the bytes, and time comes in as an argument. The protocol is in `docs/src/trust.md`.
 
 mod authority;
@@ -13,12 +13,14 @@ mod invite;
 mod key;
 mod known;
 mod license;
+mod listed;
 pub(crate) mod proof;
 mod refusal;
 mod renew;
 mod revoke;
 mod scope;
 mod ticket;
+mod words;
 
 pub use authority::{Authority, AuthorityId};
 pub use claims::{Claims, Grants, MAX_GRANT_NAME, MAX_GRANTS};
@@ -26,6 +28,7 @@ pub use gate::{NetworkKind, Trust};
 pub use invite::{Invitation, JoinError, MAX_BOOTSTRAP, MAX_INVITATION, Membership};
 pub use key::{KeyFileError, NetworkKey};
 pub use license::{RENEWED_LIFE, Renewing};
+pub use listed::{AuthorityList, ListError};
 pub use refusal::{MAX_REFUSALS, Reason, Refusal, RefusedBy};
 pub use renew::RenewError;
 pub use revoke::{MAX_REVOCATIONS, Revocation, RevocationError, Revoked};

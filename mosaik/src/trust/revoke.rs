@@ -84,8 +84,12 @@ impl Authority {
 }
 
 impl Revocation {
-    /// What it takes back, if one of these authorities says so of this network.
-    pub(super) fn verify(&self, network: NetworkId, trusted: &[AuthorityId]) -> Result<Revoked, RevocationError> {
+    /// What it takes back and who says so, if that is one of these authorities and it says so of this network.
+    pub(super) fn verify(
+        &self,
+        network: NetworkId,
+        trusted: &[AuthorityId],
+    ) -> Result<(Revoked, AuthorityId), RevocationError> {
         if self.body.len() > MAX_BYTES {
             return Err(RevocationError::Malformed);
         }
@@ -101,7 +105,7 @@ impl Revocation {
         }
         let signed = [DOMAIN, &self.body].concat();
         body.authority.verify(&signed, &self.signature).map_err(|_| RevocationError::Signature)?;
-        Ok(body.what)
+        Ok((body.what, body.authority))
     }
 }
 
@@ -156,11 +160,11 @@ pub enum RevocationError {
 
 /// Everything that was taken back.
 #[derive(Debug, Default)]
-pub(super) struct Revocations(BTreeMap<Revoked, Revocation>);
+pub(super) struct Revocations(BTreeMap<Revoked, (AuthorityId, Revocation)>);
 
 impl Revocations {
     /// Adds one that was verified; false when it was known.
-    pub(super) fn add(&mut self, what: Revoked, said: Revocation) -> Result<bool, RevocationError> {
+    pub(super) fn add(&mut self, what: Revoked, said: (AuthorityId, Revocation)) -> Result<bool, RevocationError> {
         if self.0.contains_key(&what) {
             return Ok(false);
         }
@@ -169,6 +173,11 @@ impl Revocations {
         }
         self.0.insert(what, said);
         Ok(true)
+    }
+
+    /// Forgets what others than these said.
+    pub(super) fn retain(&mut self, trusted: &[AuthorityId]) {
+        self.0.retain(|_, (said_by, _)| trusted.contains(said_by));
     }
 
     /// What takes a ticket back, if something does.
@@ -189,7 +198,7 @@ impl Revocations {
     }
 
     pub(super) fn all(&self) -> Vec<Revocation> {
-        self.0.values().cloned().collect()
+        self.0.values().map(|(_, said)| said.clone()).collect()
     }
 
     pub(super) fn list(&self) -> Vec<Revoked> {
@@ -224,7 +233,7 @@ mod tests {
             (Revoked::Peer(peer(3)), [false, true]),
         ] {
             let said: Revocation = of(what).to_string().parse().expect("is one");
-            assert_eq!(verify(&said, authority().id()), Ok(what));
+            assert_eq!(verify(&said, authority().id()), Ok((what, authority().id())));
             assert_eq!([one.ticket(), other.ticket()].map(|ticket| what.covers(ticket)), covers, "{what}");
             let stranger = Authority::from_bytes(&[2; 32]).id();
             let unknown = RevocationError::UnknownAuthority { theirs: authority().id() };
@@ -241,7 +250,7 @@ mod tests {
     #[test]
     fn the_set_grows_to_its_limit_and_equal_sets_have_equal_digests() {
         let (mut one, mut other) = (Revocations::default(), Revocations::default());
-        let said = authority().revoke("n", Revoked::Serial([0; 16])).expect("is encoded");
+        let said = (authority().id(), authority().revoke("n", Revoked::Serial([0; 16])).expect("is encoded"));
         let what = |n: usize| Revoked::Serial((n as u128).to_le_bytes());
         for n in 0..MAX_REVOCATIONS {
             assert_eq!(one.add(what(n), said.clone()), Ok(true));
@@ -253,6 +262,10 @@ mod tests {
         assert_eq!(one.digest(), other.digest());
         assert_eq!(one.add(what(0), said.clone()), Ok(false));
         assert_eq!(one.add(what(MAX_REVOCATIONS), said), Err(RevocationError::Full));
+        one.retain(&[authority().id()]);
+        assert_eq!(one.list().len(), MAX_REVOCATIONS);
+        one.retain(&[]);
+        assert!(one.list().is_empty() && other.digest() != one.digest());
     }
 
     proptest! {

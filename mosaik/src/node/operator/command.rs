@@ -16,6 +16,7 @@ use super::{
 use crate::{
     discovery::Bootstrap,
     primitives::{PeerId, StreamId},
+    trust::{AuthorityId, Scope},
 };
 
 const EXIT: &str = "Exit status: 0 done, 1 failure (nobody answered, or a file cannot be used), 2 wrong usage, \
@@ -244,8 +245,24 @@ fn membership() -> [Command; 3] {
         let network = flag("network", "NAME", "The network: a name, or 64 hex digits").value_parser(parse_network);
         [key.value_parser(KeyFileParser).required(true), network.required(true)]
     };
+    let trust = Command::new("trust")
+        .about("Say which authorities a network trusts from now on")
+        .long_about(
+            "Say which authorities a network trusts from now on: all of them, in one list, which replaces the one before.\n\nThe \
+             nodes that are given as --bootstrap are told and pass it on. One of them must answer. Who holds no ticket of an \
+             authority in the list is out at once.",
+        )
+        .args(signing())
+        .arg(
+            many("trust", "ID[=SCOPE]", "An authority by its id, with what it can give if not everything: role:R+grant:G+..")
+                .value_parser(parse_trusted)
+                .required(true),
+        )
+        .arg(many("bootstrap", "ID@HOST:PORT", "A member to tell").value_parser(Bootstrap::from_str).required(true));
     let ttl = Arg::new("ttl").long("ttl").value_name("DURATION").default_value("1h").value_parser(parse_duration);
     let bootstrap = many("bootstrap", "ID@HOST:PORT", "A node to begin with; may be left out for the first one");
+    let others =
+        many("trust", "ID", "Another authority that the network trusts at present, while one takes over from another");
     let invite = Command::new("invite")
         .about("Print one line by which nodes join a network: what to give to --join")
         .long_about(
@@ -259,6 +276,7 @@ fn membership() -> [Command; 3] {
         .arg(many("grant", "TAG", "A tag that the authority grants; may be repeated, or separated by commas"))
         .arg(ttl.help("For how long the line, and each membership made from it, is good until it is renewed"))
         .arg(bootstrap.value_parser(Bootstrap::from_str))
+        .arg(others.value_parser(AuthorityId::from_str))
         .args(renewing());
     let show = Command::new("show")
         .about("Print whom a ticket is for, what it grants and until when")
@@ -292,7 +310,10 @@ fn membership() -> [Command; 3] {
         .group(ArgGroup::new("what").args(["serial", "peer", "invitation"]).required(true))
         .arg(many("bootstrap", "ID@HOST:PORT", "A member to tell").value_parser(Bootstrap::from_str).required(true));
     [
-        Command::new("authority").about("Make an authority").subcommand_required(true).subcommand(new),
+        Command::new("authority")
+            .about("Make an authority, and say which ones are trusted")
+            .subcommand_required(true)
+            .subcommands([new, trust]),
         invite,
         Command::new("ticket")
             .about("Look at tickets, renew them, and take them back")
@@ -369,6 +390,20 @@ fn parse_stream(text: &str) -> Result<StreamId, String> {
 fn parse_start(text: &str) -> Result<String, String> {
     let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if digits { Ok(text.to_ascii_lowercase()) } else { Err("a peer id begins with 4 to 64 hex digits".to_owned()) }
+}
+
+/// An authority with its scope.
+fn parse_trusted(text: &str) -> Result<(AuthorityId, Scope), String> {
+    let (id, scope) = text.split_once('=').map_or((text, None), |(id, scope)| (id, Some(scope)));
+    let id = AuthorityId::from_str(id).map_err(|error| error.to_string())?;
+    let Some(scope) = scope else { return Ok((id, Scope::everything())) };
+    let names = scope.split('+').filter(|name| !name.is_empty());
+    let scope = names.into_iter().try_fold(Scope::nothing(), |scope, name| match name.split_once(':') {
+        Some(("role", role)) if !role.is_empty() => Ok(scope.with_role(role)),
+        Some(("grant", grant)) if !grant.is_empty() => Ok(scope.with_grant(grant)),
+        _ => Err(format!("{name} is neither role:NAME nor grant:NAME")),
+    });
+    Ok((id, scope?))
 }
 
 /// The serial number of a ticket: 32 hex digits.

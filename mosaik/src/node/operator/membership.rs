@@ -1,5 +1,5 @@
-//! `authority new`, `invite`, `ticket show`, `ticket renew` and `ticket revoke`: who may be in a network of an authority. Only the
-//! last two talk to anybody.
+//! `authority new` and `trust`, `invite`, `ticket show`, `renew` and `revoke`: who may be in a network of an authority. Only
+//! `trust`, `renew` and `revoke` talk to anybody.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,14 +7,15 @@ use std::{
 };
 
 use clap::ArgMatches;
+use iroh::EndpointAddr;
 
 use super::super::process::{Failure, print};
 use crate::{
-    diagnostics::Client,
+    diagnostics::{AskError, Client},
     discovery::Bootstrap,
     network::{DataDirLock, secret_in_data_dir},
     primitives::{NetworkId, PeerId},
-    trust::{Authority, Claims, Invitation, LEEWAY, Membership, Renewing, Revoked, Ticket},
+    trust::{Authority, AuthorityId, Claims, Invitation, LEEWAY, Membership, Renewing, Revoked, Scope, Ticket},
 };
 
 /// Runs one of the commands.
@@ -45,24 +46,39 @@ pub(super) async fn revoke(matches: &ArgMatches) -> Result<(), Failure> {
     let what =
         serial.or(invitation).map(Revoked::Serial).or(peer.map(Revoked::Peer)).ok_or("what to revoke is missing")?;
     let revocation = authority.revoke(network, what)?;
-    let client = Client::of_authority(&authority, network, now()?).await?;
-    let mut told = Vec::new();
-    let mut failed: Failure = "--bootstrap is missing".into();
+    let told = tell(matches, &authority, async |client, to| client.revoke(to, revocation.clone()).await).await?;
+    print(&format!("revoked: {what}; told {told} of the members, which tell the others\n"))
+}
+
+/// Tells members which authorities are trusted from now on.
+pub(super) async fn trust(matches: &ArgMatches) -> Result<(), Failure> {
+    let matches = matches.subcommand_matches("trust").ok_or("no such command")?;
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let authority = Authority::from_file(file(matches, "authority")?)?;
+    let trusted = matches.get_many::<(AuthorityId, Scope)>("trust").into_iter().flatten().cloned();
+    let list = authority.list(network, now()?, trusted)?;
+    let told = tell(matches, &authority, async |client, to| client.trust_authorities(to, list.clone()).await).await?;
+    print(&format!("told {told} of the members, which tell the others\n"))
+}
+
+/// Says something to each of the members that are given; how many have heard it, at least one.
+async fn tell(
+    matches: &ArgMatches,
+    authority: &Authority,
+    say: impl AsyncFn(&Client, &EndpointAddr) -> Result<(), AskError>,
+) -> Result<usize, Failure> {
+    let network = *matches.get_one::<NetworkId>("network").ok_or("--network is missing")?;
+    let client = Client::of_authority(authority, network, now()?).await?;
+    let (mut told, mut failed) = (0, Failure::from("--bootstrap is missing"));
     for member in matches.get_many::<Bootstrap>("bootstrap").into_iter().flatten() {
-        let done = async {
-            let addr = client.resolve(member.clone()).await?;
-            Ok::<_, Failure>(client.revoke(&addr, revocation.clone()).await?)
-        };
+        let done = async { Ok::<_, Failure>(say(&client, &client.resolve(member.clone()).await?).await?) };
         match done.await {
-            Ok(()) => told.push(member.id()),
+            Ok(()) => told += 1,
             Err(error) => failed = error,
         }
     }
     client.close().await;
-    if told.is_empty() {
-        return Err(failed);
-    }
-    print(&format!("revoked: {what}; told {} of the members, which tell the others\n", told.len()))
+    if told == 0 { Err(failed) } else { Ok(told) }
 }
 
 /// Has the ticket in a data directory renewed by a member, and keeps it there.
@@ -114,7 +130,8 @@ fn invite(matches: &ArgMatches) -> Result<(), Failure> {
     } else {
         authority.invite(network, claims, bootstrap)?
     };
-    print(&format!("{invitation}\n"))
+    let others = matches.get_many::<AuthorityId>("trust").into_iter().flatten().copied();
+    print(&format!("{}\n", invitation.with_authorities(others)))
 }
 
 /// The ticket in a data directory, or in a text.

@@ -50,6 +50,14 @@ pub fn operator() -> ExitCode {
     let matches = environment::read(|_| Ok(command())).0;
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
+        Some(("authority", matches)) if matches.subcommand_name() == Some("trust") => {
+            process::run(|ending| async move {
+                match ending.run_until_cancelled(Box::pin(membership::trust(matches))).await {
+                    Some(done) => done,
+                    None => Err("interrupted: members may have been told".into()),
+                }
+            })
+        }
         Some(("ticket", matches)) if matches.subcommand_name() == Some("revoke") => process::run(|ending| async move {
             match ending.run_until_cancelled(Box::pin(membership::revoke(matches))).await {
                 Some(done) => done,
