@@ -102,6 +102,67 @@ fn two_roles_join_by_a_string_each_and_strangers_do_not() {
     assert_eq!(wrong.wait(SOON).code(), Some(1));
 }
 
+/// Strings of a minute become tickets of an hour where a renewer is, are kept, and go with the string when that is taken back.
+#[test]
+fn tickets_are_renewed_kept_and_taken_back_with_their_string() {
+    let (keys, deadline) = (Keys::new(), Instant::now() + SOON);
+    let (authority, display_dir, sensor_dir) = (keys.path("authority"), keys.path("display"), keys.path("sensor"));
+    let id = said(&["authority", "new", &authority]);
+    let renewer = ["--role", "display", "--ttl", "1m", "--renewer", "--life", "1h", "--renew-for", "2d"];
+    let first = said(&[&["invite", "--authority", &authority, "--network", "weather"], &renewer[..]].concat());
+    let (mut display, at) = start(&["display", "--join", &first, "--data-dir", &display_dir]);
+    let string = invite(&authority, "sensor", "1m", Some(&at.address));
+    let (mut sensor, of_sensor) = start(&["sensor", "--id", "1", "--join", &string, "--data-dir", &sensor_dir]);
+    display.stdout.has(deadline, "a reading", |line| line.ends_with(": 1 = 21.5 C"));
+    for dir in [&display_dir, &sensor_dir] {
+        let renewed = || {
+            let shown = said(&["ticket", "show", dir]);
+            shown.contains("holds for another 35") && shown.contains("renewed")
+        };
+        while !renewed() {
+            assert!(Instant::now() < deadline, "{}", said(&["ticket", "show", dir]));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let running = mosaik(&["ticket", "renew", &sensor_dir]);
+    assert_eq!(running.status.code(), Some(1), "the node that runs renews by itself");
+
+    // The restart needs no string; a node that does not run is renewed by hand.
+    sensor.signal("TERM");
+    assert!(sensor.wait(SOON).success());
+    let shown = said(&["ticket", "renew", &sensor_dir]);
+    assert!(shown.contains(&of_sensor.id) && shown.contains("renewed"), "{shown}");
+    let (_, listen) = of_sensor.address.split_once('@').unwrap();
+    let (mut sensor, again) = start_at(listen, &["sensor", "--id", "2", "--data-dir", &sensor_dir]);
+    assert_eq!(again.id, of_sensor.id);
+    display.stdout.has(deadline, "a reading after the restart", |line| line.ends_with(": 2 = 21.5 C"));
+
+    // What came of the string goes with it, renewed or not, and is not renewed again.
+    let revoke = ["ticket", "revoke", "--authority", &authority, "--network", "weather", "--bootstrap", &at.address];
+    said(&[&revoke[..], &["--invitation", &string]].concat());
+    sensor.stderr.has(deadline, "the reason", |line| line.contains("refused by") && line.contains("revoked"));
+    sensor.signal("TERM");
+    assert!(sensor.wait(SOON).success());
+    let output = mosaik(&["ticket", "renew", &sensor_dir]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("revoked"), "{error}");
+
+    // A second authority is trusted beside the first, in one word that the members pass on.
+    let second = said(&["authority", "new", &keys.path("second")]);
+    let trust = ["authority", "trust", "--authority", &authority, "--network", "weather", "--bootstrap", &at.address];
+    let told = said(&[&trust[..], &["--trust", &id, "--trust", &format!("{second}=role:sensor+grant:eu")]].concat());
+    assert!(told.contains("told 1"), "{told}");
+    let string = invite(&keys.path("second"), "sensor", "1m", Some(&at.address));
+    let (_sensor, _) = start(&["sensor", "--id", "3", "--join", &string]);
+    // The newcomer trusts its own authority alone, and would need --trust to know the others as members.
+    display.stderr.has(deadline, "a refusal", |line| line.contains("refused by"));
+    let args =
+        ["invite", "--authority", &keys.path("second"), "--network", "weather", "--role", "sensor", "--grant", "eu"];
+    let string = said(&[&args[..], &["--bootstrap", &at.address, "--trust", &id]].concat());
+    let (_sensor, _) = start(&["sensor", "--id", "4", "--join", &string]);
+    display.stdout.has(deadline, "a reading of another authority's", |line| line.ends_with(": 4 = 21.5 C"));
+}
+
 /// A ticket that has run out is refused, and both ends say since when.
 #[test]
 fn an_expired_ticket_is_refused_with_the_reason() {

@@ -38,6 +38,7 @@ mod stores;
 mod streams;
 mod subscribers;
 mod supervised;
+mod tickets;
 mod trust;
 mod twins;
 mod types;

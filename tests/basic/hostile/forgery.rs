@@ -145,6 +145,15 @@ pub(super) async fn give_to(
     (known, refusal(&mut recv).await)
 }
 
+/// All that an attacker says in a session in which it gives records, without listening.
+pub(super) fn unasked(network: NetworkId, attacker: &Attacker, records: Vec<Record>) -> Vec<u8> {
+    let own = Person { key: attacker.key(), network };
+    let me = own.record(own.id(), Version { run_id: 1, seq: 0 }, "me").sign;
+    let messages = [Message::Open { root: 0, me, silent: vec![] }, Message::Records { records, last: true }];
+    let frames = messages.iter().map(|message| frame(&postcard::to_allocvec(message).expect("encodes")));
+    [preamble(network, "sync/2")].into_iter().chain(frames).flatten().collect()
+}
+
 fn subject(record: &Record) -> Key {
     let (_, said): (Version, LocalEntry) = postcard::from_bytes(&record.body).expect("an entry");
     *PeerId::from(said.addr.id).as_bytes()

@@ -25,11 +25,12 @@ use mosaik::{
 use tokio::time::timeout;
 
 /// Every protocol that a node serves, with the ALPN of its family.
-const PROTOCOLS: [(&str, &str); 12] = [
+const PROTOCOLS: [(&str, &str); 13] = [
     (Family::DISCOVERY.alpn(), "sync/2"),
     (Family::DISCOVERY.alpn(), "entry/2"),
     (Family::DISCOVERY.alpn(), "ticket/1"),
-    (Family::DISCOVERY.alpn(), "revoke/1"),
+    (Family::DISCOVERY.alpn(), "revoke/2"),
+    (Family::DISCOVERY.alpn(), "renew/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
     (Family::STREAMS.alpn(), "subscribe/5"),
     (Family::STREAMS.alpn(), "replay/1"),
