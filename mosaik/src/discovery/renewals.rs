@@ -239,7 +239,7 @@ async fn publish(shared: &Shared, dir: Option<PathBuf>) {
 fn keep(dir: &Path, ticket: Ticket, authorities: Vec<AuthorityId>) -> Result<(), JoinError> {
     let kept = Membership::in_dir(dir)?.filter(|kept| kept.ticket().subject() == ticket.subject());
     match kept.filter(|kept| kept.ticket().network() == ticket.network()) {
-        Some(kept) => Membership { ticket, authorities, ..kept }.keep(dir),
+        Some(kept) => Membership { authorities, ticket, ..kept }.keep(dir),
         None => Ok(()),
     }
 }

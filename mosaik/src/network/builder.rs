@@ -11,7 +11,7 @@ use super::{
     identity::{self, SecretError},
     link::Family,
     lock::{DataDirError, DataDirLock},
-    member::{TrustError, credentials, is_for, member, trust},
+    member::{TrustError, credentials, is_for, member, of_membership, trust},
     node::{Limits, Node},
     router::{self, Acceptors},
 };
@@ -24,7 +24,7 @@ use crate::{
     stores::Stores,
     streams::Streams,
     transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
-    trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Own, Scope, Ticket},
+    trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Scope, Ticket},
 };
 
 /// What the idle time-out of connections may be.
@@ -352,8 +352,7 @@ impl NetworkBuilder {
                 let parsed = member.bootstrap.iter().map(|peer| peer.parse::<Bootstrap>());
                 let parsed = parsed.filter(|peer| peer.as_ref().map_or(true, |peer| peer.id() != transport.id()));
                 bootstrap.extend(parsed.collect::<Result<Vec<_>, _>>().inspect_err(|_| transport.abandon())?);
-                let trusted = member.authorities.into_iter().map(|authority| (authority, Scope::everything()));
-                Credentials::Authority(Own { trusted: trusted.collect(), ticket: member.ticket, issuer: member.issuer })
+                of_membership(member)
             }
         };
         is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;

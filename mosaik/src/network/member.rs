@@ -81,7 +81,7 @@ pub(crate) fn credentials(
         (None, Some(ticket)) if ticket.network() != ours => {
             Err(TrustError::TicketOfOtherNetwork { ours, theirs: ticket.network() })
         }
-        (None, Some(ticket)) => Ok(Credentials::Authority(Own { trusted, ticket, issuer: None })),
+        (None, Some(ticket)) => Ok(Credentials::Authority(Box::new(Own { trusted, ticket, issuer: None }))),
     }
 }
 
@@ -116,6 +116,12 @@ pub(super) fn member(
         member.keep(dir)?;
     }
     Ok(Some(member))
+}
+
+/// By what a node is in its network that has joined it.
+pub(super) fn of_membership(Membership { authorities, ticket, issuer, .. }: Membership) -> Credentials {
+    let trusted = authorities.into_iter().map(|authority| (authority, Scope::everything())).collect();
+    Credentials::Authority(Box::new(Own { trusted, ticket, issuer }))
 }
 
 pub(super) fn trust(network: NetworkId, credentials: Credentials, transport: &Transport) -> Trust {

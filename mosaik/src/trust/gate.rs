@@ -55,7 +55,7 @@ impl fmt::Display for NetworkKind {
 pub(crate) enum Credentials {
     Open,
     Secret(NetworkKey),
-    Authority(Own),
+    Authority(Box<Own>),
 }
 
 /// By what a node is in a network of an authority.
@@ -131,7 +131,7 @@ impl Trust {
         let (kind, secrets, own) = match credentials {
             Credentials::Open => (NetworkKind::Open, Vec::new(), None),
             Credentials::Secret(key) => (NetworkKind::Secret, vec![Secret::of_key(&key, network)], None),
-            Credentials::Authority(own) => (NetworkKind::Authority, own.secrets(network), Some(own)),
+            Credentials::Authority(own) => (NetworkKind::Authority, own.secrets(network), Some(*own)),
         };
         let state = State {
             refusals: Refusals::default(),

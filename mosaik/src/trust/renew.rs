@@ -166,7 +166,7 @@ mod tests {
         let clocks = Clocks { wall, steady: Box::new(|| 1_000_000_000) };
         let trusted = vec![(authority().id(), Scope::everything())];
         let own = Own { trusted, ticket: member.ticket, issuer: member.issuer };
-        Node { id, trust: Trust::new("n".into(), Credentials::Authority(own), clocks), clock }
+        Node { id, trust: Trust::new("n".into(), Credentials::Authority(Box::new(own)), clocks), clock }
     }
 
     fn claims() -> Claims {
