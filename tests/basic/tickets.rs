@@ -102,9 +102,9 @@ impl Line {
     }
 }
 
-/// How many nodes live through a day. Each costs a processor about a second; with a hundred it is minutes.
+/// How many nodes live through a day. Each costs a processor some three seconds, so that with a hundred it is minutes.
 fn nodes_of_a_day() -> usize {
-    std::env::var("MOSAIK_TICKET_NODES").ok().and_then(|nodes| nodes.parse().ok()).unwrap_or(6)
+    std::env::var("MOSAIK_TICKET_NODES").ok().and_then(|nodes| nodes.parse().ok()).unwrap_or(4)
 }
 
 /// By strings, the first of a renewer: nobody is given a ticket for longer than an hour, and all are there after a day. Clocks that
