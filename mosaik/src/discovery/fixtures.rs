@@ -5,7 +5,7 @@ use super::{
     book::{self, Remembered},
     core::sync,
     entry::{Body, SignedEntry},
-    revocations, session, tickets,
+    renewals, revocations, session, tickets,
 };
 use crate::{network::Protocol, primitives::fixtures::Fixture};
 
@@ -16,6 +16,7 @@ fn messages_are_as_they_were() {
     Fixture::new(session::Pull::NAME).postcard::<session::PullMessage>().check();
     Fixture::new(tickets::Tickets::NAME).postcard::<tickets::Message>().check();
     Fixture::new(revocations::Exchange::NAME).postcard::<revocations::Message>().check();
+    Fixture::new(renewals::Renewals::NAME).postcard::<renewals::Message>().check();
     // They travel within the messages of several protocols.
     Fixture::new("entry-body/1").postcard::<Body>().postcard::<SignedEntry>().check();
 }

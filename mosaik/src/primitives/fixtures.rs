@@ -53,6 +53,14 @@ impl Fixture {
         self.each(|sample: &T| postcard::to_allocvec(sample).expect("encodes"))
     }
 
+    /// The same of a type that does not show itself.
+    pub(crate) fn hidden<T: Serialize + DeserializeOwned>(self, what: &str) -> Self {
+        let samples = samples::<T>();
+        assert!(!samples.is_empty(), "no {} can be made up", type_name::<T>());
+        let encoded = |sample| postcard::to_allocvec(sample).expect("encodes");
+        samples.iter().fold(self, |fixture, sample| fixture.bytes(what, encoded(sample)))
+    }
+
     /// Compares all of it with what was kept.
     pub(crate) fn check(self) {
         let Self { name, lines } = self;

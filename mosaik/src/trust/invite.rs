@@ -29,9 +29,9 @@ pub const MAX_INVITATION: usize = 4096;
 pub const MAX_BOOTSTRAP: usize = 16;
 
 /// In front of an invitation.
-const PREFIX: &str = "mosaik1";
+pub(super) const PREFIX: &str = "mosaik1";
 /// In front of a membership in its file.
-const KEPT_PREFIX: &str = "mosaikm1";
+pub(super) const KEPT_PREFIX: &str = "mosaikm1";
 /// The file in the data directory.
 const FILE: &str = "membership";
 
@@ -77,7 +77,7 @@ pub struct Invitation {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Invited {
+pub(super) struct Invited {
     key: [u8; 32],
     ticket: Vec<u8>,
     bootstrap: Vec<String>,
@@ -85,7 +85,7 @@ struct Invited {
 
 /// Behind what every invitation has, in some.
 #[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
-struct More {
+pub(super) struct More {
     license: Option<License>,
     others: Vec<AuthorityId>,
 }
@@ -238,7 +238,7 @@ pub struct Membership {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     authorities: Vec<AuthorityId>,
     ticket: Vec<u8>,
     bootstrap: Vec<String>,
@@ -246,7 +246,7 @@ struct Kept {
 
 /// Behind what every member keeps, by a member that renews tickets.
 #[derive(Serialize, Deserialize)]
-struct Renews {
+pub(super) struct Renews {
     key: [u8; 32],
     license: License,
 }

@@ -23,7 +23,7 @@ const MAX_LISTS: usize = 64;
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"mosaik authorities 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 authorities digest 1";
-const PREFIX: &str = "mosaika1";
+pub(super) const PREFIX: &str = "mosaika1";
 
 /// An authority's word on which authorities are trusted from now on. `Display` and `FromStr` write it as one line.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

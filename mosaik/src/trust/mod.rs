@@ -8,6 +8,8 @@
 
 mod authority;
 mod claims;
+#[cfg(test)]
+mod fixtures;
 mod gate;
 mod invite;
 mod key;

@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 256;
 const VERSION: u8 = 1;
 const DOMAIN: &[u8] = b"mosaik revocation 1:";
 const SET_DOMAIN: &str = "mosaik 2026 revocations 1";
-const PREFIX: &str = "mosaikr1";
+pub(super) const PREFIX: &str = "mosaikr1";
 
 /// What is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ pub struct Revocation {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Body {
+pub(super) struct Body {
     version: u8,
     network: NetworkId,
     authority: AuthorityId,

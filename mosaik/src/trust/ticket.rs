@@ -24,14 +24,14 @@ pub const MAX_TICKET: usize = 1024;
 pub const MAX_NARROWED: usize = 2;
 /// By how much two clocks may differ before a ticket's window is held against its holder.
 pub const LEEWAY: Duration = Duration::from_mins(1);
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 /// The first byte of a link that renews the one before it.
 const RENEWED: u8 = 2;
 const DOMAIN: &[u8] = b"mosaik ticket 1:";
 const RENEWED_DOMAIN: &[u8] = b"mosaik renewed ticket 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 ticket digest 1";
 /// In front of a ticket as text.
-const PREFIX: &str = "mosaikt1";
+pub(super) const PREFIX: &str = "mosaikt1";
 
 /// Why something is no ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +77,7 @@ pub enum TicketError {
 
 /// One link as it is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Link {
+pub(super) struct Link {
     version: u8,
     network: NetworkId,
     issuer: PeerId,
@@ -94,7 +94,7 @@ pub(super) struct Signed {
 
 /// The link by which the one before it holds at another time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Renewed {
+pub(super) struct Renewed {
     version: u8,
     license: License,
     not_before: u64,
