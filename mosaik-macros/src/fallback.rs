@@ -54,6 +54,7 @@ pub(crate) fn group(group: &model::Group) -> TokenStream {
         &quote! {
             const GROUP: #runtime::node::GroupDecl = #runtime::node::GroupDecl {
                 name: #name, ty: "", doc: "", key: #runtime::node::KeyDecl::Value, size: ::core::option::Option::None,
+                member: &[], call: &[],
             };
             fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {
                 ::core::unreachable!()

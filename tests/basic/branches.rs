@@ -6,6 +6,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::processes::{Contact, Keys, Process, free_port};
 
+const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
 const KEY: (&str, &str) = ("LEDGER_KEY", "0123456789abcdef0123456789abcdef");
 const SOON: Duration = Duration::from_mins(1);
@@ -158,6 +160,27 @@ fn a_key_that_can_be_guessed_is_refused() {
         let stderr = process.stderr.rest();
         assert!(stderr.contains("LEDGER_KEY") && stderr.contains("16 bytes"), "{stderr}");
         assert!(!stderr.contains(key.trim()), "it is not printed: {stderr}");
+    }
+}
+
+/// A key that the operator's command has made, in the file that the variable names.
+#[test]
+fn a_branch_reads_its_key_from_a_file() {
+    let keys = Keys::new();
+    let file = keys.path("ledger.key");
+    let made = Command::new(OPERATOR).args(["keygen", "--group", &file]).output().unwrap();
+    assert!(made.status.success() && made.stdout.is_empty(), "{made:?}");
+    let args = ["run", "bank", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+    let mut process = Process::start(LEDGER, &args, &[("LEDGER_KEY_FILE", &file)]);
+    process.stderr.wait(Instant::now() + SOON, "api line", |line| line.starts_with("api "));
+
+    std::fs::write(&file, "fifteen letters\n").unwrap();
+    for file in [file, keys.path("none")] {
+        let mut process = Process::start(LEDGER, &args, &[("LEDGER_KEY_FILE", &file)]);
+        assert_eq!(process.wait(SOON).code(), Some(1));
+        let stderr = process.stderr.rest();
+        assert!(stderr.contains(&file) && stderr.contains("the group \"ledger\""), "{stderr}");
+        assert!(!stderr.contains("fifteen"), "it is not printed: {stderr}");
     }
 }
 

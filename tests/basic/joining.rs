@@ -7,6 +7,7 @@ use std::{
 
 use super::processes::{Contact, Keys, Process, WEATHER};
 
+const GUARDED: &str = env!("CARGO_BIN_EXE_guarded");
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const SOON: Duration = Duration::from_mins(1);
 
@@ -201,6 +202,45 @@ fn what_is_no_invitation_is_refused_and_not_printed() {
         output.status.code() == Some(2) && stderr.contains("looks like a key") && !stderr.contains(&key),
         "{stderr}"
     );
+}
+
+/// Roles of an app are grants like others: what a declaration asks for comes with the string that a node joins by. Without an authority
+/// nobody can hold one, so such a role runs on this machine alone or not at all.
+#[test]
+fn a_role_that_asks_for_grants_runs_where_there_can_be_some() {
+    let (keys, deadline) = (Keys::new(), Instant::now() + SOON);
+    let run = |args: &[&str]| Process::start(GUARDED, &[&["run"], args, &["--log", "warn"]].concat(), &[]);
+    for kind in [&[][..], &["--network-key", &keys.path("net.key")]] {
+        if let [_, file] = kind {
+            said(&["keygen", "--network", file]);
+        }
+        let mut process = run(&[&["seller", "--listen", "0.0.0.0:0"], kind].concat());
+        assert_eq!(process.wait(SOON).code(), Some(1));
+        let stderr = process.stderr.rest();
+        assert!(
+            stderr.contains("the role seller asks for grants on \"offers\"") && stderr.contains("--join"),
+            "{stderr}"
+        );
+        // A trial on one machine goes on as without them.
+        let here = [&["--listen", "127.0.0.1:0"], kind].concat();
+        let mut seller = run(&[&["seller"], &here[..]].concat());
+        let at = seller.contact();
+        let mut buyer = run(&[&["buyer", "--bootstrap", &at.address], &here[..]].concat());
+        buyer.stdout.has(deadline, "an offer", |line| line == "offered 7");
+    }
+
+    let authority = keys.path("authority");
+    said(&["authority", "new", &authority]);
+    let invite = |role: &str, at: &str| {
+        let args = ["invite", "--authority", &authority, "--network", "guarded", "--role", role, "--ttl", "1h"];
+        let at = if at.is_empty() { vec![] } else { vec!["--bootstrap", at] };
+        said(&[&args[..], &at].concat())
+    };
+    let join = |role: &str, string: &str| run(&[role, "--join", string, "--listen", "127.0.0.1:0"]);
+    let mut seller = join("seller", &invite("seller", ""));
+    let at = seller.contact();
+    let mut buyer = join("buyer", &invite("buyer", &at.address));
+    buyer.stdout.has(deadline, "an offer", |line| line == "offered 7");
 }
 
 /// The key of a secret network, from `keygen` to readings, and an operator with and without it.

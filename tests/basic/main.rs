@@ -18,6 +18,7 @@ mod explain;
 mod field;
 mod flow;
 mod fronts;
+mod grants;
 mod hostile;
 mod inspect;
 mod joining;

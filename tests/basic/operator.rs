@@ -315,7 +315,10 @@ fn a_crate_to_begin_with_is_made_once() {
     assert!(read("order-flow@.service").contains("ExecStart=/usr/local/bin/order-flow run %i"));
     for file in ["Cargo.toml", "src/main.rs", "README.md", "order-flow@.service", "ci/run"] {
         let text = read(file);
-        assert!(["@NAME@", "@MOSAIK@", "@TESTING@", "@RUST@", "@HOME@"].iter().all(|it| !text.contains(it)), "{text}");
+        assert!(
+            ["@NAME@", "app-name", "@MOSAIK@", "@TESTING@", "@RUST@", "@HOME@"].iter().all(|it| !text.contains(it)),
+            "{text}"
+        );
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path.join("ci/run")).unwrap().permissions());
     assert_eq!(mode & 0o111, 0o111);

@@ -19,6 +19,8 @@ pub(crate) fn group(group: &Group, diag: &Diag) {
     if let Err(problem) = super::printable(&group.name.text) {
         diag.error_at(group.name.span, format!("the name of the group {problem}"));
     }
+    super::grants(&group.member, diag);
+    super::grants(&group.call, diag);
     if let Some(size) = &group.size {
         let usage = format!("`size` is the number of founders, from 1 to {MAX_SIZE}, usually 3 or 5");
         match size {

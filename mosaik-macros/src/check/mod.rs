@@ -88,6 +88,28 @@ fn tags(tags: &[Expr], diag: &Diag) {
     }
 }
 
+/// The longest name of a role or a grant that a ticket holds, in bytes.
+const MAX_GRANT_NAME: usize = 64;
+
+/// Names of roles and grants: what a ticket can hold.
+fn grants(names: &[LitStr], diag: &Diag) {
+    for (at, name) in names.iter().enumerate() {
+        let text = name.value();
+        if let Err(problem) = printable(&text) {
+            diag.error(name, format!("this role or grant {problem}"));
+        } else if text.len() > MAX_GRANT_NAME {
+            diag.error(
+                name,
+                format!("a ticket holds names of at most {MAX_GRANT_NAME} bytes, this has {}", text.len()),
+            );
+        } else if text.contains(',') {
+            diag.error(name, "a grant contains no comma: `mosaik invite --grant` separates grants by it; write a list");
+        } else if names[..at].iter().any(|known| known.value() == text) {
+            diag.error(name, format!("\"{text}\" is given twice"));
+        }
+    }
+}
+
 /// Declarations stand for one thing that has one name, so they have no parameters.
 fn no_generics(generics: &Generics, why: &str, diag: &Diag) {
     if !generics.params.is_empty() {

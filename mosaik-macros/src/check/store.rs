@@ -22,6 +22,8 @@ pub(crate) fn store(store: &mut Store, diag: &Diag) {
     if let Err(problem) = super::printable(&store.name.text) {
         diag.error_at(store.name.span, format!("the name of the store {problem}"));
     }
+    super::grants(&store.primary, diag);
+    super::grants(&store.replica, diag);
     version(
         &mut store.version,
         "`version` is a number from 0 to 4294967295: a primary and replicas of different versions refuse each other",

@@ -15,6 +15,8 @@ pub(crate) fn stream(stream: &Stream, diag: &Diag) {
     if let Err(problem) = super::printable(&stream.name.text) {
         diag.error_at(stream.name.span, format!("the name of the stream {problem}"));
     }
+    super::grants(&stream.produce, diag);
+    super::grants(&stream.consume, diag);
     if let (Some(Retain::LastPerKey(items)), None) = (&stream.retain, &stream.key) {
         diag.error(items, "`last_per_key` needs to know the key of an item: add `key = |item| item.field`");
     }

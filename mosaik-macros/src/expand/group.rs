@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use crate::model::{Group, Key};
 
 pub(crate) fn group(group: &Group) -> TokenStream {
-    let Group { runtime, ident, docs, .. } = group;
+    let Group { runtime, ident, docs, member, call, .. } = group;
     let name = &group.name.text;
     let size = match &group.size {
         None => quote!(::core::option::Option::None),
@@ -30,6 +30,8 @@ pub(crate) fn group(group: &Group) -> TokenStream {
                 doc: #docs,
                 key: #runtime::node::KeyDecl::#declared,
                 size: #size,
+                member: &[#(#member),*],
+                call: &[#(#call),*],
             };
 
             fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {
@@ -53,6 +55,11 @@ fn key(runtime: &TokenStream, key: Option<&Key>, group: &str) -> (TokenStream, T
                 quote_spanned!(span=> Env(#variable)),
                 quote_spanned!(span=> #moved::__private::key_from_env(#group, #variable)),
             )
+        }
+        Some(Key::File(path)) => {
+            let span = path.span();
+            let moved = super::at(runtime, span);
+            (quote_spanned!(span=> File(#path)), quote_spanned!(span=> #moved::__private::key_from_file(#group, #path)))
         }
         Some(Key::Secret(secret)) => {
             let moved = super::at(runtime, secret.span());

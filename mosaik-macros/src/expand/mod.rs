@@ -29,7 +29,7 @@ pub(crate) use test::test;
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Expr, spanned::Spanned};
+use syn::{Expr, LitStr, spanned::Spanned};
 
 /// Tags as constants; each is checked where it was written.
 fn tags(runtime: &TokenStream, tags: &[Expr]) -> TokenStream {
@@ -55,4 +55,10 @@ fn evolve(runtime: &TokenStream, variant: &str) -> TokenStream {
 fn place(runtime: &TokenStream, span: Span) -> TokenStream {
     let (file, line) = (quote_spanned!(span=> ::core::file!()), quote_spanned!(span=> ::core::line!()));
     quote!(#runtime::node::Place { file: #file, line: #line })
+}
+
+/// The call that adds the grants of the two ends to a declaration, if there are any.
+fn granting(first: &[LitStr], second: &[LitStr]) -> Option<TokenStream> {
+    let any = !first.is_empty() || !second.is_empty();
+    any.then(|| quote!(.granting(&[#(#first),*], &[#(#second),*])))
 }

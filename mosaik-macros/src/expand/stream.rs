@@ -19,6 +19,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
         Some(of) => (quote!(foreign), canonical(quote!(#of))),
         None => (quote!(new), stream.shape.clone()),
     };
+    let granting = super::granting(&stream.produce, &stream.consume);
     let configure = configure(stream);
     let codec = stream.codec.map(|variant| {
         let variant = Ident::new(variant, Span::call_site());
@@ -40,7 +41,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 ::core::stringify!(#ident),
                 #docs,
                 #shape,
-            );
+            )#granting;
             #codec
             #evolve
 

@@ -1,7 +1,7 @@
 //! A declared group: the struct that it replicates, and how its members find and know each other.
 
 use proc_macro2::TokenStream;
-use syn::{Expr, Generics, Ident, Type};
+use syn::{Expr, Generics, Ident, LitStr, Type};
 
 use super::Name;
 
@@ -18,6 +18,9 @@ pub(crate) struct Group {
     pub(crate) size: Option<Expr>,
     /// The machine that a member begins with; `Default` without it.
     pub(crate) initial: Option<Expr>,
+    /// The roles and grants of which one is needed to be a member, and to call it from outside.
+    pub(crate) member: Vec<LitStr>,
+    pub(crate) call: Vec<LitStr>,
     pub(crate) fields: Vec<StateField>,
 }
 
@@ -25,6 +28,8 @@ pub(crate) struct Group {
 pub(crate) enum Key {
     /// The environment variable of that name.
     Env(Expr),
+    /// The file of that name.
+    File(Expr),
     /// A text.
     Secret(Expr),
     /// A `GroupKey`.

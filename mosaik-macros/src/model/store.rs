@@ -1,7 +1,7 @@
 //! A declared store: the state, and the one method that folds deltas into it.
 
 use proc_macro2::{Span, TokenStream};
-use syn::{Attribute, Expr, Generics, Ident, Signature, Type};
+use syn::{Attribute, Expr, Generics, Ident, LitStr, Signature, Type};
 
 use super::{Helper, Name};
 
@@ -20,6 +20,9 @@ pub(crate) struct Store {
     pub(crate) version: Option<Expr>,
     /// How it may change from one program to the next: a variant of the runtime's `Evolve`.
     pub(crate) evolve: Option<&'static str>,
+    /// The roles and grants of which one is needed to be the primary, and to have a replica.
+    pub(crate) primary: Vec<LitStr>,
+    pub(crate) replica: Vec<LitStr>,
     /// Missing when no method has that name.
     pub(crate) fold: Option<Fold>,
     /// The other functions, which `fold` may call.

@@ -1,7 +1,7 @@
 //! A declared stream: a struct or enum whose values travel.
 
 use proc_macro2::TokenStream;
-use syn::{Expr, Generics, Ident, Type};
+use syn::{Expr, Generics, Ident, LitStr, Type};
 
 use super::Name;
 
@@ -29,6 +29,9 @@ pub(crate) struct Stream {
     /// What gives the key of an item.
     pub(crate) key: Option<Expr>,
     pub(crate) retain: Option<Retain>,
+    /// The roles and grants of which one is needed to send items, and to receive them.
+    pub(crate) produce: Vec<LitStr>,
+    pub(crate) consume: Vec<LitStr>,
     /// The declared shape in canonical text; see `parse::stream::shape`.
     pub(crate) shape: String,
 }

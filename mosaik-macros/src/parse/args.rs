@@ -23,6 +23,7 @@ enum Value {
     Flag,
     Text(LitStr),
     Expr(Expr),
+    Texts(Vec<LitStr>),
     Exprs(Vec<Expr>),
     Type(Box<Type>),
     Types(Vec<Type>),
@@ -147,6 +148,14 @@ impl Args {
         }
     }
 
+    /// A list of texts, or the one that stands for a list.
+    pub(crate) fn texts(&self, key: &str) -> &[LitStr] {
+        match self.get(key) {
+            Some(Value::Texts(texts)) => texts,
+            _ => &[],
+        }
+    }
+
     pub(crate) fn exprs(&self, key: &str) -> &[Expr] {
         match self.get(key) {
             Some(Value::Exprs(exprs)) => exprs,
@@ -247,6 +256,7 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
                 )),
             }
         }
+        Kind::Grants => read_grants(key, input),
         Kind::Exprs => match input.parse()? {
             Expr::Array(array) => Ok(Value::Exprs(array.elems.into_iter().collect())),
             other => {
@@ -277,6 +287,30 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
             Ok(Value::Member(word, member))
         }
     }
+}
+
+/// A text, or a list of texts that is not empty.
+fn read_grants(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
+    let expr: Expr = input.parse()?;
+    let all = match &expr {
+        Expr::Array(array) => array.elems.iter().collect(),
+        one => vec![one],
+    };
+    if all.is_empty() {
+        let (name, usage) = (key.name, key.kind.usage(key.name));
+        return Err(syn::Error::new_spanned(
+            &expr,
+            format!("`{name}` names roles or grants of which one is needed: {usage}; without it, every member may"),
+        ));
+    }
+    let text = |expr: &Expr| match expr {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text.clone()),
+        other => Err(syn::Error::new_spanned(
+            other,
+            format!("a role or a grant is a string literal: {}", key.kind.usage(key.name)),
+        )),
+    };
+    all.into_iter().map(text).collect::<syn::Result<_>>().map(Value::Texts)
 }
 
 fn example_of(key: &Key) -> String {

@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Function,
     /// What is kept for late joiners.
     Retain,
+    /// A string literal or a list of them: roles and grants of which one is needed.
+    Grants,
     /// `[a, b]` of expressions.
     Exprs,
     /// A type.
@@ -47,6 +49,7 @@ impl Kind {
             Self::Retain => format!(
                 "`{key} = last(100)`, `last_per_key(1)`, `keyframe(path::to::function)` or `window(\"64MiB\", \"30s\")`"
             ),
+            Self::Grants => format!("`{key} = \"builder\"` or `{key} = [\"builder\", \"relay\"]`"),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Type => format!("`{key} = Type`"),
             Self::Migration => format!("`{key}(1, up)` with `fn up(old: Old) -> Self`"),
@@ -85,6 +88,8 @@ pub(crate) const STREAM: Attribute = Attribute {
         key("retain", Kind::Retain),
         key("codec", Kind::Text),
         key("evolve", Kind::Text),
+        key("produce", Kind::Grants),
+        key("consume", Kind::Grants),
         key("serde", Kind::Word),
         key("crate", Kind::Path),
     ],
@@ -162,6 +167,8 @@ pub(crate) const GROUP: Attribute = Attribute {
         key("key", Kind::Expr),
         key("size", Kind::Expr),
         key("initial", Kind::Expr),
+        key("member", Kind::Grants),
+        key("call", Kind::Grants),
         key("crate", Kind::Path),
     ],
 };
@@ -197,7 +204,14 @@ pub(crate) const DERIVED: Attribute = Attribute {
 pub(crate) const STORE: Attribute = Attribute {
     name: "#[mosaik::store]",
     first: None,
-    keys: &[key("name", Kind::Text), key("version", Kind::Expr), key("evolve", Kind::Text), key("crate", Kind::Path)],
+    keys: &[
+        key("name", Kind::Text),
+        key("version", Kind::Expr),
+        key("evolve", Kind::Text),
+        key("primary", Kind::Grants),
+        key("replica", Kind::Grants),
+        key("crate", Kind::Path),
+    ],
 };
 
 pub(crate) const COMMAND: Attribute = Attribute { name: "#[command]", first: None, keys: &[] };

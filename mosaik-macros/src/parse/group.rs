@@ -36,8 +36,8 @@ pub(crate) fn group(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
     if args.key("key").is_none() && clean {
         diag.error_at(
             Span::call_site(),
-            "a group has a key, which its members share: `key = env(\"VARIABLE\")`, `key = secret(\"..\")` or an \
-             expression of type `GroupKey`",
+            "a group has a key, which its members share: `key = env(\"VARIABLE\")`, `key = file(\"..\")`, \
+             `key = secret(\"..\")` or an expression of type `GroupKey`",
         );
     }
     Some(Group {
@@ -47,6 +47,8 @@ pub(crate) fn group(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         key,
         size: args.expr("size").cloned(),
         initial: args.expr("initial").cloned(),
+        member: args.texts("member").to_vec(),
+        call: args.texts("call").to_vec(),
         ident,
         generics,
         fields,
@@ -54,8 +56,8 @@ pub(crate) fn group(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
 }
 
 fn key(expr: &Expr, diag: &Diag) -> Option<Key> {
-    const USAGE: &str =
-        "`key = env(\"VARIABLE\")` reads it from the environment, `key = secret(\"..\")` makes it from a text";
+    const USAGE: &str = "`key = env(\"VARIABLE\")` reads it from the environment, `key = file(\"..\")` from a file, `key = secret(\"..\")` makes \
+         it from a text";
     if let Expr::Lit(ExprLit { lit: Lit::Str(_), .. }) = expr {
         diag.error(expr, format!("say what this text is: {USAGE}"));
         return None;
@@ -64,6 +66,8 @@ fn key(expr: &Expr, diag: &Diag) -> Option<Key> {
     let Expr::Path(function) = &*call.func else { return Some(Key::Value(expr.clone())) };
     let kind: fn(Expr) -> Key = if function.path.is_ident("env") {
         Key::Env
+    } else if function.path.is_ident("file") {
+        Key::File
     } else if function.path.is_ident("secret") {
         Key::Secret
     } else {

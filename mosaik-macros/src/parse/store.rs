@@ -50,6 +50,8 @@ pub(crate) fn store(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         docs: model::docs(&item.attrs),
         version: args.expr("version").cloned(),
         evolve: super::stream::evolve(&args, diag),
+        primary: args.texts("primary").to_vec(),
+        replica: args.texts("replica").to_vec(),
         generics: item.generics,
         ty: *item.self_ty,
         ident,

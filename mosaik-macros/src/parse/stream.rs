@@ -109,6 +109,8 @@ fn assemble(
         of,
         sets_crate: follows && !own.has_crate,
         sets_rename: follows && own.rename.is_none(),
+        produce: args.texts("produce").to_vec(),
+        consume: args.texts("consume").to_vec(),
         key: args.expr("key").cloned(),
         retain: args.expr("retain").and_then(|expr| retain::retain(expr, diag)),
         shape: format!("{}{body}", serde_tokens(attributes)),

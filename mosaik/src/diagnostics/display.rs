@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use super::report::{
     AdmissionReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named,
-    NodeReport, PeerReport, PrimaryReport, ProducerReport, ReplicaReport, StoreReport, StreamReport, SubscriberReport,
-    SyncState,
+    NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport,
+    SubscriberReport, SyncState,
 };
 
 /// A name, or the first digits of an id that has none here.
@@ -127,6 +127,7 @@ impl Display for LinkState {
             Self::Connecting => "not connected",
             Self::NotAllowed => "waits: refused by the producer's predicate",
             Self::NoCapacity => "waits: the producer is at capacity",
+            Self::NotGranted => "waits: a grant is missing",
             Self::Spare => "spare: another producer is preferred",
         })
     }
@@ -153,6 +154,7 @@ impl Display for ProducerReport {
             write!(f, "\n  {} senders wait, the first for {}", self.waiting, Time::millis(self.waiting_ms))?;
             self.waiting_in.as_ref().map_or(Ok(()), |handler| write!(f, " ({handler})"))?;
         }
+        self.missing_grant.as_ref().map_or(Ok(()), |missing| write!(f, "\n  NOBODY SUBSCRIBES: {missing}"))?;
         subscribers.iter().try_for_each(|subscriber| write!(f, "\n  to {subscriber}"))?;
         if self.omitted > 0 {
             write!(f, "\n  and {} more", self.omitted)?;
@@ -169,6 +171,7 @@ impl Display for SubscriberReport {
             write!(f, ", {items} items, {queue_items} ({queue_bytes} bytes) queued, at most {high_items}")?;
         }
         rtt(f, self.rtt_us)?;
+        self.missing_grant.as_ref().map_or(Ok(()), |missing| write!(f, "; {missing}"))?;
         list(f, "misses the tags", &self.missing_tags)
     }
 }
@@ -188,10 +191,20 @@ impl Display for ConsumerReport {
         write!(f, "{connected} of {} producers", producers.len() + self.refused.len())?;
         producers.iter().try_for_each(|producer| write!(f, "\n  from {producer}"))?;
         for refused in &self.refused {
-            write!(f, "\n  from {:?}  refused by this consumer's predicate", refused.peer)?;
-            list(f, "misses the tags", &refused.missing_tags)?;
+            refusal(f, refused, "consumer")?;
         }
         if self.omitted > 0 { write!(f, "\n  and {} more", self.omitted) } else { Ok(()) }
+    }
+}
+
+/// A producer or a primary that is not taken, and why.
+fn refusal(f: &mut Formatter<'_>, refused: &RefusedProducer, by: &str) -> fmt::Result {
+    match &refused.missing_grant {
+        Some(missing) => write!(f, "\n  from {:?}  refused by this {by}: {missing}", refused.peer),
+        None => {
+            write!(f, "\n  from {:?}  refused by this {by}'s predicate", refused.peer)?;
+            list(f, "misses the tags", &refused.missing_tags)
+        }
     }
 }
 
@@ -228,6 +241,7 @@ impl Display for PrimaryReport {
         let Some(deltas) = &self.deltas else { return f.write_str(", ends") };
         let served = deltas.subscribers.iter().filter(|it| it.state == LinkState::Connected).count();
         write!(f, ", {served} replicas")?;
+        deltas.missing_grant.as_ref().map_or(Ok(()), |missing| write!(f, "\n  NOBODY FOLLOWS: {missing}"))?;
         deltas.subscribers.iter().try_for_each(|replica| write!(f, "\n  to {replica}"))?;
         if deltas.omitted > 0 {
             write!(f, "\n  and {} more", deltas.omitted)?;
@@ -262,8 +276,7 @@ impl Display for ReplicaReport {
         let Some(deltas) = &self.deltas else { return Ok(()) };
         deltas.producers.iter().try_for_each(|producer| write!(f, "\n  from {producer}"))?;
         for refused in &deltas.refused {
-            write!(f, "\n  from {:?}  refused by this replica's predicate", refused.peer)?;
-            list(f, "misses the tags", &refused.missing_tags)?;
+            refusal(f, refused, "replica")?;
         }
         Ok(())
     }

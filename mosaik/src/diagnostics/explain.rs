@@ -21,6 +21,8 @@ use crate::{
 const COPIED_MS: u64 = 12_000;
 /// The reason of a refusal that holds also for a peer that is still known.
 const REVOKED: &str = "revoked";
+/// The reason of a refusal that is not one by the network.
+const GRANT_MISSING: &str = "grant_missing";
 
 /// What is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ pub enum Fault {
     TagMissing,
     /// A predicate refuses the other end, and no tag would help.
     PredicateRefused,
+    /// A ticket lacks a grant that a declaration asks for.
+    GrantMissing,
     /// The producer has as many consumers as it takes.
     AtCapacity,
     /// There is no subscription, or no link between members, although nothing speaks against it.
@@ -80,6 +84,7 @@ impl fmt::Display for Fault {
             Self::SchemaDiffers => "schema differs",
             Self::TagMissing => "tag missing",
             Self::PredicateRefused => "predicate refused",
+            Self::GrantMissing => "grant missing",
             Self::AtCapacity => "at capacity",
             Self::NotConnected => "not connected",
             Self::TwoPrimaries => "two primaries",
@@ -342,7 +347,10 @@ pub(super) fn admission(
     (known, connected): (bool, bool),
 ) -> Explanation {
     let mut it = Explanation::default();
-    let is_over = |refusal: &AdmissionReport| known && (connected || refusal.reason != REVOKED);
+    let is_over = |refusal: &AdmissionReport| {
+        // Who lacks a grant is in the network.
+        refusal.reason == GRANT_MISSING || known && (connected || refusal.reason != REVOKED)
+    };
     let refused = refusals.iter().find(|refusal| refusal.peer == peer && !is_over(refusal));
     it.check(format_args!("{node:?} and {peer:?} admit each other"), || {
         refused.map_or(Ok(()), |refused| Err((Fault::Refused, format!("{node:?} says: {}", refused.text))))
@@ -382,11 +390,23 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
             format!("{p:?} declares {stream} as {one}, {c:?} as {other}{path}: build both from the same source")
         })
     });
+    it.check(format_args!("the ticket of {p:?} lets it produce"), || {
+        let seen = consumer.refused.iter().find(|refused| refused.peer == p).and_then(|it| it.missing_grant.clone());
+        let missing = seen.map(|missing| (c, missing)).or_else(|| Some((p, producer.missing_grant.clone()?)));
+        missing.map_or(Ok(()), |(by, missing)| Err((Fault::GrantMissing, format!("{by:?} says of {p:?}: {missing}"))))
+    });
+    let subscriber = producer.subscribers.iter().find(|subscriber| subscriber.peer == c);
+    it.check(format_args!("the ticket of {c:?} lets it consume"), || {
+        let missing = subscriber.and_then(|subscriber| subscriber.missing_grant.clone());
+        unless(missing.is_some() || state == LinkState::NotGranted, Fault::GrantMissing, || {
+            let missing = missing.unwrap_or_else(|| "its ticket lacks a grant".to_owned());
+            format!("{p:?} says of {c:?}: {missing}")
+        })
+    });
     it.check(format_args!("the predicate of the consumer admits {p:?}"), || {
         let refused = consumer.refused.iter().find(|refused| refused.peer == p);
         refused.map_or(Ok(()), |refused| Err(refusal("subscribe_if", c, p, &refused.missing_tags)))
     });
-    let subscriber = producer.subscribers.iter().find(|subscriber| subscriber.peer == c);
     it.check(format_args!("the predicate of the producer admits {c:?}"), || {
         if state != LinkState::NotAllowed {
             return Ok(());
@@ -529,14 +549,22 @@ fn membership((a, ours): (PeerId, &GroupReport), (b, theirs): (PeerId, Option<&G
             format!("{a:?} runs version {one} of {name}, {b:?} version {other}, or their settings or schemas differ")
         })
     });
-    it.check("neither is a copy", || {
-        let kinds = [RefusalKind::OlderCopy, RefusalKind::SecondStart];
-        let said = |report: &GroupReport, me: PeerId, other: PeerId| {
+    // What one of the two says of a refusal.
+    let said = |kinds: &[RefusalKind]| {
+        let by_one = |report: &GroupReport, me: PeerId, other: PeerId| {
             let last = report.refusals.iter().rev().find(|it| it.peer == other && kinds.contains(&it.kind))?;
             let (by, of) = if last.by_peer { (other, me) } else { (me, other) };
             Some(format!("{by:?} refuses {of:?}: {}", last.reason))
         };
-        unless(refused(&kinds), Fault::Copied, || said(ours, a, b).or_else(|| said(theirs, b, a)).unwrap_or_default())
+        by_one(ours, a, b).or_else(|| by_one(theirs, b, a)).unwrap_or_default()
+    };
+    it.check("neither is a copy", || {
+        let kinds = [RefusalKind::OlderCopy, RefusalKind::SecondStart];
+        unless(refused(&kinds), Fault::Copied, || said(&kinds))
+    });
+    it.check("the tickets of both let them be members", || {
+        let kinds = [RefusalKind::NotGranted];
+        unless(refused(&kinds), Fault::GrantMissing, || said(&kinds))
     });
     for (peer, report) in [(a, ours), (b, theirs)] {
         it = it.then(|| running(peer, report));
@@ -607,5 +635,6 @@ mod tests {
         assert_eq!(fault("expired", (true, false)), None, "it came back with another ticket");
         assert_eq!(fault(REVOKED, (true, false)), Some(Fault::Refused), "its lease is not over");
         assert_eq!(fault(REVOKED, (true, true)), None, "it came back with another ticket");
+        assert_eq!(fault(GRANT_MISSING, (false, false)), None, "it is in the network");
     }
 }

@@ -222,6 +222,7 @@ const fn waiting(reason: WaitReason) -> LinkState {
     match reason {
         WaitReason::NotAllowed => LinkState::NotAllowed,
         WaitReason::NoCapacity => LinkState::NoCapacity,
+        WaitReason::NotGranted => LinkState::NotGranted,
     }
 }
 
@@ -230,6 +231,7 @@ fn producer(view: &ProducerView) -> ProducerReport {
         peer: view.peer.id(),
         state: view.waits.map_or(LinkState::Connected, waiting),
         missing_tags: view.missing_tags.iter().take(8).copied().map(tag).collect(),
+        missing_grant: view.missing_grant.as_ref().map(text),
         since_ms: view.stats.uptime().map_or(0, millis),
         items: view.stats.datums(),
         bytes: view.stats.bytes(),
@@ -258,6 +260,7 @@ fn producer(view: &ProducerView) -> ProducerReport {
         waiting: view.waiting.map_or(0, |waiting| waiting.senders as u64),
         waiting_ms: view.waiting.map_or(0, |waiting| millis(waiting.time)),
         waiting_in: view.waiting.and_then(|waiting| waiting.caller).map(text),
+        missing_grant: view.missing_grant.as_ref().map(text),
         subscribers: view.subscribers.iter().take(MAX_LISTED).map(subscriber).collect(),
         omitted: view.subscribers.len().saturating_sub(MAX_LISTED) as u64,
         endings: view.endings.iter().map(ending).collect(),
@@ -270,6 +273,10 @@ fn consumer(view: ConsumerView) -> ConsumerReport {
         missing_tags: match verdict {
             Verdict::Misses(missing) => missing.iter().take(8).copied().map(tag).collect(),
             _ => Vec::new(),
+        },
+        missing_grant: match verdict {
+            Verdict::Lacks(missing) => Some(text(missing)),
+            _ => None,
         },
     };
     let omitted = [view.candidates.len(), view.refused.len()].map(|len| len.saturating_sub(MAX_LISTED) as u64);
@@ -453,6 +460,7 @@ fn refusal(refusal: &Refusal) -> RefusalKind {
         Refusal::OldIncarnation => RefusalKind::OldIncarnation,
         Refusal::OlderCopy => RefusalKind::OlderCopy,
         Refusal::SecondStart => RefusalKind::SecondStart,
+        Refusal::NotGranted(_) => RefusalKind::NotGranted,
         Refusal::Unsupported | Refusal::Malformed => RefusalKind::Other,
     }
 }

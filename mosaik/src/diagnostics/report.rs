@@ -154,6 +154,8 @@ reports! {
         waiting_ms: u64,
         /// The handler that it is in, if it is in one.
         waiting_in: Option<String>,
+        /// The grant that the node's own ticket lacks to produce it, if it does.
+        missing_grant: Option<String>,
         /// Those who are served or wait, in the order in which they came.
         subscribers: Vec<SubscriberReport>,
         /// How many more there are.
@@ -170,6 +172,8 @@ reports! {
         state: LinkState,
         /// Tags that the producer's predicate misses, if that is why it waits.
         missing_tags: Vec<Named<Tag>>,
+        /// The grant that its ticket lacks, if that is why it waits.
+        missing_grant: Option<String>,
         /// Since it is served or waits.
         since_ms: u64,
         /// Items written to it.
@@ -216,7 +220,7 @@ reports! {
         missed: u64,
         /// Producers that it is subscribed to or tries.
         producers: Vec<CandidateReport>,
-        /// Producers that its predicate does not admit.
+        /// Producers that may not produce, or that its predicate does not admit.
         refused: Vec<RefusedProducer>,
         /// How many more producers there are.
         omitted: u64,
@@ -246,12 +250,14 @@ reports! {
         last_end: Option<EndingReport>,
     }
 
-    /// A producer that a consumer's predicate does not admit.
+    /// A producer that may not produce, or that a consumer's predicate does not admit.
     struct RefusedProducer {
         /// The producer's node.
         peer: PeerId,
         /// Tags that the predicate misses, if that is why.
         missing_tags: Vec<Named<Tag>>,
+        /// The grant that its ticket lacks, if that is why.
+        missing_grant: Option<String>,
     }
 
     /// The primary of a store on a node.
@@ -438,6 +444,8 @@ pub enum LinkState {
     NotAllowed,
     /// The producer has as many consumers as it takes.
     NoCapacity,
+    /// The consumer's ticket lacks a grant.
+    NotGranted,
     /// The consumer prefers another producer.
     Spare,
 }
@@ -496,6 +504,8 @@ pub enum RefusalKind {
     OlderCopy,
     /// Two processes run on copies of one storage.
     SecondStart,
+    /// A ticket lacks a grant.
+    NotGranted,
     /// Something else.
     Other,
 }

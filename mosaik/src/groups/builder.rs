@@ -22,10 +22,13 @@ use super::{
     storage::{Disk, InMemory, Storage, StorageError},
     worker::{self, Board, Initial, Queue, RETENTION, Replica, SESSIONS, Setup, WINDOW, pack, unpack},
 };
-use crate::primitives::{
-    GroupId,
-    codec::Codec,
-    figures::{self, Watch},
+use crate::{
+    primitives::{
+        GroupId,
+        codec::Codec,
+        figures::{self, Watch},
+    },
+    trust::{Needed, Right},
 };
 
 /// Configures a member of a group; made by [`Groups::with_key`](super::Groups::with_key).
@@ -43,6 +46,9 @@ pub struct GroupBuilder<M = NoOp> {
     role: MemberRole,
     timing: Timing,
     log_limit: u64,
+    /// What the ticket of a member needs, and that of who calls.
+    pub(super) member: Needed,
+    call: Needed,
 }
 
 impl GroupBuilder<NoOp> {
@@ -58,6 +64,8 @@ impl GroupBuilder<NoOp> {
             role: MemberRole::default(),
             timing: Timing::default(),
             log_limit: 16 << 20,
+            member: Needed::nothing(Right::Member),
+            call: Needed::nothing(Right::Call),
         }
     }
 }
@@ -66,8 +74,9 @@ impl<M> GroupBuilder<M> {
     /// The machine in its first state, which must be the same at all members. Default: [`NoOp`], for a group that only
     /// agrees on a leader.
     pub fn with_state_machine<N: StateMachine>(self, machine: N) -> GroupBuilder<N> {
-        let Self { registry, key, storage, size, role, timing, log_limit, .. } = self;
-        GroupBuilder { registry, key, machine, initial: None, tried: false, storage, size, role, timing, log_limit }
+        let Self { registry, key, storage, size, role, timing, log_limit, member, call, .. } = self;
+        let (initial, tried) = (None, false);
+        GroupBuilder { registry, key, machine, initial, tried, storage, size, role, timing, log_limit, member, call }
     }
 
     /// As [`with_state_machine`](Self::with_state_machine), from a function that makes the machine in its first state, the same
@@ -114,6 +123,22 @@ impl<M> GroupBuilder<M> {
     /// Members may differ.
     pub fn with_log_limit(mut self, bytes: u64) -> Self {
         self.log_limit = bytes;
+        self
+    }
+
+    /// Bonds only with members whose ticket grants one of these roles or grants, in a network of an authority, besides the group's
+    /// key. It is looked at again when tickets change or run out: a member that no longer has one loses its bonds, as if it
+    /// could not be reached. In an open or a secret network nobody holds a ticket, and the key alone decides. All members
+    /// should declare the same. Default: the key alone decides.
+    pub fn with_member_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.member = Needed::one_of(Right::Member, names);
+        self
+    }
+
+    /// Serves only [clients](super::GroupClient) on peers whose ticket grants one of these roles or grants, besides the group's key; as
+    /// [`with_member_grants`](Self::with_member_grants). Members call by their membership. Default: the key alone decides.
+    pub fn with_call_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.call = Needed::one_of(Right::Call, names);
         self
     }
 }
@@ -194,7 +219,9 @@ impl<M: StateMachine> GroupBuilder<M> {
         let start = worker::start(&node, volatile, earlier, stored.extent());
         let terms = self.terms(&settings);
         let replica = Arc::new(Replica::new(self.machine, self.initial));
-        let identity = identity((group, self.key.clone(), terms), me, start, &stored);
+        let (member, call) = (self.member.about(M::NAME), self.call.about(M::NAME));
+        node.asks_for([&member, &call]);
+        let identity = identity((group, self.key.clone(), terms), member, me, start, &stored);
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
         let compacts = M::snapshots().any();
         let (queue, board) = (Arc::new(Queue::default()), Arc::new(Board::new(group, node.id(), compacts)));
@@ -202,7 +229,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (seen, key) = (bonds.downgrade(), self.key);
         let asking = remote::asking(&replica, &queue, &board, node.tasks());
         let (board_seen, queue_seen, shape) = (board.clone(), queue.clone(), Shape::of::<M>());
-        let window = Window { board: board_seen, bonds: seen, queue: queue_seen, key, size, version, shape, asking };
+        let window =
+            Window { board: board_seen, bonds: seen, queue: queue_seen, key, call, size, version, shape, asking };
         self.registry.show(group, window);
         let setup = Setup {
             node,
@@ -385,12 +413,13 @@ fn remedy(ours: &MachineId, theirs: &MachineId, migrates: bool, shapes: Option<(
 /// What others are told of a member.
 pub(super) fn identity(
     (group, key, terms): (GroupId, GroupKey, Terms),
+    needed: Needed,
     me: Member,
     start: Start,
     stored: &Stored,
 ) -> Identity {
     let marks = Marks { start, ..stored.marks.clone() };
-    Identity { group, key, terms, me, cluster: stored.hard.cluster, marks, extent: stored.extent() }
+    Identity { group, key, terms, needed, me, cluster: stored.hard.cluster, marks, extent: stored.extent() }
 }
 
 /// Gives the place of the group up again unless the member runs.

@@ -10,7 +10,10 @@ use super::{
     status::GroupStatus,
     worker::{Board, Queue},
 };
-use crate::primitives::{GroupId, PeerId};
+use crate::{
+    primitives::{GroupId, PeerId},
+    trust::Needed,
+};
 
 /// Where the state of a running member can be read.
 #[derive(Clone)]
@@ -20,6 +23,8 @@ pub(super) struct Window {
     /// For what operators ask of it, and what they prove first.
     pub(super) queue: Arc<Queue>,
     pub(super) key: GroupKey,
+    /// What the ticket of a client needs.
+    pub(super) call: Needed,
     /// Declared founders; 0: undeclared.
     pub(super) size: u32,
     /// The machine's version.

@@ -43,6 +43,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::timeout;
@@ -55,7 +56,7 @@ pub use self::{
     error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, TransferError, Why},
     group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
     health::{LongCommand, MachineStatus, SnapshotFailure},
-    key::GroupKey,
+    key::{GroupKey, GroupKeyError, MIN_GROUP_SECRET},
     leadership::{LeaderPreference, Transferred, UnknownPreference},
     machine::{ApplyContext, NoOp, StateMachine},
     operate::OperateError,
@@ -67,6 +68,9 @@ pub use self::{
     when::{Bonded, Committed, When},
 };
 use crate::{discovery::Discovery, network::Node, primitives::GroupId};
+
+/// How often the tickets of members and clients are looked at again, where a declaration asks for grants.
+const RECHECK: Duration = Duration::from_secs(1);
 
 /// The groups of a node: makes members. Cheap to clone.
 #[derive(Clone)]

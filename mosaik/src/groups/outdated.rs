@@ -50,7 +50,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (Some(cluster), Some(membership)) = (stored.hard.cluster, stored.membership()) else { return false };
         let me = Member { node: node_of(self.registry.node.id()), incarnation: stored.hard.incarnation };
         let settings = self.settings(volatile);
-        let mut identity = identity((group, self.key.clone(), self.terms(&settings)), me, stored.marks.start, stored);
+        let (key, needed) = ((group, self.key.clone(), self.terms(&settings)), self.member.clone().about(M::NAME));
+        let mut identity = identity(key, needed, me, stored.marks.start, stored);
         // Nobody may count this one among those who run this version.
         identity.cluster = None;
         let seen = |bonds: &Bonds, _| is_majority(bonds, cluster, &membership, me.node).then_some(());

@@ -83,7 +83,8 @@ impl<M: StateMachine> GroupBuilder<M> {
             let settings = self.settings(!storage.is_durable());
             let terms = self.terms(&settings);
             // As in its last life: no start is counted that others would remember.
-            let identity = identity((group, self.key, terms), me, stored.marks.start, &stored);
+            let identity =
+                identity((group, self.key, terms), self.member.about(M::NAME), me, stored.marks.start, &stored);
             ask(&registry, identity, &stored).await?;
         }
         // It owes nothing of what the others have seen of the old one.

@@ -94,6 +94,8 @@ close_codes! {
     Revoked = 21, "the ticket was revoked";
     /// This peer's ticket has run out, and it has shown no other one.
     Expired = 22, "the ticket has expired";
+    /// The ticket of one of the two does not grant what the declaration of a stream, a store or a group asks for.
+    NotGranted = 23, "a grant is missing";
 }
 
 #[cfg(test)]

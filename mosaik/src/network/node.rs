@@ -4,12 +4,15 @@
 //! every call here fails.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::BytesMut;
-use iroh::EndpointAddr;
+use iroh::{EndpointAddr, TransportAddr};
 use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +26,7 @@ use super::{
 use crate::{
     primitives::{NetworkId, PeerId},
     transport::{ConnectError, MAX_STREAMS, Tasks, Transport},
-    trust::{Reason, RefusedBy, Trust},
+    trust::{Needed, NetworkKind, Reason, RefusedBy, Trust},
 };
 
 /// How long a new link waits while its connection carries as many streams as it may.
@@ -42,6 +45,8 @@ struct Inner {
     pool: Pool,
     acceptors: RwLock<Arc<Acceptors>>,
     limits: Limits,
+    /// It was said that grants are asked for which nobody holds.
+    ungranted: AtomicBool,
 }
 
 /// What the builder's settings say about connections and the end of a node.
@@ -101,6 +106,7 @@ impl Node {
             pool: Pool::new(),
             acceptors: RwLock::default(),
             limits,
+            ungranted: AtomicBool::new(false),
         }))
     }
 
@@ -133,6 +139,27 @@ impl Node {
     /// Who may be in the network.
     pub(crate) fn trust(&self) -> &Trust {
         &self.0.trust
+    }
+
+    /// Something here is declared with grants. In a network without tickets nobody can hold one: said once, unless the node listens
+    /// on loopback alone, as in a trial.
+    pub(crate) fn asks_for<'a>(&self, needed: impl IntoIterator<Item = &'a Needed>) {
+        let kind = self.trust().kind();
+        let Some(asks) = needed.into_iter().find(|needed| !needed.is_nothing()) else { return };
+        if kind != NetworkKind::Authority && self.is_beyond_loopback() && !self.0.ungranted.swap(true, Relaxed) {
+            tracing::warn!(
+                of = asks.of(),
+                "declared with grants, which nobody holds in {kind}: every member may do everything"
+            );
+        }
+    }
+
+    /// Whether other machines may reach this node.
+    pub(crate) fn is_beyond_loopback(&self) -> bool {
+        self.addr().addrs.iter().any(|addr| match addr {
+            TransportAddr::Ip(socket) => !socket.ip().is_loopback(),
+            _ => true,
+        })
     }
 
     pub(crate) fn id(&self) -> PeerId {

@@ -115,8 +115,10 @@ fn environment(roles: &[RoleDecl]) -> String {
     let mut lines: Vec<String> = Vec::new();
     for machine in roles.iter().flat_map(|role| role.endpoints).filter_map(EndpointDecl::machine) {
         if let KeyDecl::Env(variable) = machine.group.key {
-            let line =
-                format!("  {variable}  The key of the group \"{}\", the same at all members", machine.group.name);
+            let line = format!(
+                "  {variable}  The key of the group \"{}\", the same at all members; {variable}_FILE names a file with it",
+                machine.group.name
+            );
             if !lines.contains(&line) {
                 lines.push(line);
             }

@@ -27,7 +27,8 @@ impl<M: Declared> Client<M> {
     /// # Errors
     /// When the key is not there.
     pub fn open(network: &Network) -> Result<Self, RoleError> {
-        Ok(network.groups().client::<M>(&M::key()?).into())
+        let (member, call) = (M::MACHINE.group.member.iter().copied(), M::MACHINE.group.call.iter().copied());
+        Ok(network.groups().client_with_grants::<M>(&M::key()?, member, call).into())
     }
 
     /// The client by itself: its members, the leader, what is in the way.

@@ -24,6 +24,10 @@ pub struct StreamDecl {
     pub schema: Schema,
     /// Its items are of another type, whose shape is not declared here.
     pub is_foreign: bool,
+    /// The roles and grants of which a producer's ticket needs one; with none, every member may produce.
+    pub produce: &'static [&'static str],
+    /// The same of a consumer.
+    pub consume: &'static [&'static str],
 }
 
 impl StreamDecl {
@@ -31,14 +35,20 @@ impl StreamDecl {
     #[must_use]
     pub const fn new(name: &'static str, ty: &'static str, doc: &'static str, shape: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(shape));
-        Self { name, id, ty, doc, shape, schema, is_foreign: false }
+        Self { name, id, ty, doc, shape, schema, is_foreign: false, produce: &[], consume: &[] }
     }
 
     /// A stream of this name, whose items are of another type (`of`).
     #[must_use]
     pub const fn foreign(name: &'static str, ty: &'static str, doc: &'static str, of: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(of));
-        Self { name, id, ty, doc, shape: of, schema, is_foreign: true }
+        Self { name, id, ty, doc, shape: of, schema, is_foreign: true, produce: &[], consume: &[] }
+    }
+
+    /// With the grants that its ends need.
+    #[must_use]
+    pub const fn granting(self, produce: &'static [&'static str], consume: &'static [&'static str]) -> Self {
+        Self { produce, consume, ..self }
     }
 
     /// The fingerprint of the declared shape, unless it is declared elsewhere.
@@ -149,8 +159,8 @@ pub enum Direction {
     Consumes,
 }
 
-/// One of two words, by the direction.
-pub(super) const fn way(direction: Direction, produces: &'static str, consumes: &'static str) -> &'static str {
+/// One of two, by the direction.
+pub(super) const fn way<T: Copy>(direction: Direction, produces: T, consumes: T) -> T {
     match direction {
         Direction::Produces => produces,
         Direction::Consumes => consumes,
@@ -277,6 +287,21 @@ impl EndpointDecl {
             Link::Store { direction, store } => Some((*direction, store)),
             Link::Stream { .. } | Link::Group(_) | Link::Client(_) => None,
         }
+    }
+}
+
+impl EndpointDecl {
+    /// What it is connected to, if the declaration of that asks for grants.
+    #[must_use]
+    pub const fn granted(&self) -> Option<&'static str> {
+        let (name, first, second) = match &self.link {
+            Link::Stream { stream, .. } => (stream.name, stream.produce, stream.consume),
+            Link::Group(machine) | Link::Client(machine) => {
+                (machine.group.name, machine.group.member, machine.group.call)
+            }
+            Link::Store { store, .. } => (store.name, store.primary, store.replica),
+        };
+        if first.is_empty() && second.is_empty() { None } else { Some(name) }
     }
 }
 

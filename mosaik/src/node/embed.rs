@@ -163,7 +163,7 @@ const fn put_group<const N: usize>(out: &mut Out<N>, verb: &str, machine: &Machi
     out.text(machine.group.ty);
     out.text(match machine.group.key {
         KeyDecl::Env(variable) => variable,
-        KeyDecl::Secret | KeyDecl::Value => "",
+        KeyDecl::File(_) | KeyDecl::Secret | KeyDecl::Value => "",
     });
     out.number(match machine.group.size {
         Some(size) => size,

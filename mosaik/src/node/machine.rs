@@ -1,10 +1,13 @@
 //! Declared groups and machines: their declarations as constant data, the traits that the attributes implement, and where
 //! a group's key comes from.
 
-use std::env::{self, VarError};
+use std::{
+    env::{self, VarError},
+    ffi::OsString,
+};
 
 use super::decl::Schema;
-use crate::groups::{GroupKey, StateMachine};
+use crate::groups::{GroupKey, GroupKeyError, MIN_GROUP_SECRET, StateMachine};
 
 use super::replica::GroupHandle;
 
@@ -21,13 +24,19 @@ pub struct GroupDecl {
     pub key: KeyDecl,
     /// How many members must agree before the group exists; nothing when a lone member may found it.
     pub size: Option<u32>,
+    /// The roles and grants of which a member's ticket needs one; with none, whoever has the key may be a member.
+    pub member: &'static [&'static str],
+    /// The same of who calls it without being a member.
+    pub call: &'static [&'static str],
 }
 
 /// Where the key of a declared group comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyDecl {
-    /// The environment variable of this name.
+    /// The environment variable of this name, or the file that the one with `_FILE` behind it names.
     Env(&'static str),
+    /// The file of this name.
+    File(&'static str),
     /// A text in the program.
     Secret,
     /// An expression in the program.
@@ -116,9 +125,10 @@ pub trait Declared: StateMachine {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The environment variable is not set, or empty.
+    /// The environment variable is not set, or empty, and neither is the one that names a file.
     #[error(
-        "the environment variable {variable} is not set: it holds the key of the group \"{group}\", the same at all members"
+        "the environment variable {variable} is not set: it holds the key of the group \"{group}\", the same at all members, \
+         or {variable}_FILE names the file with it"
     )]
     Missing {
         /// The group's name.
@@ -137,7 +147,7 @@ pub enum KeyError {
     /// The key in the environment variable is so short that it can be guessed.
     #[error(
         "the environment variable {variable}, the key of the group \"{group}\", holds {bytes} bytes: a key has at least \
-         {MIN_SECRET} bytes, best random ones, the same at all members"
+         {MIN_GROUP_SECRET} bytes, best random ones, the same at all members"
     )]
     Weak {
         /// The group's name.
@@ -147,19 +157,77 @@ pub enum KeyError {
         /// How many it holds, white space at its ends not counted.
         bytes: usize,
     },
+    /// The file with the key cannot be used.
+    #[error("the key of the group \"{group}\": {error}")]
+    File {
+        /// The group's name.
+        group: &'static str,
+        /// Which file, and what is wrong with it.
+        error: GroupKeyError,
+    },
 }
 
-/// What a key from the environment has at least, in bytes.
-const MIN_SECRET: usize = 16;
+/// Behind the name of a variable for a key: the variable that names a file with the key.
+const FILE_SUFFIX: &str = "_FILE";
 
-/// The key in an environment variable, without the white space at its ends. One that is set to nothing counts as not set.
+/// The key in an environment variable, or else in the file that the variable of that name with `_FILE` behind it names; without the
+/// white space at its ends. What is set to nothing counts as not set.
 ///
 /// # Errors
-/// When it is not set, not text, or shorter than 16 bytes.
+/// When neither is set, the key is not text or shorter than 16 bytes, or the file cannot be read.
 pub fn key_from_env(group: &'static str, variable: &'static str) -> Result<GroupKey, KeyError> {
-    match (key(group, variable, &env::var(variable)), made_up(variable)) {
-        (Err(KeyError::Missing { .. }), Some(made_up)) => Ok(made_up),
-        (read, _) => read,
+    let found = find_key(&env::var(variable), env::var_os(format!("{variable}{FILE_SUFFIX}")));
+    match (found, made_up(variable)) {
+        (Err(NoKey::Missing), Some(made_up)) => Ok(made_up),
+        (found, _) => found.map_err(|why| why.of(group, variable)),
+    }
+}
+
+/// The key in a file.
+///
+/// # Errors
+/// As [`GroupKey::from_file`].
+pub fn key_from_file(group: &'static str, path: &'static str) -> Result<GroupKey, KeyError> {
+    GroupKey::from_file(path).map_err(|error| KeyError::File { group, error })
+}
+
+/// Why the environment gives no key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoKey {
+    Missing,
+    NotUnicode,
+    /// It has so many bytes.
+    Weak(usize),
+    File(GroupKeyError),
+}
+
+impl NoKey {
+    const fn of_variable(value: &VarError) -> Self {
+        match value {
+            VarError::NotPresent => Self::Missing,
+            VarError::NotUnicode(_) => Self::NotUnicode,
+        }
+    }
+
+    fn of(self, group: &'static str, variable: &'static str) -> KeyError {
+        match self {
+            Self::Missing => KeyError::Missing { group, variable },
+            Self::NotUnicode => KeyError::NotUnicode { group, variable },
+            Self::Weak(bytes) => KeyError::Weak { group, variable, bytes },
+            Self::File(error) => KeyError::File { group, error },
+        }
+    }
+}
+
+/// The key in a variable's value, or in the file that another one names.
+pub(super) fn find_key(value: &Result<String, VarError>, file: Option<OsString>) -> Result<GroupKey, NoKey> {
+    match value.as_deref().map(str::trim) {
+        Ok("") | Err(VarError::NotPresent) => match file.filter(|file| !file.is_empty()) {
+            Some(file) => GroupKey::from_file(file).map_err(NoKey::File),
+            None => Err(NoKey::Missing),
+        },
+        Ok(secret) => GroupKey::checked(secret).map_err(NoKey::Weak),
+        Err(error) => Err(NoKey::of_variable(error)),
     }
 }
 
@@ -185,15 +253,6 @@ const fn made_up(_: &'static str) -> Option<GroupKey> {
     None
 }
 
-fn key(group: &'static str, variable: &'static str, value: &Result<String, VarError>) -> Result<GroupKey, KeyError> {
-    match value.as_deref().map(str::trim) {
-        Ok("") | Err(VarError::NotPresent) => Err(KeyError::Missing { group, variable }),
-        Ok(secret) if secret.len() < MIN_SECRET => Err(KeyError::Weak { group, variable, bytes: secret.len() }),
-        Ok(secret) => Ok(GroupKey::from_secret(secret)),
-        Err(VarError::NotUnicode(_)) => Err(KeyError::NotUnicode { group, variable }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,13 +265,32 @@ mod tests {
 
     #[test]
     fn a_key_is_trimmed_and_long_enough() {
-        let read = |value: &str| key("ledger", "LEDGER_KEY", &Ok(value.to_owned()));
+        let read = |value: &str| find_key(&Ok(value.to_owned()), None);
         let secret = "sixteen letters.";
         assert_eq!(read(secret), Ok(GroupKey::from_secret(secret)));
         assert_eq!(read(&format!("\t {secret} \r\n")), read(secret));
-        let weak = KeyError::Weak { group: "ledger", variable: "LEDGER_KEY", bytes: 15 };
-        assert_eq!(read(&format!(" {} \n", &secret[1..])), Err(weak));
-        let missing = KeyError::Missing { group: "ledger", variable: "LEDGER_KEY" };
-        assert_eq!(read(" \n"), Err(missing));
+        assert_eq!(read(&format!(" {} \n", &secret[1..])), Err(NoKey::Weak(15)));
+        assert_eq!(read(" \n"), Err(NoKey::Missing));
+        let weak = NoKey::Weak(15).of("ledger", "LEDGER_KEY").to_string();
+        assert!(weak.contains("LEDGER_KEY") && weak.contains("15 bytes"), "{weak}");
+    }
+
+    #[test]
+    fn a_variable_comes_before_the_file_that_another_one_names() {
+        let dir = tempfile::tempdir().expect("is made");
+        let path = dir.path().join("ledger.key");
+        std::fs::write(&path, "the key in the file\n").expect("is written");
+        let (file, none) = (|| Some(path.clone().into_os_string()), || Err(VarError::NotPresent));
+        let in_file = Ok(GroupKey::from_secret("the key in the file"));
+        assert_eq!(find_key(&none(), file()), in_file);
+        assert_eq!(find_key(&Ok(" ".into()), file()), in_file);
+        let given = "the key of the variable";
+        assert_eq!(find_key(&Ok(given.into()), file()), Ok(GroupKey::from_secret(given)));
+        assert_eq!(find_key(&Ok("short".into()), file()), Err(NoKey::Weak(5)));
+        assert_eq!(find_key(&none(), Some(OsString::new())), Err(NoKey::Missing));
+        let missing =
+            find_key(&none(), Some(dir.path().join("none").into_os_string())).map_err(|why| why.of("ledger", "K"));
+        let missing = missing.expect_err("there is no such file").to_string();
+        assert!(missing.contains("none") && missing.contains("\"ledger\""), "{missing}");
     }
 }

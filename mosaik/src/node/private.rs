@@ -21,7 +21,7 @@ pub use super::{
     decl::{TagDecl, check_late},
     embed::{record, record_size},
     graph::check_role,
-    machine::key_from_env,
+    machine::{key_from_env, key_from_file},
     outcome::{Call, Done, Outcome},
     program::{Program, main_with},
     snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
@@ -37,6 +37,8 @@ use super::{
 pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let producer = net.streams().producer::<T>().with_stream_id(T::STREAM.id);
     let producer = T::STREAM.declared().into_iter().fold(producer, ProducerBuilder::with_declared);
+    let (produce, consume) = (T::STREAM.produce.iter().copied(), T::STREAM.consume.iter().copied());
+    let producer = producer.with_produce_grants(produce).with_consume_grants(consume);
     T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec).with_evolve(T::EVOLVE))
 }
 
@@ -44,6 +46,7 @@ pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
 pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = net.streams().consumer::<T>().with_stream_id(T::STREAM.id);
     let consumer = T::STREAM.declared().into_iter().fold(consumer, ConsumerBuilder::with_declared);
+    let consumer = consumer.with_produce_grants(T::STREAM.produce.iter().copied());
     T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 
@@ -51,12 +54,15 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
 pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
     // From the name, so that reports have it; it is the declared id.
     let primary = net.stores().primary(StoreId::from(V::STORE.name));
+    let (granted, replicas) = (V::STORE.primary.iter().copied(), V::STORE.replica.iter().copied());
+    let primary = primary.with_primary_grants(granted).with_replica_grants(replicas);
     if net.stores().has_data_dir() { primary.durable() } else { primary }
 }
 
 /// The builder of a declared store's replica: durable where there is a data directory.
 pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
     let replica = net.stores().replica(StoreId::from(V::STORE.name));
+    let replica = replica.with_primary_grants(V::STORE.primary.iter().copied());
     if net.stores().has_data_dir() { replica.durable() } else { replica }
 }
 

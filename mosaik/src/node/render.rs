@@ -112,6 +112,8 @@ impl Graph {
                 ("doc", string(each.stream.doc)),
                 ("shape", string(each.stream.shape)),
                 ("schema", string(&each.stream.schema.to_string())),
+                ("produce", texts(each.stream.produce)),
+                ("consume", texts(each.stream.consume)),
                 ("producers", array(each.producers.iter().map(|name| string(name)))),
                 ("consumers", array(each.consumers.iter().map(|name| string(name)))),
             ])
@@ -148,18 +150,23 @@ impl Graph {
             for direction in [Direction::Produces, Direction::Consumes] {
                 let streams = role.endpoints.iter().filter_map(|end| Some((end, end.stream()?)));
                 for (end, (_, stream)) in streams.filter(|(_, (its, _))| *its == direction) {
-                    let options = options(end);
-                    line(&mut out, &format!("    {:<9} {} ({}){options}", verb(direction), stream.name, stream.ty));
+                    let granted = granted(way(direction, stream.produce, stream.consume));
+                    let (verb, options) = (verb(direction), options(end));
+                    line(&mut out, &format!("    {verb:<9} {} ({}){granted}{options}", stream.name, stream.ty));
                 }
             }
             for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.machine()?))) {
-                line(&mut out, &format!("    member of {}{}", described(machine), options(end)));
+                let granted = granted(machine.group.member);
+                line(&mut out, &format!("    member of {}{granted}{}", described(machine), options(end)));
             }
             for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.called()?))) {
-                line(&mut out, &format!("    calls     {}{}", described(machine), options(end)));
+                let granted = granted(machine.group.call);
+                line(&mut out, &format!("    calls     {}{granted}{}", described(machine), options(end)));
             }
             for (end, (direction, store)) in role.endpoints.iter().filter_map(|end| Some((end, end.store()?))) {
-                line(&mut out, &format!("    {:<9} {} ({}){}", part(direction), store.name, store.ty, options(end)));
+                let granted = granted(way(direction, store.primary, store.replica));
+                let (part, options) = (part(direction), options(end));
+                line(&mut out, &format!("    {part:<9} {} ({}){granted}{options}", store.name, store.ty));
             }
             for arg in role.args {
                 line(&mut out, format!("    --{:<7} {}", arg.flag, summary(arg.doc)).trim_end());
@@ -184,6 +191,7 @@ fn described(machine: &MachineDecl) -> String {
     let size = group.size.map_or_else(String::new, |size| format!(", {size} founders"));
     let key = match group.key {
         KeyDecl::Env(variable) => format!(", key in {variable}"),
+        KeyDecl::File(path) => format!(", key in the file {path}"),
         KeyDecl::Secret | KeyDecl::Value => String::new(),
     };
     format!("{} ({}{size}{key})", group.name, group.ty)
@@ -194,7 +202,7 @@ fn group_json(GroupUse { machine, members, clients }: &GroupUse) -> String {
     let null = || String::from("null");
     let variable = match group.key {
         KeyDecl::Env(variable) => string(variable),
-        KeyDecl::Secret | KeyDecl::Value => null(),
+        KeyDecl::File(_) | KeyDecl::Secret | KeyDecl::Value => null(),
     };
     let names = |methods: &[super::machine::MethodDecl]| array(methods.iter().map(|method| string(method.name)));
     object([
@@ -207,6 +215,8 @@ fn group_json(GroupUse { machine, members, clients }: &GroupUse) -> String {
         ("schema", machine.fingerprint().map_or_else(null, |schema| string(&schema))),
         ("commands", names(machine.commands)),
         ("queries", names(machine.queries)),
+        ("member", texts(group.member)),
+        ("call", texts(group.call)),
         ("members", array(members.iter().map(|name| string(name)))),
         ("clients", array(clients.iter().map(|name| string(name)))),
     ])
@@ -221,6 +231,8 @@ fn store_json(store: &StoreDecl, primaries: &[&'static str], replicas: &[&'stati
         ("delta", string(store.delta)),
         ("version", store.version.to_string()),
         ("schema", string(&store.schema.to_string())),
+        ("primary", texts(store.primary)),
+        ("replica", texts(store.replica)),
         ("primaries", array(primaries.iter().map(|name| string(name)))),
         ("replicas", array(replicas.iter().map(|name| string(name)))),
     ])
@@ -284,6 +296,16 @@ fn declared_json(endpoint: &EndpointDecl) -> String {
         ("file", string(endpoint.place.file)),
         ("line", endpoint.place.line.to_string()),
     ])
+}
+
+/// The grants of which it needs one, for a listing.
+fn granted(names: &[&str]) -> String {
+    if names.is_empty() { String::new() } else { format!(", granted to {}", names.join(" or ")) }
+}
+
+/// Names as JSON.
+fn texts(names: &[&str]) -> String {
+    array(names.iter().map(|name| string(name)))
 }
 
 /// The options of an endpoint behind what it is connected to, for a listing.

@@ -36,7 +36,8 @@ impl<M: Declared> Replica<M> {
     pub(super) async fn join_with(network: &Network, options: MemberOptions<M>) -> Result<Self, RoleError> {
         let MemberOptions { size, role, timing, log_limit, .. } = options;
         let builder = network.groups().with_key(M::key()?).with_initial(M::initial).tried();
-        let builder = builder.with_role(role).with_timing(timing);
+        let (member, call) = (M::MACHINE.group.member.iter().copied(), M::MACHINE.group.call.iter().copied());
+        let builder = builder.with_role(role).with_timing(timing).with_member_grants(member).with_call_grants(call);
         let builder = size.into_iter().fold(builder, GroupBuilder::with_size);
         let joined = log_limit.into_iter().fold(builder, GroupBuilder::with_log_limit).join().await;
         let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;

@@ -46,6 +46,10 @@ pub(super) async fn run(
         network.shutdown().await;
         return Err(format!("this node's ticket is for the role {roles}, not for {}", entry.role.name).into());
     }
+    if let Err(refused) = may_ask_for_grants(&network, entry) {
+        network.shutdown().await;
+        return Err(refused);
+    }
     let mut setup = Setup::new(&network, &values).telling(String::new());
     let started = tokio::select! {
         biased;
@@ -85,6 +89,22 @@ pub(super) async fn run(
     }
 }
 
+/// A role whose declarations ask for grants runs in a network of an authority, or on this machine alone, for a trial: in other
+/// networks nobody can hold a grant, and it would seem that somebody is kept out.
+fn may_ask_for_grants(network: &Network, entry: &RoleEntry) -> Result<(), Failure> {
+    let kind = network.trust().kind();
+    if kind == NetworkKind::Authority || !network.node().is_beyond_loopback() {
+        return Ok(());
+    }
+    let Some(of) = entry.role.endpoints.iter().find_map(|endpoint| endpoint.granted()) else { return Ok(()) };
+    Err(format!(
+        "the role {} asks for grants on \"{of}\", and nobody holds one in {kind}: join a network of an authority with --join, or \
+         listen on loopback alone for a trial, as with --listen 127.0.0.1:0",
+        entry.role.name
+    )
+    .into())
+}
+
 /// Starts a node by its flags and tells of it on stderr.
 pub(super) async fn start(
     mut flags: NodeFlags,
@@ -121,11 +141,7 @@ pub(super) async fn start(
 
 /// One line when strangers can reach a network that keeps nobody out.
 fn warn_if_open(network: &Network) {
-    let beyond = network.local().addr().addrs.iter().any(|addr| match addr {
-        TransportAddr::Ip(socket) => !socket.ip().is_loopback(),
-        _ => true,
-    });
-    if beyond && network.trust().kind() == NetworkKind::Open {
+    if network.node().is_beyond_loopback() && network.trust().kind() == NetworkKind::Open {
         say(format_args!(
             "warning: an open network: whoever reaches this node and knows the network's name can join it, read and publish; \
              --network-key keeps strangers out"

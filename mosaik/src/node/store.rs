@@ -28,6 +28,10 @@ pub struct StoreDecl {
     pub schema: Schema,
     /// The version that was declared.
     pub version: u32,
+    /// The roles and grants of which the ticket of the primary needs one; with none, every member may be it.
+    pub primary: &'static [&'static str],
+    /// The same of a replica.
+    pub replica: &'static [&'static str],
 }
 
 impl StoreDecl {
@@ -40,7 +44,14 @@ impl StoreDecl {
         delta: &'static str,
         version: u32,
     ) -> Self {
-        Self { name, id: StoreId::from_name(name), ty, doc, delta, schema: Schema::of(delta), version }
+        let (id, schema) = (StoreId::from_name(name), Schema::of(delta));
+        Self { name, id, ty, doc, delta, schema, version, primary: &[], replica: &[] }
+    }
+
+    /// With the grants that its ends need.
+    #[must_use]
+    pub const fn granting(self, primary: &'static [&'static str], replica: &'static [&'static str]) -> Self {
+        Self { primary, replica, ..self }
     }
 
     /// Whether two declarations give one name two meanings.

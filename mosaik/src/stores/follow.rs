@@ -32,6 +32,7 @@ use crate::{
         watch,
     },
     streams::{Consumer, Event, Events, Origin},
+    trust::Needed,
 };
 
 /// Whether a primary may be followed.
@@ -51,6 +52,8 @@ type Checking = Later<Result<Option<Witness>, FetchError>>;
 pub(super) struct Worker<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
+    /// What the ticket of a primary needs.
+    primary: Needed,
     subscribe_if: Option<Predicate>,
     published: watch::Sender<Published<V>>,
     cut: Cut,
@@ -91,6 +94,7 @@ impl<V: View> Drop for Worker<V> {
 pub(super) struct Parts<V: View> {
     pub(super) registry: Arc<Registry>,
     pub(super) store: StoreId,
+    pub(super) primary: Needed,
     pub(super) subscribe_if: Option<Predicate>,
     pub(super) published: watch::Sender<Published<V>>,
     pub(super) number: u64,
@@ -101,12 +105,13 @@ pub(super) struct Parts<V: View> {
 
 impl<V: View> Worker<V> {
     pub(super) fn new(parts: Parts<V>) -> Self {
-        let Parts { registry, store, subscribe_if, published, number, saver, kept, word } = parts;
+        let Parts { registry, store, primary, subscribe_if, published, number, saver, kept, word } = parts;
         let (state, cut) = kept
             .map_or_else(|| (V::default(), Cut::default()), |(state, at, witness)| (state, Cut::restored(at, witness)));
         let mut worker = Self {
             registry,
             store,
+            primary,
             subscribe_if,
             published,
             cut: cut.guarded(saver.is_some()),
@@ -142,7 +147,7 @@ impl<V: View> Worker<V> {
     pub(super) async fn run(mut self) {
         let store = self.store;
         loop {
-            let mut builder = consumer::<V>(&self.registry, store, self.subscribe_if.as_ref());
+            let mut builder = consumer::<V>(&self.registry, store, self.primary.clone(), self.subscribe_if.as_ref());
             if let Some(At { primary, epoch, next }) = self.cut.at() {
                 builder = builder.begin_at(primary, epoch, next);
             }

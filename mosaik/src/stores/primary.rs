@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{StoreId, watch},
+    primitives::{StoreId, figures, watch},
     streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder},
+    trust::{Needed, Right},
 };
 
 /// What is kept of the newest deltas for replicas that come back.
@@ -33,6 +34,8 @@ pub struct PrimaryBuilder<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
     producer: ProducerBuilder<V::Delta>,
+    /// What this node's ticket needs, and that of a replica.
+    granted: (Needed, Needed),
     accept_if: Option<Predicate>,
     initial: V,
     durable: bool,
@@ -50,6 +53,7 @@ impl<V: View> PrimaryBuilder<V> {
             registry,
             store,
             producer,
+            granted: (Needed::nothing(Right::Primary), Needed::nothing(Right::Replica)),
             accept_if: None,
             initial: V::default(),
             durable: false,
@@ -62,6 +66,20 @@ impl<V: View> PrimaryBuilder<V> {
         let predicate: Predicate = Arc::new(predicate);
         self.accept_if = Some(predicate.clone());
         self.producer = self.producer.accept_if(move |peer| predicate(peer));
+        self
+    }
+
+    /// The roles and grants of which this node's own ticket needs one: what replicas with the same declaration ask for; as
+    /// [`ProducerBuilder::with_produce_grants`].
+    pub fn with_primary_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.granted.0 = Needed::one_of(Right::Primary, names);
+        self
+    }
+
+    /// Serves only replicas on peers whose ticket grants one of these roles or grants, deltas and snapshots; as
+    /// [`ProducerBuilder::with_consume_grants`].
+    pub fn with_replica_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.granted.1 = Needed::one_of(Right::Replica, names);
         self
     }
 
@@ -107,7 +125,10 @@ impl<V: View> PrimaryBuilder<V> {
     /// When this node is the primary of that store already. Of a durable one: when there is no data directory, or the file
     /// cannot be read or written, is in use, holds another view or version, or has a delta on which the view panics.
     pub fn build(self) -> Result<Primary<V>, StoreError> {
-        let Self { registry, store, mut producer, accept_if, initial, durable, skipped } = self;
+        let Self { registry, store, producer, granted, accept_if, initial, durable, skipped } = self;
+        let label = figures::label(store.as_bytes(), store);
+        let (primary, replica) = (granted.0.about(&*label), granted.1.about(label));
+        let mut producer = producer.granted(primary, replica.clone());
         if registry.primaries().contains_key(&store) {
             return Err(StoreError::Exists { store });
         }
@@ -153,7 +174,7 @@ impl<V: View> PrimaryBuilder<V> {
         let published = watch::Sender::new(Versioned::new(state.clone(), position));
         let cancel = registry.cancel.child_token();
         let run = Run { epoch: position.epoch, end: seq, lineage: disk.is_some().then_some(origin.lineage) };
-        let snapshots = Snapshots::new(store, &published, accept_if, run, cancel.clone());
+        let snapshots = Snapshots::new(store, &published, (replica, accept_if), run, cancel.clone());
         registry.add_primary(store, snapshots.clone());
         let (commands, received) = mpsc::channel(COMMANDS);
         let durable = disk.map(|disk| Durable::new(disk, store, bytes));

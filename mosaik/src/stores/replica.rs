@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{PeerId, StoreId, watch},
+    primitives::{PeerId, StoreId, figures, watch},
     streams::ConsumerBuilder,
+    trust::{Needed, Right},
 };
 
 /// How a replica stands.
@@ -74,6 +75,7 @@ pub(super) struct Published<V> {
 pub struct ReplicaBuilder<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
+    primary: Needed,
     subscribe_if: Option<follow::Predicate>,
     durable: bool,
     view: PhantomData<fn() -> V>,
@@ -81,7 +83,15 @@ pub struct ReplicaBuilder<V: View> {
 
 impl<V: View> ReplicaBuilder<V> {
     pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
-        Self { registry, store, subscribe_if: None, durable: false, view: PhantomData }
+        let primary = Needed::nothing(Right::Primary);
+        Self { registry, store, primary, subscribe_if: None, durable: false, view: PhantomData }
+    }
+
+    /// Follows only primaries whose ticket grants one of these roles or grants; as
+    /// [`ConsumerBuilder::with_produce_grants`]. Default: any.
+    pub fn with_primary_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.primary = Needed::one_of(Right::Primary, names);
+        self
     }
 
     /// Follows only primaries for which this holds; as [`ConsumerBuilder::subscribe_if`]. Default: any.
@@ -102,7 +112,8 @@ impl<V: View> ReplicaBuilder<V> {
     /// Starts to follow the store. Of a durable replica it reads the file, which blocks; one that cannot be used is told in
     /// the log, and the replica begins without it, as all that it held can be had from the primary.
     pub fn build(self) -> StoreReplica<V> {
-        let Self { registry, store, subscribe_if, durable, .. } = self;
+        let Self { registry, store, primary, subscribe_if, durable, .. } = self;
+        let primary = primary.about(figures::label(store.as_bytes(), store));
         let cancel = registry.cancel.child_token();
         let opened = durable.then(|| Disk::open::<V>(registry.file(store, Part::Replica)?, Part::Replica));
         let (disk, kept) = match opened {
@@ -145,6 +156,7 @@ impl<V: View> ReplicaBuilder<V> {
         let worker = follow::Worker::new(follow::Parts {
             registry: registry.clone(),
             store,
+            primary,
             subscribe_if,
             published: sender,
             number,
@@ -164,10 +176,11 @@ impl<V: View> ReplicaBuilder<V> {
 pub(super) fn consumer<V: View>(
     registry: &Registry,
     store: StoreId,
+    primary: Needed,
     subscribe_if: Option<&follow::Predicate>,
 ) -> ConsumerBuilder<V::Delta> {
     let builder = registry.streams.consumer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
-    let builder = builder.with_evolve(V::EVOLVE).comparing::<Shape<V>>().live_only();
+    let builder = builder.with_evolve(V::EVOLVE).comparing::<Shape<V>>().live_only().granted(primary);
     match subscribe_if.cloned() {
         Some(predicate) => builder.subscribe_if(move |peer| predicate(peer)),
         None => builder,

@@ -29,6 +29,7 @@ use crate::{
     discovery::PeerEntry,
     network::{CloseCode, Link},
     primitives::{PeerId, StoreId, watch},
+    trust::Needed,
 };
 
 /// Snapshots that one primary serves at a time; further replicas wait for their turn.
@@ -67,6 +68,8 @@ pub(super) struct Contradiction {
 /// How a primary of any view serves snapshots.
 pub(super) struct Snapshots {
     make: Box<dyn Fn(u64, u64) -> Making + Send + Sync>,
+    /// What the ticket of a replica needs.
+    replica: Needed,
     accept_if: Option<Predicate>,
     slots: Semaphore,
     waiting: Semaphore,
@@ -87,7 +90,7 @@ impl Snapshots {
     pub(super) fn new<V: View>(
         store: StoreId,
         published: &watch::Sender<Versioned<V>>,
-        accept_if: Option<Predicate>,
+        (replica, accept_if): (Needed, Option<Predicate>),
         run: Run,
         cancel: CancellationToken,
     ) -> Arc<Self> {
@@ -97,6 +100,7 @@ impl Snapshots {
         let make = move |epoch, at_least| -> Making { Box::pin(image(published.clone(), epoch, at_least)) };
         Arc::new(Self {
             make: Box::new(make),
+            replica,
             accept_if,
             slots: Semaphore::new(AT_ONCE as usize),
             waiting: Semaphore::new(WAITING),
@@ -212,10 +216,16 @@ pub(super) async fn serve(registry: Arc<Registry>, mut link: Link<Snapshot>) {
         return link.close(CloseCode::Undecodable);
     };
     let Some(snapshots) = registry.snapshots(store) else { return link.close(CloseCode::StreamNotFound) };
+    let catalog = registry.discovery.catalog();
+    let entry = catalog.get(peer);
+    // Its subscription to the deltas says so, too, and is noted.
+    if let Some(missing) = snapshots.replica.lacks(registry.node.trust(), peer, entry.and_then(PeerEntry::ticket)) {
+        tracing::debug!(?peer, %missing, "no snapshot");
+        return link.close(CloseCode::NotGranted);
+    }
     let allowed = snapshots.accept_if.as_ref().is_none_or(|accept_if| {
-        let catalog = registry.discovery.catalog();
         // One that panics ends this task and admits nobody.
-        catalog.get(peer).is_some_and(|entry| accept_if(entry))
+        entry.is_some_and(|entry| accept_if(entry))
     });
     if !allowed {
         return link.close(CloseCode::NotAllowed);

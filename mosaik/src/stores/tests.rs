@@ -17,6 +17,7 @@ use crate::{
     network::{CloseCode, LinkError},
     primitives::{codec::Codec, watch},
     testing::{Sim, SimNode, eventually},
+    trust::{Needed, Right},
 };
 
 const STORE: &str = "sums";
@@ -361,7 +362,8 @@ fn a_connection_is_known_before_its_deltas() {
             let epoch = producer.epoch();
             let published = watch::Sender::new(Versioned::new(Sum::default(), Position { epoch, seq: 0 }));
             let run = Run { epoch, end: 0, lineage: None };
-            let snapshots = Snapshots::new::<Sum>(store, &published, None, run, registry.cancel.child_token());
+            let everybody = (Needed::nothing(Right::Replica), None);
+            let snapshots = Snapshots::new::<Sum>(store, &published, everybody, run, registry.cancel.child_token());
             registry.add_primary(store, snapshots);
             let replica = nb.stores().replica::<Sum>(store).build();
             soon("subscribed", producer.when().subscribed().minimum_of(1)).await;

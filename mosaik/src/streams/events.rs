@@ -16,7 +16,11 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use super::core::admission::WaitReason;
 pub use super::core::progress::GapReason;
-use crate::{network::CloseCode, primitives::PeerId};
+use crate::{
+    network::CloseCode,
+    primitives::PeerId,
+    trust::{MissingGrant, RefusedBy},
+};
 
 /// Events that a reader may be behind.
 const CAPACITY: usize = 1024;
@@ -50,6 +54,17 @@ pub enum Event {
         producer: PeerId,
         /// Why.
         reason: WaitReason,
+    },
+    /// A ticket lacks a grant that the stream's declaration asks for, so there is no subscription; there is one without further
+    /// ado when that changes. Told by both ends: by this one of a producer that may not produce, by the producer of
+    /// this consumer.
+    NotGranted {
+        /// The producer.
+        producer: PeerId,
+        /// Who of the two refuses: this node a producer without a grant, or the producer this node.
+        by: RefusedBy,
+        /// What the refused one has, and what it needs.
+        missing: MissingGrant,
     },
     /// What the producer had kept for late joiners was received; the live items follow.
     Replayed {
@@ -163,6 +178,8 @@ pub enum DisconnectReason {
     Closed(CloseCode),
     /// This side's predicate no longer admits the producer.
     NotAllowed,
+    /// The producer's ticket no longer grants what the stream's declaration asks of a producer.
+    NotGranted(MissingGrant),
     /// This side prefers another producer.
     NotChosen,
     /// An item could not be decoded.
@@ -181,6 +198,7 @@ impl fmt::Display for DisconnectReason {
         match self {
             Self::Closed(code) => write!(f, "closed by the producer: {code}"),
             Self::NotAllowed => f.write_str("the producer no longer qualifies"),
+            Self::NotGranted(missing) => write!(f, "the producer may no longer produce: {missing}"),
             Self::NotChosen => f.write_str("another producer is preferred"),
             Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
             Self::Lost(error) => write!(f, "connection lost: {error}"),
@@ -198,6 +216,7 @@ impl DisconnectReason {
         match self {
             Self::Closed(code) => Some(*code),
             Self::NotAllowed => Some(CloseCode::NotAllowed),
+            Self::NotGranted(_) => Some(CloseCode::NotGranted),
             Self::Undecodable(_) => Some(CloseCode::Undecodable),
             Self::Lost(_) | Self::NoStream { .. } | Self::NotChosen => None,
         }

@@ -20,6 +20,7 @@ use crate::{
     discovery::PeerEntry,
     network::CloseCode,
     primitives::{PeerId, Schema, StreamId, Tag, names},
+    trust::MissingGrant,
 };
 
 /// Endings that a producer remembers.
@@ -63,6 +64,8 @@ pub(crate) enum Verdict {
     Refuses,
     /// It would admit a peer that had these tags, too.
     Misses(BTreeSet<Tag>),
+    /// The peer's ticket lacks a grant; the predicate is not asked.
+    Lacks(MissingGrant),
 }
 
 impl Verdict {
@@ -100,6 +103,8 @@ pub(crate) struct ProducerView {
     pub(crate) stats: Stats,
     /// Senders that wait, if some do.
     pub(crate) waiting: Option<Waiting>,
+    /// The grant that this node's own ticket lacks to produce it.
+    pub(crate) missing_grant: Option<MissingGrant>,
     pub(crate) subscribers: Vec<SubscriberView>,
     pub(crate) endings: Vec<Ending>,
 }
@@ -112,6 +117,8 @@ pub(crate) struct SubscriberView {
     pub(crate) stats: Stats,
     /// What `accept_if` misses, if it refuses the peer.
     pub(crate) missing_tags: BTreeSet<Tag>,
+    /// The grant that its ticket lacks.
+    pub(crate) missing_grant: Option<MissingGrant>,
 }
 
 /// A consumer of this node.
@@ -122,7 +129,7 @@ pub(crate) struct ConsumerView {
     pub(crate) stats: Stats,
     /// The producers that are subscribed to or tried.
     pub(crate) candidates: Vec<CandidateView>,
-    /// Producers that `subscribe_if` does not admit.
+    /// Producers that may not produce, or that `subscribe_if` does not admit.
     pub(crate) refused: Vec<(PeerId, Verdict)>,
 }
 

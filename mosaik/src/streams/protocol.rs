@@ -1,8 +1,8 @@
 //! What a consumer and a producer say before items flow.
 //!
 //! The consumer opens a link and sends [`Message::Subscribe`]. The producer answers [`Message::Accepted`], after which
-//! the stream carries batches ([`frames`](super::core::frames)); or [`Message::Waiting`], keeping the link open until it
-//! accepts; or [`Message::Refused`]. Either side ends a subscription by resetting and stopping the stream with a code.
+//! the stream carries batches ([`frames`](super::core::frames)); or [`Message::Waiting`] or [`Message::NotGranted`], keeping the
+//! link open until it accepts; or [`Message::Refused`]. Either side ends a subscription by resetting and stopping the stream with a code.
 //!
 //! A late joiner to whom something is to be replayed opens a second stream on the same connection with
 //! [`ReplayMessage::Ask`], and gets it there, as batches too.
@@ -14,6 +14,7 @@ use crate::{
     discovery::SignedEntry,
     network::{Family, Protocol},
     primitives::{Difference, Schema, StreamId, schema::Readable},
+    trust::MissingGrant,
 };
 
 /// A schema fingerprint; types that declare none have none.
@@ -25,7 +26,7 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/5";
+    const NAME: &'static str = "subscribe/6";
     const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
 }
 
@@ -51,6 +52,8 @@ pub(crate) enum Message {
     Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema> },
     /// The consumer's last word when schemas differ: its own, so that both ends can name the first difference.
     Schema(Schema),
+    /// Not now, as the consumer's ticket lacks a grant; another answer follows on this link. What it has and needs.
+    NotGranted(MissingGrant),
 }
 
 /// The protocol of a replay.

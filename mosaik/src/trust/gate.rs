@@ -192,15 +192,24 @@ impl Trust {
     /// What the authority says of a peer, by the ticket that stands in its entry or, until that is known, by the one that it had
     /// before. That this node's wall clock is set takes nothing from anybody.
     pub(crate) fn grants(&self, peer: PeerId, ticket: Option<TicketDigest>) -> Grants {
-        let Some(digest) = ticket else { return Grants::default() };
+        ticket.and_then(|_| self.standing(peer, ticket)).map(|it| it.grants().clone()).unwrap_or_default()
+    }
+
+    /// The ticket of a peer by which it has grants now; `named` is the one that stands in its entry.
+    pub(super) fn standing(&self, peer: PeerId, named: Option<TicketDigest>) -> Option<Ticket> {
         let clocks = [self.now(), self.steady_now()];
         let state = self.state();
         let holds =
             |ticket: &&Ticket| state.counts(ticket) && clocks.into_iter().any(|now| in_time(ticket, now, None).is_ok());
         let own = state.own.as_ref().map(|own| &own.ticket).filter(|own| own.subject() == peer);
-        let named = state.tickets.find(peer, digest).filter(holds);
-        let known = own.filter(holds).or(named).or_else(|| state.tickets.of(peer).find(holds));
-        known.map(|ticket| ticket.grants().clone()).unwrap_or_default()
+        let named = named.and_then(|named| state.tickets.find(peer, named)).filter(holds);
+        own.filter(holds).or(named).or_else(|| state.tickets.of(peer).find(holds)).cloned()
+    }
+
+    /// Whether a ticket of the peer is known, of whatever worth.
+    pub(super) fn knows_ticket_of(&self, peer: PeerId) -> bool {
+        let state = self.state();
+        state.tickets.of(peer).next().is_some() || state.own.as_ref().is_some_and(|own| own.ticket.subject() == peer)
     }
 
     /// Notes a refusal; with a line on the log, of each reason a few in a minute. `now`: microseconds since the Unix epoch.

@@ -12,6 +12,7 @@ use super::{
     NetworkKind,
     authority::AuthorityId,
     revoke::Revoked,
+    rights::MissingGrant,
     ticket::{LEEWAY, TicketError},
 };
 use crate::primitives::{NetworkId, PeerId};
@@ -119,6 +120,9 @@ pub enum Reason {
         /// The role or the grant.
         what: String,
     },
+    /// A ticket does not grant what a declaration asks for; see [`MissingGrant`].
+    #[error(transparent)]
+    GrantMissing(#[from] MissingGrant),
     /// The peer refused and did not say why.
     #[error("the peer refused and says nothing more; this node is in {ours}")]
     Untold {
@@ -144,6 +148,7 @@ impl Reason {
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::Revoked { .. } => "revoked",
             Self::OutOfScope { .. } => "out_of_scope",
+            Self::GrantMissing(_) => "grant_missing",
             Self::Untold { .. } => "untold",
         }
     }

@@ -249,7 +249,7 @@ async fn a_subscriber_that_shows_the_entry_of_another_peer() {
     let stream = mosaik::StreamId::from("x");
     let ask = (0u8, stream, None::<[u8; 32]>, 7u64, None::<()>, false, (body, signature), None::<()>);
     let ask = frame(&postcard::to_allocvec(&ask).expect("encodes"));
-    let bytes = [preamble(scene.network, "subscribe/5"), ask].concat();
+    let bytes = [preamble(scene.network, "subscribe/6"), ask].concat();
     let (_connection, _send, mut recv) = attacker.say(&scene, Family::STREAMS.alpn(), &bytes).await;
     // `Refused { code, .. }` is the fourth answer.
     let (answer, code, _): (u8, u32, Option<[u8; 32]>) = receive(&mut recv).await;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,13 +21,15 @@ use super::{
     wire::Frame,
 };
 use crate::{
-    discovery::Discovery,
+    discovery::{Discovery, PeerEntry},
     groups::{
+        RECHECK,
         key::GroupKey,
         raft::{Mark, Member, NodeId},
     },
     network::{CloseCode, Link, LinkError, Node},
     primitives::{GroupId, PeerId, watch},
+    trust::{Held, Needed, RefusedBy},
 };
 
 /// An event with its share of the memory that waiting events may take.
@@ -41,6 +43,8 @@ pub(super) struct Group {
     pub(super) id: GroupId,
     key: GroupKey,
     terms: Terms,
+    /// What the ticket of a member needs.
+    needed: Needed,
     mesh: Mutex<Mesh>,
     /// Something about the next dial has changed.
     wake: Notify,
@@ -72,6 +76,7 @@ impl Group {
     pub(super) fn new(
         (node, discovery): (Node, Discovery),
         (id, key, terms): (GroupId, GroupKey, Terms),
+        needed: Needed,
         mesh: Mesh,
         events: mpsc::Sender<Told>,
     ) -> Arc<Self> {
@@ -82,6 +87,7 @@ impl Group {
             id,
             key,
             terms,
+            needed,
             mesh: Mutex::new(mesh),
             wake: Notify::new(),
             events,
@@ -113,6 +119,8 @@ impl Group {
     pub(super) async fn run(self: Arc<Self>) {
         let mut catalog = self.discovery.watch();
         let mut known = true;
+        let mut recheck = interval(RECHECK);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.cancel.is_cancelled() {
             if known {
                 let snapshot = catalog.borrow_and_update().clone();
@@ -132,8 +140,29 @@ impl Group {
                     true
                 }
                 () = self.wake.notified() => false,
+                _ = recheck.tick(), if !self.needed.is_nothing() => {
+                    self.end_ungranted();
+                    false
+                }
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => false,
             };
+        }
+    }
+
+    /// The ticket that a peer's entry names.
+    fn held(&self, peer: PeerId) -> Held {
+        let ticket = self.discovery.catalog().get(peer).and_then(PeerEntry::ticket);
+        self.needed.held(self.node.trust(), peer, ticket)
+    }
+
+    /// Ends the bonds of those whose tickets no longer let them be members.
+    fn end_ungranted(&self) {
+        let bonds: Vec<_> = self.mesh().bonds().cloned().collect();
+        for bond in bonds {
+            if let Held::Missing(missing) = self.held(bond.peer) {
+                self.refused(bond.peer, &Refusal::NotGranted(missing), false);
+                bond.close(CloseCode::NotGranted);
+            }
         }
     }
 
@@ -255,6 +284,11 @@ impl Group {
     }
 
     fn refused(&self, peer: PeerId, reason: &Refusal, by_peer: bool) {
+        let own = match reason {
+            Refusal::NotGranted(_) if by_peer => Some(Refusal::NotGranted(self.needed.refused(self.node.trust()))),
+            _ => None,
+        };
+        let reason = own.as_ref().unwrap_or(reason);
         let first = self.mesh().refused(peer, reason, by_peer, Instant::now());
         match reason {
             Refusal::Incompatible { .. } if first => {
@@ -268,6 +302,10 @@ impl Group {
             }
             Refusal::OlderCopy | Refusal::SecondStart if first => {
                 tracing::warn!(group = ?self.id, ?peer, %reason, "a member is refused");
+            }
+            Refusal::NotGranted(missing) if first => {
+                let by = if by_peer { RefusedBy::Them } else { RefusedBy::Us };
+                self.node.trust().note_missing(peer, by, missing.clone(), self.node.transport().wall_clock());
             }
             _ if first => tracing::debug!(group = ?self.id, ?peer, %reason, by_peer, "bond refused"),
             _ => {}
@@ -340,6 +378,11 @@ impl Group {
             mesh.is_open().then(|| mesh.hello(link.peer(), 0))
         };
         let Some((hello, me)) = hello else { return link.close(CloseCode::Normal) };
+        // Before its proof of the key, which costs more. Whoever is connected has shown its ticket.
+        let entry = self.discovery.catalog().get(link.peer()).and_then(PeerEntry::ticket);
+        if let Some(missing) = self.needed.lacks(self.node.trust(), link.peer(), entry) {
+            return self.conclude(link, me, &ours(Refusal::NotGranted(missing)));
+        }
         let done = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return link.close(CloseCode::ShuttingDown),
@@ -431,6 +474,14 @@ async fn dial_peer(group: Arc<Group>, peer: PeerId, dial: Dial) {
 
 async fn dial_and_shake(group: &Arc<Group>, dial: Dial) -> Outcome {
     let Dial { addr, hello, me, within } = dial;
+    match group.held(PeerId::from(addr.id)) {
+        Held::Granted => {}
+        Held::Unknown => return Outcome::Failed,
+        Held::Missing(missing) => {
+            group.refused(PeerId::from(addr.id), &Refusal::NotGranted(missing), false);
+            return Outcome::Refused;
+        }
+    }
     let mut link = match timeout(within, group.node.open::<BondProtocol>(&addr)).await {
         Ok(Ok(link)) => link,
         Err(_) => {

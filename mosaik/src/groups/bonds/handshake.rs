@@ -27,6 +27,7 @@ use super::super::{
 use crate::{
     network::CloseCode,
     primitives::{GroupId, PeerId},
+    trust::{MissingGrant, Right},
 };
 
 /// The label of the keying material that binds proofs to a connection.
@@ -104,6 +105,9 @@ pub enum Refusal {
     /// The refused member's storage is a copy of one that another process is running on at this moment.
     #[error("another start of this member's storage is running: two processes use copies of one data directory")]
     SecondStart,
+    /// The ticket of the refused node grants none of what the group's declaration asks of a member.
+    #[error(transparent)]
+    NotGranted(MissingGrant),
     /// The other side does not speak this version of the protocol.
     #[error("protocol or version not supported")]
     Unsupported,
@@ -122,6 +126,7 @@ impl Refusal {
             Self::OldIncarnation => CloseCode::OldIncarnation,
             Self::OlderCopy => CloseCode::OlderCopy,
             Self::SecondStart => CloseCode::SecondStart,
+            Self::NotGranted(_) => CloseCode::NotGranted,
             Self::Unsupported => CloseCode::UnsupportedProtocol,
             Self::Malformed => CloseCode::Undecodable,
         }
@@ -136,6 +141,8 @@ impl Refusal {
             CloseCode::OldIncarnation => Some(Self::OldIncarnation),
             CloseCode::OlderCopy => Some(Self::OlderCopy),
             CloseCode::SecondStart => Some(Self::SecondStart),
+            // What is missing the local side knows, and fills in.
+            CloseCode::NotGranted => Some(Self::NotGranted(MissingGrant::untold(Right::Member))),
             CloseCode::UnsupportedProtocol => Some(Self::Unsupported),
             CloseCode::Undecodable => Some(Self::Malformed),
             _ => None,

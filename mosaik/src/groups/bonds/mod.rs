@@ -55,6 +55,7 @@ use crate::{
     discovery::Discovery,
     network::{CloseCode, Family, Node, Protocol},
     primitives::{GroupId, PeerId, watch},
+    trust::Needed,
 };
 
 /// The longest request or reply of a call, and the longest command of which an entry can still be sent, in bytes.
@@ -78,6 +79,8 @@ pub(crate) struct Identity {
     pub(crate) key: GroupKey,
     /// Must be equal at all members.
     pub(crate) terms: Terms,
+    /// What the ticket of a member needs.
+    pub(crate) needed: Needed,
     /// The local node and the life of its storage.
     pub(crate) me: Member,
     /// The cluster that it belongs to, if any yet.
@@ -145,12 +148,12 @@ impl Bonds {
         discovery: &Discovery,
         identity: Identity,
     ) -> (Self, BondEvents) {
-        let Identity { group: id, key, terms, me, cluster, marks, extent } = identity;
+        let Identity { group: id, key, terms, needed, me, cluster, marks, extent } = identity;
         let (events, inbox) = mpsc::channel(INBOX);
         let mut mesh = Mesh::new(node.id(), id, me, Table::new(marks.others), node.transport().random_seed());
         mesh.set_cluster(cluster);
         mesh.set_storage(marks.start, extent);
-        let group = Group::new((node.clone(), discovery.clone()), (id, key, terms), mesh, events);
+        let group = Group::new((node.clone(), discovery.clone()), (id, key, terms), needed, mesh, events);
         registry.enter(&group);
         discovery.update_local(|entry| _ = entry.groups.insert(id));
         node.tasks().spawn_essential("bonds", group.clone().run());

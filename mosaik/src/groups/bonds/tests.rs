@@ -14,6 +14,7 @@ use crate::{
     Network, NetworkId,
     groups::raft::{Mark, Message, Position},
     testing::{Sim, SimNode, eventually},
+    trust::Right,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -49,7 +50,8 @@ fn spec() -> Spec {
 /// Of a member without a disk.
 fn identity(key: GroupKey, terms: Terms, me: Member) -> Identity {
     let (marks, extent) = (Marks::default(), Extent::default());
-    Identity { group: GroupId::from("group"), key, terms, me, cluster: None, marks, extent }
+    let needed = Needed::nothing(Right::Member);
+    Identity { group: GroupId::from("group"), key, terms, needed, me, cluster: None, marks, extent }
 }
 
 fn member(peer: PeerId, incarnation: u64) -> Member {

@@ -24,6 +24,7 @@ use crate::{
         worker::{Queue, Slot, Submission},
     },
     primitives::{GroupId, PeerId, codec::Codec},
+    trust::{Needed, Right},
 };
 
 /// How long one member may take for a query while others could be asked.
@@ -75,10 +76,26 @@ impl Groups {
     /// for the first. Members of another version of the machine, or with commands or queries of another shape, are not called.
     #[must_use]
     pub fn client<M: StateMachine>(&self, key: &GroupKey) -> GroupClient<M> {
+        self.client_with_grants::<M>(key, [""; 0], [""; 0])
+    }
+
+    /// As [`client`](Self::client), of a group that is declared with grants: in a network of an authority, members are called whose ticket
+    /// grants one of `member`; `call` is what they ask of this node, to say what it lacks if one refuses it. With none,
+    /// nothing is asked.
+    #[must_use]
+    pub fn client_with_grants<M: StateMachine>(
+        &self,
+        key: &GroupKey,
+        member: impl IntoIterator<Item = impl Into<String>>,
+        call: impl IntoIterator<Item = impl Into<String>>,
+    ) -> GroupClient<M> {
+        let member = Needed::one_of(Right::Member, member).about(M::NAME);
+        let call = Needed::one_of(Right::Call, call).about(M::NAME);
         let (node, group) = (self.0.node.clone(), key.group_id(M::NAME));
         let (cancel, queue) = (self.0.cancel(), Arc::new(Queue::default()));
         let at = (node.clone(), self.0.discovery.clone());
-        let lines = Lines::new(at, (group, key.clone()), Shape::of::<M>(), cancel.clone());
+        node.asks_for([&member, &call]);
+        let lines = Lines::new(at, (group, key.clone()), (member, call), Shape::of::<M>(), cancel.clone());
         let worker = Worker::new(node.clone(), lines.clone(), queue.clone());
         node.tasks().spawn("lines to a group", lines.clone().follow());
         node.tasks().spawn("client of a group", worker.run(cancel.clone()));

@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,10 +21,11 @@ use super::protocol::{
     Asked, Calling, Greeting, MAX_FRAME, Request, Shape, Side, Standing, Told, Unanswered, exporter, proof,
 };
 use crate::{
-    discovery::{Catalog, Discovery},
-    groups::{key::GroupKey, raft::Index},
+    discovery::{Catalog, Discovery, PeerEntry},
+    groups::{RECHECK, key::GroupKey, raft::Index},
     network::{CloseCode, LinkError, Node, OpenError, RawLink, decode, encode_frame, read_frame},
     primitives::{GroupId, PeerId, watch},
+    trust::{Held, MissingGrant, Needed, RefusedBy},
 };
 
 /// Members that a client has links to, or tries to have, at once. The leader is always among them once it is known.
@@ -125,10 +126,15 @@ pub(super) struct Lines {
     discovery: Discovery,
     group: GroupId,
     key: GroupKey,
+    /// What the ticket of a member needs, and what members ask of this node's.
+    member: Needed,
+    call: Needed,
     shape: Shape,
     live: Mutex<BTreeMap<PeerId, Arc<Line>>>,
     /// Members that are tried, with what is in the way.
     tried: Mutex<BTreeMap<PeerId, (CancellationToken, Option<String>)>>,
+    /// Members whose tickets do not let them be members.
+    lacking: Mutex<BTreeMap<PeerId, MissingGrant>>,
     changed: watch::Sender<u64>,
     cancel: CancellationToken,
 }
@@ -137,11 +143,13 @@ impl Lines {
     pub fn new(
         (node, discovery): (Node, Discovery),
         (group, key): (GroupId, GroupKey),
+        (member, call): (Needed, Needed),
         shape: Shape,
         cancel: CancellationToken,
     ) -> Arc<Self> {
-        let (live, tried) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { node, discovery, group, key, shape, live, tried, changed: watch::Sender::new(0), cancel })
+        let (live, tried, lacking) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let changed = watch::Sender::new(0);
+        Arc::new(Self { node, discovery, group, key, member, call, shape, live, tried, lacking, changed, cancel })
     }
 
     /// Changes when a link comes or goes, or a member stands otherwise.
@@ -169,12 +177,15 @@ impl Lines {
     /// What is in the way of each member that is tried and not reached.
     pub fn in_the_way(&self) -> Vec<(PeerId, String)> {
         let tried = lock(&self.tried);
-        tried.iter().filter_map(|(peer, (_, why))| Some((*peer, why.clone()?))).collect()
+        let tried = tried.iter().filter_map(|(peer, (_, why))| Some((*peer, why.clone()?)));
+        tried.chain(lock(&self.lacking).iter().map(|(peer, missing)| (*peer, missing.to_string()))).collect()
     }
 
     /// Follows discovery until the client ends.
     pub async fn follow(self: Arc<Self>) {
         let (mut catalog, mut changed) = (self.discovery.watch(), self.watch());
+        let mut recheck = interval(RECHECK);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let snapshot = catalog.borrow_and_update().clone();
             self.choose(&snapshot);
@@ -184,6 +195,7 @@ impl Lines {
                 () = self.cancel.cancelled() => return,
                 changed = catalog.changed() => if changed.is_err() { return },
                 changed = changed.changed() => if changed.is_err() { return },
+                _ = recheck.tick(), if !self.member.is_nothing() => {}
             }
         }
     }
@@ -192,7 +204,7 @@ impl Lines {
     fn choose(self: &Arc<Self>, catalog: &Catalog) {
         let me = self.node.id();
         let leaders: Vec<PeerId> = self.live().iter().filter_map(|line| leader_of(&line.standing())).collect();
-        let members = catalog.peers().filter(|entry| entry.groups().contains(&self.group));
+        let members = catalog.peers().filter(|entry| entry.groups().contains(&self.group) && self.may_be_member(entry));
         let mut members: Vec<PeerId> = members.map(|entry| entry.id()).collect();
         // Each client in an order of its own, so that they spread; who leads comes first.
         let order = |peer: &PeerId| {
@@ -216,6 +228,35 @@ impl Lines {
                 self.node.tasks().spawn("line to a member", self.clone().keep(peer, cancel));
             }
         }
+    }
+
+    /// Whether the ticket of a member lets it be one; one that does not is noted once.
+    fn may_be_member(&self, entry: &PeerEntry) -> bool {
+        let (peer, held) = (entry.id(), self.member.held(self.node.trust(), entry.id(), entry.ticket()));
+        let mut lacking = lock(&self.lacking);
+        let Held::Missing(missing) = held else {
+            lacking.remove(&peer);
+            return held == Held::Granted;
+        };
+        if lacking.insert(peer, missing.clone()).as_ref() != Some(&missing) {
+            self.note_missing(peer, RefusedBy::Us, missing);
+        }
+        false
+    }
+
+    fn note_missing(&self, peer: PeerId, by: RefusedBy, missing: MissingGrant) {
+        self.node.trust().note_missing(peer, by, missing, self.node.transport().wall_clock());
+    }
+
+    /// A member has refused this node for want of a grant.
+    fn not_granted(&self, by: PeerId) -> String {
+        let missing = self.call.refused(self.node.trust());
+        let text = missing.to_string();
+        let is_new = lock(&self.tried).get(&by).is_none_or(|(_, why)| why.as_ref() != Some(&text));
+        if is_new {
+            self.note_missing(by, RefusedBy::Them, missing);
+        }
+        text
     }
 
     fn set_why(&self, peer: PeerId, why: Option<String>) {
@@ -279,11 +320,13 @@ impl Lines {
             Ok(Ok(Some(Greeting::Differs { shape }))) => return differs(self.shape, shape),
             Ok(Ok(Some(Greeting::Hello { .. }))) => return "it greets as a client".to_owned(),
             Ok(Ok(None)) => return "it ended the link".to_owned(),
+            Ok(Err(LinkError::Closed(CloseCode::NotGranted))) => return self.not_granted(peer),
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return "it does not answer".to_owned(),
         }
         match self.serve(peer, link.into_raw()).await {
             Ok(()) => "it ended the link".to_owned(),
+            Err(LinkError::Closed(CloseCode::NotGranted)) => self.not_granted(peer),
             Err(error) => error.to_string(),
         }
     }

@@ -13,15 +13,16 @@ use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use super::protocol::{
     Asked, Calling, Greeting, MAX_FRAME, Request, Side, Standing, Told, Unanswered, exporter, proof,
 };
 use crate::{
+    discovery::PeerEntry,
     groups::{
-        Groups, Registry,
+        Groups, RECHECK, Registry,
         client::{Request as Requested, decode_request},
         error::CallError,
         inspect::Window,
@@ -31,8 +32,9 @@ use crate::{
         worker::{Ask, Board, NotAsked, Queue, Replica},
     },
     network::{Acceptors, CloseCode, Link, LinkError, RawLink, decode, encode_frame, read_frame},
-    primitives::codec::Codec,
+    primitives::{PeerId, codec::Codec},
     transport::Tasks,
+    trust::{MissingGrant, RefusedBy},
 };
 
 /// Handshakes at once.
@@ -129,7 +131,8 @@ impl Groups {
                 let Ok(client) = clients.try_acquire_owned() else { return link.close(CloseCode::NoCapacity) };
                 drop(place);
                 let peer = link.peer();
-                let why = serve(link.into_raw(), &window).await;
+                let loses_grant = loses_grant(&weak, &window, peer);
+                let why = serve(link.into_raw(), &window, loses_grant).await;
                 tracing::debug!(?peer, why = why.err().map(tracing::field::display), "a client of a group has gone");
                 drop(client);
             });
@@ -153,6 +156,10 @@ async fn greet(registry: &Weak<Registry>, mut link: Link<Calling>) -> Option<(Li
     let Some(window) = window.filter(|window| window.queue.closed().is_none()) else {
         return refuse(link, CloseCode::GroupNotFound);
     };
+    if let Some(missing) = ungranted(&*registry.upgrade()?, &window, link.peer()) {
+        note_ungranted(&*registry.upgrade()?, link.peer(), missing);
+        return refuse(link, CloseCode::NotGranted);
+    }
     let exported = exporter(&link, group)?;
     // Compared in constant time.
     if proof(&window.key, group, &exported, Side::Client) != blake3::Hash::from_bytes(shown) {
@@ -173,11 +180,38 @@ async fn greet(registry: &Weak<Registry>, mut link: Link<Calling>) -> Option<(Li
     Some((link, window))
 }
 
+/// The grant that a client lacks, if it does.
+fn ungranted(registry: &Registry, window: &Window, client: PeerId) -> Option<MissingGrant> {
+    let ticket = registry.discovery.catalog().get(client).and_then(PeerEntry::ticket);
+    window.call.lacks(registry.node.trust(), client, ticket)
+}
+
+fn note_ungranted(registry: &Registry, client: PeerId, missing: MissingGrant) {
+    let node = &registry.node;
+    node.trust().note_missing(client, RefusedBy::Us, missing, node.transport().wall_clock());
+}
+
+/// Resolves when a client has lost its grant; never where none is asked for.
+async fn loses_grant(registry: &Weak<Registry>, window: &Window, client: PeerId) {
+    if window.call.is_nothing() {
+        return std::future::pending().await;
+    }
+    let mut recheck = interval(RECHECK);
+    recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        recheck.tick().await;
+        let Some(registry) = registry.upgrade() else { return };
+        if let Some(missing) = ungranted(&registry, window, client) {
+            return note_ungranted(&registry, client, missing);
+        }
+    }
+}
+
 /// An answer that is being waited for, with the place that it takes.
 type Answer = BoxFuture<'static, (Told, OwnedSemaphorePermit)>;
 
 /// Serves a client to its end.
-async fn serve(link: RawLink, window: &Window) -> Result<(), LinkError> {
+async fn serve(link: RawLink, window: &Window, loses_grant: impl Future<Output = ()>) -> Result<(), LinkError> {
     let RawLink { mut send, mut recv, buffered, connection: _connection, in_use: _in_use } = link;
     let (begun, mut waiting) = mpsc::channel::<Answer>(WAITING);
     let places = Arc::new(Semaphore::new(WAITING));
@@ -229,11 +263,15 @@ async fn serve(link: RawLink, window: &Window) -> Result<(), LinkError> {
             }
         }
     };
-    tokio::select! {
+    let code = tokio::select! {
         biased;
-        received = receiving => received,
-        sent = sending => sent,
-    }
+        received = receiving => return received,
+        () = loses_grant => CloseCode::NotGranted,
+        sent = sending => return sent,
+    };
+    send.reset(code.code());
+    recv.stop(code.code());
+    Err(LinkError::Closed(code))
 }
 
 fn standing(window: &Window) -> Standing {

@@ -180,7 +180,8 @@ fn group() -> Command {
         )
         .arg(machine())
         .arg(peer().help("The member to ask [default: the first that is found]"))
-        .arg(key_env())
+        .args(group_key())
+        .group(ArgGroup::new("key").args(["key-env", "key-file"]).required(true))
         .args(asking())
         .arg(json())
         .after_help(format!("{PEER}\n{EXIT}"));
@@ -193,7 +194,8 @@ fn group() -> Command {
         .arg(machine())
         .arg(Arg::new("to").value_name("TO").required(true).help("Who is to lead: a peer id, its first digits, or id@host:port"))
         .arg(peer().help("The member to ask [default: the first that is found]"))
-        .arg(key_env())
+        .args(group_key())
+        .group(ArgGroup::new("key").args(["key-env", "key-file"]).required(true))
         .args(asking())
         .arg(json())
         .after_help(format!("{PEER}\n{EXIT}"));
@@ -212,7 +214,8 @@ fn group() -> Command {
                 .value_parser(PossibleValuesParser::new(["preferred", "normal", "reluctant"]))
                 .help("How much it is to lead"),
         )
-        .arg(key_env())
+        .args(group_key())
+        .group(ArgGroup::new("key").args(["key-env", "key-file"]).required(true))
         .args(asking())
         .arg(json())
         .after_help(format!("{PEER}\n{EXIT}"));
@@ -223,12 +226,18 @@ fn machine() -> Arg {
     Arg::new("machine").value_name("MACHINE").required(true).help("The name of the group's machine")
 }
 
-fn key_env() -> Arg {
-    Arg::new("key-env")
+/// Where the key of a group is: one of the two.
+fn group_key() -> [Arg; 2] {
+    let variable = Arg::new("key-env")
         .long("key-env")
         .value_name("VARIABLE")
-        .required(true)
-        .help("The environment variable that holds the group's key")
+        .help("The environment variable that holds the group's key");
+    let file = Arg::new("key-file")
+        .long("key-file")
+        .value_name("FILE")
+        .value_parser(KeyFileParser)
+        .help("The file that holds the group's key");
+    [variable, file]
 }
 
 /// What makes and shows memberships in networks of an authority.
@@ -434,6 +443,11 @@ mod tests {
         let parse = |args: &[&str]| command().try_get_matches_from([&["mosaik"], args].concat());
         assert!(parse(&["peers", "--network", "a", &bootstrap, "--json", "--watch"]).is_ok());
         assert!(parse(&["group", "seal", "ledger", "--key-env=LEDGER_KEY", "--network=a", &bootstrap]).is_ok());
+        assert!(parse(&["group", "seal", "ledger", "--key-file=./ledger.key", "--network=a", &bootstrap]).is_ok());
+        let both = ["--key-env=K", "--key-file=./k"];
+        for keys in [&both[..], &[]] {
+            assert!(parse(&[&["group", "seal", "ledger", "--network=a", &bootstrap], keys].concat()).is_err());
+        }
         assert!(parse(&["tap", "orders", "--for=5s", "--network=a", &bootstrap]).is_ok());
         let on = ["--key-env=LEDGER_KEY", "--network=a", &bootstrap];
         assert!(parse(&[&["group", "transfer", "ledger", "abcd"], &on[..]].concat()).is_ok());

@@ -11,7 +11,6 @@ mod show;
 mod tap;
 
 use std::{
-    env::VarError,
     path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -25,6 +24,7 @@ use self::{command::command, show::Pings};
 use super::{
     cli::{NodeFlags, completion_script},
     environment,
+    machine::{NoKey, find_key},
     output::UntilRead,
     process::{self, Failure, print, say},
     run,
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     diagnostics::{Client, MAX_ASKED, Survey},
     discovery::Bootstrap,
-    groups::GroupKey,
+    groups::{GroupKey, MIN_GROUP_SECRET},
     network::SecretError,
     primitives::{NetworkId, PeerId, fresh_bytes},
     trust::{Invitation, NetworkKey},
@@ -191,7 +191,7 @@ async fn change(name: &str, matches: &ArgMatches, ending: CancellationToken) -> 
     let argument = |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
     let given = |name: &'static str| argument(name).ok_or_else(|| Failure::from(format!("{name} is missing")));
     let (machine, peer, json) = (given("machine")?, argument("peer"), matches.get_flag("json"));
-    let key = group_key(given("key-env")?)?;
+    let key = group_key(matches)?;
     let survey = survey(matches).await?;
     let changing = async {
         match name {
@@ -219,15 +219,21 @@ async fn change(name: &str, matches: &ArgMatches, ending: CancellationToken) -> 
     print(&changed?)
 }
 
-/// The key of a group in an environment variable.
-fn group_key(variable: &str) -> Result<GroupKey, Failure> {
-    match std::env::var(variable) {
-        Ok(secret) if !secret.trim().is_empty() => Ok(GroupKey::from_secret(secret.trim())),
-        Ok(_) | Err(VarError::NotPresent) => {
-            Err(format!("the environment variable {variable} is not set: it holds the group's key").into())
-        }
-        Err(VarError::NotUnicode(_)) => Err(format!("the environment variable {variable} is not UTF-8").into()),
+/// The key of a group, in a file or an environment variable.
+fn group_key(matches: &ArgMatches) -> Result<GroupKey, Failure> {
+    if let Some(file) = matches.get_one::<PathBuf>("key-file") {
+        return Ok(GroupKey::from_file(file)?);
     }
+    let variable = matches.get_one::<String>("key-env").ok_or("--key-env or --key-file is missing")?;
+    find_key(&std::env::var(variable), None).map_err(|why| match why {
+        NoKey::Missing => format!("the environment variable {variable} is not set: it holds the group's key").into(),
+        NoKey::NotUnicode => format!("the environment variable {variable} is not UTF-8").into(),
+        NoKey::Weak(bytes) => format!(
+            "the environment variable {variable} holds {bytes} bytes: a group's key has at least {MIN_GROUP_SECRET} bytes"
+        )
+        .into(),
+        NoKey::File(error) => error.into(),
+    })
 }
 
 /// The commands that ask nodes, once or again and again.

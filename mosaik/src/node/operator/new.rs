@@ -57,6 +57,8 @@ pub(super) fn make(matches: &ArgMatches) -> Result<String, Failure> {
             .replace("@RUST@", env!("CARGO_PKG_RUST_VERSION"))
             .replace("@HOME@", env!("CARGO_PKG_REPOSITORY"))
             .replace("@NAME@", name)
+            // The program is built here as it stands, so it has a name that is one.
+            .replace("\"app-name\"", &format!("{name:?}"))
     };
     // Whatever is there already is not written over.
     fs::create_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -11,8 +11,11 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, schema::Readable},
+    primitives::{
+        Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, figures, schema::Readable,
+    },
     streams::{Prefer, Registry, core::progress::Resume, events::Events, protocol::Fingerprint},
+    trust::{Needed, Right},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -44,7 +47,14 @@ impl<T: Streamed> ConsumerBuilder<T> {
             compared: (Codec::<T::Item>::of().schema(), Readable::of::<T::Item>),
             prefer: None,
             fanin: None,
-            options: Options { subscribe_if: None, deadline: None, backoff: None, replay: true, begin: None },
+            options: Options {
+                produce: Needed::nothing(Right::Produce),
+                subscribe_if: None,
+                deadline: None,
+                backoff: None,
+                replay: true,
+                begin: None,
+            },
             datum: PhantomData,
         }
     }
@@ -53,6 +63,21 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// producer that no longer qualifies is left. Default: every producer of the stream.
     pub fn subscribe_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
         self.options.subscribe_if = Some(Box::new(predicate));
+        self
+    }
+
+    /// Subscribes only to producers whose ticket grants one of these roles or grants, in a network of an authority; before
+    /// [`subscribe_if`](Self::subscribe_if) is asked. It is looked at again when tickets change or run out: a producer that no longer has
+    /// one is left, one that now has one is subscribed to. In an open or a secret network nobody holds a ticket and every
+    /// member may produce. Default: everybody may.
+    pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.options.produce = Needed::one_of(Right::Produce, names);
+        self
+    }
+
+    /// With this right in the place of that of a stream.
+    pub(crate) fn granted(mut self, produce: Needed) -> Self {
+        self.options.produce = produce;
         self
     }
 
@@ -153,8 +178,9 @@ impl<T: Streamed> ConsumerBuilder<T> {
 
     /// Starts consuming, and hands out the events from the very first on.
     pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
-        let Self { registry, stream, fingerprint, declared, format, evolve, compared, prefer, fanin, options, .. } =
-            self;
+        let Self {
+            registry, stream, fingerprint, declared, format, evolve, compared, prefer, fanin, mut options, ..
+        } = self;
         let taken =
             (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
         let stream = stream.unwrap_or_else(|error| panic!("{error}"));
@@ -163,6 +189,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
         let (compared, readable) = compared;
         let readable = (evolve == Evolve::Append).then(readable);
+        options.produce = options.produce.about(figures::label(stream.as_bytes(), stream));
+        registry.node.asks_for([&options.produce]);
         registry.consumer_opened(stream, fingerprint);
         let items = Items { fingerprint, format, schema: codec.schema(), compared, readable };
         let tasks = registry.node.tasks().clone();

@@ -15,6 +15,7 @@ use crate::{
     primitives::{Difference, watch},
     streams::{core::frames::FrameReader, events::DisconnectReason},
     transport::{ConnectionLost, ReadError, SendStream},
+    trust::MissingGrant,
 };
 
 /// How much is read before it is handed on.
@@ -28,10 +29,10 @@ pub(super) enum Wanted {
     Yes(PeerEntry),
     /// Not while others are preferred; an existing one ends.
     Spare(PeerEntry),
-    /// Not a new one. An existing one ends only if the predicate says so (`allowed` is false).
-    No {
-        allowed: bool,
-    },
+    /// Not a new one, as the producer is not there. An existing one goes on.
+    Gone,
+    /// Not a new one, and an existing one ends: the predicate says so, or the producer's ticket if that is what it lacks.
+    No(Option<MissingGrant>),
 }
 
 /// Why an attempt is over.
@@ -223,12 +224,13 @@ pub(super) async fn stopped(send: &mut SendStream) -> Result<CloseCode, Connecti
 pub(super) async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut watch::Receiver<Wanted>) -> End {
     let unwanted = async {
         let over = |wanted: &Wanted| match wanted {
-            Wanted::No { allowed: false } | Wanted::Spare(_) => true,
-            Wanted::Yes(_) | Wanted::No { allowed: true } => false,
+            Wanted::No(_) | Wanted::Spare(_) => true,
+            Wanted::Yes(_) | Wanted::Gone => false,
         };
-        match wanted.wait_for(over).await.map(|wanted| matches!(*wanted, Wanted::Spare(_))) {
-            Ok(true) => DisconnectReason::NotChosen,
-            Ok(false) => DisconnectReason::NotAllowed,
+        match wanted.wait_for(over).await.map(|wanted| wanted.clone()) {
+            Ok(Wanted::No(Some(missing))) => DisconnectReason::NotGranted(missing),
+            Ok(Wanted::No(None)) => DisconnectReason::NotAllowed,
+            Ok(_) => DisconnectReason::NotChosen,
             Err(_) => std::future::pending().await, // the worker is gone, the token follows
         }
     };

@@ -20,7 +20,7 @@ use super::{
     merge::Merge,
 };
 use crate::{
-    discovery::Catalog,
+    discovery::{Catalog, PeerEntry},
     primitives::{Format, PeerId, Schema, StreamId, schema::Readable},
     streams::{
         Registry,
@@ -32,12 +32,15 @@ use crate::{
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
     },
+    trust::{Held, MissingGrant, Needed, RefusedBy},
 };
 
 pub(in crate::streams) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(in crate::streams) stream: StreamId,
     pub(super) items: Items,
+    /// What the ticket of a producer needs.
+    produce: Needed,
     pub(super) subscribe_if: Option<Predicate>,
     /// How long a producer may be silent before it is late.
     deadline: watch::Sender<Option<Duration>>,
@@ -74,6 +77,7 @@ pub(super) struct Items {
 
 /// What a consumer is configured with.
 pub(super) struct Options {
+    pub(super) produce: Needed,
     pub(super) subscribe_if: Option<Predicate>,
     pub(super) deadline: Option<Duration>,
     pub(super) backoff: Option<(Duration, Duration)>,
@@ -95,7 +99,7 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options { subscribe_if, deadline, backoff, replay, begin } = options;
+        let Options { produce, subscribe_if, deadline, backoff, replay, begin } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -103,6 +107,7 @@ impl Shared {
             registry,
             stream,
             items,
+            produce,
             subscribe_if,
             backoff,
             has_deadline: AtomicBool::new(deadline.is_some()),
@@ -123,6 +128,23 @@ impl Shared {
 
     pub(super) fn topology(&self) -> watch::Receiver<Topology> {
         self.topology.subscribe()
+    }
+
+    /// Whether something is asked of producers that can change by itself.
+    pub(super) fn asks(&self) -> bool {
+        self.subscribe_if.is_some() || !self.produce.is_nothing()
+    }
+
+    /// What the ticket of a producer lets it do.
+    pub(super) fn held(&self, producer: &PeerEntry) -> Held {
+        self.produce.held(self.registry.node.trust(), producer.id(), producer.ticket())
+    }
+
+    /// Tells that a ticket lacks a grant, that of the producer or of this node.
+    pub(super) fn not_granted(&self, producer: PeerId, by: RefusedBy, missing: MissingGrant) {
+        let node = &self.registry.node;
+        node.trust().note_missing(producer, by, missing.clone(), node.transport().wall_clock());
+        self.events.send(Event::NotGranted { producer, by, missing });
     }
 
     /// Uniform in 0..1.
@@ -221,7 +243,12 @@ impl Shared {
             CandidateView { info: channel.info(self.registry.node.rtt(channel.peer)), last_end, ends }
         };
         let producers = catalog.peers().filter(|entry| entry.produces().contains(self.stream));
-        let verdicts = producers.map(|entry| (entry.id(), Verdict::of(self.subscribe_if.as_ref(), entry)));
+        let trust = self.registry.node.trust();
+        let verdict = |entry: &PeerEntry| match self.produce.lacks(trust, entry.id(), entry.ticket()) {
+            None => Verdict::of(self.subscribe_if.as_ref(), entry),
+            Some(missing) => Verdict::Lacks(missing),
+        };
+        let verdicts = producers.map(|entry| (entry.id(), verdict(entry)));
         let refused: Vec<_> = verdicts.filter(|(_, verdict)| *verdict != Verdict::Admits).collect();
         let is_refused = |peer: PeerId| refused.iter().any(|(refused, _)| *refused == peer);
         ConsumerView {

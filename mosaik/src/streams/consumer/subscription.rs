@@ -23,6 +23,7 @@ use crate::{
     primitives::{Difference, watch},
     streams::{
         core::{
+            admission::WaitReason,
             frames::{Frame, FrameError, split_item},
             pace::Backoff,
             progress::{Missed, Progress, Step},
@@ -32,6 +33,7 @@ use crate::{
         protocol::{Message, Subscription, difference, sendable, show},
         stats::ChannelState,
     },
+    trust::RefusedBy,
 };
 
 /// A producer that is not in the catalog any more is forgotten after this time.
@@ -107,7 +109,7 @@ impl Task {
                     self.channel.set_state(ChannelState::Spare);
                     self.wanted.changed().await.ok()?;
                 }
-                Wanted::No { .. } => timeout(FORGET, self.wanted.changed()).await.ok()?.ok()?,
+                Wanted::Gone | Wanted::No(_) => timeout(FORGET, self.wanted.changed()).await.ok()?.ok()?,
             }
         }
     }
@@ -201,6 +203,12 @@ impl Task {
                 Ok(Some(Message::Waiting { reason })) => {
                     self.channel.set_state(ChannelState::Waiting(reason));
                     self.shared.events.send(Event::Waiting { producer, reason });
+                }
+                Ok(Some(Message::NotGranted(missing))) => {
+                    let reason = WaitReason::NotGranted;
+                    self.channel.set_state(ChannelState::Waiting(reason));
+                    self.shared.events.send(Event::Waiting { producer, reason });
+                    self.shared.not_granted(producer, RefusedBy::Them, missing.heard());
                 }
                 Ok(Some(Message::Refused { code, fingerprint, schema })) => {
                     let code = CloseCode::from(code);

@@ -9,6 +9,7 @@ use crate::{
     discovery::{Catalog, PeerEntry},
     primitives::{PeerId, watch},
     streams::{Prefer, limits::RECHECK, producer::ask},
+    trust::{Held, MissingGrant, RefusedBy},
 };
 
 pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
@@ -18,18 +19,19 @@ pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
     let mut subscriptions = BTreeMap::new();
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let has_predicate = shared.subscribe_if.is_some();
+    let (asks, mut lacking) = (shared.asks(), BTreeMap::new());
     let mut deadline = shared.deadline();
     loop {
         let now = catalog.borrow_and_update().clone();
-        update(&shared, &now, &mut subscriptions, preference.as_mut());
+        let asked = ask_all(&shared, &now, &mut lacking);
+        update(&shared, &now, &mut subscriptions, asked, preference.as_mut());
         let choose_at = preference.as_ref().map(Preference::wake_at);
         let look_at = deadline.borrow_and_update().map(|deadline| shared.check_deadline(deadline));
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => break,
             changed = catalog.changed() => if changed.is_err() { shared.cancel.cancelled().await },
-            _ = recheck.tick(), if has_predicate => {}
+            _ = recheck.tick(), if asks => {}
             Ok(()) = deadline.changed() => {}
             () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
             () = sleep_until(choose_at.unwrap_or_else(Instant::now)), if choose_at.is_some() => {}
@@ -41,28 +43,51 @@ pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
     shared.merge.close();
 }
 
+/// A producer, and whether it may be subscribed to; if not, the grant that it lacks, if that is why.
+type Asked<'a> = (&'a PeerEntry, Result<(), Option<MissingGrant>>);
+
+/// Asks of every producer whether its ticket lets it produce, and then the predicate. Tells of those that have come to lack a grant;
+/// `lacking` are those that were told of.
+fn ask_all<'a>(shared: &Shared, catalog: &'a Catalog, lacking: &mut BTreeMap<PeerId, MissingGrant>) -> Vec<Asked<'a>> {
+    let before = std::mem::take(lacking);
+    let producers = catalog.peers().filter(|entry| entry.produces().contains(shared.stream));
+    let asked = producers.map(|entry| {
+        let peer = entry.id();
+        let admits = |predicate| ask(predicate, &entry.measured(shared.registry.node.rtt(peer)));
+        let allowed = match shared.held(entry) {
+            Held::Granted => shared.subscribe_if.as_ref().is_none_or(admits).then_some(()).ok_or(None),
+            Held::Unknown => Err(None),
+            Held::Missing(missing) => {
+                if before.get(&peer) != Some(&missing) {
+                    shared.not_granted(peer, RefusedBy::Us, missing.clone());
+                }
+                lacking.insert(peer, missing.clone());
+                Err(Some(missing))
+            }
+        };
+        (entry, allowed)
+    });
+    asked.collect()
+}
+
 /// Tells every subscription what the catalog says of its producer, and starts new ones.
 fn update(
     shared: &Arc<Shared>,
     catalog: &Catalog,
     subscriptions: &mut BTreeMap<PeerId, watch::Sender<Wanted>>,
+    asked: Vec<Asked<'_>>,
     mut preference: Option<&mut Preference>,
 ) {
     // A task that has forgotten its producer has dropped its receiver.
     subscriptions.retain(|_, wanted| wanted.receiver_count() > 0);
     for (peer, wanted) in subscriptions.iter() {
         if !catalog.get(peer).is_some_and(|entry| entry.produces().contains(shared.stream)) {
-            tell(wanted, Wanted::No { allowed: true });
+            tell(wanted, Wanted::Gone);
         }
     }
-    let producers = catalog.peers().filter(|entry| entry.produces().contains(shared.stream));
-    let asked = producers.map(|entry| {
-        let admits = |predicate| ask(predicate, &entry.measured(shared.registry.node.rtt(entry.id())));
-        (entry, shared.subscribe_if.as_ref().is_none_or(admits))
-    });
-    let asked: Vec<_> = asked.collect();
     if let Some(preference) = &mut preference {
-        let allowed: Vec<_> = asked.iter().filter(|(_, allowed)| *allowed).map(|(entry, _)| (*entry).clone()).collect();
+        let allowed: Vec<_> =
+            asked.iter().filter(|(_, allowed)| allowed.is_ok()).map(|(entry, _)| (*entry).clone()).collect();
         preference.decide(shared, &allowed);
     }
     for (entry, allowed) in asked {
@@ -70,14 +95,14 @@ fn update(
         if preference.is_some() {
             shared.set_spare(entry.id(), !taken);
         }
-        match subscriptions.get(&entry.id()) {
-            Some(wanted) if allowed && !taken => tell(wanted, Wanted::Spare(entry.clone())),
-            Some(wanted) if allowed => tell(wanted, Wanted::Yes(entry.clone())),
-            Some(wanted) => tell(wanted, Wanted::No { allowed: false }),
-            None if allowed => {
+        match (subscriptions.get(&entry.id()), allowed) {
+            (Some(wanted), Ok(())) if !taken => tell(wanted, Wanted::Spare(entry.clone())),
+            (Some(wanted), Ok(())) => tell(wanted, Wanted::Yes(entry.clone())),
+            (Some(wanted), Err(missing)) => tell(wanted, Wanted::No(missing)),
+            (None, Ok(())) => {
                 subscriptions.insert(entry.id(), start(shared, entry, taken));
             }
-            None => {}
+            (None, Err(_)) => {}
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum WaitReason {
     NotAllowed,
     /// The producer has as many consumers as it takes.
     NoCapacity,
+    /// The ticket of this peer grants none of what the stream's declaration asks of a consumer.
+    NotGranted,
 }
 
 /// The answer to a new subscription.
@@ -31,8 +33,8 @@ pub(crate) enum Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Admit(SubId),
-    /// It was served and no longer qualifies.
-    Expel(SubId),
+    /// It was served and no longer qualifies, for this reason.
+    Expel(SubId, WaitReason),
     /// It still waits, now for this reason.
     Wait(SubId, WaitReason),
 }
@@ -51,15 +53,15 @@ impl Admission {
         Self { capacity, max_waiting, served: BTreeSet::new(), waiting: BTreeMap::new() }
     }
 
-    /// A new subscription; `allowed` is what the predicate says of its peer. Ids grow with the order of arrival.
-    pub(crate) fn request(&mut self, id: SubId, allowed: bool) -> Answer {
-        let reason = match allowed {
-            true if self.served.len() < self.capacity => {
+    /// A new subscription; `keeps_out` is what speaks against its peer. Ids grow with the order of arrival.
+    pub(crate) fn request(&mut self, id: SubId, keeps_out: Option<WaitReason>) -> Answer {
+        let reason = match keeps_out {
+            None if self.served.len() < self.capacity => {
                 self.served.insert(id);
                 return Answer::Admit;
             }
-            true => WaitReason::NoCapacity,
-            false => WaitReason::NotAllowed,
+            None => WaitReason::NoCapacity,
+            Some(reason) => reason,
         };
         if self.waiting.len() >= self.max_waiting {
             return Answer::Refuse;
@@ -74,27 +76,25 @@ impl Admission {
         self.waiting.remove(&id);
     }
 
-    /// Brings everything up to date with what the predicate says now. One that `allowed` does not know stays as it is.
-    pub(crate) fn recheck(&mut self, allowed: &BTreeMap<SubId, bool>) -> Vec<Change> {
+    /// Brings everything up to date with what speaks against each now. One that `keeps_out` does not know stays as it is.
+    pub(crate) fn recheck(&mut self, keeps_out: &BTreeMap<SubId, Option<WaitReason>>) -> Vec<Change> {
         let mut changes = Vec::new();
         self.served.retain(|id| {
-            let stays = allowed.get(id) != Some(&false);
-            if !stays {
-                changes.push(Change::Expel(*id));
-            }
-            stays
+            let out = keeps_out.get(id).copied().flatten();
+            changes.extend(out.map(|reason| Change::Expel(*id, reason)));
+            out.is_none()
         });
         let served = &mut self.served;
         let capacity = self.capacity;
         self.waiting.retain(|id, reason| {
-            let now = match allowed.get(id) {
-                Some(true) if served.len() < capacity => {
+            let now = match keeps_out.get(id) {
+                Some(None) if served.len() < capacity => {
                     served.insert(*id);
                     changes.push(Change::Admit(*id));
                     return false;
                 }
-                Some(true) => WaitReason::NoCapacity,
-                Some(false) => WaitReason::NotAllowed,
+                Some(None) => WaitReason::NoCapacity,
+                Some(Some(reason)) => *reason,
                 None => *reason,
             };
             if now != *reason {
@@ -113,38 +113,52 @@ mod tests {
 
     use super::*;
 
-    fn all(allowed: &[(SubId, bool)]) -> BTreeMap<SubId, bool> {
-        allowed.iter().copied().collect()
+    const IN: Option<WaitReason> = None;
+    const OUT: Option<WaitReason> = Some(WaitReason::NotAllowed);
+
+    fn all(keeps_out: &[(SubId, Option<WaitReason>)]) -> BTreeMap<SubId, Option<WaitReason>> {
+        keeps_out.iter().copied().collect()
     }
 
     #[test]
     fn who_waits_for_capacity_follows_who_leaves_in_order() {
         let mut admission = Admission::new(1, 10);
-        assert_eq!(admission.request(1, true), Answer::Admit);
-        assert_eq!(admission.request(2, true), Answer::Wait(WaitReason::NoCapacity));
-        assert_eq!(admission.request(3, true), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(1, IN), Answer::Admit);
+        assert_eq!(admission.request(2, IN), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(3, IN), Answer::Wait(WaitReason::NoCapacity));
         admission.gone(1);
-        assert_eq!(admission.recheck(&all(&[(2, true), (3, true)])), [Change::Admit(2)]);
-        assert_eq!(admission.recheck(&all(&[(2, true), (3, true)])), []);
+        assert_eq!(admission.recheck(&all(&[(2, IN), (3, IN)])), [Change::Admit(2)]);
+        assert_eq!(admission.recheck(&all(&[(2, IN), (3, IN)])), []);
     }
 
     #[test]
     fn a_predicate_that_changes_its_mind_moves_both_ways() {
         let mut admission = Admission::new(5, 10);
-        assert_eq!(admission.request(1, false), Answer::Wait(WaitReason::NotAllowed));
-        assert_eq!(admission.recheck(&all(&[(1, true)])), [Change::Admit(1)]);
-        assert_eq!(admission.recheck(&all(&[(1, false)])), [Change::Expel(1)]);
-        assert_eq!(admission.recheck(&all(&[(1, true)])), [], "expelled is gone; the consumer asks again");
+        assert_eq!(admission.request(1, OUT), Answer::Wait(WaitReason::NotAllowed));
+        assert_eq!(admission.recheck(&all(&[(1, IN)])), [Change::Admit(1)]);
+        assert_eq!(admission.recheck(&all(&[(1, OUT)])), [Change::Expel(1, WaitReason::NotAllowed)]);
+        assert_eq!(admission.recheck(&all(&[(1, IN)])), [], "expelled is gone; the consumer asks again");
+    }
+
+    #[test]
+    fn who_loses_a_grant_goes_and_waits_for_it() {
+        let missing = Some(WaitReason::NotGranted);
+        let mut admission = Admission::new(5, 10);
+        assert_eq!(admission.request(1, IN), Answer::Admit);
+        assert_eq!(admission.recheck(&all(&[(1, missing)])), [Change::Expel(1, WaitReason::NotGranted)]);
+        assert_eq!(admission.request(2, missing), Answer::Wait(WaitReason::NotGranted));
+        assert_eq!(admission.recheck(&all(&[(2, OUT)])), [Change::Wait(2, WaitReason::NotAllowed)]);
+        assert_eq!(admission.recheck(&all(&[(2, IN)])), [Change::Admit(2)]);
     }
 
     #[test]
     fn the_waiting_room_is_bounded() {
         let mut admission = Admission::new(0, 2);
-        assert_eq!(admission.request(1, true), Answer::Wait(WaitReason::NoCapacity));
-        assert_eq!(admission.request(2, false), Answer::Wait(WaitReason::NotAllowed));
-        assert_eq!(admission.request(3, true), Answer::Refuse);
+        assert_eq!(admission.request(1, IN), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(2, OUT), Answer::Wait(WaitReason::NotAllowed));
+        assert_eq!(admission.request(3, IN), Answer::Refuse);
         admission.gone(1);
-        assert_eq!(admission.request(4, true), Answer::Wait(WaitReason::NoCapacity));
+        assert_eq!(admission.request(4, IN), Answer::Wait(WaitReason::NoCapacity));
     }
 
     #[test]
@@ -157,7 +171,7 @@ mod tests {
             for id in 0..200 {
                 match rng.random_range(0..3) {
                     0 => {
-                        allowed.insert(id, rng.random());
+                        allowed.insert(id, rng.random::<bool>().then_some(WaitReason::NotAllowed));
                         if admission.request(id, allowed[&id]) == Answer::Refuse {
                             allowed.remove(&id);
                         }
@@ -168,16 +182,18 @@ mod tests {
                             admission.gone(id);
                         }
                     }
-                    _ => allowed.values_mut().for_each(|allowed| *allowed = rng.random()),
+                    _ => allowed
+                        .values_mut()
+                        .for_each(|out| *out = rng.random::<bool>().then_some(WaitReason::NotAllowed)),
                 }
                 for change in admission.recheck(&allowed) {
-                    if let Change::Expel(id) = change {
+                    if let Change::Expel(id, _) = change {
                         allowed.remove(&id);
                     }
                 }
                 assert!(admission.served.len() <= capacity);
-                assert!(admission.served.iter().all(|id| allowed[id]));
-                let could = admission.waiting.keys().filter(|id| allowed[id]).count();
+                assert!(admission.served.iter().all(|id| allowed[id].is_none()));
+                let could = admission.waiting.keys().filter(|id| allowed[id].is_none()).count();
                 assert!(admission.served.len() == capacity || could == 0, "seed {seed}: a place stays free");
             }
         }

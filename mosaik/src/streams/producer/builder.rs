@@ -22,6 +22,7 @@ use crate::{
     primitives::{
         Datum, Evolve, Format, StreamId, Streamed, Unnamed,
         codec::{self, Codec},
+        figures,
     },
     streams::{
         Registry, Slot,
@@ -31,6 +32,7 @@ use crate::{
         protocol::Fingerprint,
         retain::Retain,
     },
+    trust::{Needed, Right},
 };
 
 /// What is kept by default for consumers that come back.
@@ -59,6 +61,8 @@ impl<T: Streamed> ProducerBuilder<T> {
             evolve: Evolve::Strict,
             schema: Codec::<T::Item>::of().schema(),
             compared: Codec::<T::Item>::of().schema(),
+            produce: Needed::nothing(Right::Produce),
+            consume: Needed::nothing(Right::Consume),
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -90,6 +94,29 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// from any task: it should be quick. Default: everybody.
     pub fn accept_if(mut self, predicate: impl Fn(&PeerEntry) -> bool + Send + Sync + 'static) -> Self {
         self.config.accept_if = Some(Box::new(predicate));
+        self
+    }
+
+    /// Serves only peers whose ticket grants one of these roles or grants, in a network of an authority; before
+    /// [`accept_if`](Self::accept_if) is asked. It is looked at again when tickets change or run out: a peer that no longer has one is
+    /// disconnected with `NotGranted`, one that now has one is admitted. In an open or a secret network nobody holds a ticket and
+    /// every member may consume. Default: everybody may.
+    pub fn with_consume_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.consume = Needed::one_of(Right::Consume, names);
+        self
+    }
+
+    /// The roles and grants of which this node's own ticket needs one: what consumers with the same declaration ask for. A producer
+    /// that has none of them runs and is subscribed to by nobody; it says so in the log, in [`Trust::refusals`](crate::trust::Trust::refusals)
+    /// and to `explain`. Default: everybody may produce.
+    pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.config.produce = Needed::one_of(Right::Produce, names);
+        self
+    }
+
+    /// With these rights in the place of those of a stream.
+    pub(crate) fn granted(mut self, produce: Needed, consume: Needed) -> Self {
+        (self.config.produce, self.config.consume) = (produce, consume);
         self
     }
 
@@ -253,6 +280,9 @@ impl<T: Streamed> ProducerBuilder<T> {
                 retain.opens.map(|opens| -> Opens { Box::new(move |item| item.downcast_ref().is_some_and(&opens)) });
         }
         let (stream, fingerprint) = (config.stream, config.fingerprint);
+        let label = figures::label(stream.as_bytes(), stream);
+        (config.produce, config.consume) = (config.produce.about(&*label), config.consume.about(label));
+        registry.node.asks_for([&config.produce, &config.consume]);
         let epoch = config.begin.as_ref().map_or_else(|| registry.next_epoch(), |begin| begin.epoch);
         let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });

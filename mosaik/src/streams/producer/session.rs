@@ -16,6 +16,7 @@ use crate::{
         Registry,
         core::{
             SubId,
+            admission::WaitReason,
             frames::{self, MAX_BATCH},
             log::take::Taken,
         },
@@ -59,8 +60,8 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
         return refuse_schema(link, &shared, fingerprint, Some(differs)).await;
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer).await };
-    let allowed = shared.allows(&entry);
-    match shared.request(entry, asked, allowed) {
+    let keeps_out = shared.keeps_out(&entry);
+    match shared.request(entry, asked, keeps_out) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
         Err(code) => {
             shared.refused(peer, code);
@@ -150,7 +151,8 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
         let message = match now {
             Signal::Wait(reason) => {
                 tracing::debug!(?peer, ?stream, ?reason, "subscriber waits");
-                Message::Waiting { reason }
+                let missing = (reason == WaitReason::NotGranted).then(|| present.shared.tells_missing(present.id));
+                missing.flatten().map_or(Message::Waiting { reason }, Message::NotGranted)
             }
             Signal::Serve { epoch, next, replay } => {
                 Message::Accepted { epoch, next, replay: replay.then_some(present.id) }

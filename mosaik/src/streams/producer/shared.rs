@@ -40,6 +40,7 @@ use crate::{
         protocol::Fingerprint,
         stats::{ChannelInfo, ChannelState, Stats},
     },
+    trust::Needed,
 };
 
 /// A predicate on a peer's entry.
@@ -71,6 +72,9 @@ pub(super) struct Config {
     pub(super) schema: &'static Schema,
     pub(super) compared: &'static Schema,
     pub(super) evolve: Evolve,
+    /// What this node's ticket needs, and that of a consumer.
+    pub(super) produce: Needed,
+    pub(super) consume: Needed,
     pub(super) accept_if: Option<Predicate>,
     pub(super) online_when: Conditions,
     pub(super) max_consumers: usize,
@@ -324,6 +328,7 @@ impl Shared {
                     waits,
                     stats,
                     missing_tags: BTreeSet::new(),
+                    missing_grant: None,
                 });
             }
             state.endings.list()
@@ -332,6 +337,9 @@ impl Shared {
             if let Verdict::Misses(tags) = Verdict::of(self.config.accept_if.as_ref(), &subscriber.peer) {
                 subscriber.missing_tags = tags;
             }
+        }
+        for subscriber in subscribers.iter_mut().filter(|it| it.waits == Some(WaitReason::NotGranted)) {
+            subscriber.missing_grant = self.lacks(&subscriber.peer);
         }
         ProducerView {
             stream: self.config.stream,
@@ -342,6 +350,7 @@ impl Shared {
             max_consumers: self.config.max_consumers,
             stats: self.stats(),
             waiting: self.waiting(),
+            missing_grant: self.lacks_itself(),
             subscribers,
             endings,
         }

@@ -14,7 +14,7 @@ use crate::{
         conditions::Topology,
         core::{
             SubId,
-            admission::{Answer, Change},
+            admission::{Answer, Change, WaitReason},
             lag::Depth,
             pace::Bucket,
             progress::GapReason,
@@ -22,12 +22,36 @@ use crate::{
         },
         limits::{HANDSHAKE, OnLag, STALL},
     },
+    trust::{MissingGrant, RefusedBy},
 };
 
 impl Shared {
-    /// Whether the predicate admits a peer. Runs user code: never under the lock.
-    pub(super) fn allows(&self, entry: &PeerEntry) -> bool {
-        self.config.accept_if.as_ref().is_none_or(|accept| ask(accept, &entry.measured(self.node.rtt(entry.id()))))
+    /// What speaks against a peer: its ticket, then the predicate. Runs user code: never under the lock.
+    pub(super) fn keeps_out(&self, entry: &PeerEntry) -> Option<WaitReason> {
+        if self.lacks(entry).is_some() {
+            return Some(WaitReason::NotGranted);
+        }
+        let accept = self.config.accept_if.as_ref()?;
+        (!ask(accept, &entry.measured(self.node.rtt(entry.id())))).then_some(WaitReason::NotAllowed)
+    }
+
+    /// The grant that a consumer lacks, if it does.
+    pub(super) fn lacks(&self, entry: &PeerEntry) -> Option<MissingGrant> {
+        self.config.consume.lacks(self.node.trust(), entry.id(), entry.ticket())
+    }
+
+    /// The grant that this node itself lacks, so that nobody subscribes who has the same declaration.
+    pub(super) fn lacks_itself(&self) -> Option<MissingGrant> {
+        self.config.produce.lacks(self.node.trust(), self.node.id(), None)
+    }
+
+    /// What a subscription waits for that has no grant; noted, as it is told to its consumer.
+    pub(super) fn tells_missing(&self, id: SubId) -> Option<MissingGrant> {
+        let entry = self.state().subs.get(&id)?.entry.clone();
+        let missing = self.lacks(&entry)?;
+        let now = self.node.transport().wall_clock();
+        self.node.trust().note_missing(entry.id(), RefusedBy::Us, missing.clone(), now);
+        Some(missing)
     }
 
     /// A new subscription. An older one of the same consumer, or of an earlier run of that peer, is dead and ends here.
@@ -35,7 +59,7 @@ impl Shared {
         &self,
         entry: PeerEntry,
         asked: Asked,
-        allowed: bool,
+        keeps_out: Option<WaitReason>,
     ) -> Result<(SubId, watch::Receiver<Signal>), CloseCode> {
         let mut state = self.state();
         if let Some(code) = state.closing {
@@ -48,7 +72,7 @@ impl Shared {
         dead.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         let id = state.next_sub;
         state.next_sub += 1;
-        let (signal, replay) = match state.admission.request(id, allowed) {
+        let (signal, replay) = match state.admission.request(id, keeps_out) {
             Answer::Admit => self.join(&mut state, id, asked),
             Answer::Wait(reason) => (Signal::Wait(reason), None),
             Answer::Refuse => {
@@ -140,7 +164,7 @@ impl Shared {
         });
     }
 
-    /// Runs the predicate for everybody again, with the newest entries, and applies what changed.
+    /// Looks at tickets and runs the predicate for everybody again, with the newest entries, and applies what changed.
     pub(super) fn recheck(&self) {
         let catalog = self.discovery.catalog();
         let mut changed = false;
@@ -156,9 +180,9 @@ impl Shared {
             }
             state.subs.iter().map(|(id, sub)| (*id, sub.entry.clone())).collect()
         };
-        let allowed = entries.iter().map(|(id, entry)| (*id, self.allows(entry))).collect();
+        let keeps_out = entries.iter().map(|(id, entry)| (*id, self.keeps_out(entry))).collect();
         let mut state = self.state();
-        for change in state.admission.recheck(&allowed) {
+        for change in state.admission.recheck(&keeps_out) {
             changed = true;
             match change {
                 Change::Admit(id) => {
@@ -169,7 +193,8 @@ impl Shared {
                         sub.signal.send_replace(serve);
                     }
                 }
-                Change::Expel(id) => state.end(id, CloseCode::NotAllowed),
+                Change::Expel(id, WaitReason::NotGranted) => state.end(id, CloseCode::NotGranted),
+                Change::Expel(id, _) => state.end(id, CloseCode::NotAllowed),
                 Change::Wait(id, reason) => {
                     if let Some(sub) = state.subs.get(&id) {
                         sub.signal.send_replace(Signal::Wait(reason));

@@ -74,9 +74,9 @@ fn a_subscription_that_is_over_leaves_no_ghost() {
         let (na, b, nb, entry) = two(&sim).await;
         let producer = na.streams().producer::<u64>().with_stream_id(STREAM).with_max_consumers(1).build().unwrap();
         let shared = producer.handle.shared.clone();
-        let (first, told) = shared.request(entry.clone(), asked(7), true).unwrap();
+        let (first, told) = shared.request(entry.clone(), asked(7), None).unwrap();
         // The same consumer again: its old subscription is dead, whatever the network thinks.
-        let (second, now) = shared.request(entry.clone(), asked(7), true).unwrap();
+        let (second, now) = shared.request(entry.clone(), asked(7), None).unwrap();
         assert_eq!((*told.borrow(), served(&now)), (Signal::Close(CloseCode::Normal), true));
         assert_eq!(lists(&shared), [1; 4]);
         shared.leave(first); // the old session notices late
@@ -86,7 +86,7 @@ fn a_subscription_that_is_over_leaves_no_ghost() {
         assert!(!shared.topology().borrow().online);
 
         // Its place is free. What is of an earlier run of the peer is dead as well.
-        let (_, told) = shared.request(entry.clone(), asked(8), true).unwrap();
+        let (_, told) = shared.request(entry.clone(), asked(8), None).unwrap();
         assert!(served(&told));
         drop(nb);
         let _nb = b.restart(NetworkId::from("lists")).build().await.unwrap();
@@ -95,7 +95,7 @@ fn a_subscription_that_is_over_leaves_no_ghost() {
             catalog.get(b.id()).filter(|known| known.version().run_id > entry.version().run_id).cloned()
         };
         until("its next run", || newer().is_some()).await;
-        let (third, now) = shared.request(newer().unwrap(), asked(9), true).unwrap();
+        let (third, now) = shared.request(newer().unwrap(), asked(9), None).unwrap();
         assert_eq!((*told.borrow(), served(&now)), (Signal::Close(CloseCode::Normal), true));
         assert_eq!(lists(&shared), [1; 4]);
         shared.expel(third, CloseCode::TooSlow);
@@ -110,12 +110,12 @@ fn who_comes_back_and_is_refused_leaves_no_ghost() {
         let (na, _b, _nb, entry) = two(&sim).await;
         let producer = na.streams().producer::<u64>().with_stream_id(STREAM).with_max_consumers(1).build().unwrap();
         let shared = producer.handle.shared.clone();
-        let (_, told) = shared.request(entry.clone(), asked(0), true).unwrap();
+        let (_, told) = shared.request(entry.clone(), asked(0), None).unwrap();
         let waiting: Vec<_> =
-            (1..=MAX_WAITING as u64).map(|which| shared.request(entry.clone(), asked(which), true).unwrap()).collect();
+            (1..=MAX_WAITING as u64).map(|which| shared.request(entry.clone(), asked(which), None).unwrap()).collect();
         assert!(waiting.iter().all(|(_, told)| *told.borrow() == Signal::Wait(WaitReason::NoCapacity)));
         assert_eq!(lists(&shared), [1, 1, 1, 1 + MAX_WAITING]);
-        let refused = shared.request(entry, asked(0), false).map(|(id, _)| id);
+        let refused = shared.request(entry, asked(0), Some(WaitReason::NotAllowed)).map(|(id, _)| id);
         assert_eq!((refused, *told.borrow()), (Err(CloseCode::NoCapacity), Signal::Close(CloseCode::Normal)));
         assert_eq!(lists(&shared), [0, 0, 0, MAX_WAITING]);
         // Its place goes to who has waited longest.
@@ -147,8 +147,8 @@ fn a_close_reaches_everybody() {
         let builder = builder.on_lag(OnLag::Block(Duration::from_hours(1))).with_buffer(Buffer::items(3));
         let producer = builder.build().unwrap();
         let shared = producer.handle.shared.clone();
-        let (first, one) = shared.request(entry.clone(), asked(1), true).unwrap();
-        let (second, two) = shared.request(entry.clone(), asked(2), true).unwrap();
+        let (first, one) = shared.request(entry.clone(), asked(1), None).unwrap();
+        let (second, two) = shared.request(entry.clone(), asked(2), None).unwrap();
         assert_eq!(*two.borrow(), Signal::Wait(WaitReason::NoCapacity));
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(woken.clone());
@@ -172,7 +172,7 @@ fn a_close_reaches_everybody() {
         assert_eq!((lists(&shared), idle.0.load(SeqCst)), ([1; 4], 1));
         assert!(soon("the sender", waiting).await.is_err());
         assert!(matches!(next(&shared, first, &waker), Some(Next::End(CloseCode::ShuttingDown, 3))));
-        let late = shared.request(entry, asked(3), true).map(|(id, _)| id);
+        let late = shared.request(entry, asked(3), None).map(|(id, _)| id);
         assert_eq!(late, Err(CloseCode::ShuttingDown));
         let mut drained = pin!(shared.drained());
         assert!(poll_fn(|cx| Poll::Ready(drained.as_mut().poll(cx).is_pending())).await);

@@ -8,13 +8,14 @@ use super::shared::Shared;
 use crate::{
     network::CloseCode,
     streams::limits::{DRAIN, RECHECK},
+    trust::{MissingGrant, RefusedBy},
 };
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut catalog = shared.discovery.watch();
     let mut recheck = interval(RECHECK);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut check_at = None;
+    let (mut check_at, mut lacks) = (None, None);
     while !shared.is_closing() {
         tokio::select! {
             biased;
@@ -30,11 +31,22 @@ pub(super) async fn run(shared: Arc<Shared>) {
             _ = recheck.tick() => {
                 shared.recheck();
                 shared.check_waits();
+                lacks = look_at_own(&shared, lacks.as_ref());
             }
         }
     }
     drain(&shared).await;
     shared.abort();
+}
+
+/// Says when this node's own ticket does not let it produce, once for each such change.
+fn look_at_own(shared: &Shared, before: Option<&MissingGrant>) -> Option<MissingGrant> {
+    let lacks = shared.lacks_itself();
+    if let Some(missing) = lacks.as_ref().filter(|missing| before != Some(*missing)) {
+        let (node, now) = (&shared.node, shared.node.transport().wall_clock());
+        node.trust().note_missing(node.id(), RefusedBy::Us, missing.clone(), now);
+    }
+    lacks
 }
 
 /// Lets the sessions write what is queued.

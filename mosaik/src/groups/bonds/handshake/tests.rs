@@ -257,6 +257,7 @@ fn each_refusal_has_its_own_code() {
         (Refusal::OldIncarnation, CloseCode::OldIncarnation),
         (Refusal::OlderCopy, CloseCode::OlderCopy),
         (Refusal::SecondStart, CloseCode::SecondStart),
+        (Refusal::NotGranted(MissingGrant::untold(Right::Member)), CloseCode::NotGranted),
         (Refusal::Unsupported, CloseCode::UnsupportedProtocol),
         (Refusal::Malformed, CloseCode::Undecodable),
     ];
@@ -264,7 +265,7 @@ fn each_refusal_has_its_own_code() {
         assert_eq!(refusal.code(), code);
     }
     let codes = (0..64).map(CloseCode::from).filter(|code| Refusal::from_code(*code).is_some()).count();
-    assert_eq!(codes, 7, "only these seven codes of a peer are refusals");
+    assert_eq!(codes, 8, "only these eight codes of a peer are refusals");
     assert_eq!(Refusal::from_code(CloseCode::Incompatible), None, "found out from the terms, never from a code");
 }
 
