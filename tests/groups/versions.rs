@@ -223,7 +223,7 @@ fn who_missed_the_seal_takes_the_snapshot_of_the_next_version() {
         lab.start(0).await;
         let refused = async |lab: &mut Lab<New>| {
             let network = lab.node(2).restart(lab.network).build().await.unwrap();
-            let error = lab.builder(2, &network).join().await.err().expect("not sealed");
+            let error = lab.builder(2, &network).join().await.expect_err("not sealed");
             assert!(error.to_string().contains("when a majority without it can be reached"), "{error}");
             network.shutdown().await;
         };
@@ -260,7 +260,7 @@ fn members_that_all_missed_the_seal_keep_what_they_have() {
             networks.push(network);
         }
         for joined in futures::future::join_all(joining).await {
-            let error = joined.err().expect("not sealed");
+            let error = joined.expect_err("not sealed");
             assert!(error.to_string().contains("run version 1 once more with `group seal`"), "{error}");
         }
         for n in 0..3 {

@@ -159,11 +159,11 @@ pub(super) fn shown(role: &Command, matches: &ArgMatches, config: &Config) -> St
                 continue;
             }
         };
-        let values = matches.get_raw(flag).into_iter().flatten().map(|value| value.to_string_lossy().into_owned());
+        let mut values = matches.get_raw(flag).into_iter().flatten().map(|value| value.to_string_lossy().into_owned());
         let value = match arg.get_action() {
             ArgAction::SetTrue => Value::Boolean(matches.get_flag(flag)),
             ArgAction::Append => Value::Array(values.map(Value::String).collect()),
-            _ => Value::String(values.last().unwrap_or_default()),
+            _ => Value::String(values.next_back().unwrap_or_default()),
         };
         let _ = if arg.is_hide_env_values_set() {
             writeln!(lines, "# {flag} is not shown; from {origin}")
