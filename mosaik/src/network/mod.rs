@@ -31,8 +31,11 @@ pub use crate::transport::{NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
 pub(crate) use handle::WeakNetwork;
-pub(crate) use identity::{in_data_dir as secret_in_data_dir, load_or_create as load_or_create_secret};
+#[cfg(feature = "cli")]
+pub(crate) use identity::in_data_dir as secret_in_data_dir;
+pub(crate) use identity::load_or_create as load_or_create_secret;
 pub(crate) use link::{Link, RawLink, decode, encode_frame, read_frame};
+#[cfg(feature = "cli")]
 pub(crate) use lock::DataDirLock;
 pub(crate) use member::credentials;
 pub(crate) use node::{Node, OpenError};
