@@ -103,7 +103,7 @@ async fn renew(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Re
             }
             () = sleep_until(due.at.min(now + LOOK_EVERY)), if !is_due => {}
             outcome = attempt(&shared, &mut rng), if is_due => {
-                // Also after a success: that is news by then, which says when the next one is due.
+                // Also after a success: `changes` tells of the new ticket then, and the next attempt is set by it.
                 postpone(&shared, &mut due, &mut rng, outcome);
                 if outcome == Outcome::Nobody {
                     tokio::select! {

@@ -99,9 +99,9 @@ pub(super) struct Inner {
     kind: NetworkKind,
     clocks: Clocks,
     /// Counts the words of authorities that were heard of.
-    pub(super) news: watch::Sender<u64>,
+    pub(super) word_changes: watch::Sender<u64>,
     /// Counts how often this node's own ticket was replaced.
-    pub(super) renewals: watch::Sender<u64>,
+    pub(super) ticket_changes: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
@@ -142,8 +142,8 @@ impl Trust {
             own,
             secrets,
         };
-        let (news, renewals) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self(Arc::new(Inner { network, kind, clocks, news, renewals, state: Mutex::new(state) }))
+        let (word_changes, ticket_changes) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self(Arc::new(Inner { network, kind, clocks, word_changes, ticket_changes, state: Mutex::new(state) }))
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -67,14 +67,14 @@ impl Trust {
         if let Some(own) = state.own.clone() {
             state.set_own(self.0.network, super::Own { ticket, ..own });
             drop(state);
-            self.0.renewals.send_modify(|renewals| *renewals += 1);
+            self.0.ticket_changes.send_modify(|count| *count += 1);
         }
         Ok(())
     }
 
     /// Changes when this node's own ticket was replaced.
     pub(crate) fn ticket_changes(&self) -> watch::Receiver<u64> {
-        self.0.renewals.subscribe()
+        self.0.ticket_changes.subscribe()
     }
 
     /// Whether this node may renew tickets.

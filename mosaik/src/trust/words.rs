@@ -53,7 +53,7 @@ impl Trust {
         };
         if let Some(what) = is_new {
             tracing::info!(%what, "revoked");
-            self.0.news.send_modify(|news| *news += 1);
+            self.0.word_changes.send_modify(|count| *count += 1);
         }
         Ok(is_new.is_some())
     }
@@ -90,7 +90,7 @@ impl Trust {
         if let Some(own) = self.ticket().filter(|own| !self.state().counts(own)) {
             tracing::warn!(authority = ?own.authority(), "this node's own ticket counts no more: it needs another one");
         }
-        self.0.news.send_modify(|news| *news += 1);
+        self.0.word_changes.send_modify(|count| *count += 1);
         Ok(true)
     }
 
@@ -109,7 +109,7 @@ impl Trust {
 
     /// Changes when something was taken back, or others are trusted.
     pub(crate) fn word_changes(&self) -> watch::Receiver<u64> {
-        self.0.news.subscribe()
+        self.0.word_changes.subscribe()
     }
 
     /// What takes a peer's tickets back, if something does; of this node itself, too.
