@@ -36,7 +36,7 @@ pub trait App {
 pub fn main<A: App>() -> ExitCode {
     let graph = A::GRAPH;
     let _until_read = UntilRead::new();
-    let (matches, config) = environment::read(|config| command(&graph, config));
+    let (matches, config) = environment::read_with_file(|config| command(&graph, config));
     match matches.subcommand() {
         Some(("run", matches)) => match matches.subcommand() {
             Some((role, matches)) => run_role(&graph, role, matches),

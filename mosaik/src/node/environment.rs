@@ -57,8 +57,14 @@ fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// Reads the command line of this process, over the file that it names; a wrong one ends it with status 2, help and version with 0.
-pub(super) fn read(command: impl FnOnce(&Config) -> Result<Command, ConfigError>) -> (ArgMatches, Config) {
+/// Reads the command line of this process; a wrong one ends it with status 2, help and version with 0.
+pub(super) fn read(command: Command) -> ArgMatches {
+    let args = std::env::args_os().collect::<Vec<_>>();
+    read_from(command, &args, &Config::default()).unwrap_or_else(|error| error.exit())
+}
+
+/// The same over the file that the command line names.
+pub(super) fn read_with_file(command: impl FnOnce(&Config) -> Result<Command, ConfigError>) -> (ArgMatches, Config) {
     let args = std::env::args_os().collect::<Vec<_>>();
     let read = Config::named(&args).and_then(|config| Ok((command(&config)?, config)));
     let (command, config) = read.unwrap_or_else(|error| {

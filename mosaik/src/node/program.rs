@@ -56,7 +56,7 @@ impl<E: Into<Failure>> MainResult for Result<(), E> {
 pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Network) -> F) -> ExitCode {
     let Program { name, doc, version, tags } = program;
     let _until_read = UntilRead::new();
-    let (matches, _) = environment::read(|config| {
+    let (matches, _) = environment::read_with_file(|config| {
         let command = cli::described(cli::program(name, version), doc, &format!("The program {name}"));
         let flags = cli::node_flags(name);
         config.check(&flags, &[])?;
@@ -66,12 +66,14 @@ pub fn main_with<F: Future<Output: MainResult>>(program: Program, main: fn(Netwo
     process::run(|ending: CancellationToken| async move {
         let tags = tags.iter().map(|declared| declared.tag);
         let (network, supervisor) = Box::pin(run::start(flags, name.into(), tags)).await?;
-        supervisor.ready()?;
-        let result = tokio::select! {
-            biased;
-            () = ending.cancelled() => Ok(()),
-            failure = network.failed() => Err(failure.into()),
-            result = main(network.clone()) => result.main_result(),
+        let result = match supervisor.ready() {
+            Err(error) => Err(error),
+            Ok(()) => tokio::select! {
+                biased;
+                () = ending.cancelled() => Ok(()),
+                failure = network.failed() => Err(failure.into()),
+                result = main(network.clone()) => result.main_result(),
+            },
         };
         supervisor.stopping();
         network.shutdown().await;

@@ -118,15 +118,14 @@ pub(super) async fn start(
     for announced in std::mem::take(&mut flags.announce) {
         external.extend(announced.resolve().await?);
     }
-    let ready_file = flags.ready_file.take();
+    let mut supervisor = Supervisor::new(flags.ready_file.take())?;
     let builder = flags.builder(network, tags)?;
     let builder = external.iter().copied().fold(builder, NetworkBuilder::with_external_addr);
     let network = builder.build().await?;
     let events = network.discovery().events();
-    let address = dialable(&network, listen, &external);
-    let supervisor = Supervisor::new(ready_file, address.clone())?;
+    supervisor.address = dialable(&network, listen, &external);
     supervisor.watch(network.node().tasks());
-    say(format_args!("listening {address}"));
+    say(format_args!("listening {}", supervisor.address));
     // It is the first line also beside what handlers print themselves.
     output::flush(LISTENING_LIMIT);
     warn_if_open(&network);

@@ -18,20 +18,20 @@ use crate::{primitives::private, transport::Tasks};
 pub(super) struct Supervisor {
     file: Option<PathBuf>,
     socket: Option<Socket>,
-    /// What the file says.
-    address: String,
+    /// Where the node is reached, for those who read the file.
+    pub(super) address: String,
 }
 
 impl Supervisor {
-    /// Removes the file that an earlier run may have left. `address`: where the node is reached, for those who read the file.
-    pub(super) fn new(file: Option<PathBuf>, address: String) -> Result<Self, Failure> {
+    /// Before the node is there: removes the file that an earlier run may have left.
+    pub(super) fn new(file: Option<PathBuf>) -> Result<Self, Failure> {
         if let Some(file) = &file {
             match fs::remove_file(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(of_file(file, &error)),
                 _ => {}
             }
         }
-        Ok(Self { file, socket: Socket::from_environment()?, address })
+        Ok(Self { file, socket: Socket::from_environment()?, address: String::new() })
     }
 
     /// The node does what it is for.

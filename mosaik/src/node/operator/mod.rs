@@ -47,7 +47,7 @@ const FOUND: u8 = 3;
 #[must_use = "the exit code is what `main` returns"]
 pub fn operator() -> ExitCode {
     let _until_read = UntilRead::new();
-    let matches = environment::read(|_| Ok(command())).0;
+    let matches = environment::read(command());
     match matches.subcommand() {
         Some(("beacon", matches)) => beacon(matches),
         Some(("authority", matches)) if matches.subcommand_name() == Some("trust") => {
@@ -113,11 +113,13 @@ fn beacon(matches: &ArgMatches) -> ExitCode {
     let Some(network) = flags.network.or(joining) else { return ExitCode::FAILURE };
     process::run(|ending: CancellationToken| async move {
         let (network, supervisor) = Box::pin(run::start(flags, network, [])).await?;
-        supervisor.ready()?;
-        ending.cancelled().await;
+        let ready = supervisor.ready();
+        if ready.is_ok() {
+            ending.cancelled().await;
+        }
         supervisor.stopping();
         network.shutdown().await;
-        Ok(())
+        ready
     })
 }
 
