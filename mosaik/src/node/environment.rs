@@ -57,7 +57,9 @@ fn is_empty(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// Reads the command line of this process; a wrong one ends it with status 2, help and version with 0.
+/// Reads the command line of this process; a wrong one ends it with status 2, help and version with 0. Only the operator's
+/// command has no file of flags.
+#[cfg(feature = "cli")]
 pub(super) fn read(command: Command) -> ArgMatches {
     let args = std::env::args_os().collect::<Vec<_>>();
     read_from(command, &args, &Config::default()).unwrap_or_else(|error| error.exit())
