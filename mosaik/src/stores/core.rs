@@ -4,18 +4,23 @@
 //! before its position. So the cut is exact whatever the order in which the two arrive: deltas before the position are dropped,
 //! the one at it is the next. A replica follows one primary at a time, and never folds what is of another one or another run.
 //!
-//! Two rules guard what a replica has. Before it goes on with a run after a reconnect it lets the primary [check](Claim) that
-//! its file was not put back to an older copy meanwhile. And one whose state is durable and came from a durable primary leaves
+//! Two rules guard what a replica has. Before it goes on with a run after a reconnect it lets a durable primary
+//! [check](Claim) that its file was not put back to an older copy meanwhile. And one whose state is durable and came from a durable primary leaves
 //! that history for an unrelated one only on an operator's word.
 //!
 //! Invariant: what was folded is a snapshot and all deltas behind it, each once, in order.
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use super::lineage::{Start, Witness};
+use super::{
+    lineage::{Start, Witness},
+    mutants::{Mutant, Switch},
+};
 use crate::primitives::PeerId;
 
 /// What to do with a delta.
@@ -102,12 +107,35 @@ pub(super) struct Cut {
     pub(super) resumed: u64,
     /// Deltas for which there was no room since the last snapshot.
     pub(super) left_out: u64,
+    /// A bug that is planted for tests.
+    switch: Switch,
 }
 
 impl Cut {
     /// One whose state is what an earlier life had.
     pub(super) fn restored(at: At, witness: Witness) -> Self {
         Self { at: Some(at), witness, ..Self::default() }
+    }
+
+    /// The same state, with nothing known of who is connected, for a subscription that begins where the state ends. An operator's
+    /// word goes on.
+    pub(super) fn begun_again(&self) -> Self {
+        let &Self { at, witness, guarded, begun, word, resumed, switch, .. } = self;
+        Self { at, witness, guarded, begun, word, resumed, switch, ..Self::default() }
+    }
+
+    /// Whether what came from this primary and was not folded is of its run also after a reconnect. A volatile primary begins
+    /// a new run whenever it has forgotten something. A durable one may be put back to an older copy of its file meanwhile, and
+    /// use the numbers again that a check does not see, because the state has not come to them: so what waits must not be folded
+    /// on what comes then.
+    pub(super) fn survives(&self, primary: PeerId) -> bool {
+        let run = self.at.map(|at| (at.primary, at.epoch));
+        let same = run.is_some_and(|(of, _)| of == primary) && (self.wanted.is_none() || self.wanted_run() == run);
+        same && self.witness == Witness::Volatile || self.switch.is(Mutant::UnfoldedSurvives)
+    }
+
+    fn wanted_run(&self) -> Option<(PeerId, u64)> {
+        self.wanted.map(|wanted| (wanted.primary, wanted.epoch))
     }
 
     /// Never gives up the state of a durable primary for an unrelated one without a word.
@@ -133,6 +161,11 @@ impl Cut {
         self.wanted
     }
 
+    /// Whether a fetch may begin now. Before the state that it replaces is checked it may be for nothing.
+    pub(super) fn may_fetch(&self) -> bool {
+        self.checking.is_none() || self.switch.is(Mutant::RestartUnchecked)
+    }
+
     /// What the primary is to be asked now.
     pub(super) fn claim(&self) -> Option<Claim> {
         self.checking.map(|checking| checking.claim)
@@ -144,6 +177,7 @@ impl Cut {
         let same = (wanted.primary, wanted.epoch) == (at.primary, at.epoch);
         let something = at.next > 0 || self.begun;
         let guarded = self.guarded && something && matches!(self.witness, Witness::Durable(_));
+        let guarded = guarded && !self.switch.is(Mutant::GuardIgnored);
         (guarded && !same && self.word != Some(wanted.primary)).then_some(at.epoch)
     }
 
@@ -153,7 +187,7 @@ impl Cut {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        if let Some(wanted) = self.wanted {
+        if let Some(wanted) = self.wanted.filter(|_| !self.switch.is(Mutant::SyncedTooEarly)) {
             let connected = self.connected.contains_key(&wanted.primary);
             return if connected { Standing::Catching(wanted.primary) } else { Standing::Alone };
         }
@@ -173,13 +207,18 @@ impl Cut {
         match self.at {
             Some(at) if (at.primary, at.epoch) == (primary, epoch) => {
                 // A volatile primary has a new epoch whenever it has forgotten something.
-                if self.witness == Witness::Volatile && at.next <= next {
+                if self.witness == Witness::Volatile && at.next <= next || self.switch.is(Mutant::CheckSkipped) {
                     return self.goes_on(at, next, resumed);
                 }
                 self.check(at, next, resumed);
             }
             // An earlier run than the one that it gave out: it may have been put back to a copy that knows nothing of that.
-            Some(at) if at.primary == primary && epoch < at.epoch && self.witness.start().is_some() => {
+            Some(at)
+                if at.primary == primary
+                    && epoch < at.epoch
+                    && self.witness.start().is_some()
+                    && !self.switch.is(Mutant::EarlierRunUnchecked) =>
+            {
                 self.check(at, next, resumed);
             }
             _ => self.choose(),
@@ -188,6 +227,8 @@ impl Cut {
 
     fn check(&mut self, At { primary, epoch, next: has }: At, next: u64, resumed: bool) {
         let claim = Claim { primary, epoch, next: has, start: self.witness.start() };
+        // Its own primary is back: no other one is followed, unless an operator says so.
+        self.wanted.take_if(|wanted| wanted.primary != primary && self.word != Some(wanted.primary));
         self.checking = Some(Checking { claim, next, resumed });
     }
 
@@ -205,6 +246,9 @@ impl Cut {
 
     /// The primary does not know of deltas that the state has: it was put back to an older copy. It begins a new run.
     pub(super) fn contradicted(&mut self, claim: Claim) {
+        if self.switch.is(Mutant::ContradictionIgnored) {
+            return self.checked(claim, self.witness);
+        }
         if self.checking.take_if(|checking| checking.claim == claim).is_some() {
             self.wanted.take_if(|wanted| wanted.primary == claim.primary);
             self.refused.extend(self.epoch_of(claim.primary).map(|epoch| (claim.primary, epoch)));
@@ -213,7 +257,7 @@ impl Cut {
     }
 
     fn goes_on(&mut self, at: At, next: u64, resumed: bool) {
-        match self.lacks {
+        match self.lacks.filter(|_| !self.switch.is(Mutant::LackForgotten)) {
             Some(to) => self.want(at.primary, at.epoch, to.max(if resumed { 0 } else { next })),
             None if !resumed && at.next < next => self.lack(at.primary, at.epoch, next),
             None => {
@@ -236,6 +280,9 @@ impl Cut {
 
     /// Deltas of a primary were missed, all before `to`.
     pub(super) fn missed(&mut self, primary: PeerId, to: u64) {
+        if self.switch.is(Mutant::GapIgnored) {
+            return;
+        }
         let Some((epoch, next)) = self.connected.get_mut(&primary) else { return };
         *next = (*next).max(to);
         let epoch = *epoch;
@@ -254,21 +301,25 @@ impl Cut {
             *next = (*next).max(seq + 1);
         }
         let verdict = if room { Verdict::Hold } else { Verdict::Drop };
-        let refused = self.is_refused(primary);
+        let switch = self.switch;
+        let refused = self.is_refused(primary) && !switch.is(Mutant::RefusedIsFolded);
         match &mut self.at {
-            Some(at) if (at.primary, at.epoch) == (primary, epoch) => {
+            Some(at) if at.primary == primary && (at.epoch == epoch || switch.is(Mutant::OtherRunFolded)) => {
+                if seq < at.next && switch.is(Mutant::FoldsTwice) {
+                    return Verdict::Fold;
+                }
                 if seq < at.next || refused {
                     return Verdict::Drop;
                 }
-                if self.checking.is_some() {
+                if self.checking.is_some() && !switch.is(Mutant::FoldsUnchecked) {
                     if !room {
                         self.left_out += 1;
                         self.lacks = self.lacks.max(Some(seq + 1));
                     }
                     return verdict;
                 }
-                if seq == at.next {
-                    at.next += 1;
+                if seq == at.next || switch.is(Mutant::FoldsOverGap) {
+                    at.next = seq + 1;
                     let next = at.next;
                     // What was lacking may still have come. A snapshot that is older than the state must not replace it.
                     self.lacks.take_if(|to| *to <= next);
@@ -276,12 +327,13 @@ impl Cut {
                     return Verdict::Fold;
                 }
                 self.left_out += u64::from(!room);
-                self.lack(primary, epoch, if room { seq } else { seq + 1 });
+                let has = room || switch.is(Mutant::LeftOutForgotten);
+                self.lack(primary, epoch, if has { seq } else { seq + 1 });
                 verdict
             }
             _ => match &mut self.wanted {
                 Some(wanted) if (wanted.primary, wanted.epoch) == (primary, epoch) => {
-                    if !room {
+                    if !room && !switch.is(Mutant::LeftOutForgotten) {
                         self.left_out += 1;
                         wanted.at_least = wanted.at_least.max(seq + 1);
                     }
@@ -296,9 +348,19 @@ impl Cut {
     /// not all that is needed is taken too if it has more than the state, and another one is wanted after it.
     pub(super) fn snapshot(&mut self, primary: PeerId, epoch: u64, position: u64, witness: Witness) -> bool {
         let run = (primary, epoch);
-        let Some(wanted) = self.wanted.filter(|wanted| (wanted.primary, wanted.epoch) == run) else { return false };
+        let Some(Wanted { at_least, .. }) = self.wanted.filter(|it| (it.primary, it.epoch) == run) else {
+            return false;
+        };
         let known = self.at.filter(|at| (at.primary, at.epoch) == run).map(|at| at.next);
-        if known.is_some_and(|next| position < next || (position == next && position < wanted.at_least)) {
+        // What came when nobody was connected and found no room is lacking as well.
+        let at_least = at_least.max(known.and(self.lacks).unwrap_or(0));
+        if known.is_some_and(|next| position < next || (position == next && position < at_least)) {
+            return false;
+        }
+        // The primary has started again since it vouched for the state, perhaps from an older copy: that is asked first.
+        let vouched =
+            self.witness == witness || self.witness.start().is_none() || self.switch.is(Mutant::RestartUnchecked);
+        if known.is_some() && !vouched {
             return false;
         }
         if self.word.is_some_and(|word| word == primary) {
@@ -306,9 +368,9 @@ impl Cut {
         }
         (self.at, self.witness) = (Some(At { primary, epoch, next: position }), witness);
         (self.wanted, self.lacks, self.left_out, self.begun) = (None, None, 0, false);
-        if position < wanted.at_least {
-            self.lacks = Some(wanted.at_least);
-            self.want(primary, epoch, wanted.at_least);
+        if position < at_least && !self.switch.is(Mutant::ShortSnapshotSuffices) {
+            self.lacks = Some(at_least);
+            self.want(primary, epoch, at_least);
         }
         true
     }
@@ -332,13 +394,16 @@ impl Cut {
     /// The operator says that the history of this primary may replace the state.
     pub(super) fn follow(&mut self, primary: PeerId) {
         self.word = Some(primary);
-        self.refused.remove(&primary);
+        // Deltas of a run that contradicts the state must not be folded on it all the same. That run is about to end.
+        if self.at.is_none_or(|at| at.primary != primary || self.epoch_of(primary) != Some(at.epoch)) {
+            self.refused.remove(&primary);
+        }
         self.choose();
     }
 
     /// The state cannot be brought further by this delta and is as it was when `next` was the next one: only a snapshot helps.
     pub(super) fn unfoldable(&mut self, next: u64, seq: u64) {
-        if let Some(at) = &mut self.at {
+        if let Some(at) = self.at.as_mut().filter(|_| !self.switch.is(Mutant::UnfoldableCounts)) {
             at.next = next;
             let At { primary, epoch, .. } = *at;
             self.lack(primary, epoch, seq + 1);
@@ -356,7 +421,8 @@ impl Cut {
     /// Whom to follow of those that are connected: whom the operator names, or else whom it followed, or else the first.
     fn candidate(&self) -> Option<PeerId> {
         let is_there = |peer: &PeerId| self.connected.contains_key(peer) && !self.is_refused(*peer);
-        let known = [self.word, self.wanted.map(|wanted| wanted.primary), self.at.map(|at| at.primary)];
+        let own = self.at.map(|at| at.primary).filter(|_| !self.switch.is(Mutant::LeavesItsOwn));
+        let known = [self.word, own, self.wanted.map(|wanted| wanted.primary)];
         let first = || self.connected.keys().copied().find(is_there);
         known.into_iter().flatten().find(is_there).or_else(first)
     }

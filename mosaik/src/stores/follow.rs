@@ -90,6 +90,18 @@ impl<V: View> Drop for Worker<V> {
     }
 }
 
+/// Why a subscription to the deltas is over.
+pub(super) enum Over {
+    /// The network ends.
+    Ended,
+    /// Events were lost.
+    Lost,
+    /// What came and was not folded may not be of the run as it is after a reconnect.
+    Disconnected,
+    /// The state is another primary's now: what the subscription had of that one before does not count.
+    Moved,
+}
+
 /// What a worker is made from.
 pub(super) struct Parts<V: View> {
     pub(super) registry: Arc<Registry>,
@@ -152,21 +164,22 @@ impl<V: View> Worker<V> {
                 builder = builder.begin_at(primary, epoch, next);
             }
             let (mut deltas, mut events) = builder.build_watched();
-            if !self.follow(&mut deltas, &mut events).await {
-                return;
+            match self.follow(&mut deltas, &mut events).await {
+                Over::Ended => return,
+                // Nothing is known for certain but what the state has.
+                Over::Lost => {
+                    tracing::warn!(?store, "a replica was too busy to take in every event; it subscribes again");
+                }
+                Over::Disconnected | Over::Moved => {}
             }
-            // Events were lost, so nothing is known for certain but what the state has.
-            tracing::warn!(?store, "a replica was too busy to take in every event; it subscribes again");
-            let cut = self.cut.at().map_or_else(Cut::default, |at| Cut::restored(at, self.cut.witness()));
-            self.cut = cut.guarded(self.saver.is_some());
-            self.note_beginning();
+            self.cut = self.cut.begun_again();
             self.release();
             (self.fetching, self.checking) = (None, None);
         }
     }
 
-    /// Follows until the network ends (false), or events were lost (true).
-    async fn follow(&mut self, deltas: &mut Consumer<V::Delta>, events: &mut Events) -> bool {
+    /// Follows until the network ends or it is to subscribe anew.
+    async fn follow(&mut self, deltas: &mut Consumer<V::Delta>, events: &mut Events) -> Over {
         self.publish();
         loop {
             self.ask();
@@ -178,59 +191,69 @@ impl<V: View> Worker<V> {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
+            let taken = tokio::select! {
                 biased;
                 Ok(()) = self.word.changed() => {
                     let named = *self.word.borrow_and_update();
                     named.into_iter().for_each(|primary| self.cut.follow(primary));
+                    Ok(())
                 }
-                found = later(&mut self.looking) => self.looked(found),
-                result = job(&mut self.checking) => self.checked(result),
+                // Before answers: those of a primary that has started again are not of the connection that it had.
+                event = events.recv() => self.take(event),
+                found = later(&mut self.looking) => Ok(self.looked(found)),
+                result = job(&mut self.checking) => Ok(self.checked(result)),
                 result = job(&mut self.fetching) => self.fetched(result),
-                result = saved => self.was_saved(result),
-                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => self.save(),
-                delta = deltas.recv_from() => {
-                    let Some(delta) = delta else { return false };
-                    let mut next = Some(delta);
-                    for _ in 0..BATCH {
-                        let Some((delta, origin)) = next.take() else { break };
-                        // What is connected must be known before its deltas are looked at. It is told before they come, so
-                        // this is the one place where the order of the two is decided.
-                        while let Some(event) = events.recv().now_or_never() {
-                            match event {
-                                Some(Event::Lost { .. }) => return true,
-                                Some(event) => self.take(&event),
-                                None => return false,
-                            }
-                        }
-                        self.fold(delta, origin);
-                        next = deltas.recv_from().now_or_never().flatten();
-                    }
-                }
-                event = events.recv() => match event {
-                    Some(Event::Lost { .. }) => return true,
-                    Some(event) => self.take(&event),
-                    None => return false,
-                },
+                result = saved => Ok(self.was_saved(result)),
+                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => Ok(self.save()),
+                delta = deltas.recv_from() => self.fold_batch(delta, deltas, events),
+            };
+            if let Err(over) = taken {
+                return over;
             }
             self.publish();
         }
     }
 
-    fn take(&mut self, event: &Event) {
+    /// Folds this delta and some that are there behind it.
+    fn fold_batch(
+        &mut self,
+        first: Option<(V::Delta, Origin)>,
+        deltas: &mut Consumer<V::Delta>,
+        events: &mut Events,
+    ) -> Result<(), Over> {
+        let mut next = Some(first.ok_or(Over::Ended)?);
+        for _ in 0..BATCH {
+            let Some((delta, origin)) = next.take() else { break };
+            // What is connected must be known before its deltas are looked at. It is told before they come, so this is the one
+            // place where the order of the two is decided.
+            while let Some(event) = events.recv().now_or_never() {
+                self.take(event)?;
+            }
+            self.fold(delta, origin);
+            next = deltas.recv_from().now_or_never().flatten();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Option<Event>) -> Result<(), Over> {
         let before = (self.cut.primaries(), self.cut.standing());
-        match event {
+        match &event.ok_or(Over::Ended)? {
+            Event::Lost { .. } => return Err(Over::Lost),
             &Event::Connected { producer, epoch, next, resumed } => self.cut.connected(producer, epoch, next, resumed),
             Event::Disconnected { producer, reason } => {
                 self.last_end = Some(format!("{producer:?} {reason}"));
+                let again = !self.cut.survives(*producer);
                 self.cut.disconnected(*producer);
+                if again {
+                    return Err(Over::Disconnected);
+                }
             }
             Event::Incompatible { producer, what, ours, theirs } => {
                 self.last_end =
                     Some(format!("{producer:?} is refused, the {what} differs: {ours} here, {theirs} there"));
             }
             &Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
-            _ => return,
+            _ => return Ok(()),
         }
         // What waits for a run that is not followed any more never has its turn.
         let runs = [self.cut.wanted().map(|it| (it.primary, it.epoch)), self.cut.at().map(|it| (it.primary, it.epoch))];
@@ -244,6 +267,7 @@ impl<V: View> Worker<V> {
         if before.1 != self.cut.standing() {
             tracing::debug!(store = ?self.store, standing = ?self.cut.standing(), "a replica stands otherwise");
         }
+        Ok(())
     }
 
     fn fold(&mut self, delta: V::Delta, origin: Origin) {

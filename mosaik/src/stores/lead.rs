@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry, StoreError,
     disk::{Disk, Failure, Origin},
-    lineage::Witness,
+    lineage::{Run, Witness},
     save::COMPACT,
-    serve::{Contradiction, Run, Snapshots},
+    serve::{Contradiction, Snapshots},
     tried,
     view::{Position, Versioned, View},
 };

@@ -104,6 +104,43 @@ impl Lineage {
     }
 }
 
+/// The run of a primary.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub(super) epoch: u64,
+    /// Deltas that are on disk. No replica has more.
+    pub(super) end: u64,
+    /// Only of a durable primary.
+    pub(super) lineage: Option<Lineage>,
+}
+
+/// What a primary says of what a replica has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It can be, and this start of the primary vouches for it.
+    Agrees(Option<Start>),
+    /// The run is a later one, which the replica will be told of.
+    OtherRun,
+    /// It cannot be: the file is an older copy.
+    Contradicts,
+}
+
+impl Run {
+    /// What to say to a replica that has so many deltas of a run, the last of them from that start.
+    pub(super) fn check(&self, epoch: u64, next: u64, start: Option<Start>) -> Answer {
+        if self.epoch > epoch {
+            return Answer::OtherRun;
+        }
+        let Some(lineage) = &self.lineage else { return Answer::Agrees(None) };
+        // A later run of this primary that its file knows nothing of contradicts it as well.
+        if self.epoch == epoch && lineage.agrees(self.end, next, start) {
+            Answer::Agrees(lineage.current())
+        } else {
+            Answer::Contradicts
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

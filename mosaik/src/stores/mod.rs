@@ -19,6 +19,7 @@ mod follow;
 pub(crate) mod inspect;
 mod lead;
 mod lineage;
+mod mutants;
 mod primary;
 mod protocol;
 mod replica;

@@ -12,8 +12,9 @@ use super::{
     Registry, StoreError,
     disk::{Disk, Kept, Origin, Part, word},
     lead::{COMMANDS, Command, Durable, Worker},
+    lineage::Run,
     protocol::{Shape, fingerprint, named_deltas},
-    serve::{Predicate, Run, Snapshots},
+    serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
 use crate::{

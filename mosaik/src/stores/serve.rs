@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry,
     inspect::StoreView,
-    lineage::{Lineage, Start},
+    lineage::{Answer, Lineage, Run, Start},
     protocol::{CHUNK, CHUNK_TIME, MAX_STATE, Message, Snapshot, TIMEOUT, TURN, codec},
     view::{Position, Versioned, View},
 };
@@ -47,16 +47,6 @@ type Making = Pin<Box<dyn Future<Output = Result<Image, CloseCode>> + Send>>;
 
 /// Whether a peer may have a replica.
 pub(super) type Predicate = Arc<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
-
-/// What was durable when it was given out.
-#[derive(Debug, Clone)]
-pub(super) struct Run {
-    pub(super) epoch: u64,
-    /// Deltas that are on disk. No replica has more.
-    pub(super) end: u64,
-    /// Only of a durable primary.
-    pub(super) lineage: Option<Lineage>,
-}
 
 /// What a replica has that this primary never gave out, as its file says.
 #[derive(Debug, Clone, Copy)]
@@ -146,20 +136,16 @@ impl Snapshots {
 
     /// The answer to a replica that has so many deltas of a run, the last of them from that start.
     fn check(&self, peer: PeerId, epoch: u64, next: u64, start: Option<Start>) -> Result<Message, CloseCode> {
-        let run = self.run();
-        // The replica will be told of this run.
-        if run.epoch > epoch {
-            return Err(CloseCode::NotAllowed);
+        match self.run().check(epoch, next, start) {
+            Answer::Agrees(start) => Ok(Message::Checked { start }),
+            Answer::OtherRun => Err(CloseCode::NotAllowed),
+            Answer::Contradicts => {
+                let contradiction = Contradiction { peer, has: Position { epoch, seq: next } };
+                *self.contradiction.lock().unwrap_or_else(PoisonError::into_inner) = Some(contradiction);
+                self.contradicted.notify_one();
+                Ok(Message::Contradicted)
+            }
         }
-        let Some(lineage) = &run.lineage else { return Ok(Message::Checked { start: None }) };
-        // A later run of this primary that its file knows nothing of contradicts it as well.
-        if run.epoch == epoch && lineage.agrees(run.end, next, start) {
-            return Ok(Message::Checked { start: lineage.current() });
-        }
-        let contradiction = Contradiction { peer, has: Position { epoch, seq: next } };
-        *self.contradiction.lock().unwrap_or_else(PoisonError::into_inner) = Some(contradiction);
-        self.contradicted.notify_one();
-        Ok(Message::Contradicted)
     }
 
     /// When the next chunk may be written.

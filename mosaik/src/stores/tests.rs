@@ -8,8 +8,9 @@ use tokio::time::{sleep, timeout};
 use super::{
     disk::{self, Disk, Origin, Part, file, word},
     faults,
+    lineage::Run,
     protocol::{Message, Snapshot, fingerprint, named_deltas},
-    serve::{Run, Snapshots},
+    serve::Snapshots,
     *,
 };
 use crate::{

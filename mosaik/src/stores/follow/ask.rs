@@ -12,7 +12,7 @@ use super::{
         lineage::Witness,
         view::{Position, View},
     },
-    FOLLOW, Fetching, Worker,
+    FOLLOW, Fetching, Over, Worker,
 };
 
 /// Between attempts to get a snapshot: from the first to the second, doubling.
@@ -27,6 +27,7 @@ impl<V: View> Worker<V> {
         let run = wanted.map(|wanted| (wanted.primary, wanted.epoch));
         self.fetching.take_if(|(now, _)| run != Some((now.primary, now.epoch)));
         if self.fetching.is_none()
+            && self.cut.may_fetch()
             && let Some(wanted) = wanted
         {
             self.fetching = Some((wanted, self.fetch(wanted)));
@@ -82,17 +83,18 @@ impl<V: View> Worker<V> {
         })
     }
 
-    pub(super) fn fetched(&mut self, result: Result<Fetched<V>, FetchError>) {
-        let Some((wanted, _)) = self.fetching.take() else { return };
+    pub(super) fn fetched(&mut self, result: Result<Fetched<V>, FetchError>) -> Result<(), Over> {
+        let Some((wanted, _)) = self.fetching.take() else { return Ok(()) };
         let Wanted { primary, epoch, .. } = wanted;
         match result {
             Ok(Fetched { state, seq, witness }) => {
                 (self.failures, self.failure) = (0, None);
                 let before = self.cut.at();
                 if !self.cut.snapshot(primary, epoch, seq, witness) {
-                    return;
+                    return Ok(());
                 }
                 tracing::debug!(store = ?self.store, ?primary, seq, "took a snapshot");
+                let moved = before.is_some_and(|at| at.primary != primary);
                 if let Some(before) = before.filter(|at| at.epoch != epoch && self.saver.is_some()) {
                     let (had, now) = (Position { epoch: before.epoch, seq: before.next }, Position { epoch, seq });
                     tracing::warn!(store = ?self.store, ?primary, %had, %now,
@@ -106,6 +108,9 @@ impl<V: View> Worker<V> {
                 }
                 // What is published is of the run that is folded on.
                 self.publish();
+                if moved {
+                    return Err(Over::Moved);
+                }
                 self.fold_held();
             }
             Err(FetchError::OtherHistory) => {
@@ -120,6 +125,7 @@ impl<V: View> Worker<V> {
                 tracing::debug!(store = ?self.store, ?primary, %error, "no snapshot");
             }
         }
+        Ok(())
     }
 
     pub(super) fn checked(&mut self, result: Result<Option<Witness>, FetchError>) {
