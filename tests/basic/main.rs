@@ -22,6 +22,7 @@ mod grants;
 mod hostile;
 mod inspect;
 mod joining;
+mod lane;
 mod late;
 mod layering;
 mod ledger;

@@ -14,6 +14,7 @@ const RESERVED: &[&str] = &[
     "bootstrap",
     "listen",
     "data-dir",
+    "no-local-lane",
     "tag",
     "log",
     "mdns",

@@ -7,6 +7,7 @@ use super::report::{
     NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport,
     SubscriberReport, SyncState,
 };
+use crate::network::Lane;
 
 /// A name, or the first digits of an id that has none here.
 impl<I: fmt::Debug> Display for Named<I> {
@@ -96,7 +97,11 @@ impl Display for PeerReport {
             f.write_str("  connection lost, being looked for")?;
         }
         match self.connections.iter().min_by_key(|connection| connection.rtt_us.unwrap_or(u64::MAX)) {
-            Some(connection) => write!(f, "  {connection}")?,
+            Some(connection) => {
+                write!(f, "  {connection}")?;
+                let lane = self.connections.iter().map(|it| it.lane.as_str()).find(|lane| *lane != Lane::Quic.name());
+                lane.map_or(Ok(()), |lane| write!(f, ", streams by {lane}"))?;
+            }
             None => f.write_str("  not connected")?,
         }
         list(f, "tags", &self.tags)?;

@@ -198,6 +198,7 @@ fn peer(entry: &PeerEntry, life: &Life, connections: &[ConnectionInfo]) -> PeerR
         outgoing: info.outgoing,
         relayed: info.relayed,
         rtt_us: info.rtt.map(micros),
+        lane: info.lane.name().to_owned(),
         age_ms: millis(info.age),
     };
     PeerReport {

@@ -124,6 +124,8 @@ reports! {
         relayed: Option<bool>,
         /// Smoothed round-trip time.
         rtt_us: Option<u64>,
+        /// What carries the streams that the reporting node opens on it: `quic`, or within one host `local` or `memory`.
+        lane: String,
         /// How long it has been up.
         age_ms: u64,
     }

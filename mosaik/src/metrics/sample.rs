@@ -9,7 +9,7 @@ use super::{Kind, METRICS};
 use crate::{
     discovery::Discovery,
     groups::{Groups, Role},
-    network::Node,
+    network::{Lane, Node},
     primitives::{StoreId, figures as of},
     stores::{ReplicaState, Stores},
     streams::{Streams, inspect::Counts},
@@ -71,7 +71,12 @@ impl Sampler {
         let lives = self.discovery.lives();
         set(of::PEERS, self.discovery.catalog().len() - 1);
         set(of::SUSPECTS, lives.iter().filter(|life| life.suspect).count());
-        set(of::CONNECTIONS, lives.iter().map(|life| self.node.connections(life.peer).len()).sum());
+        let connections: Vec<_> = lives.iter().flat_map(|life| self.node.connections(life.peer)).collect();
+        set(of::CONNECTIONS, connections.len());
+        let on = |lane| connections.iter().filter(move |it| it.lane == lane && it.family.has_lane()).count();
+        for lane in [Lane::Quic, Lane::Local, Lane::Memory] {
+            gauge!(of::LANES, "node" => me.to_owned(), "lane" => lane.name()).set(on(lane) as f64);
+        }
         for (reason, times) in self.node.trust().refused() {
             counter!(of::REFUSED, "node" => me.to_owned(), "reason" => reason).absolute(times);
         }

@@ -1,6 +1,12 @@
 //! [`NetworkBuilder`]: configuration of a node, checked when it is built.
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, sync::Mutex, time::Duration};
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 use iroh::{RelayUrl, SecretKey};
 #[cfg(feature = "mdns")]
@@ -9,6 +15,7 @@ use tokio::sync::mpsc;
 use super::{
     handle::{Inner, Network},
     identity::{self, SecretError},
+    lane,
     link::Family,
     lock::{DataDirError, DataDirLock},
     member::{TrustError, credentials, is_for, member, of_membership, trust},
@@ -23,7 +30,7 @@ use crate::{
     primitives::{NetworkId, Tag, Tags, figures, fresh_bytes},
     stores::Stores,
     streams::Streams,
-    transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, Lookups, Transport},
+    transport::{IDLE_TIMEOUT, IrohConfig, IrohTransport, LaneConfig, Lookups, Transport},
     trust::{AuthorityId, Credentials, Invitation, JoinError, Membership, NetworkKey, Scope, Ticket},
 };
 
@@ -45,6 +52,8 @@ pub struct NetworkBuilder {
     idle_timeout: Duration,
     limits: Limits,
     data_dir: Option<PathBuf>,
+    local_lane: bool,
+    memory_lane: bool,
     metrics: bool,
     #[cfg(feature = "mdns")]
     mdns: bool,
@@ -105,6 +114,8 @@ impl NetworkBuilder {
             idle_timeout: IDLE_TIMEOUT,
             limits: Limits::default(),
             data_dir: None,
+            local_lane: true,
+            memory_lane: true,
             metrics: false,
             #[cfg(feature = "mdns")]
             mdns: false,
@@ -216,6 +227,23 @@ impl NetworkBuilder {
     /// locked for as long as the node runs: another node, of this process or another one, is refused. Default: nothing is kept.
     pub fn with_data_dir(mut self, data_dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(data_dir.into());
+        self
+    }
+
+    /// Whether streams, stores and bonds between this node and peers of the same user on the same host go past the network: through
+    /// Unix sockets, and within one process through memory. What does not leave the machine is not encrypted then. The socket
+    /// is made in `$XDG_RUNTIME_DIR/mosaik`, or in the data directory; without both, or where a peer does not find it, everything
+    /// goes over QUIC. Default: it is so.
+    pub fn with_local_lane(mut self, on: bool) -> Self {
+        self.local_lane = on;
+        self
+    }
+
+    /// Whether that goes through memory where both ends are in this process; otherwise it goes through sockets, as between two
+    /// processes. For measurements.
+    #[doc(hidden)]
+    pub fn with_memory_lane(mut self, on: bool) -> Self {
+        self.memory_lane = on;
         self
     }
 
@@ -336,6 +364,7 @@ impl NetworkBuilder {
                     lookups,
                     external: self.external,
                     idle_timeout: self.idle_timeout,
+                    lane: self.local_lane.then(|| lane_config(self.data_dir.as_deref(), self.memory_lane)).flatten(),
                     ..IrohConfig::new(secret.clone(), self.listen, alpns())
                 };
                 (bind(config).await?, secret, lock)
@@ -378,6 +407,7 @@ impl NetworkBuilder {
         let groups = Groups::new(node.clone(), discovery.clone(), bonds, self.data_dir);
         groups.serve_operators(&mut acceptors);
         groups.serve_clients(&mut acceptors);
+        lane::serve(&node, &mut acceptors);
         let diagnostics = Diagnostics::new(&node, &discovery, &streams, &groups, &stores, &mut acceptors);
         node.set_acceptors(acceptors);
         #[cfg(feature = "mdns")]
@@ -428,7 +458,24 @@ pub(crate) async fn bare(
     Ok(Node::new(network, trust, transport, Limits::default()))
 }
 
-fn secret_key(given: Option<SecretKey>, data_dir: Option<&std::path::Path>) -> Result<SecretKey, SecretError> {
+/// Where the lane of this host has its socket. Tests force what streams go over: `MOSAIK_TEST_LANE` is `quic` or `local`.
+fn lane_config(data_dir: Option<&Path>, memory: bool) -> Option<LaneConfig> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let dirs: Vec<_> =
+        runtime.map(|dir| dir.join("mosaik")).into_iter().chain(data_dir.map(|dir| dir.join("lane"))).collect();
+    #[cfg(feature = "testing")]
+    match std::env::var("MOSAIK_TEST_LANE").as_deref() {
+        Ok("quic") => return None,
+        Ok("local") => {
+            let dirs = std::iter::once(std::env::temp_dir().join("mosaik-test-lane")).chain(dirs).collect();
+            return Some(LaneConfig { dirs, memory: false });
+        }
+        _ => {}
+    }
+    Some(LaneConfig { dirs, memory })
+}
+
+fn secret_key(given: Option<SecretKey>, data_dir: Option<&Path>) -> Result<SecretKey, SecretError> {
     match (given, data_dir) {
         (Some(key), _) => Ok(key),
         (None, Some(dir)) => identity::in_data_dir(dir),

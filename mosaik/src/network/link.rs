@@ -50,6 +50,11 @@ impl Family {
         self.0
     }
 
+    /// Whether its streams may go past the network between peers of one host.
+    pub(crate) fn has_lane(self) -> bool {
+        matches!(self, Self::STREAMS | Self::GROUPS)
+    }
+
     pub(crate) fn from_alpn(alpn: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|family| family.0.as_bytes() == alpn)
     }
@@ -214,6 +219,10 @@ impl<P: Protocol> Link<P> {
 
     pub(crate) fn peer(&self) -> PeerId {
         self.connection.peer()
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// What both ends of this link's connection can derive and nobody else; see [`Connection::exporter`].

@@ -10,6 +10,7 @@ mod fixtures;
 mod gate;
 mod handle;
 mod identity;
+mod lane;
 mod link;
 mod lock;
 mod member;
@@ -27,7 +28,7 @@ pub use link::{Family, LinkError, Protocol};
 pub use lock::DataDirError;
 pub use member::TrustError;
 
-pub use crate::transport::{NodeFailure, TaskProbe};
+pub use crate::transport::{Lane, NodeFailure, TaskProbe};
 
 pub(crate) use builder::bare as bare_node;
 pub(crate) use handle::WeakNetwork;

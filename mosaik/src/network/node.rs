@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     close::CloseCode,
-    gate,
+    gate, lane,
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, encode_frame},
     pool::{ConnectionEvent, ConnectionInfo, Entry, Pool, Way},
     router::{self, Acceptors},
@@ -248,6 +248,12 @@ impl Node {
     /// this network is sealed. Cancellation-safe; a dial that has begun goes on for others.
     pub(crate) async fn open<P: Protocol>(&self, to: &EndpointAddr) -> Result<Link<P>, OpenError> {
         let entry = self.connection(to, P::FAMILY).await?;
+        lane::settled(self, &entry).await;
+        Ok(self.link_on(&entry).await?)
+    }
+
+    /// Opens a link over this very connection, as [`open`](Self::open).
+    pub(super) async fn link_on<P: Protocol>(&self, entry: &Arc<Entry>) -> Result<Link<P>, LinkError> {
         let in_use = entry.in_use();
         // It waits for nothing but a place among the streams that the peer allows.
         let opened = timeout(STREAM_LIMIT_TIMEOUT, entry.connection.open_bi()).await;

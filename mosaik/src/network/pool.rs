@@ -19,7 +19,7 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{close::CloseCode, gate::Gate, link::Family};
 use crate::{
     primitives::{PeerId, watch},
-    transport::{ConnectError, Connection, ConnectionLost},
+    transport::{ConnectError, Connection, ConnectionLost, Lane},
 };
 
 /// Dials of one peer at a time, each to addresses that those before did not know.
@@ -106,6 +106,8 @@ pub(crate) struct ConnectionInfo {
     /// Whether it goes through a relay; `None` while no path is chosen.
     pub(crate) relayed: Option<bool>,
     pub(crate) rtt: Option<Duration>,
+    /// What carries the streams that this node opens on it.
+    pub(crate) lane: Lane,
     pub(crate) age: Duration,
 }
 
@@ -334,7 +336,8 @@ impl Pool {
         let info = |family| {
             let entry = state.proved(peer, family)?;
             let (relayed, rtt) = (entry.connection.is_relayed(), entry.connection.rtt());
-            Some(ConnectionInfo { family, outgoing: entry.outgoing, relayed, rtt, age: entry.since.elapsed() })
+            let lane = entry.connection.lane().map_or(Lane::Quic, |lane| lane.lane());
+            Some(ConnectionInfo { family, outgoing: entry.outgoing, relayed, rtt, lane, age: entry.since.elapsed() })
         };
         Family::ALL.into_iter().filter_map(info).collect()
     }

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     close::CloseCode,
     gate::{self, Said},
+    lane,
     link::{Family, Link, LinkError, MAX_PREAMBLE, Preamble, Protocol, decode, read_frame},
     member::leave_at,
     node::Node,
@@ -138,6 +139,7 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
         node.pool().admitted(&entry);
     }
     tracing::debug!(%connection, family = entry.family.alpn(), outgoing = entry.outgoing, "connection up");
+    lane::begin(&node, &entry);
     let idle_limit = if entry.outgoing { IDLE_LIMIT } else { 2 * IDLE_LIMIT };
     let mut check_at = entry.since + if entry.outgoing { idle_limit } else { PREAMBLE_TIMEOUT };
     let unspoken = Arc::new(Semaphore::new(MAX_UNSPOKEN));

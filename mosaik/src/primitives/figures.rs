@@ -60,6 +60,8 @@ table! {
     PEERS = "mosaik_peers", Gauge, ["node"], "Peers in the catalog, this node not counted";
     SUSPECTS = "mosaik_suspect_peers", Gauge, ["node"], "Peers whose connection was lost and that are being looked for";
     CONNECTIONS = "mosaik_connections", Gauge, ["node"], "Live connections to peers";
+    LANES = "mosaik_lane_connections", Gauge, ["node", "lane"],
+        "Live connections for streams and bonds, by what carries their bytes";
     REFUSED = "mosaik_refused_total", Counter, ["node", "reason"],
         "Peers that were not admitted to the network, or did not admit this node";
     SENT_ITEMS = "mosaik_stream_sent_items_total", Counter, ["node", "stream"], "Items that were sent";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::core::{admission::WaitReason, lag::Depth};
-use crate::discovery::PeerEntry;
+use crate::{discovery::PeerEntry, network::Lane};
 
 /// A snapshot of figures: of one subscription, or of all subscriptions of a handle together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,6 +16,7 @@ pub struct Stats {
     pub(crate) queue: Depth,
     pub(crate) high_water: Depth,
     pub(crate) rtt: Option<Duration>,
+    pub(crate) lane: Option<Lane>,
     pub(crate) waits: u64,
     pub(crate) too_slow: u64,
 }
@@ -80,6 +81,12 @@ impl Stats {
     #[must_use]
     pub const fn rtt(&self) -> Option<Duration> {
         self.rtt
+    }
+
+    /// What carries the items of a single connected subscription: packets, or within one host sockets or memory.
+    #[must_use]
+    pub const fn lane(&self) -> Option<Lane> {
+        self.lane
     }
 }
 

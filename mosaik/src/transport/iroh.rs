@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use iroh::{
     Endpoint, EndpointAddr, RelayMode, RelayUrl, SecretKey, TransportAddr,
     endpoint::{
@@ -24,12 +25,16 @@ use iroh::{
     },
 };
 use tokio::{
-    sync::{Mutex, mpsc},
+    sync::{Mutex, OwnedSemaphorePermit, mpsc},
     time::timeout,
 };
 
 use self::dial::Spares;
-use super::{Code, ConnectionLost, IDLE_TIMEOUT, MAX_STREAMS, ReadError, Tasks, WriteError, lookup::Lookups};
+use super::{
+    Code, ConnectionLost, IDLE_TIMEOUT, MAX_STREAMS, ReadError, RecvStream, SendStream, Tasks, WriteError,
+    lane::{LaneConfig, LaneOffer, Lanes, Session},
+    lookup::Lookups,
+};
 use crate::primitives::{PeerId, fresh_bytes};
 
 /// How long a shutdown waits for peers to acknowledge the end of their connections.
@@ -56,10 +61,12 @@ pub(crate) struct IrohConfig {
     pub(crate) external: Vec<SocketAddr>,
     /// A connection on which nothing arrives for so long is lost; the keep-alive period is a fifth of it.
     pub(crate) idle_timeout: Duration,
+    /// The lane for peers of this host; `None` for none.
+    pub(crate) lane: Option<LaneConfig>,
 }
 
 impl IrohConfig {
-    /// A node on `listen` with every default: no relay, no lookup, nothing announced besides what is found.
+    /// A node on `listen` with every default: no relay, no lookup, no lane, nothing announced besides what is found.
     pub(crate) fn new(secret_key: SecretKey, listen: Option<SocketAddr>, alpns: Vec<Vec<u8>>) -> Self {
         Self {
             secret_key,
@@ -69,6 +76,7 @@ impl IrohConfig {
             lookups: Lookups::default(),
             external: Vec::new(),
             idle_timeout: IDLE_TIMEOUT,
+            lane: None,
         }
     }
 }
@@ -83,22 +91,34 @@ pub(crate) struct IrohTransport {
     /// What was configured to be announced, as against what was found.
     external: Arc<[SocketAddr]>,
     reached: Reached,
+    lanes: Option<Arc<Lanes>>,
 }
 
 /// The local addresses of incoming connections.
 type Reached = Arc<std::sync::Mutex<BTreeSet<IpAddr>>>;
 
 #[derive(Clone, Debug)]
-pub(crate) struct IrohConnection(endpoint::Connection);
+pub(crate) struct IrohConnection {
+    quic: endpoint::Connection,
+    lane: Option<Arc<Session>>,
+}
 
 #[derive(Debug)]
 pub(crate) struct IrohSendStream {
     stream: endpoint::SendStream,
     finished: bool,
+    /// Among the streams that may be open, where those of a lane count, too.
+    _place: Place,
 }
 
 #[derive(Debug)]
-pub(crate) struct IrohRecvStream(endpoint::RecvStream);
+pub(crate) struct IrohRecvStream {
+    stream: endpoint::RecvStream,
+    _place: Place,
+}
+
+/// Kept by both halves of a stream.
+type Place = Option<Arc<OwnedSemaphorePermit>>;
 
 impl IrohTransport {
     /// Binds the socket and starts accepting. Never waits for a relay or for anything else on the network.
@@ -121,10 +141,15 @@ impl IrohTransport {
         let tasks = Tasks::with_threads();
         let (sender, receiver) = mpsc::channel(ACCEPT_QUEUE);
         config.lookups.begin(&endpoint, &tasks).await;
-        let spares = Arc::new(Spares::new(own, sender.downgrade()));
+        let lanes = match config.lane {
+            Some(lane) => Some(Lanes::start(lane, &tasks).await),
+            None => None,
+        };
+        let spares = Arc::new(Spares::new(own, sender.downgrade(), lanes.clone()));
         let reached = Reached::default();
-        tasks.spawn_essential("transport-accept", accept::accept_loop(endpoint.clone(), sender, reached.clone()));
-        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), spares, external, reached })
+        let accepting = accept::accept_loop(endpoint.clone(), sender, reached.clone(), lanes.clone());
+        tasks.spawn_essential("transport-accept", accepting);
+        Ok(Self { endpoint, tasks, accepted: Arc::new(Mutex::new(receiver)), spares, external, reached, lanes })
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -162,6 +187,7 @@ impl IrohTransport {
     /// Closes the endpoint. Peers that are there have acknowledged that long before the limit; waiting for those that
     /// are gone, which takes seconds, goes on in the background.
     pub(crate) async fn close(&self) {
+        self.close_lanes();
         self.spares.close();
         if let Some(closed) = close_in_background(&self.endpoint)
             && timeout(CLOSE_LIMIT, closed).await.is_err()
@@ -172,8 +198,13 @@ impl IrohTransport {
 
     /// Closes in the background when there is still a runtime; otherwise the last clone of the endpoint does it.
     pub(crate) fn abandon(&self) {
+        self.close_lanes();
         self.spares.close();
         close_in_background(&self.endpoint);
+    }
+
+    fn close_lanes(&self) {
+        self.lanes.iter().for_each(|lanes| lanes.close());
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {
@@ -254,51 +285,83 @@ fn close_in_background(endpoint: &Endpoint) -> Option<tokio::task::JoinHandle<()
 
 impl IrohConnection {
     pub(crate) fn peer(&self) -> PeerId {
-        self.0.remote_id().into()
+        self.quic.remote_id().into()
     }
 
     pub(crate) fn alpn(&self) -> &[u8] {
-        self.0.alpn()
+        self.quic.alpn()
     }
 
     pub(crate) fn stable_id(&self) -> usize {
-        self.0.stable_id()
+        self.quic.stable_id()
     }
 
-    pub(crate) async fn open_bi(&self) -> Result<(IrohSendStream, IrohRecvStream), ConnectionLost> {
-        let (send, recv) = self.0.open_bi().await.map_err(lost)?;
-        Ok((IrohSendStream { stream: send, finished: false }, IrohRecvStream(recv)))
+    fn new(quic: endpoint::Connection, lanes: Option<&Arc<Lanes>>) -> Self {
+        let dialled = quic.side() == endpoint::Side::Client;
+        let lane = lanes.map(|lanes| Session::new(lanes.clone(), dialled));
+        Self { quic, lane }
     }
 
-    pub(crate) async fn accept_bi(&self) -> Result<(IrohSendStream, IrohRecvStream), ConnectionLost> {
-        let (send, recv) = self.0.accept_bi().await.map_err(lost)?;
-        Ok((IrohSendStream { stream: send, finished: false }, IrohRecvStream(recv)))
+    pub(crate) fn lane(&self) -> Option<&Arc<Session>> {
+        self.lane.as_ref()
+    }
+
+    pub(crate) fn offer_lane(&self) -> Option<LaneOffer> {
+        self.lane.as_ref()?.offer(self)
+    }
+
+    /// Resolves when the connection has ended, which it does not prevent.
+    pub(super) fn ended(&self) -> BoxFuture<'static, ()> {
+        self.quic.weak_handle().closed().map(drop).boxed()
+    }
+
+    pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), ConnectionLost> {
+        let place = match &self.lane {
+            None => None,
+            Some(lane) => match lane.open(self).await? {
+                Ok(opened) => return Ok(opened),
+                Err(place) => place,
+            },
+        };
+        Ok(of_quic(self.quic.open_bi().await.map_err(lost)?, place))
+    }
+
+    pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), ConnectionLost> {
+        let Some(lane) = &self.lane else {
+            return Ok(of_quic(self.quic.accept_bi().await.map_err(lost)?, None));
+        };
+        tokio::select! {
+            biased;
+            accepted = self.quic.accept_bi() => Ok(of_quic(accepted.map_err(lost)?, None)),
+            accepted = lane.accept(self) => Ok(accepted),
+        }
     }
 
     #[cfg(test)]
     pub(crate) async fn closed(&self) -> ConnectionLost {
-        lost(self.0.closed().await)
+        lost(self.quic.closed().await)
     }
 
     pub(crate) fn close_reason(&self) -> Option<ConnectionLost> {
-        self.0.close_reason().map(lost)
+        self.quic.close_reason().map(lost)
     }
 
     /// Closes it, unless it has ended: iroh would take that for the reason from then on, and who still reads would not hear why
     /// the peer closed.
     pub(crate) fn close(&self, code: Code) {
-        if self.0.close_reason().is_none() {
-            self.0.close(VarInt::from_u32(code), b"");
+        if self.quic.close_reason().is_none() {
+            self.quic.close(VarInt::from_u32(code), b"");
         }
+        self.lane.iter().for_each(|lane| lane.end());
     }
 
     pub(crate) fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
         let mut material = [0; 32];
-        self.0.export_keying_material(&mut material, label, context).ok().map(|()| material)
+        self.quic.export_keying_material(&mut material, label, context).ok().map(|()| material)
     }
 
     pub(crate) fn socket(&self) -> Option<SocketAddr> {
-        let paths = self.0.paths();
+        let paths = self.quic.paths();
         match paths.iter().find(|path| path.is_selected())?.remote_addr() {
             TransportAddr::Ip(socket) => Some(*socket),
             _ => None,
@@ -306,14 +369,24 @@ impl IrohConnection {
     }
 
     pub(crate) fn is_relayed(&self) -> Option<bool> {
-        let paths = self.0.paths();
+        let paths = self.quic.paths();
         paths.iter().find(|path| path.is_selected()).map(|path| path.is_relay())
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        let paths = self.0.paths();
+        let paths = self.quic.paths();
         paths.iter().find(|path| path.is_selected()).or_else(|| paths.iter().next()).map(|path| path.rtt())
     }
+}
+
+/// A stream of QUIC, with its place among all of its connection.
+fn of_quic(
+    (send, recv): (endpoint::SendStream, endpoint::RecvStream),
+    place: Option<OwnedSemaphorePermit>,
+) -> (SendStream, RecvStream) {
+    let place = place.map(Arc::new);
+    let send = IrohSendStream { stream: send, finished: false, _place: place.clone() };
+    (SendStream::Iroh(send), RecvStream::Iroh(IrohRecvStream { stream: recv, _place: place }))
 }
 
 impl IrohSendStream {
@@ -355,7 +428,7 @@ impl Drop for IrohSendStream {
 
 impl IrohRecvStream {
     pub(crate) async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
-        self.0.read_chunk(max).await.map_err(|error| match error {
+        self.stream.read_chunk(max).await.map_err(|error| match error {
             endpoint::ReadError::Reset(code) => ReadError::Reset { code: narrow(code) },
             endpoint::ReadError::ConnectionLost(error) => ReadError::Lost(lost(error)),
             error => ReadError::Lost(ConnectionLost::Other(error.to_string())),
@@ -363,7 +436,7 @@ impl IrohRecvStream {
     }
 
     pub(crate) fn stop(&mut self, code: Code) {
-        let _ = self.0.stop(VarInt::from_u32(code));
+        let _ = self.stream.stop(VarInt::from_u32(code));
     }
 }
 

@@ -1,11 +1,12 @@
 //! The transport seam: everything above it sees these types and cannot tell QUIC from the simulator.
 //!
-//! The types are enums over two backends: [`iroh`](self::iroh) (QUIC over UDP) and `sim` (memory, virtual time,
-//! injected faults). The `network` layer is the only caller. This room knows nothing of networks, peers' entries
+//! The types are enums over two backends: [`iroh`](self::iroh) (QUIC over UDP, with a `lane` for streams that stay on one host)
+//! and `sim` (memory, virtual time, injected faults). The `network` layer is the only caller. This room knows nothing of networks, peers' entries
 //! or protocols; it moves bytes between two keys.
 
 mod awake;
 mod iroh;
+mod lane;
 mod lookup;
 #[cfg(feature = "testing")]
 pub(crate) mod sim;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 
 pub(crate) use self::awake::Activity;
 pub(crate) use self::iroh::{IrohConfig, IrohTransport};
+pub use self::lane::Lane;
+pub(crate) use self::lane::{LaneConfig, LaneOffer, Session};
 pub(crate) use self::lookup::Lookups;
 pub(crate) use self::tasks::Tasks;
 pub use self::tasks::{NodeFailure, TaskProbe};
@@ -59,6 +62,9 @@ pub(crate) enum Connection {
 #[derive(Debug)]
 pub(crate) enum SendStream {
     Iroh(iroh::IrohSendStream),
+    #[cfg(unix)]
+    Local(lane::SocketSend),
+    Memory(lane::MemorySend),
     #[cfg(feature = "testing")]
     Sim(sim::SimSendStream),
 }
@@ -67,6 +73,9 @@ pub(crate) enum SendStream {
 #[derive(Debug)]
 pub(crate) enum RecvStream {
     Iroh(iroh::IrohRecvStream),
+    #[cfg(unix)]
+    Local(lane::SocketRecv),
+    Memory(lane::MemoryRecv),
     #[cfg(feature = "testing")]
     Sim(sim::SimRecvStream),
 }
@@ -129,6 +138,20 @@ macro_rules! on {
     ($value:expr, $inner:pat => $call:expr) => {
         match $value {
             Self::Iroh($inner) => $call,
+            #[cfg(feature = "testing")]
+            Self::Sim($inner) => $call,
+        }
+    };
+}
+
+/// As `on`, for streams: those of one host have two more kinds.
+macro_rules! on_stream {
+    ($value:expr, $inner:pat => $call:expr) => {
+        match $value {
+            Self::Iroh($inner) => $call,
+            #[cfg(unix)]
+            Self::Local($inner) => $call,
+            Self::Memory($inner) => $call,
             #[cfg(feature = "testing")]
             Self::Sim($inner) => $call,
         }
@@ -219,7 +242,7 @@ impl Connection {
     /// Opens a bidirectional stream; the peer sees it with its first byte. Waits at the peer's stream limit.
     pub(crate) async fn open_bi(&self) -> Result<(SendStream, RecvStream), ConnectionLost> {
         match self {
-            Self::Iroh(c) => c.open_bi().await.map(|(s, r)| (SendStream::Iroh(s), RecvStream::Iroh(r))),
+            Self::Iroh(c) => c.open_bi().await,
             #[cfg(feature = "testing")]
             Self::Sim(c) => c.open_bi().await.map(|(s, r)| (SendStream::Sim(s), RecvStream::Sim(r))),
         }
@@ -228,7 +251,7 @@ impl Connection {
     /// The next bidirectional stream that the peer opens. Cancellation-safe.
     pub(crate) async fn accept_bi(&self) -> Result<(SendStream, RecvStream), ConnectionLost> {
         match self {
-            Self::Iroh(c) => c.accept_bi().await.map(|(s, r)| (SendStream::Iroh(s), RecvStream::Iroh(r))),
+            Self::Iroh(c) => c.accept_bi().await,
             #[cfg(feature = "testing")]
             Self::Sim(c) => c.accept_bi().await.map(|(s, r)| (SendStream::Sim(s), RecvStream::Sim(r))),
         }
@@ -257,6 +280,24 @@ impl Connection {
         on!(self, c => c.exporter(label, context))
     }
 
+    /// The lane of this host beside the connection, if the node has one.
+    pub(crate) fn lane(&self) -> Option<&std::sync::Arc<Session>> {
+        match self {
+            Self::Iroh(c) => c.lane(),
+            #[cfg(feature = "testing")]
+            Self::Sim(_) => None,
+        }
+    }
+
+    /// Gets the lane ready for streams of the peer, and says where it finds this node. `None` without a lane.
+    pub(crate) fn offer_lane(&self) -> Option<LaneOffer> {
+        match self {
+            Self::Iroh(c) => c.offer_lane(),
+            #[cfg(feature = "testing")]
+            Self::Sim(_) => None,
+        }
+    }
+
     /// Where the packets of this connection go; `None` through a relay, before a path is chosen, and in a simulation, where
     /// addresses are made up.
     pub(crate) fn socket(&self) -> Option<SocketAddr> {
@@ -277,41 +318,53 @@ impl Connection {
 impl SendStream {
     /// Writes all bytes, waiting for flow control. NOT cancellation-safe: a part may have been written.
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        on!(self, s => s.write_all(bytes).await)
+        on_stream!(self, s => s.write_all(bytes).await)
     }
 
     /// Writes all chunks in one go; chunks above 1,452 bytes are kept by reference, not copied. Chunks that were written
     /// are left empty. NOT cancellation-safe.
     pub(crate) async fn write_all_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
-        on!(self, s => s.write_all_chunks(chunks).await)
+        on_stream!(self, s => s.write_all_chunks(chunks).await)
     }
 
     /// Ends the stream after what was written; the receiver reads to the end. Idempotent.
     pub(crate) fn finish(&mut self) {
-        on!(self, s => s.finish());
+        on_stream!(self, s => s.finish());
     }
 
     /// Ends the stream at once; what the receiver has not read yet is dropped. Idempotent.
     pub(crate) fn reset(&mut self, code: Code) {
-        on!(self, s => s.reset(code));
+        on_stream!(self, s => s.reset(code));
     }
 
     /// Resolves with the receiver's code when it stopped the stream, and with `None` when all of a finished stream has
     /// reached the peer's transport (not yet its application). Cancellation-safe.
     pub(crate) async fn stopped(&mut self) -> Result<Option<Code>, ConnectionLost> {
-        on!(self, s => s.stopped().await)
+        on_stream!(self, s => s.stopped().await)
     }
 }
 
 impl RecvStream {
+    /// What carries the stream. A simulated one counts as QUIC.
+    pub(crate) fn lane(&self) -> Lane {
+        match self {
+            Self::Iroh(_) => Lane::Quic,
+            #[cfg(unix)]
+            Self::Local(_) => Lane::Local,
+            Self::Memory(_) => Lane::Memory,
+            #[cfg(feature = "testing")]
+            Self::Sim(_) => Lane::Quic,
+        }
+    }
+
     /// The next bytes in order, at most `max` of them; `None` at the end of a finished stream. Cancellation-safe.
     pub(crate) async fn read_chunk(&mut self, max: usize) -> Result<Option<Bytes>, ReadError> {
-        on!(self, s => s.read_chunk(max).await)
+        on_stream!(self, s => s.read_chunk(max).await)
     }
 
     /// Tells the sender that nothing more will be read. Idempotent.
     pub(crate) fn stop(&mut self, code: Code) {
-        on!(self, s => s.stop(code));
+        on_stream!(self, s => s.stop(code));
     }
 }
 

@@ -38,7 +38,7 @@ const PROTOCOLS: [(&str, &str); 13] = [
     (Family::GROUPS.alpn(), "bond/6"),
     (Family::GROUPS.alpn(), "operate/2"),
     (Family::GROUPS.alpn(), "call/1"),
-    (Family::DIAGNOSTICS.alpn(), "report/6"),
+    (Family::DIAGNOSTICS.alpn(), "report/7"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

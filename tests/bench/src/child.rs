@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    contender::{ours_group, peer, raw},
+    contender::{
+        ours::{self, Lane},
+        ours_group, peer, raw,
+    },
     work::{self, Figures, Who, Work},
 };
 
@@ -39,6 +42,8 @@ pub struct Common {
     pub relay: String,
     /// Transport settings of plain iroh (see `quic`).
     pub quic: String,
+    /// What carries the framework's streams and bonds.
+    pub lane: Lane,
     pub timeout: Duration,
     /// Workers of the runtime run on any core, of groups, too.
     pub unpinned: bool,
@@ -76,6 +81,9 @@ async fn once(who: Who, work: &Work, common: &Common) -> Result<Figures> {
         .env(peer::RELAY, &common.relay)
         .env("RUST_BACKTRACE", "0")
         .env(raw::SETTINGS, &common.quic)
+        .env(ours::LANE, common.lane.name())
+        // Where sockets are made; what is there already is taken where the system has none.
+        .env("XDG_RUNTIME_DIR", env::var_os("XDG_RUNTIME_DIR").unwrap_or_else(|| env::temp_dir().into()))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

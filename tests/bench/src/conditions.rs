@@ -11,6 +11,7 @@ const CRATES: [&str; 6] = ["mosaik", "iroh", "noq", "noq-proto", "tokio", "postc
 pub fn describe(runs: usize, seconds: f64, common: &Common) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let quic = if common.quic.is_empty() { "as the framework's" } else { &common.quic };
+    let lane = common.lane.name();
     let workers = if common.unpinned { "on any core" } else { "pinned, one to a core" };
     [
         format!("- date: {}, git {}", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"]), commit()),
@@ -24,6 +25,7 @@ pub fn describe(runs: usize, seconds: f64, common: &Common) -> String {
         format!("- versions: {}; {}", versions(), output("rustc", &["--version"])),
         format!("- {runs} runs of each, alternating; streams: {seconds} s each after 0.5 s of warm-up"),
         format!("- groups: workers of the runtime {workers}"),
+        format!("- streams and bonds of mosaik: by {lane}"),
         format!("- transport settings of plain iroh: {quic}"),
         "- item: `struct { sequence: u64, body: Bytes }` by postcard; its size is 8 bytes and the body".to_owned(),
     ]

@@ -133,8 +133,14 @@ impl Log {
     fn next(&mut self) -> Entry {
         self.last += 1;
         let body = self.body.clone();
-        let command =
-            Command { session: SessionId(u128::MAX), opened: 1, sequence: self.last, settled: 0, attempted: 1 << 40, body };
+        let command = Command {
+            session: SessionId(u128::MAX),
+            opened: 1,
+            sequence: self.last,
+            settled: 0,
+            attempted: 1 << 40,
+            body,
+        };
         let entry = Entry::after(&self.hash, self.last, 1, (1 << 30, 1 << 40), Payload::Command(command));
         self.hash = entry.hash;
         entry

@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use benches::{Bench, Effort};
 use child::Common;
+use contender::ours::Lane;
 use work::Who;
 
 #[derive(Debug, Parser)]
@@ -65,6 +66,9 @@ struct Options {
     /// Transport settings of plain iroh, `name=value` separated by commas (see src/quic.rs), or `stock`.
     #[arg(long, default_value = "")]
     quic: String,
+    /// What carries the framework's streams and bonds.
+    #[arg(long, value_enum, default_value_t = Lane::Memory)]
+    lane: Lane,
     /// Do not give each worker of the runtime a core of its own in runs of groups.
     #[arg(long)]
     unpinned: bool,
@@ -160,6 +164,7 @@ impl Options {
         Common {
             relay: relay.unwrap_or_default(),
             quic: self.quic.clone(),
+            lane: self.lane,
             timeout: Duration::from_secs(self.timeout),
             unpinned: self.unpinned || !pin::POSSIBLE,
         }

@@ -14,7 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     discovery::PeerEntry,
-    network::CloseCode,
+    network::{CloseCode, Lane},
     primitives::PeerId,
     streams::{
         core::lag::Depth,
@@ -66,6 +66,8 @@ struct State {
     entry: PeerEntry,
     state: ChannelState,
     since: Option<Instant>,
+    /// What carries its items.
+    lane: Option<Lane>,
     failure: Option<String>,
     /// Why the last item was passed over that was not known here.
     passed_over: Option<String>,
@@ -83,6 +85,7 @@ impl Channel {
                 entry,
                 state: ChannelState::Connecting,
                 since: None,
+                lane: None,
                 failure: None,
                 passed_over: None,
                 last_end: None,
@@ -118,6 +121,12 @@ impl Channel {
         let mut inner = self.state();
         inner.state = state;
         inner.since = (state == ChannelState::Connected).then(Instant::now);
+    }
+
+    /// Items flow, on this lane.
+    pub(super) fn flows(&self, lane: Lane) {
+        self.state().lane = Some(lane);
+        self.set_state(ChannelState::Connected);
     }
 
     /// Whether items flow; and whether it refuses this consumer or is late.
@@ -265,7 +274,10 @@ impl Channel {
     }
 
     pub(super) fn stats(&self, rtt: Option<Duration>) -> Stats {
-        let since = self.state().since;
+        let (since, lane) = {
+            let state = self.state();
+            (state.since, state.lane)
+        };
         Stats {
             datums: self.datums.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
@@ -275,6 +287,7 @@ impl Channel {
             queue: Depth { items: self.queued_items.load(Relaxed), bytes: self.queued_bytes.load(Relaxed) as u64 },
             high_water: Depth { items: self.high_items.load(Relaxed), bytes: self.high_bytes.load(Relaxed) as u64 },
             rtt,
+            lane: lane.filter(|_| since.is_some()),
             ..Stats::default()
         }
     }

@@ -244,7 +244,7 @@ impl Task {
         let Accepted { epoch, next, replay } = accepted;
         let producer = self.channel.peer;
         self.channel.clear_failure();
-        self.channel.set_state(ChannelState::Connected);
+        self.channel.flows(link.recv.lane());
         let resumed = self.progress.resume().is_some_and(|resume| resume.epoch == epoch);
         self.shared.events.send(Event::Connected { producer, epoch, next, resumed });
         let joined = self.progress.joined(epoch, next, replay.is_some());

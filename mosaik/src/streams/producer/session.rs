@@ -175,6 +175,7 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
     }
     tracing::debug!(?peer, ?stream, "subscriber admitted");
     let RawLink { send, recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
+    present.shared.carried(present.id, recv.lane());
     let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writer = Writer { present, signal, send, notes: Some(recv), piece: PIECE, beat, busy: false };

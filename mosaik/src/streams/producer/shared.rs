@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     discovery::{Discovery, PeerEntry},
-    network::{CloseCode, Node},
+    network::{CloseCode, Lane, Node},
     primitives::{Evolve, Format, PeerId, Schema, StreamId, watch},
     streams::{
         conditions::{Conditions, Topology},
@@ -157,6 +157,8 @@ pub(super) struct Sub {
     pub(super) since: Instant,
     pub(super) signal: watch::Sender<Signal>,
     pub(super) written: Depth,
+    /// What carries its items, once they flow.
+    pub(super) lane: Option<Lane>,
 }
 
 /// What a consumer wants.
@@ -407,6 +409,7 @@ impl State {
             queue,
             high_water,
             rtt,
+            lane: sub.lane,
             ..Stats::default()
         }
     }

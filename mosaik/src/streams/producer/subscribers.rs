@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::shared::{Asked, Next, Predicate, Push, Shared, Signal, State, Sub};
 use crate::{
     discovery::PeerEntry,
-    network::CloseCode,
+    network::{CloseCode, Lane},
     primitives::watch,
     streams::{
         conditions::Topology,
@@ -82,7 +82,8 @@ impl Shared {
             }
         };
         let (sender, receiver) = watch::channel(signal);
-        let sub = Sub { entry, run, asked, replay, since: Instant::now(), signal: sender, written: Depth::default() };
+        let (since, written) = (Instant::now(), Depth::default());
+        let sub = Sub { entry, run, asked, replay, since, signal: sender, written, lane: None };
         state.subs.insert(id, sub);
         self.refresh(&mut state);
         Ok((id, receiver))
@@ -236,6 +237,13 @@ impl Shared {
             None => state.parked.push((id, cx.waker().clone())),
         }
         None
+    }
+
+    /// Its items go on this lane.
+    pub(super) fn carried(&self, id: SubId, lane: Lane) {
+        if let Some(sub) = self.state().subs.get_mut(&id) {
+            sub.lane = Some(lane);
+        }
     }
 
     /// A subscription has written so many bytes of what it took, and with them so many whole items.

@@ -4,7 +4,12 @@
 //! finished cost a bounded amount and leave room: above a watermark a dialler first has to prove that it receives at its
 //! address (a Retry packet, RFC 9000 section 8.1.2, which keeps no state here), and no address may have more than half.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::PoisonError, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use iroh::{
@@ -17,6 +22,7 @@ use tokio::{
 };
 
 use super::{IrohConnection, Reached, dial};
+use crate::transport::lane::Lanes;
 
 /// Addresses of this host that are known to be reached.
 const MAX_REACHED: usize = 64;
@@ -115,7 +121,12 @@ impl Load {
 }
 
 /// Takes connections until the endpoint closes.
-pub(super) async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohConnection>, reached: Reached) {
+pub(super) async fn accept_loop(
+    endpoint: Endpoint,
+    sender: mpsc::Sender<IrohConnection>,
+    reached: Reached,
+    lanes: Option<Arc<Lanes>>,
+) {
     let mut load = Load::default();
     let mut handshakes: FuturesUnordered<BoxFuture<'static, (Dial, Option<Done>)>> = FuturesUnordered::new();
     loop {
@@ -130,7 +141,7 @@ pub(super) async fn accept_loop(endpoint: Endpoint, sender: mpsc::Sender<IrohCon
                         reached.insert(ip.to_canonical());
                     }
                 }
-                if sender.send(IrohConnection(connection)).await.is_err() {
+                if sender.send(IrohConnection::new(connection, lanes.as_ref())).await.is_err() {
                     return;
                 }
             }

@@ -12,7 +12,7 @@
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::{
-    FutureExt, StreamExt,
+    StreamExt,
     future::{BoxFuture, Either, select},
     stream::FuturesUnordered,
 };
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{IrohConnection, IrohTransport, Own, Reached, accept::accept_loop, close_in_background, narrow};
 use crate::{
     primitives::fresh_bytes,
-    transport::{CONNECT_TIMEOUT, ConnectError},
+    transport::{CONNECT_TIMEOUT, ConnectError, lane::Lanes},
 };
 
 /// How long a dial waits for an answer until addresses are dialled alone, if there is reason to.
@@ -81,7 +81,7 @@ impl IrohTransport {
     }
 
     async fn dial(&self, to: &EndpointAddr, alpn: &[u8]) -> Result<IrohConnection, ConnectError> {
-        let mut whole = pin!(attempt(&self.endpoint, to.clone(), alpn));
+        let mut whole = pin!(attempt(&self.endpoint, to.clone(), alpn, self.lanes.as_ref()));
         let failed = tokio::select! {
             biased;
             result = &mut whole => match result {
@@ -155,11 +155,13 @@ pub(super) struct Spares {
     accepted: mpsc::WeakSender<IrohConnection>,
     room: Semaphore,
     closing: CancellationToken,
+    /// Of the node.
+    lanes: Option<Arc<Lanes>>,
 }
 
 impl Spares {
-    pub(super) fn new(own: Own, accepted: mpsc::WeakSender<IrohConnection>) -> Self {
-        Self { own, accepted, room: Semaphore::new(MAX_SPARES), closing: CancellationToken::new() }
+    pub(super) fn new(own: Own, accepted: mpsc::WeakSender<IrohConnection>, lanes: Option<Arc<Lanes>>) -> Self {
+        Self { own, accepted, room: Semaphore::new(MAX_SPARES), closing: CancellationToken::new(), lanes }
     }
 
     /// Ends all of them and makes no more.
@@ -194,7 +196,7 @@ async fn alone(spares: Arc<Spares>, to: EndpointAddr, alpn: Vec<u8>, found: mpsc
                 return None;
             }
         };
-        match timeout(CONNECT_TIMEOUT, attempt(&spare.0, to.clone(), &alpn)).await {
+        match timeout(CONNECT_TIMEOUT, attempt(&spare.0, to.clone(), &alpn, spares.lanes.as_ref())).await {
             Ok(Ok(connection)) => Some((room, spare, connection)),
             Ok(Err(failed)) => {
                 tracing::debug!(?to, error = %failed.error, "not reached at this address");
@@ -210,30 +212,30 @@ async fn alone(spares: Arc<Spares>, to: EndpointAddr, alpn: Vec<u8>, found: mpsc
         connected = connected => connected,
     };
     let Some((_room, spare, connection)) = connected else { return };
-    let closed = connection.0.weak_handle().closed();
+    let closed = connection.ended();
     // Another address was sooner: then the connection ends here.
     if found.try_send(connection).is_ok() {
         drop(found);
         tokio::select! {
             biased;
             () = spares.closing.cancelled() => {}
-            () = serve(&spare.0, closed.map(drop).boxed(), &spares.accepted) => {}
+            () = serve(&spare.0, closed, &spares) => {}
         }
     }
 }
 
 /// Hands on what a spare endpoint accepts, until none of its connections is left.
-async fn serve(endpoint: &Endpoint, first: BoxFuture<'static, ()>, accepted: &mpsc::WeakSender<IrohConnection>) {
+async fn serve(endpoint: &Endpoint, first: BoxFuture<'static, ()>, spares: &Spares) {
     let (sender, mut incoming) = mpsc::channel(SPARE_QUEUE);
-    let mut accepting = pin!(accept_loop(endpoint.clone(), sender, Reached::default()));
+    let mut accepting = pin!(accept_loop(endpoint.clone(), sender, Reached::default(), spares.lanes.clone()));
     let mut live = FuturesUnordered::from_iter([first]);
     while !live.is_empty() {
         tokio::select! {
             biased;
             () = &mut accepting => return,
             Some(connection) = incoming.recv() => {
-                live.push(IrohConnection::ended(&connection));
-                let Some(accepted) = accepted.upgrade() else { return };
+                live.push(connection.ended());
+                let Some(accepted) = spares.accepted.upgrade() else { return };
                 if accepted.send(connection).await.is_err() {
                     return;
                 }
@@ -243,15 +245,13 @@ async fn serve(endpoint: &Endpoint, first: BoxFuture<'static, ()>, accepted: &mp
     }
 }
 
-impl IrohConnection {
-    /// Resolves when the connection has ended, which it does not prevent.
-    fn ended(&self) -> BoxFuture<'static, ()> {
-        self.0.weak_handle().closed().map(drop).boxed()
-    }
-}
-
 /// One dial of one endpoint.
-async fn attempt(endpoint: &Endpoint, to: EndpointAddr, alpn: &[u8]) -> Result<IrohConnection, Failed> {
+async fn attempt(
+    endpoint: &Endpoint,
+    to: EndpointAddr,
+    alpn: &[u8],
+    lanes: Option<&Arc<Lanes>>,
+) -> Result<IrohConnection, Failed> {
     let salt = &fresh_bytes()[..SALT];
     let options = ConnectOptions::new().with_additional_alpns(vec![addressee(to.id, salt)]);
     let connecting = endpoint.connect_with_opts(to, alpn, options).await.map_err(IrohConnectError::from);
@@ -259,7 +259,7 @@ async fn attempt(endpoint: &Endpoint, to: EndpointAddr, alpn: &[u8]) -> Result<I
         Ok(connecting) => connecting.await.map_err(IrohConnectError::from),
         Err(error) => Err(error),
     };
-    connected.map(IrohConnection).map_err(failed)
+    connected.map(|connection| IrohConnection::new(connection, lanes)).map_err(failed)
 }
 
 fn failed(error: IrohConnectError) -> Failed {

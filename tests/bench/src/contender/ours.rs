@@ -5,11 +5,43 @@ use futures::StreamExt;
 use iroh::EndpointAddr;
 use mosaik::{
     Network, NetworkId,
+    network::NetworkBuilder,
     streams::{Consumer, Producer},
 };
 
 use super::{Contender, Framework, Receiver, Sender, Session, connect};
 use crate::item::Item;
+
+/// The variable that tells a child what carries streams and bonds.
+pub const LANE: &str = "MOSAIK_BENCH_LANE";
+
+/// What carries streams and bonds; all nodes of a run are in one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Lane {
+    /// Packets.
+    Quic,
+    /// Unix sockets, as between two processes.
+    Local,
+    /// The memory of the process.
+    Memory,
+}
+
+impl Lane {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Local => "local",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// A node on loopback, on the lane of this run.
+pub fn builder(network: &str) -> Result<NetworkBuilder> {
+    let lane = std::env::var(LANE).unwrap_or_default();
+    let builder = Network::builder(NetworkId::from(network)).with_listen("127.0.0.1:0".parse()?);
+    Ok(builder.with_local_lane(lane != Lane::Quic.name()).with_memory_lane(lane != Lane::Local.name()))
+}
 
 pub struct Ours;
 
@@ -42,7 +74,7 @@ impl Framework for Ours {
     type Receiver = Consumer<Item>;
 
     async fn node(network: &str, bootstrap: Option<EndpointAddr>) -> Result<Network> {
-        let mut builder = Network::builder(NetworkId::from(network)).with_listen("127.0.0.1:0".parse()?);
+        let mut builder = builder(network)?;
         if let Some(bootstrap) = bootstrap {
             builder = builder.with_bootstrap(bootstrap);
         }

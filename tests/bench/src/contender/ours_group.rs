@@ -57,7 +57,7 @@ impl Replicated for Ours {
         let (key, size) = (GroupKey::random(), u32::try_from(count)?);
         let mut members = Vec::new();
         for index in 0..count {
-            let mut network = Network::builder(NetworkId::from("groups")).with_listen("127.0.0.1:0".parse()?);
+            let mut network = super::ours::builder("groups")?;
             if kind == Kind::Durable {
                 network = network.with_data_dir(data_dir(index));
             }

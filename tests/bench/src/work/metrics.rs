@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use mosaik::{Network, NetworkId};
+use mosaik::Network;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -23,7 +23,10 @@ use super::{
     stream::{Progress, WARM_UP, receive, send},
 };
 use crate::{
-    contender::{Framework, all_known, network_name, nodes, ours::Ours},
+    contender::{
+        Framework, all_known, network_name, nodes,
+        ours::{Ours, builder},
+    },
     table::median,
 };
 
@@ -61,8 +64,8 @@ pub async fn run(work: &PolledWork) -> Result<Figures> {
 
 /// Two nodes that publish metrics.
 async fn publishing() -> Result<Vec<Network>> {
-    let id = NetworkId::from(network_name().as_str());
-    let builder = || Ok::<_, anyhow::Error>(Network::builder(id).with_listen("127.0.0.1:0".parse()?).with_metrics());
+    let id = network_name();
+    let builder = || Ok::<_, anyhow::Error>(builder(&id)?.with_metrics());
     let first = builder()?.build().await?;
     let second = builder()?.with_bootstrap(first.local().addr()).build().await?;
     Ok(vec![first, second])
