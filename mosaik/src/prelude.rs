@@ -13,8 +13,8 @@ pub use crate::{
     builtin::{self, InMemory, NoOp},
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{
-        ApplyContext, CallError, Consistency, Group, GroupClient, GroupKey, LeaderPreference, MemberRole, Snapshots,
-        StateMachine, Timing,
+        ApplyContext, CallError, Consistency, Fence, Group, GroupClient, GroupKey, LeaderPreference, MemberRole,
+        Snapshots, StateMachine, Timing,
     },
     node::{Client, Replica},
     stores::{Primary, ReplicaState, StoreReplica, Versioned, View},

@@ -28,6 +28,7 @@ mod layering;
 mod ledger;
 mod machines;
 mod metrics;
+mod once;
 mod operator;
 mod outside;
 mod preference;

@@ -65,19 +65,24 @@ fn on(handler: &Handler, of: &Of, diag: &Diag) {
         1 => first.to_owned(),
         _ => format!("{first}` or `{first}, from: PeerId"),
     };
+    let usage = match (&handler.once, of.most()) {
+        (None, _) => usage,
+        (Some(_), 1) => format!("{usage}` or `{first}, fence: Fence"),
+        (Some(_), _) => format!("{usage}` or `{first}, from: PeerId, fence: Fence"),
+    };
     if let Of::Lateness { after: Some(after), .. } = of
         && let Err(problem) = model::parse_period(&after.value())
     {
         diag.error(after, problem);
     }
-    let params: Vec<&FnArg> = handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))).collect();
+    let params: Vec<&FnArg> = handler.params().collect();
     if params.is_empty() {
         diag.error(name, format!("`{name}` handles {what}, so it takes one: `{usage}`"));
     }
-    for param in params.iter().skip(of.most()) {
+    for param in params.iter().skip(handler.most()) {
         diag.error(param, format!("a handler of {what} takes `{usage}` and nothing else"));
     }
-    for param in params.iter().take(2) {
+    for param in params.iter().take(of.most()) {
         if let FnArg::Typed(param) = param
             && let Type::Reference(reference) = &*param.ty
         {
@@ -126,8 +131,9 @@ fn ready(handler: &Handler, diag: &Diag) {
 
 fn alone(handler: &Handler, diag: &Diag) {
     let attribute = handler.fires.attribute();
-    for param in handler.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))) {
-        diag.error(param, format!("a handler with `#[{attribute}]` takes nothing but `self`"));
+    let but = if handler.once.is_some() { "`self` and `fence: Fence`" } else { "`self`" };
+    for param in handler.params().skip(handler.most()) {
+        diag.error(param, format!("a handler with `#[{attribute}]` takes nothing but {but}"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{FnArg, Ident, LitStr, Type, spanned::Spanned};
+use syn::{Ident, LitStr, Type, spanned::Spanned};
 
 use crate::model::{Fires, Handler, Handlers, Of, OnError, parse_period};
 
@@ -10,8 +10,10 @@ pub(crate) fn handlers(handlers: &Handlers) -> TokenStream {
     let Handlers { runtime, role, .. } = handlers;
     let entries = handlers.handlers.iter().map(|each| handler(runtime, each));
     let checks = handlers.handlers.iter().filter_map(|each| deadline_check(runtime, role, each));
+    let once = handlers.handlers.iter().filter_map(|each| once_check(runtime, role, each));
     quote! {
         #(#checks)*
+        #(#once)*
 
         #[automatically_derived]
         impl #runtime::node::Handlers for #role {
@@ -34,6 +36,19 @@ fn deadline_check(runtime: &TokenStream, role: &Type, handler: &Handler) -> Opti
     })
 }
 
+/// A handler runs at the leader of a group that its role is a member of; that, too, only the role knows.
+fn once_check(runtime: &TokenStream, role: &Type, handler: &Handler) -> Option<TokenStream> {
+    let (machine, cfgs) = (handler.once.as_ref().filter(|_| !handler.further)?, &handler.cfgs);
+    let runtime = super::at(runtime, machine.span());
+    Some(quote_spanned! {machine.span()=>
+        #(#cfgs)*
+        const _: () = #runtime::__private::check_once(
+            &<#role as #runtime::node::Role>::ROLE,
+            <#machine as #runtime::node::Declared>::MACHINE.group.name,
+        );
+    })
+}
+
 fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
     let Handler { method, cfgs, fires, .. } = handler;
     let ident = &method.ident;
@@ -42,7 +57,8 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
         let runtime = super::at(runtime, field.span());
         quote_spanned!(field.span()=> #runtime::__private::producing(&mut role.#field))
     });
-    let plain = || call_of(runtime, handler, &quote!(role.#ident()), emit.as_ref());
+    let fence = fence(runtime, handler);
+    let plain = || call_of(runtime, handler, &quote!(role.#ident(#fence)), emit.as_ref());
     let register = match fires {
         Fires::On { field, of } => on(runtime, handler, (field, of), emit.as_ref()),
         Fires::Every { period } => {
@@ -72,7 +88,15 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
         };
         quote!(table.on_error(#runtime::node::OnError::#variant);)
     });
-    quote!(#(#cfgs)* { #register; #policy })
+    let once = handler.once.as_ref().map(|machine| quote_spanned!(machine.span()=> table.once::<#machine>();));
+    quote!(#(#cfgs)* { #register; #policy #once })
+}
+
+/// What a handler is given for its fence, if it takes one; a parameter of another type is reported there.
+fn fence(runtime: &TokenStream, handler: &Handler) -> Option<TokenStream> {
+    let param = handler.fence()?;
+    let moved = super::at(runtime, param.span());
+    Some(quote_spanned!(param.span()=> #moved::__private::fence()))
 }
 
 fn on(runtime: &TokenStream, handler: &Handler, (field, of): (&Ident, &Of), emit: Option<&TokenStream>) -> TokenStream {
@@ -81,10 +105,11 @@ fn on(runtime: &TokenStream, handler: &Handler, (field, of): (&Ident, &Of), emit
     // Named with the parameters' spans: a parameter of another type than the field's items is reported there.
     let params: Vec<Ident> = ["item", "from"]
         .into_iter()
-        .zip(method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_))))
+        .zip(handler.params().take(of.most()))
         .map(|(name, param)| Ident::new(name, param.span()))
         .collect();
-    let call = call_of(runtime, handler, &quote!(role.#ident(#(#params),*)), emit);
+    let args = params.iter().map(|param| quote!(#param)).chain(fence(runtime, handler));
+    let call = call_of(runtime, handler, &quote!(role.#ident(#(#args),*)), emit);
     let unused = (params.len() == 1).then(|| quote!(_));
     let bound = params.iter().map(|param| quote!(#param)).chain(unused);
     let moved = super::at(runtime, field.span());

@@ -36,6 +36,16 @@ pub(crate) fn node(node: &Node) -> TokenStream {
         let moved = super::at(runtime, ty.span());
         quote_spanned!(ty.span()=> #(#cfgs)* <#ty as #moved::node::Endpoint>::set_ready(&self.#ident, ready);)
     });
+    let members = node.fields.iter().filter(|field| matches!(field.source, Source::Endpoint { .. })).map(|field| {
+        let (ident, ty, cfgs) = (&field.ident, &field.ty, &field.cfgs);
+        let moved = super::at(runtime, ty.span());
+        quote_spanned! {ty.span()=>
+            #(#cfgs)*
+            if <#ty as #moved::node::Endpoint>::LINK.is_member_of(group) {
+                return <#ty as #moved::node::Endpoint>::member(&self.#ident);
+            }
+        }
+    });
     let (read, wire) = (options::read(node), options::wire(node));
     quote! {
         #[automatically_derived]
@@ -64,6 +74,12 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             #[allow(unused_variables)]
             fn set_ready(&self, ready: bool) {
                 #(#told)*
+            }
+
+            #[allow(unused_variables)]
+            fn member(&self, group: &str) -> ::core::option::Option<#runtime::node::Leading> {
+                #(#members)*
+                ::core::option::Option::None
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The handlers of a role: methods of its inherent impl and what each of them is called for.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Generics, Ident, LitStr, Signature, Type};
+use syn::{Attribute, FnArg, Generics, Ident, LitStr, Signature, Type};
 
 pub(crate) struct Handlers {
     pub(crate) runtime: TokenStream,
@@ -20,10 +20,29 @@ pub(crate) struct Handler {
     /// The producer field that what it returns goes out on.
     pub(crate) emit: Option<Ident>,
     pub(crate) on_error: Option<OnError>,
+    /// The machine of the group whose leader alone runs it.
+    pub(crate) once: Option<Type>,
     /// The helper attribute as it was written.
     pub(crate) attribute: Attribute,
     /// Whether it is not the first of its attribute's: what is wrong with the method has been reported.
     pub(crate) further: bool,
+}
+
+impl Handler {
+    /// The parameters beside `self`.
+    pub(crate) fn params(&self) -> impl Iterator<Item = &FnArg> {
+        self.method.inputs.iter().filter(|arg| matches!(arg, FnArg::Typed(_)))
+    }
+
+    /// The parameter for the fence of `once`: the one behind those of what it is called for.
+    pub(crate) fn fence(&self) -> Option<&FnArg> {
+        self.once.as_ref().and_then(|_| self.params().nth(self.fires.most()))
+    }
+
+    /// How many parameters it may have.
+    pub(crate) fn most(&self) -> usize {
+        self.fires.most() + usize::from(self.once.is_some())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +117,14 @@ impl Of {
 }
 
 impl Fires {
+    /// How many parameters a handler of it may have, but for the fence of `once`.
+    pub(crate) const fn most(&self) -> usize {
+        match self {
+            Self::On { of, .. } => of.most(),
+            Self::Every { .. } | Self::Start | Self::Stop | Self::Ready => 0,
+        }
+    }
+
     /// The helper attribute's name.
     pub(crate) const fn attribute(&self) -> &'static str {
         match self {

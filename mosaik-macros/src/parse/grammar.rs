@@ -144,11 +144,11 @@ pub(crate) const HANDLERS: Attribute =
 pub(crate) const ON: Attribute = Attribute {
     name: "#[on(..)]",
     first: Some(key("field", Kind::Member)),
-    keys: &[key("after", Kind::Text), EMIT, ON_ERROR],
+    keys: &[key("after", Kind::Text), EMIT, ON_ERROR, ONCE],
 };
 
 pub(crate) const EVERY: Attribute =
-    Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[EMIT, ON_ERROR] };
+    Attribute { name: "#[every(..)]", first: Some(key("period", Kind::Text)), keys: &[EMIT, ON_ERROR, ONCE] };
 
 pub(crate) const START: Attribute = Attribute { name: "#[start]", first: None, keys: &[EMIT] };
 
@@ -157,6 +157,7 @@ pub(crate) const STOP: Attribute = Attribute { name: "#[stop]", first: None, key
 pub(crate) const READY: Attribute = Attribute { name: "#[ready]", first: None, keys: &[] };
 
 const EMIT: Key = key("emit", Kind::Word);
+const ONCE: Key = key("once", Kind::Type);
 const ON_ERROR: Key = key("on_error", Kind::Setting("`on_error = log`, `on_error = restart` or `on_error = stop`"));
 
 pub(crate) const GROUP: Attribute = Attribute {

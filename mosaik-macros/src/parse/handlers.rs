@@ -2,7 +2,7 @@
 //! first, so that unfinished code in one method does not take the others away.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Expr, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, Signature};
+use syn::{Attribute, Expr, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, Signature, Type};
 
 use super::{args::Args, cfg::Way, grammar};
 use crate::{
@@ -52,7 +52,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
             if diag.count() > before {
                 continue;
             }
-            for (number, Asked { fires, emit, on_error }) in fires.into_iter().enumerate() {
+            for (number, Asked { fires, emit, on_error, once }) in fires.into_iter().enumerate() {
                 handlers.push(Handler {
                     method: method.sig.clone(),
                     cfgs: cfgs.clone(),
@@ -60,6 +60,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
                     fires,
                     emit,
                     on_error,
+                    once,
                     attribute: attribute.clone(),
                     further: number > 0,
                 });
@@ -74,6 +75,7 @@ struct Asked {
     fires: Fires,
     emit: Option<Ident>,
     on_error: Option<OnError>,
+    once: Option<Type>,
 }
 
 /// What a helper attribute asks for, once for each field that it names; nothing for other attributes and for malformed ones.
@@ -96,8 +98,9 @@ fn fires(attribute: &Attribute, diag: &Diag) -> Vec<Asked> {
         "ready" => (read(&grammar::READY), vec![Fires::Ready]),
         _ => return Vec::new(),
     };
-    let (emit, on_error) = (args.word("emit").cloned(), on_error(&args, diag));
-    fires.into_iter().map(|fires| Asked { fires, emit: emit.clone(), on_error }).collect()
+    let (emit, once, on_error) = (args.word("emit"), args.ty("once"), on_error(&args, diag));
+    let asked = |fires| Asked { fires, emit: emit.cloned(), on_error, once: once.cloned() };
+    fires.into_iter().map(asked).collect()
 }
 
 fn on_error(args: &Args, diag: &Diag) -> Option<OnError> {

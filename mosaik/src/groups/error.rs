@@ -75,6 +75,10 @@ pub enum CallError {
     /// The group is [sealed](super::Group::seal): this version of the machine takes no commands any more. Not applied.
     #[error("the group is sealed for the next version of its machine; the command was not applied")]
     Sealed,
+    /// The command was sent under a [`Fence`](super::Fence), and that leadership was over before the command could be applied. Not
+    /// applied.
+    #[error("the leadership under which the command was sent is over; it was not applied")]
+    Fenced,
     /// The local member has stopped before it took the command.
     #[error("the local member has stopped: {0}; it was not applied")]
     Stopped(StopReason),
@@ -96,6 +100,7 @@ impl CallError {
             | Self::SessionsFull
             | Self::Query(_)
             | Self::Sealed
+            | Self::Fenced
             | Self::Stopped(_) => Outcome::None,
             Self::Unknown { .. } | Self::Expired | Self::Interrupted(_) | Self::UndecodableOutput(_) => {
                 Outcome::Unknown

@@ -25,6 +25,7 @@ use super::{
     bonds::{Bonds, Refused},
     client::bundle::{self, Output},
     error::{CallError, LeaveError, MAX_COMMAND, SealError, StopReason},
+    fence::{self, Fence, Leading},
     machine::StateMachine,
     options::Consistency,
     status::{GroupStatus, MemberInfo, peer_of},
@@ -65,6 +66,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Group<M: StateMachine> {
     handle: Arc<Handle<M>>,
     timeout: Duration,
+    /// The leadership that the handle's commands depend on, if it was given one.
+    fence: Option<Fence>,
 }
 
 /// What all clones share.
@@ -89,7 +92,7 @@ impl<M: StateMachine> Drop for Handle<M> {
 
 impl<M: StateMachine> Clone for Group<M> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone(), timeout: self.timeout }
+        Self { handle: self.handle.clone(), timeout: self.timeout, fence: self.fence }
     }
 }
 
@@ -101,13 +104,31 @@ impl<M: StateMachine> fmt::Debug for Group<M> {
 
 impl<M: StateMachine> Group<M> {
     pub(super) fn new(handle: Handle<M>) -> Self {
-        Self { handle: Arc::new(handle), timeout: DEFAULT_TIMEOUT }
+        Self { handle: Arc::new(handle), timeout: DEFAULT_TIMEOUT, fence: None }
     }
 
     /// A handle whose calls may take so long. Default: [`DEFAULT_TIMEOUT`]. It is kept to within one heartbeat.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { handle: self.handle.clone(), timeout }
+        Self { timeout, ..self.clone() }
+    }
+
+    /// A handle whose commands are applied only while the leadership of this fence lasts: when another one has begun, or the group
+    /// took the command in a later term, they fail with [`CallError::Fenced`](CallError::Fenced). Queries are as ever.
+    ///
+    /// ```
+    /// # use mosaik::{builtin::NoOp, prelude::*};
+    /// # async fn example(group: Group<NoOp>) -> Result<(), CallError> {
+    /// if let Some(fence) = group.fence() {
+    ///     // However long this takes: if another member leads by then, nothing is done.
+    ///     group.with_fence(fence).execute((), Consistency::Weak).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_fence(&self, fence: Fence) -> Self {
+        Self { fence: Some(fence), ..self.clone() }
     }
 
     /// The group's id: the key and the machine's name.
@@ -155,7 +176,8 @@ impl<M: StateMachine> Group<M> {
             let (slots, answers) = slots(bodies.len());
             let (deadline, timeout, strong) =
                 (Instant::now() + self.timeout, self.timeout, consistency == Consistency::Strong);
-            let (bodies, counts): (Vec<_>, Vec<_>) = bodies.into_iter().unzip();
+            let fenced = |(body, count)| (self.fenced(body), count);
+            let (bodies, counts): (Vec<_>, Vec<_>) = bodies.into_iter().map(fenced).unzip();
             let submission = |(body, answer)| Submission { body, strong, deadline, timeout, answer, queued: None };
             (counts, answers, self.submit(bodies.into_iter().zip(slots).map(submission))?)
         };
@@ -246,7 +268,15 @@ impl<M: StateMachine> Group<M> {
     }
 
     fn encode(&self, command: &M::Command) -> Result<Bytes, CallError> {
-        encode_command(self.handle.commands, command)
+        Ok(self.fenced(encode_command(self.handle.commands, command)?))
+    }
+
+    /// The body with the fence of this handle, or of the handler that is running.
+    fn fenced(&self, body: Bytes) -> Bytes {
+        match self.fence.or_else(|| fence::running_in(self.id())) {
+            Some(fence) => bundle::fenced(fence.term(), &body),
+            None => body,
+        }
     }
 
     fn submission(&self, body: Bytes, strong: bool) -> (Submission, oneshot::Receiver<Answer>) {
@@ -262,6 +292,15 @@ impl<M: StateMachine> Group<M> {
 
     async fn answer(&self, answer: oneshot::Receiver<Answer>) -> Answer {
         answer.await.unwrap_or_else(|_| Err(self.interrupted()))
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.handle.board
+    }
+
+    /// Whether the local member leads, for those who do not know its machine.
+    pub(crate) fn leading(&self) -> Leading {
+        Leading::new(self.handle.board.clone())
     }
 
     pub(super) fn queue(&self) -> &Queue {

@@ -14,6 +14,7 @@ mod builder;
 pub mod client;
 mod encoding;
 mod error;
+pub(crate) mod fence;
 mod group;
 mod health;
 pub(crate) mod inspect;
@@ -54,6 +55,7 @@ pub use self::{
     bonds::{Refusal, Refused},
     builder::GroupBuilder,
     error::{CallError, JoinError, LeaveError, MAX_COMMAND, Outcome, SealError, StopReason, TransferError, Why},
+    fence::Fence,
     group::{Answered, Bond, DEFAULT_TIMEOUT, Fed, Group},
     health::{LongCommand, MachineStatus, SnapshotFailure},
     key::{GroupKey, GroupKeyError, MIN_GROUP_SECRET},

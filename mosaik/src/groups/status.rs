@@ -8,6 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     bonds::Refused,
     error::StopReason,
+    fence::Fence,
     health::MachineStatus,
     leadership::LeaderPreference,
     raft::{ClusterId, Contradiction, Index, Member, NodeId, SKEW_LIMIT, Status, Term},
@@ -25,6 +26,8 @@ pub(crate) struct Facts {
     pub term: Term,
     pub leader: Option<Member>,
     pub is_leader: bool,
+    /// It leads, and what is applied here reaches into its own term: so all that was acknowledged before is.
+    pub leads: bool,
     /// Belongs to a cluster and follows another member.
     pub is_follower: bool,
     pub online: bool,
@@ -33,6 +36,13 @@ pub(crate) struct Facts {
     pub cluster: Option<ClusterId>,
     /// The machine takes no commands any more, and its snapshot is durable.
     pub sealed: bool,
+}
+
+impl Facts {
+    /// The leadership that lasts.
+    pub fn fence(&self) -> Option<Fence> {
+        self.leads.then(|| Fence::new(self.term, self.applied))
+    }
 }
 
 /// What a member is at the moment.

@@ -231,6 +231,14 @@ pub enum Link {
     },
 }
 
+impl Link {
+    /// Whether it is a member of the group of this name.
+    #[must_use]
+    pub const fn is_member_of(&self, group: &str) -> bool {
+        matches!(self, Self::Group(machine) if same_text(machine.group.name, group))
+    }
+}
+
 impl EndpointDecl {
     /// The value of an option that its field declares.
     #[must_use]
@@ -398,6 +406,35 @@ pub const fn check_late(role: &RoleDecl, field: &str, has_own: bool) {
     assert!(
         !(declared && has_own),
         "the field says already after what silence a producer is late: leave `after` out here"
+    );
+}
+
+/// Checks that a role is a member of the group that its handler runs once for. Called in a constant, so that a violation is a
+/// compile error.
+///
+/// # Panics
+/// When it is none, or only a client.
+pub const fn check_once(role: &RoleDecl, group: &str) {
+    let (mut i, mut is_client) = (0, false);
+    while i < role.endpoints.len() {
+        let endpoint = &role.endpoints[i];
+        if endpoint.link.is_member_of(group) {
+            return;
+        }
+        if let Some(machine) = endpoint.called() {
+            is_client |= same_text(machine.group.name, group);
+        }
+        i += 1;
+    }
+    assert!(
+        !is_client,
+        "`once` runs the handler at the member that leads the group, and a client is no member: give the role a field of type \
+         `Replica` of it"
+    );
+    assert!(
+        is_client,
+        "`once` runs the handler at the member that leads the group, and this role is no member of it: give it a field of type \
+         `Replica` of that group"
     );
 }
 

@@ -46,6 +46,8 @@ mod supervisor;
 mod table;
 mod warnings;
 
+#[doc(hidden)]
+pub use crate::groups::fence::Leading;
 pub use app::{App, main};
 pub use args::{ArgError, ArgType, ArgValues};
 pub use client::Client;

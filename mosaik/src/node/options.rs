@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    groups::{MemberRole, StateMachine, Timing},
+    groups::{MemberRole, StateMachine, Timing, fence::Leading},
     primitives::Streamed,
     stores::{Primary, PrimaryBuilder, ReplicaBuilder, StoreReplica, View},
     streams::{Buffer, ByteRate, Conditions, Consumer, ConsumerBuilder, OnLag, Prefer, Producer, ProducerBuilder},
@@ -74,6 +74,10 @@ impl<E: Endpoint + Send + 'static> Endpoint for Option<E> {
         if let Some(endpoint) = self {
             endpoint.set_ready(ready);
         }
+    }
+
+    fn member(&self) -> Option<Leading> {
+        self.as_ref().and_then(Endpoint::member)
     }
 }
 

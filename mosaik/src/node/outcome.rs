@@ -4,6 +4,11 @@ use std::{fmt::Display, iter::Chain, option, vec};
 
 use futures::future::BoxFuture;
 
+use crate::{
+    groups::fence::{self, Fence},
+    primitives::GroupId,
+};
+
 /// The result of a handler, once it has ended.
 pub type Outcome = Result<Done, String>;
 
@@ -22,6 +27,16 @@ pub enum Call<'a> {
     Done(Outcome),
     /// The body of an `async fn`.
     Later(BoxFuture<'a, Outcome>),
+}
+
+impl Call<'_> {
+    /// The rest of it runs under this leadership, too.
+    pub(super) fn under(self, fence: (GroupId, Fence)) -> Self {
+        match self {
+            Self::Done(outcome) => Self::Done(outcome),
+            Self::Later(future) => Self::Later(Box::pin(fence::scope(fence, future))),
+        }
+    }
 }
 
 /// What a handler without `emit` returns: nothing, or a `Result` with nothing in it whose error can be shown.

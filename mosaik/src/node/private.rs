@@ -4,6 +4,7 @@
 pub use serde;
 
 use crate::{
+    groups::fence::{self, Fence},
     network::Network,
     primitives::{StoreId, Streamed},
     stores::{PrimaryBuilder, ReplicaBuilder},
@@ -18,7 +19,7 @@ pub mod byte_field {
 #[cfg(feature = "cli")]
 pub use super::operator::operator;
 pub use super::{
-    decl::{TagDecl, check_late},
+    decl::{TagDecl, check_late, check_once},
     embed::{record, record_size},
     graph::check_role,
     machine::{key_from_env, key_from_file},
@@ -64,6 +65,12 @@ pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
     let replica = net.stores().replica(StoreId::from(V::STORE.name));
     let replica = replica.with_primary_grants(V::STORE.primary.iter().copied());
     if net.stores().has_data_dir() { replica.durable() } else { replica }
+}
+
+/// The fence that a handler with `once` runs under.
+#[must_use]
+pub fn fence() -> Fence {
+    fence::running().unwrap_or(Fence::NOTHING)
 }
 
 /// A condition of `only_if`.

@@ -9,7 +9,7 @@ use super::{
     role::{Endpoint, Opening, RoleError, Setup},
 };
 use crate::{
-    groups::{CallError, Consistency, Group, GroupBuilder, GroupClient, StateMachine},
+    groups::{CallError, Consistency, Group, GroupBuilder, GroupClient, StateMachine, fence::Leading},
     network::Network,
 };
 
@@ -94,6 +94,10 @@ impl<M: Declared> Endpoint for Replica<M> {
 
     fn set_ready(&self, ready: bool) {
         self.group().set_ready(ready);
+    }
+
+    fn member(&self) -> Option<Leading> {
+        Some(self.group().leading())
     }
 }
 

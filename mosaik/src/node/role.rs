@@ -5,6 +5,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use crate::{
+    groups::fence::Leading,
     network::Network,
     primitives::{Evolve, Format, StreamId, Streamed},
     stores::StoreError,
@@ -62,6 +63,12 @@ pub trait Role: Sized + Send + 'static {
     /// Tells its endpoints whether it is ready.
     #[doc(hidden)]
     fn set_ready(&self, _: bool) {}
+
+    /// The member of the group of this name that one of its fields is.
+    #[doc(hidden)]
+    fn member(&self, _: &str) -> Option<Leading> {
+        None
+    }
 }
 
 /// A role with handlers, which an app can run; implemented by `#[mosaik::handlers]`.
@@ -101,6 +108,12 @@ pub trait Endpoint: Sized {
     /// else can.
     #[doc(hidden)]
     fn set_ready(&self, _: bool) {}
+
+    /// The member of a group that it is, if it is one and there.
+    #[doc(hidden)]
+    fn member(&self) -> Option<Leading> {
+        None
+    }
 }
 
 fn serde_id<T: StreamType>() -> Option<StreamId> {

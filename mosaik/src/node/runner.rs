@@ -20,8 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
+    groups::fence::{self, Fence},
     network::Network,
     primitives::{
+        GroupId,
         figures::{self, Watch},
         watch,
     },
@@ -32,7 +34,7 @@ use super::{
     outcome::{Call, Done, Outcome},
     restart::{Delays, Maker},
     role::{Handlers, RoleError},
-    table::{Listed, OnError, Once, Table},
+    table::{AtLeader, Listed, OnError, Once, Source, Table},
 };
 
 /// How long a running handler may go on once the role is asked to stop.
@@ -343,10 +345,17 @@ impl<R: Handlers> Runner<R> {
 
     /// Calls the handler of a source; what comes of it if that is the end of this life.
     async fn handle(&mut self, role: &mut R, index: usize) -> Option<Ending> {
-        let Listed { place, source, on_error } = &mut self.table.sources[index];
+        let Listed { place, source, on_error, once } = &mut self.table.sources[index];
+        let under = once.as_ref().map(AtLeader::fence);
+        if under == Some(None) {
+            // Another member leads, and its role does it.
+            source.skip();
+            return None;
+        }
+        let under = under.flatten();
         let began = self.watches[*place].start();
         let handler = (&*self.activity, *place);
-        let result = contain(handler, || source.call(role), grace(&self.cancel)).await;
+        let result = contain(handler, || call(&mut **source, role, under), grace(&self.cancel)).await;
         self.watches[*place].stop(began);
         let (name, origin) = (source.name(), || source.origin());
         self.counters.count(&result);
@@ -356,8 +365,10 @@ impl<R: Handlers> Runner<R> {
             Contained::Panicked(message) => format!("panicked: {message}"),
             Contained::Ended(Ok(_)) | Contained::Abandoned => return None,
         };
+        // What fails because another member leads by now is that one's to do.
+        let is_over = once.as_ref().is_some_and(|once| once.has_ended(under));
         let failed = RoleError::Handler { role: R::ROLE.name, handler: name, error };
-        (*on_error != OnError::Log).then_some(Ending::Failed(*on_error, failed))
+        (*on_error != OnError::Log && !is_over).then_some(Ending::Failed(*on_error, failed))
     }
 
     async fn stop(&mut self, role: &mut R, number: usize, stop: &Once<R>) {
@@ -375,6 +386,14 @@ enum Due {
     Handler(usize),
     /// A look at whether the role is ready.
     Look,
+}
+
+/// Calls the handler of a source, under a leadership if it is one of the leader's.
+fn call<'a, R>(source: &mut dyn Source<R>, role: &'a mut R, under: Option<(GroupId, Fence)>) -> Option<Call<'a>> {
+    match under {
+        Some(under) => fence::within(under, || source.call(role)).map(|call| call.under(under)),
+        None => source.call(role),
+    }
 }
 
 /// Ends a while after the role was asked to stop.

@@ -15,12 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    primitives::{PeerId, Streamed},
+    groups::fence::{Fence, Leading},
+    primitives::{GroupId, PeerId, Streamed},
     streams::{Consumer, DisconnectReason, Event, Events, Gap, Producer},
 };
 
 use super::{
     feed::{Fed, FedBy, Feeds, Waits},
+    machine::Declared,
     outcome::Call,
     role::Handlers,
 };
@@ -60,6 +62,28 @@ pub(super) struct Listed<R> {
     pub(super) place: usize,
     pub(super) source: Box<dyn Source<R>>,
     pub(super) on_error: OnError,
+    /// Which group's leader alone calls it.
+    pub(super) once: Option<AtLeader>,
+}
+
+/// A group whose leader runs a handler.
+pub(super) struct AtLeader {
+    group: &'static str,
+    /// The role's own member of it, from the role's begin on, if it is there.
+    member: Option<Leading>,
+}
+
+impl AtLeader {
+    /// Under which leadership the handler may run now.
+    pub(super) fn fence(&self) -> Option<(GroupId, Fence)> {
+        self.member.as_ref()?.fence()
+    }
+
+    /// Whether that leadership is over, as far as the member knows.
+    pub(super) fn has_ended(&self, under: Option<(GroupId, Fence)>) -> bool {
+        let term = |(_, fence): (GroupId, Fence)| fence.term();
+        self.fence().map(term) != under.map(term)
+    }
 }
 
 /// What becomes of a role when one of its handlers returns an error or panics. It is reported and counted in every case.
@@ -93,6 +117,8 @@ pub(super) trait Source<R>: Send {
     fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool>;
     /// Calls the handler; only after `poll_due` was ready with true.
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>>;
+    /// Gives up what the handler would be called with.
+    fn skip(&mut self) {}
 }
 
 impl<R: Handlers> Table<R> {
@@ -104,6 +130,16 @@ impl<R: Handlers> Table<R> {
         table.first_stop = table.sources.len() + table.starts.len();
         table
     }
+
+    /// Lets every source begin to listen; before the start handlers.
+    pub(super) fn begin(&mut self, role: &mut R) {
+        for Listed { source, once, .. } in &mut self.sources {
+            source.begin(role);
+            if let Some(once) = once {
+                once.member = role.member(once.group);
+            }
+        }
+    }
 }
 
 impl<R: 'static> Table<R> {
@@ -113,7 +149,7 @@ impl<R: 'static> Table<R> {
 
     fn add(&mut self, source: impl Source<R> + 'static) {
         let (place, source) = (self.sources.len(), Box::new(source));
-        self.sources.push(Listed { place, source, on_error: OnError::default() });
+        self.sources.push(Listed { place, source, on_error: OnError::default(), once: None });
     }
 
     /// What becomes of the role when the handler that was registered last fails.
@@ -121,6 +157,14 @@ impl<R: 'static> Table<R> {
     pub fn on_error(&mut self, policy: OnError) {
         if let Some(last) = self.sources.last_mut() {
             last.on_error = policy;
+        }
+    }
+
+    /// The handler that was registered last is called at the leader of this group alone.
+    #[doc(hidden)]
+    pub fn once<M: Declared>(&mut self) {
+        if let Some(last) = self.sources.last_mut() {
+            last.once = Some(AtLeader { group: M::MACHINE.group.name, member: None });
         }
     }
 
@@ -239,11 +283,6 @@ impl<R: 'static> Table<R> {
         self.add(Returned { name, field, reach, call, items: None, next: None });
     }
 
-    /// Lets every source begin to listen; before the start handlers.
-    pub(super) fn begin(&mut self, role: &mut R) {
-        self.sources.iter_mut().for_each(|listed| listed.source.begin(role));
-    }
-
     /// A handler that is called once per period, first after one.
     #[doc(hidden)]
     pub fn every(&mut self, name: &'static str, period: Duration, call: Plain<R>) {
@@ -312,6 +351,10 @@ impl<R, T: Send, O: Send> Source<R> for Items<R, T, O> {
         self.current = Some(source);
         Some((self.call)(role, item, from))
     }
+
+    fn skip(&mut self) {
+        self.next = None;
+    }
 }
 
 /// What a consumer is told beside its items, of one kind.
@@ -363,6 +406,10 @@ impl<R, T: Streamed, V: Send + 'static> Source<R> for Told<R, T, V> {
         let (what, producer) = self.next.take()?;
         Some((self.call)(role, what, producer))
     }
+
+    fn skip(&mut self) {
+        self.next = None;
+    }
 }
 
 /// Items of a producer that reached nobody.
@@ -400,6 +447,10 @@ impl<R, T: Streamed> Source<R> for Returned<R, T> {
 
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
         Some((self.call)(role, self.next.take()?, ()))
+    }
+
+    fn skip(&mut self) {
+        self.next = None;
     }
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod codec;
 pub(crate) mod const_hash;
 mod datum;
 mod entropy;
+mod fence;
 pub(crate) mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -21,6 +22,7 @@ pub(crate) mod watch;
 
 pub use codec::Format;
 pub use datum::{Datum, Streamed, Unnamed, datum_name};
+pub use fence::Fence;
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
 pub use schema::{Difference, Evolve, Schema};

@@ -4,6 +4,8 @@
 //! are applied one after the other, as one entry, or none of them. A head is the command's size, with the format that it is
 //! written in as the lowest bit; that of a single command is the highest bit of the count.
 //!
+//! A body may be fenced: after a byte 0 comes the term, a varint, in which alone it may be applied, and then the body itself.
+//!
 //! Outputs follow each other in the same order, each with a head: 0 for a command that the machine could not decode, 1 and the
 //! index for one that panicked, else the size plus one, with the format as the lowest bit. Heads are varints. Whoever knows how
 //! many commands it sent knows which outputs come.
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use crate::{
     groups::{
         encoding::{self, take, take_varint, varint},
-        raft::Index,
+        raft::{Index, Term},
     },
     primitives::{
         Datum,
@@ -29,6 +31,8 @@ pub const COMMANDS: usize = 127;
 pub const BYTES: usize = 16 << 10;
 /// In the count of a body of one command: its format is not postcard.
 const NAMED: u8 = 0x80;
+/// The first byte of a body that is fenced.
+const FENCED: u8 = 0;
 /// So much room is made at most for what an iterator says of its length.
 const SIZE_HINT: usize = 4_096;
 /// Room for a short command or output.
@@ -44,8 +48,33 @@ pub fn single<E>(write: impl FnOnce(&mut Vec<u8>) -> Result<Format, E>) -> Resul
     Ok(body)
 }
 
+/// The body, to be applied in an entry of this term only.
+pub fn fenced(term: Term, body: &[u8]) -> Bytes {
+    let mut fenced = Vec::with_capacity(1 + 10 + body.len());
+    fenced.push(FENCED);
+    varint(term, &mut fenced);
+    fenced.extend_from_slice(body);
+    fenced.into()
+}
+
+/// The term in which alone the body may be applied, if it is fenced, and the body itself.
+fn parts(body: &[u8]) -> (Option<Term>, &[u8]) {
+    let Some((&FENCED, mut rest)) = body.split_first() else { return (None, body) };
+    take_varint(&mut rest).map_or((None, &[]), |term| (Some(term), rest))
+}
+
+/// The term in which alone the body may be applied, if it is fenced.
+pub fn fence(body: &[u8]) -> Option<Term> {
+    parts(body).0
+}
+
 /// How many commands the body is said to have.
 pub fn count(body: &[u8]) -> usize {
+    plain_count(parts(body).1)
+}
+
+/// That of a body that is not fenced.
+fn plain_count(body: &[u8]) -> usize {
     body.first().map_or(0, |count| usize::from(*count & !NAMED))
 }
 
@@ -63,9 +92,9 @@ fn of_head(head: u64) -> Option<(usize, Format)> {
     Some((usize::try_from(head >> 1).ok()?, format))
 }
 
-/// Whether a body of one command may be added to another body.
+/// Whether a body of one command may be added to another body. What is fenced stays by itself.
 pub fn joins(body: &[u8], more: &[u8]) -> bool {
-    count(more) == 1 && (1..COMMANDS).contains(&count(body)) && body.len() + more.len() < BYTES
+    plain_count(more) == 1 && (1..COMMANDS).contains(&plain_count(body)) && body.len() + more.len() < BYTES
 }
 
 /// Adds a body of one command.
@@ -99,12 +128,14 @@ pub fn without(body: &[u8], keep: impl Fn(usize) -> bool) -> Option<Bytes> {
         });
         if kept.is_empty() { kept = alone } else { join(&mut kept, &alone) }
     }
-    (!kept.is_empty()).then(|| kept.into())
+    let rest = || fence(body).map_or_else(|| kept.clone().into(), |term| fenced(term, &kept));
+    (!kept.is_empty()).then(rest)
 }
 
 /// The commands of a body with their formats; `None` once, at the end, if it is not what it should be.
 pub fn commands(body: &[u8]) -> impl Iterator<Item = Option<(Format, &[u8])>> {
-    let (count, mut rest) = (count(body), body.get(1..).unwrap_or_default());
+    let body = parts(body).1;
+    let (count, mut rest) = (plain_count(body), body.get(1..).unwrap_or_default());
     let mut left = count.max(1);
     let sound = count == 1 || (2..=COMMANDS).contains(&count) && body[0] & NAMED == 0;
     std::iter::from_fn(move || {
@@ -267,6 +298,23 @@ mod tests {
         }
 
         #[test]
+        fn what_is_fenced_is_the_same_body(
+            term in any::<u64>(), all in prop::collection::vec(encoded(200), 1..20), more in encoded(20)
+        ) {
+            let mut body = alone(&all[0]);
+            for command in &all[1..] {
+                join(&mut body, &alone(command));
+            }
+            let fenced = fenced(term, &body);
+            prop_assert_eq!((fence(&body), fence(&fenced)), (None, Some(term)));
+            prop_assert_eq!((count(&fenced), apart(&fenced)), (all.len(), Some(all.clone())));
+            prop_assert!(!joins(&fenced, &alone(&more)) && !joins(&alone(&more), &fenced));
+            if let Some(rest) = without(&fenced, |at| at > 0) {
+                prop_assert_eq!((fence(&rest), apart(&rest)), (Some(term), Some(all[1..].to_vec())));
+            }
+        }
+
+        #[test]
         fn what_was_packed_comes_apart(
             named in any::<bool>(), all in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..300)
         ) {
@@ -319,7 +367,9 @@ mod tests {
 
     #[test]
     fn a_body_that_is_not_sound_ends_with_nothing() {
-        for body in [&[][..], &[0], &[0x80], &[2, 2, 7], &[2, 2, 7, 4, 7], &[0x82, 2, 7, 2, 7]] {
+        for body in
+            [&[][..], &[0], &[0, 7], &[0, 7, 0, 7, 1], &[0x80], &[2, 2, 7], &[2, 2, 7, 4, 7], &[0x82, 2, 7, 2, 7]]
+        {
             assert_eq!(commands(body).last(), Some(None), "{body:?}");
         }
     }

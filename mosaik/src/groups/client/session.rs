@@ -52,6 +52,8 @@ pub enum Failure {
     Expired,
     /// The group takes no commands any more. Certainly not applied.
     Sealed,
+    /// The leadership that it was sent under is over. Not applied.
+    Fenced,
     /// The machine could not decode it. Not applied.
     Undecodable,
     /// It was applied, and its output is missing from what came back.
@@ -434,6 +436,8 @@ impl Session {
             }
             CommandResult::Undecodable => return self.finish(sequence, Failure::Undecodable),
             CommandResult::Expired => return self.finish(sequence, Failure::Expired),
+            // Terms only grow along the log: a later copy is refused, too, and an earlier one would have been applied before.
+            CommandResult::Fenced => return self.finish(sequence, Failure::Fenced),
             // An older copy of it, or one that came too early; another one decides.
             CommandResult::Settled | CommandResult::TooFar => return,
             CommandResult::Opened | CommandResult::Full => return,

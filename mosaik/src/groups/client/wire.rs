@@ -124,6 +124,8 @@ pub enum CommandResult {
     Opened,
     /// The session was not opened: the group has as many as it can hold.
     Full,
+    /// Not applied: it is in an entry of a later term than it may be applied in.
+    Fenced,
 }
 
 pub(in crate::groups) fn encode<T: Serialize>(value: &T) -> Bytes {

@@ -45,6 +45,7 @@ pub enum Mutant {
     UnwrittenUnbounded,
     SilentLearnersStay,
     FetchedSnapshotDropped,
+    FenceIgnored,
 }
 
 /// Something odd that a correct member may do at any time, and a healthy one hardly ever does.
@@ -120,7 +121,22 @@ pub struct Switch {
 }
 
 #[cfg(any(test, feature = "testing"))]
+thread_local! {
+    static OF_THIS_THREAD: std::cell::Cell<Switch> = const { std::cell::Cell::new(Switch::NONE) };
+}
+
+#[cfg(any(test, feature = "testing"))]
 impl Switch {
+    /// For machines that are made on this thread from now on, as all of a simulation are. Returns what it was before.
+    pub fn set_for_this_thread(self) -> Self {
+        OF_THIS_THREAD.replace(self)
+    }
+
+    /// What was set for this thread.
+    pub(in crate::groups) fn of_this_thread() -> Self {
+        OF_THIS_THREAD.get()
+    }
+
     /// No bug, nothing odd.
     pub const NONE: Self = Self { mutant: None, quirks: 0 };
 
@@ -150,6 +166,11 @@ impl Switch {
 
 #[cfg(not(any(test, feature = "testing")))]
 impl Switch {
+    /// What was set for this thread: nothing.
+    pub(in crate::groups) const fn of_this_thread() -> Self {
+        Self {}
+    }
+
     /// Whether this bug is planted: never in a build for production.
     #[must_use]
     pub const fn is(self, _: Mutant) -> bool {

@@ -87,6 +87,7 @@ fn error(
         Failure::SessionsFull => CallError::SessionsFull,
         Failure::Expired => CallError::Expired,
         Failure::Sealed => CallError::Sealed,
+        Failure::Fenced => CallError::Fenced,
         Failure::Undecodable => CallError::Undecodable,
         Failure::OutputMissing => CallError::UndecodableOutput("it is missing".to_owned()),
         Failure::Stopped => CallError::Stopped(stopped()),

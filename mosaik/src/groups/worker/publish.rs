@@ -64,7 +64,7 @@ impl Board {
     /// The worker has ended.
     pub(super) fn stopped(&self, why: StopReason) {
         self.facts.send_modify(|facts| {
-            (facts.leader, facts.is_leader, facts.is_follower) = (None, false, false);
+            (facts.leader, facts.is_leader, facts.leads, facts.is_follower) = (None, false, false, false);
             (facts.online, facts.has_quorum, facts.bonds) = (false, false, 0);
         });
         self.status.send_modify(|status| {
@@ -163,13 +163,15 @@ impl Worker {
 
     fn show(&mut self) {
         let (leader, is_leader) = (self.raft.leader(), self.raft.is_leader());
+        let (term, applied) = (self.raft.term(), self.publish.applied);
         let old = self.publish.shown;
         let mut new = Facts {
-            applied: self.publish.applied,
+            applied,
             last: self.raft.log().last().index,
-            term: self.raft.term(),
+            term,
             leader,
             is_leader,
+            leads: is_leader && self.raft.log().at(applied).is_some_and(|last| last.term == term),
             is_follower: leader.is_some() && !is_leader,
             bonds: self.bonds.watch().borrow().len(),
             cluster: self.raft.cluster(),

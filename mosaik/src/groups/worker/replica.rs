@@ -28,7 +28,7 @@ use crate::{
     groups::{
         client::{CommandResult, Done, bundle},
         machine::{ApplyContext, StateMachine},
-        raft::{Command, Entry, Index, Payload, Sessions, Switch, Verdict},
+        raft::{Command, Entry, Index, Mutant, Payload, Sessions, Switch, Verdict},
         snapshots::{SnapshotError, Snapshots},
     },
     primitives::codec::{Codec, Format},
@@ -114,6 +114,7 @@ pub(super) struct State<M: StateMachine> {
     /// Queries take long: they run beside the runtime's workers.
     slow_queries: bool,
     queries: u32,
+    switch: Switch,
 }
 
 /// What is known of an entry of several commands while it is applied.
@@ -291,6 +292,7 @@ impl<M: StateMachine> State<M> {
             broken: false,
             slow_queries: false,
             queries: 0,
+            switch: Switch::of_this_thread(),
         }
     }
 
@@ -399,7 +401,7 @@ impl<M: StateMachine> State<M> {
     fn take(&mut self, entry: &Entry) -> Option<Outcome> {
         match &entry.payload {
             Payload::Open(session) => {
-                let (index, result) = match self.sessions.open(*session, entry.index, entry.time, Switch::default()) {
+                let (index, result) = match self.sessions.open(*session, entry.index, entry.time, self.switch) {
                     Some(opened) => (opened, CommandResult::Opened),
                     None => (entry.index, CommandResult::Full),
                 };
@@ -408,7 +410,8 @@ impl<M: StateMachine> State<M> {
             Payload::Command(command) => {
                 self.part = Part::default();
                 let done = |result| Done { sequence: command.sequence, index: entry.index, result };
-                let refused = match self.sessions.admit(command, entry.time, Switch::default()) {
+                let refused = match self.sessions.admit(command, entry.time, self.switch) {
+                    Verdict::Apply if self.is_fenced(command, entry) => CommandResult::Fenced,
                     Verdict::Apply => return Some(self.execute(command, entry)),
                     Verdict::Duplicate(output) => CommandResult::Output(output),
                     Verdict::Expired => CommandResult::Expired,
@@ -420,6 +423,12 @@ impl<M: StateMachine> State<M> {
             }
             _ => None,
         }
+    }
+
+    /// Whether the command is to be applied in an earlier term only.
+    fn is_fenced(&self, command: &Command, entry: &Entry) -> bool {
+        let ignored = self.switch.is(Mutant::FenceIgnored);
+        bundle::fence(&command.body).is_some_and(|term| term != entry.term) && !ignored
     }
 
     /// Runs an admitted command, or the rest of an entry of several.
