@@ -19,6 +19,7 @@ pub use crate::{
     node::{Client, Replica},
     stores::{Primary, ReplicaState, StoreReplica, Versioned, View},
     streams::{
-        Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Gap, GapReason, OnLag, Prefer, Producer, Retain,
+        Buffer, ByteRate, ChannelInfo, Consumer, DisconnectReason, Filter, Gap, GapReason, OnLag, Prefer, Producer,
+        Retain,
     },
 };

@@ -16,6 +16,7 @@ mod diagnostics;
 mod discovery;
 mod explain;
 mod field;
+mod filters;
 mod flow;
 mod fronts;
 mod grants;

@@ -1,8 +1,15 @@
 //! What one subscriber was handed and told, held against what was produced.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use crate::streams::core::progress::{GapReason, Missed};
+use crate::streams::core::{
+    filter::Filter,
+    key::Key,
+    progress::{GapReason, Missed},
+};
 
 /// One item as its producer sent it.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +39,9 @@ pub struct Ledger {
     pub replays: u64,
     /// Items reported as conflated, in this epoch.
     conflated: Vec<(u64, u64)>,
+    /// What it is for, if not for everything.
+    filter: Option<Arc<Filter>>,
+    pub filtered: u64,
 }
 
 /// What a gap may be reported for.
@@ -43,6 +53,32 @@ pub struct Allowed {
 }
 
 impl Ledger {
+    pub fn of(filter: Option<Arc<Filter>>) -> Self {
+        Self { filter, ..Self::default() }
+    }
+
+    /// Whether it is for an item of the present epoch.
+    fn wanted(&self, seq: u64, history: &History) -> bool {
+        let key = Key::new(&[history[&self.epoch][seq as usize].key]);
+        self.filter.as_ref().is_none_or(|filter| filter.admits(&key))
+    }
+
+    /// It was told that everything before `next` was filtered out.
+    pub fn filtered(&mut self, next: u64, history: &History) {
+        assert!(self.filter.is_some(), "told of a filter that it does not have");
+        self.within(next, history);
+        if let Some(replay) = &self.replay {
+            assert!(replay.front().is_none_or(|owed| *owed >= next), "{replay:?} are owed, not filtered out");
+            self.replayed = self.replayed.max(next);
+        }
+        let at = self.at.expect("subscribed");
+        for seq in at..next {
+            assert!(!self.wanted(seq, history), "item {seq} is wanted, and told as filtered out");
+            self.filtered += 1;
+        }
+        self.at = Some(at.max(next));
+    }
+
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -85,8 +121,9 @@ impl Ledger {
     }
 
     /// A subscription begins: with a replay of these, or with none. After [`begins`](Self::begins) and its like.
-    pub fn joined(&mut self, owed: VecDeque<u64>, from: u64, replay: bool) {
+    pub fn joined(&mut self, mut owed: VecDeque<u64>, from: u64, replay: bool, history: &History) {
         assert_eq!(!owed.is_empty(), replay, "owed is {owed:?}");
+        owed.retain(|seq| self.wanted(*seq, history));
         self.replay = replay.then_some(owed);
         self.replayed = from;
     }
@@ -118,6 +155,9 @@ impl Ledger {
         self.within(to, history);
         let owed = self.replay.iter().flatten().find(|owed| (from..to).contains(*owed));
         assert_eq!(owed, None, "a gap {missed:?} over an item that is owed");
+        let told_exactly = !matches!(reason, GapReason::Reconnected | GapReason::Restarted);
+        let costs = (from..to).any(|seq| self.wanted(seq, history));
+        assert!(costs || !told_exactly, "a gap {missed:?} of nothing that it is for");
         let allowed = match reason {
             GapReason::Dropped => allowed.drops,
             GapReason::Conflated => allowed.conflates,
@@ -139,6 +179,7 @@ impl Ledger {
         assert_eq!(Some(seq), self.at, "item {seq} is delivered twice, out of order, or after an untold gap");
         assert_eq!((epoch, real), (self.epoch, seq), "item {real} of epoch {epoch} is delivered as another");
         self.within(seq + 1, history);
+        assert!(self.wanted(seq, history), "item {seq} is delivered, and was not asked for");
         self.delivered += 1;
         self.at = Some(seq + 1);
     }
@@ -154,6 +195,9 @@ impl Ledger {
         assert_eq!((self.epoch, self.at), (epoch, Some(produced.len() as u64)), "not told of everything at rest");
         let last: BTreeMap<u8, u64> = (0..).zip(produced).map(|(seq, item)| (item.key, seq)).collect();
         for (key, seq) in last {
+            if !self.wanted(seq, history) {
+                continue;
+            }
             let conflated = self.conflated.iter().any(|(from, to)| (*from..*to).contains(&seq));
             assert!(!conflated, "item {seq}, the last of key {key}, was conflated away");
         }

@@ -14,7 +14,7 @@ use crate::{
         },
         limits::OnLag,
     },
-    world::{Plan, World},
+    world::{Filters, Plan, World},
 };
 
 type Schedule = fn(Plan);
@@ -35,6 +35,9 @@ pub const KILLS: &[(Mutant, Schedule)] = &[
     (Mutant::ReplayPastCut, who_is_cut_off_in_a_replay_goes_on_with_it),
     (Mutant::ReplayNotResumed, who_is_cut_off_in_a_replay_goes_on_with_it),
     (Mutant::ReplayGapUntold, who_comes_back_to_a_new_run_is_told_what_is_not_kept),
+    (Mutant::FilterAfterNumbering, who_has_a_filter_gets_its_items_and_no_gap),
+    (Mutant::FilterHidesLoss, who_has_a_filter_is_told_what_was_dropped),
+    (Mutant::FilterHidesHole, who_has_a_filter_is_told_what_is_not_kept),
 ];
 
 fn send(world: &mut World, items: usize) {
@@ -173,6 +176,43 @@ fn who_comes_back_to_a_new_run_is_told_what_is_not_kept(plan: Plan) {
     send(&mut world, 15);
     world.rest();
     assert_eq!((world.ledger(0).replays, world.ledger(0).delivered, world.ledger(0).missed), (3, 13, 12));
+}
+
+fn who_has_a_filter_gets_its_items_and_no_gap(plan: Plan) {
+    let mut world = World::new(keeps(Plan { filters: Filters::Key(1), ..plan }, Keep::Newest, 20), 0);
+    send(&mut world, 9);
+    world.connect(0);
+    send(&mut world, 9);
+    world.rest();
+    world.cut(0, true);
+    send(&mut world, 9);
+    world.rest();
+    let ledger = world.ledger(0);
+    assert_eq!((ledger.replays, ledger.delivered, ledger.missed, ledger.filtered), (3, 6, 0, 12));
+}
+
+fn who_has_a_filter_is_told_what_was_dropped(plan: Plan) {
+    let mut world = World::new(Plan { policy: OnLag::DropOldest, filters: Filters::Key(1), ..plan }, 0);
+    world.connect(0);
+    send(&mut world, 99);
+    world.rest();
+    let ledger = world.ledger(0);
+    assert!(ledger.delivered >= 4 && ledger.missed > 0, "{ledger:?}");
+    assert_eq!(ledger.delivered + ledger.missed + ledger.filtered, 99);
+}
+
+fn who_has_a_filter_is_told_what_is_not_kept(plan: Plan) {
+    let ring = Limit { items: 0, bytes: 0 };
+    let mut world = World::new(keeps(Plan { ring, filters: Filters::Key(1), ..plan }, Keep::PerKey(1), 10), 0);
+    world.connect(0);
+    send(&mut world, 9);
+    world.rest();
+    world.cut(0, true);
+    send(&mut world, 9);
+    world.rest();
+    let ledger = world.ledger(0);
+    assert!(ledger.missed >= 2 && ledger.replays == 1, "{ledger:?}");
+    assert_eq!(ledger.delivered, 4, "the last one of those that were sent meanwhile");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::{
         },
         limits::OnLag,
     },
-    world::{Plan, World},
+    world::{Filters, Plan, World},
 };
 
 #[derive(Default)]
@@ -35,6 +35,7 @@ struct Tally {
     delivered: u64,
     replayed: u64,
     missed: u64,
+    filtered: u64,
     gaps: BTreeMap<&'static str, u64>,
 }
 
@@ -63,6 +64,7 @@ fn plan(seed: u64, mutant: Option<Mutant>) -> Plan {
         keys: rng.random_range(1..20),
         window: usize::try_from(pick(&mut rng, &[100, 3000, 1 << 20])).unwrap(),
         large: u32::try_from(pick(&mut rng, &[0, 0, 5])).unwrap(),
+        filters: if rng.random() { Filters::Mixed } else { Filters::None },
         mutant,
     }
 }
@@ -83,6 +85,7 @@ fn one(seed: u64, mutant: Option<Mutant>, tally: &mut Tally) {
         tally.delivered += ledger.delivered;
         tally.replayed += ledger.replays;
         tally.missed += ledger.missed;
+        tally.filtered += ledger.filtered;
         ledger.gaps.iter().for_each(|(reason, gaps)| *tally.gaps.entry(reason).or_default() += gaps);
     }
 }
@@ -122,6 +125,7 @@ fn swarm() {
             shared.0.delivered += tally.delivered;
             shared.0.replayed += tally.replayed;
             shared.0.missed += tally.missed;
+            shared.0.filtered += tally.filtered;
             tally.gaps.iter().for_each(|(reason, gaps)| *shared.0.gaps.entry(reason).or_default() += gaps);
         }
     };
@@ -131,10 +135,10 @@ fn swarm() {
         work();
     });
     let (tally, failed) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Tally { seeds, steps, delivered, replayed, missed, gaps } = tally;
+    let Tally { seeds, steps, delivered, replayed, missed, filtered, gaps } = tally;
     eprintln!(
-        "{seeds} seeds in {:.1} s, {steps} steps, {delivered} items delivered, {replayed} replayed, {missed} missed in gaps {gaps:?}; failed: \
-         {failed:?}",
+        "{seeds} seeds in {:.1} s, {steps} steps, {delivered} items delivered, {replayed} replayed, {filtered} filtered out, {missed} missed \
+         in gaps {gaps:?}; failed: {failed:?}",
         began.elapsed().as_secs_f64()
     );
     assert!(failed.is_empty());

@@ -1,6 +1,6 @@
 //! One producer, its subscribers and the connections between them, as the drivers of `mosaik::streams` run the core.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::Bound, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -11,7 +11,9 @@ use crate::{
     streams::{
         core::{
             SubId,
+            filter::Filter,
             frames::{self, Frame, FrameReader, HEADER, MAX_BATCH, split_item},
+            key::Key,
             lag::{Limit, Room},
             log::{CHUNK, LARGE, Log, Settings},
             mutants::{Mutant, Switch},
@@ -36,6 +38,8 @@ pub struct Plan {
     pub window: usize,
     /// Of a hundred items so many are large.
     pub large: u32,
+    /// Which filters subscribers have: none, the same for all, or another one for each.
+    pub filters: Filters,
     pub mutant: Option<Mutant>,
 }
 
@@ -43,8 +47,8 @@ impl Plan {
     pub fn small(policy: OnLag) -> Self {
         let limit = Limit { items: 16, bytes: 1 << 20 };
         let (ring, window) = (Limit { items: 64, bytes: 1 << 20 }, 1 << 20);
-        let (lifespan, retention, mutant) = (None, None, None);
-        Self { policy, limit, ring, lifespan, retention, subscribers: 1, keys: 4, window, large: 0, mutant }
+        let (lifespan, retention, mutant, filters) = (None, None, None, Filters::None);
+        Self { policy, limit, ring, lifespan, retention, subscribers: 1, keys: 4, window, large: 0, filters, mutant }
     }
 
     fn allowed(&self) -> Allowed {
@@ -55,12 +59,37 @@ impl Plan {
 
     fn log(&self) -> Log {
         let Self { policy, limit, ring, lifespan, mutant, .. } = *self;
-        Log::new(Settings { policy, limit, ring, lifespan, switch: Switch::plant(mutant) })
+        Log::new(Settings { policy, limit, ring, lifespan, keyed: true, switch: Switch::plant(mutant) })
     }
 
     fn kept(&self) -> Option<(Retained, Owed)> {
         let switch = Switch::plant(self.mutant);
         self.retention.map(|retention| (Retained::new(retention, switch), Owed::new(retention)))
+    }
+}
+
+/// Whose subscribers are for which keys.
+#[derive(Debug, Clone, Copy)]
+pub enum Filters {
+    None,
+    /// All for this key.
+    Key(u8),
+    /// Each another one, some none.
+    Mixed,
+}
+
+impl Filters {
+    fn of(self, subscriber: usize) -> Option<Arc<Filter>> {
+        let key = |of: u8| Key::new(&[of]);
+        let filter = match (self, subscriber % 5) {
+            (Self::None, _) | (Self::Mixed, 0) => return None,
+            (Self::Key(of), _) => Filter::Prefix(vec![of]),
+            (Self::Mixed, 1) => Filter::In([key(0), key(3), key(11)].into()),
+            (Self::Mixed, 2) => Filter::Range(Bound::Included(key(2)), Bound::Excluded(key(9))),
+            (Self::Mixed, 3) => Filter::Prefix(vec![1]),
+            (Self::Mixed, _) => Filter::In([].into()),
+        };
+        Some(Arc::new(filter))
     }
 }
 
@@ -86,6 +115,7 @@ struct Subscriber {
     connection: Option<Connection>,
     ledger: Ledger,
     paused: bool,
+    filter: Option<Arc<Filter>>,
     /// A subscription that only the producer still believes in.
     ghost: Option<SubId>,
 }
@@ -105,11 +135,12 @@ pub struct World {
 
 impl World {
     pub fn new(plan: Plan, seed: u64) -> Self {
-        let subscriber = |_| Subscriber {
+        let subscriber = |which| Subscriber {
             progress: Progress::with(Switch::plant(plan.mutant)),
             connection: None,
-            ledger: Ledger::default(),
+            ledger: Ledger::of(plan.filters.of(which)),
             paused: false,
+            filter: plan.filters.of(which),
             ghost: None,
         };
         Self {
@@ -151,7 +182,12 @@ impl World {
         let seq = sent.len() as u64;
         sent.push(Sent { key, bytes: framed.len() });
         if let Some((retained, owed)) = &mut self.kept {
-            retained.push(seq, Bytes::copy_from_slice(&framed), Label { key: key.into(), opens: key == 0 }, self.now);
+            retained.push(
+                seq,
+                Bytes::copy_from_slice(&framed),
+                Label { key: Key::new(&[key]), opens: key == 0 },
+                self.now,
+            );
             owed.sent(seq, key, framed.len(), self.now);
             let (held, limit) = (retained.held(), self.plan.retention.map(|retention| retention.limit));
             assert!(limit.is_none_or(|limit| held.items <= limit.items && held.bytes <= limit.bytes), "{held:?} kept");
@@ -160,9 +196,9 @@ impl World {
         if self.log.subscribers() == 0 && !self.log.has_ring() {
             self.log.skip();
         } else if framed.len() >= LARGE {
-            self.log.append_chunk(framed.into(), key.into());
+            self.log.append_chunk(framed.into(), Key::new(&[key]));
         } else {
-            self.log.append(&framed, key.into());
+            self.log.append(&framed, Key::new(&[key]));
         }
         let bound = self.plan.ring.bytes + self.plan.limit.bytes + 4 * CHUNK as u64;
         assert!(self.log.held() as u64 <= bound, "{} bytes are held", self.log.held());
@@ -184,11 +220,12 @@ impl World {
         let wants = subscriber.ledger.wants(self.epoch);
         let id = self.next_id;
         self.next_id += 1;
-        let next = self.log.join(id, from);
+        let filter = subscriber.filter.clone();
+        let next = self.log.join_filtered(id, from, filter.clone());
         let (mut owed, mut replay) = (VecDeque::new(), None);
         if let Some((retained, model)) = &mut self.kept {
             owed = model.between(wants, next, self.now);
-            replay = retained.replay(from.unwrap_or_default(), next, self.now);
+            replay = retained.replay(from.unwrap_or_default(), next, filter, self.now);
         }
         let kept = self.ring();
         let wanted = from.unwrap_or(kept.1);
@@ -258,8 +295,7 @@ impl World {
         if connection.unwritten.is_empty() {
             self.log.tick(self.now);
             let Some(taken) = self.log.take(connection.id, max.clamp(1, MAX_BATCH)) else { return false };
-            let header = frames::batch_header(taken.first_seq, taken.items, taken.bytes, taken.left_out);
-            connection.unwritten.push_back((header, false));
+            connection.unwritten.extend(taken.header().map(|header| (header, false)));
             connection.unwritten.extend(taken.chunks.into_iter().map(|chunk| (chunk, true)));
         }
         let mut room = self.plan.window.saturating_sub(connection.in_pipe).min(max);
@@ -294,9 +330,9 @@ impl World {
     pub fn heartbeat(&mut self, which: usize) {
         let Some(connection) = &mut self.subscribers[which].connection else { return };
         if connection.unwritten.is_empty() && connection.in_pipe + HEADER <= self.plan.window {
-            let Some((reason, next)) = self.log.heartbeat(connection.id) else { return };
+            let Some((before, next)) = self.log.heartbeat(connection.id) else { return };
             connection.in_pipe += HEADER;
-            connection.pipe.push_back(frames::mark(reason, next));
+            connection.pipe.push_back(frames::mark(before, next));
         }
     }
 
@@ -319,7 +355,7 @@ impl World {
                 ledger.restarted(epoch);
             }
             let (owed, from) = std::mem::take(&mut connection.owed);
-            ledger.joined(owed, from, replay);
+            ledger.joined(owed, from, replay, history);
             joined.missed.into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
         }
         if let Some(line) = &mut connection.replay {
@@ -339,6 +375,10 @@ impl World {
                         ledger.replay_over(next);
                         connection.replay = None;
                         break;
+                    }
+                    Frame::Filtered { next } => {
+                        progress.filtered(next).expect("within the cut");
+                        ledger.filtered(next, history);
                     }
                     Frame::Mark { .. } => panic!("no marks in a replay"),
                 }
@@ -370,6 +410,10 @@ impl World {
                 }
                 Frame::Mark { reason, next } => {
                     progress.marked(next, reason).into_iter().for_each(|missed| ledger.gap(missed, allowed, history));
+                }
+                Frame::Filtered { next } => {
+                    progress.filtered(next).expect("no replay is under way");
+                    ledger.filtered(next, history);
                 }
                 Frame::End { .. } => panic!("nobody ends a subscription here"),
             }

@@ -135,4 +135,28 @@ struct Preferences {
     of_nobody: Consumer<Reading>,
 }
 
+#[mosaik::node]
+struct Filters {
+    #[mosaik(filter = value in [1, 2])]
+    of_what: Consumer<Reading>,
+    #[mosaik(filter = key inn [1, 2])]
+    misspelt: Consumer<Reading>,
+    #[mosaik(filter = key matches "e.*")]
+    unknown: Consumer<Reading>,
+    #[mosaik(filter = key in)]
+    no_keys: Consumer<Reading>,
+    #[mosaik(filter = key range 5)]
+    one_end: Consumer<Reading>,
+    #[mosaik(filter = "key in [1]")]
+    quoted: Consumer<Reading>,
+    #[mosaik(filter)]
+    nothing: Consumer<Reading>,
+}
+
+#[mosaik::node]
+struct FilterFields {
+    #[mosaik(filter = key in markets)]
+    no_field: Consumer<Reading>,
+}
+
 fn main() {}

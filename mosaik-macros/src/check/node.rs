@@ -71,6 +71,11 @@ fn endpoint(node: &Node, field: &Field, settings: &[Setting], only_if: Option<&E
         if let To::Predicate { fields, .. } = &setting.to {
             fields.iter().for_each(|name| known(node, &setting.key.to_string(), name, diag));
         }
+        if let To::Filter { value, .. } = &setting.to
+            && let Some(name) = model::field_of(value)
+        {
+            known(node, "filter", name, diag);
+        }
     }
     let Some(condition) = only_if else {
         if let Some(inner) = optional(&field.ty) {

@@ -120,6 +120,19 @@ fn value(runtime: &TokenStream, to: &To) -> Option<TokenStream> {
             });
             each.reduce(|before, next| quote!(#before.then(#next)))?
         }
+        To::Filter { kind, value } => {
+            let name = Ident::new(&format!("key_{}", model::plain(kind)), kind.span());
+            let runtime = super::at(runtime, kind.span());
+            // A field of the role stays its own.
+            let value = match model::field_of(value) {
+                Some(field) => {
+                    let field = at(local(field), field.span());
+                    quote_spanned!(value.span()=> ::core::clone::Clone::clone(&#field))
+                }
+                None => quote!(#value),
+            };
+            quote_spanned!(kind.span()=> #runtime::streams::Filter::#name(#value))
+        }
         To::Block(length, span) => {
             let length = nanos(*length, *span);
             quote_spanned!(*span=> #runtime::streams::OnLag::Block(#length))
@@ -142,8 +155,10 @@ pub(super) fn read(node: &Node) -> Option<TokenStream> {
     for field in &node.fields {
         let Source::Endpoint { settings, only_if } = &field.source else { continue };
         for setting in settings {
-            if let To::Predicate { fields: taken, .. } = &setting.to {
-                fields.extend(taken);
+            match &setting.to {
+                To::Predicate { fields: taken, .. } => fields.extend(taken),
+                To::Filter { value, .. } => fields.extend(model::field_of(value)),
+                _ => {}
             }
         }
         match only_if {

@@ -18,7 +18,7 @@ pub(crate) use group::{Group, Key, StateField};
 pub(crate) use handlers::{EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver};
 pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, Stored};
 pub(crate) use main::Main;
-pub(crate) use node::{Criterion, DefaultValue, Field, Node, Setting, Shape, Source, To};
+pub(crate) use node::{Criterion, DefaultValue, Field, Node, Setting, Shape, Source, To, field_of};
 pub(crate) use period::parse as parse_period;
 pub(crate) use size::{parse as parse_size, rate as parse_rate};
 pub(crate) use store::{Fold, Store};

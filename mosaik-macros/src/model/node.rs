@@ -58,6 +58,8 @@ pub(crate) enum To {
     Known { path: &'static str, span: Span },
     /// Criteria of a preference, in their order.
     Prefer(Vec<Criterion>),
+    /// Which items are asked for: the kind of the filter, and what it takes, which may be a field of the role.
+    Filter { kind: Ident, value: Expr },
     /// `OnLag::Block` with this many nanoseconds.
     Block(u64, Span),
 }
@@ -66,6 +68,16 @@ pub(crate) enum To {
 pub(crate) struct Criterion {
     pub(crate) name: Ident,
     pub(crate) takes: Option<Expr>,
+}
+
+/// The field of the role that a filter takes its keys from: a name that is no constant's.
+pub(crate) fn field_of(value: &Expr) -> Option<&Ident> {
+    match value {
+        Expr::Path(path) => {
+            path.path.get_ident().filter(|name| !name.to_string().chars().any(|c| c.is_ascii_uppercase()))
+        }
+        _ => None,
+    }
 }
 
 /// Where a field's value comes from when a role is started from the command line.

@@ -29,6 +29,7 @@ enum Value {
     Types(Vec<Type>),
     Path(Path),
     Migration(Expr, Box<Expr>),
+    Filter(Ident, Expr),
     Word(Ident),
     Member(Ident, Option<Ident>),
 }
@@ -208,6 +209,14 @@ impl Args {
         }
     }
 
+    /// The kind of a filter, and what it takes.
+    pub(crate) fn filter(&self, key: &str) -> Option<(&Ident, &Expr)> {
+        match self.get(key) {
+            Some(Value::Filter(kind, value)) => Some((kind, value)),
+            _ => None,
+        }
+    }
+
     /// The fields that are named, each with what of it.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&Ident, Option<&Ident>)> {
         self.first.iter().filter_map(|value| match value {
@@ -257,6 +266,7 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
             }
         }
         Kind::Grants => read_grants(key, input),
+        Kind::Filter => read_filter(key, input),
         Kind::Exprs => match input.parse()? {
             Expr::Array(array) => Ok(Value::Exprs(array.elems.into_iter().collect())),
             other => {
@@ -287,6 +297,30 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
             Ok(Value::Member(word, member))
         }
     }
+}
+
+/// `key in ..`, `key prefix ..` or `key range ..`.
+fn read_filter(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
+    const KINDS: [&str; 3] = ["in", "prefix", "range"];
+    let usage = || format!("expected {}", key.kind.usage(key.name));
+    let of: Ident = input.call(Ident::parse_any).map_err(|error| syn::Error::new(error.span(), usage()))?;
+    if of != "key" {
+        return Err(syn::Error::new_spanned(&of, format!("a filter looks at the key of an item: {}", usage())));
+    }
+    let kind: Ident = input.call(Ident::parse_any).map_err(|error| syn::Error::new(error.span(), usage()))?;
+    if !KINDS.iter().any(|known| kind == known) {
+        let guess = closest(&kind.to_string(), KINDS);
+        let guess = guess.map_or_else(String::new, |guess| format!("did you mean `{guess}`? "));
+        return Err(syn::Error::new_spanned(&kind, format!("there is no filter `key {kind}`: {guess}{}", usage())));
+    }
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(syn::Error::new_spanned(&kind, format!("`key {kind}` takes a value: {}", usage())));
+    }
+    let value: Expr = input.parse()?;
+    if kind == "range" && !matches!(value, Expr::Range(_) | Expr::Path(_) | Expr::Call(_)) {
+        return Err(syn::Error::new_spanned(&value, format!("a range has two ends, such as `10..20`: {}", usage())));
+    }
+    Ok(Value::Filter(kind, value))
 }
 
 /// A text, or a list of texts that is not empty.

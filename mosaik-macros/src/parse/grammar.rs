@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Word,
     /// One identifier, or two with a dot between them.
     Member,
+    /// `key in ..`, `key prefix ..` or `key range ..`: which items are asked for.
+    Filter,
     /// An option of an endpoint: an expression that [`options`](super::options) looks into. This is how it is written.
     Setting(&'static str),
 }
@@ -56,6 +58,9 @@ impl Kind {
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
             Self::Word | Self::Member => format!("`{key} = <name>`"),
+            Self::Filter => {
+                format!("`{key} = key in [1, 2]`, `{key} = key prefix \"eu.\"` or `{key} = key range 10..20`")
+            }
             Self::Setting(usage) => usage.to_owned(),
         }
     }
@@ -126,6 +131,7 @@ pub(crate) const FIELD: Attribute = Attribute {
         key("live_only", Kind::Flag),
         key("prefer", Kind::Setting(PREFER)),
         key("fanin", Kind::Setting("`fanin = 2`")),
+        key("filter", Kind::Filter),
         key("role", Kind::Setting("`role = voter`, `reluctant` or `observer`")),
         key("timing", Kind::Setting("`timing = lan` or an expression of type `Timing`")),
         key("log_limit", Kind::Setting("`log_limit = \"64MiB\"`")),

@@ -28,6 +28,11 @@ pub(super) fn settings(args: &Args, diag: &Diag) -> Vec<Setting> {
     let given = args.entries().filter(|(key, _)| !matches!(key.to_string().as_str(), "arg" | "default" | "only_if"));
     given
         .filter_map(|(key, value)| {
+            if let Some((kind, value)) = (key == "filter").then(|| args.filter("filter")).flatten() {
+                let shown = format!("key {kind} {}", shown(value));
+                let to = To::Filter { kind: kind.clone(), value: value.clone() };
+                return Some(Setting { key: key.clone(), to, shown });
+            }
             let (to, shown) = match value {
                 None => (To::Flag, String::new()),
                 Some(value) => match read(key, value) {

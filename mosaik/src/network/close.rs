@@ -96,6 +96,8 @@ close_codes! {
     Expired = 22, "the ticket has expired";
     /// The ticket of one of the two does not grant what the declaration of a stream, a store or a group asks for.
     NotGranted = 23, "a grant is missing";
+    /// The producer cannot judge items by the filter that this consumer asks for.
+    NotFiltered = 24, "the filter cannot be applied";
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ use crate::{
     groups::{MemberRole, StateMachine, Timing, fence::Leading},
     primitives::Streamed,
     stores::{Primary, PrimaryBuilder, ReplicaBuilder, StoreReplica, View},
-    streams::{Buffer, ByteRate, Conditions, Consumer, ConsumerBuilder, OnLag, Prefer, Producer, ProducerBuilder},
+    streams::{
+        Buffer, ByteRate, Conditions, ConsumeError, Consumer, ConsumerBuilder, Filter, OnLag, Prefer, Producer,
+        ProducerBuilder,
+    },
 };
 
 /// An endpoint that is set up by a builder, so that its field can have options.
@@ -122,10 +125,14 @@ impl<T: StreamType> Configure for Consumer<T> {
         private::consumer::<T>(setup.network)
     }
 
-    fn open_with<'a>(builder: ConsumerBuilder<T>, setup: &'a mut Setup<'_>, _: &'static str) -> Opening<'a, Self> {
-        let consumer = builder.build();
-        setup.await_online(consumer.when().online());
-        Box::pin(ready(Ok(consumer)))
+    fn open_with<'a>(builder: ConsumerBuilder<T>, setup: &'a mut Setup<'_>, field: &'static str) -> Opening<'a, Self> {
+        let failed =
+            |error: ConsumeError| RoleError::Endpoint { field, stream: T::STREAM.name, error: error.to_string() };
+        let built = builder.try_build().map_err(failed);
+        if let Ok(consumer) = &built {
+            setup.await_online(consumer.when().online());
+        }
+        Box::pin(ready(built))
     }
 }
 
@@ -266,6 +273,8 @@ option!(SetPrefer, prefer, "`prefer` is an option of a field of type `Consumer<T
     (self, prefer: Prefer), (self, prefer), ConsumerBuilder<T: Streamed> => prefer);
 option!(SetFanin, fanin, "`fanin` is an option of a field of type `Consumer<T>`",
     (self, producers: usize), (self, producers), ConsumerBuilder<T: Streamed> => with_fanin);
+option!(SetFilter, filter, "`filter` is an option of a field of type `Consumer<T>`",
+    (self, filter: Filter), (self, filter), ConsumerBuilder<T: Streamed> => with_filter);
 option!(SetRole, role, "`role` is an option of a field of type `Replica<M>`",
     (self, role: MemberRole), (self, role), MemberOptions<M: StateMachine> => with_role);
 option!(SetTiming, timing, "`timing` is an option of a field of type `Replica<M>`",

@@ -13,6 +13,7 @@ pub(crate) mod figures;
 pub(crate) mod fixtures;
 mod id;
 pub(crate) mod names;
+pub(crate) mod ordered;
 mod peer;
 mod persistent;
 pub(crate) mod private;

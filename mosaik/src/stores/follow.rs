@@ -163,7 +163,10 @@ impl<V: View> Worker<V> {
             if let Some(At { primary, epoch, next }) = self.cut.at() {
                 builder = builder.begin_at(primary, epoch, next);
             }
-            let (mut deltas, mut events) = builder.build_watched();
+            let Ok((mut deltas, mut events)) = builder.build_watched() else {
+                tracing::error!(?store, "the stream of a store has a name and no filter, and cannot be consumed");
+                return;
+            };
             match self.follow(&mut deltas, &mut events).await {
                 Over::Ended => return,
                 // Nothing is known for certain but what the state has.

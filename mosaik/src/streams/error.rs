@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{limits::MAX_ITEM, producer::Producer};
+use super::{filter::FilterError, limits::MAX_ITEM, producer::Producer};
 use crate::{
     discovery::EntryError,
     primitives::{StreamId, Unnamed},
@@ -104,6 +104,18 @@ impl<T> From<TrySendError<T>> for SendError<T> {
     fn from(error: TrySendError<T>) -> Self {
         Self { kind: error.kind, item: error.item }
     }
+}
+
+/// Why a consumer was not built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumeError {
+    /// The type has no name, and the stream was given none.
+    #[error(transparent)]
+    Unnamed(#[from] Unnamed),
+    /// The filter cannot be sent.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
 }
 
 /// Why a producer was not built.

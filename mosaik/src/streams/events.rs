@@ -14,8 +14,8 @@ use futures::Stream;
 use tokio::sync::broadcast;
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::core::admission::WaitReason;
 pub use super::core::progress::GapReason;
+use super::core::{admission::WaitReason, filter::FilterRefusal};
 use crate::{
     network::CloseCode,
     primitives::PeerId,
@@ -182,6 +182,9 @@ pub enum DisconnectReason {
     NotGranted(MissingGrant),
     /// This side prefers another producer.
     NotChosen,
+    /// The producer cannot judge its items by this consumer's [filter](super::Filter). It is asked again when what is known of it
+    /// changes, and every minute.
+    NotFiltered(FilterRefusal),
     /// An item could not be decoded.
     Undecodable(String),
     /// The connection was lost.
@@ -200,6 +203,7 @@ impl fmt::Display for DisconnectReason {
             Self::NotAllowed => f.write_str("the producer no longer qualifies"),
             Self::NotGranted(missing) => write!(f, "the producer may no longer produce: {missing}"),
             Self::NotChosen => f.write_str("another producer is preferred"),
+            Self::NotFiltered(why) => write!(f, "the producer cannot apply the filter: {why}"),
             Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
             Self::Lost(error) => write!(f, "connection lost: {error}"),
             Self::NoStream { limit } => {
@@ -217,6 +221,7 @@ impl DisconnectReason {
             Self::Closed(code) => Some(*code),
             Self::NotAllowed => Some(CloseCode::NotAllowed),
             Self::NotGranted(_) => Some(CloseCode::NotGranted),
+            Self::NotFiltered(_) => Some(CloseCode::NotFiltered),
             Self::Undecodable(_) => Some(CloseCode::Undecodable),
             Self::Lost(_) | Self::NoStream { .. } | Self::NotChosen => None,
         }

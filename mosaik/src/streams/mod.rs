@@ -11,6 +11,7 @@ mod consumer;
 pub(crate) mod core;
 mod error;
 mod events;
+mod filter;
 #[cfg(test)]
 mod fixtures;
 pub(crate) mod inspect;
@@ -39,9 +40,10 @@ pub(crate) use self::producer::Encoded;
 pub use self::{
     conditions::{Conditions, IntoTags, Online, Subscribed, When},
     consumer::{Consumer, ConsumerBuilder, Origin},
-    core::admission::WaitReason,
-    error::{BuildError, SendError, SendErrorKind, TrySendError},
+    core::{admission::WaitReason, filter::FilterRefusal},
+    error::{BuildError, ConsumeError, SendError, SendErrorKind, TrySendError},
     events::{DisconnectReason, Event, Events, Gap, GapReason},
+    filter::{Filter, FilterError},
     limits::{Buffer, ByteRate, MAX_ITEM, OnLag},
     prefer::Prefer,
     producer::{Producer, ProducerBuilder},

@@ -9,7 +9,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{admission::WaitReason, progress::Resume};
+use super::core::{
+    admission::WaitReason,
+    filter::{self, FilterRefusal},
+    progress::Resume,
+};
 use crate::{
     discovery::SignedEntry,
     network::{Family, Protocol},
@@ -26,8 +30,8 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/6";
-    const MAX_FRAME: usize = 128 << 10; // an entry of at most 64 KiB and little else
+    const NAME: &'static str = "subscribe/7";
+    const MAX_FRAME: usize = 160 << 10; // an entry of at most 64 KiB, a schema of 56 KiB, a filter of 16 KiB and little else
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +47,8 @@ pub(crate) enum Message {
         entry: SignedEntry,
         /// What the consumer can read, of a stream whose items may grow.
         readable: Option<Readable>,
+        /// Which items it wants, if not all.
+        filter: Option<filter::Asked>,
     },
     /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
     Accepted { epoch: u64, next: u64, replay: Option<u64> },
@@ -54,6 +60,8 @@ pub(crate) enum Message {
     Schema(Schema),
     /// Not now, as the consumer's ticket lacks a grant; another answer follows on this link. What it has and needs.
     NotGranted(MissingGrant),
+    /// No; the link ends. Items cannot be judged by the filter.
+    NotFiltered(FilterRefusal),
 }
 
 /// The protocol of a replay.

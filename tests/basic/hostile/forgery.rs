@@ -245,11 +245,11 @@ async fn a_subscriber_that_shows_the_entry_of_another_peer() {
     let (known, _) = give(&scene, &attacker, vec![]).await;
     let Record { body, signature, .. } =
         known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
-    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable }`.
+    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter }`.
     let stream = mosaik::StreamId::from("x");
-    let ask = (0u8, stream, None::<[u8; 32]>, 7u64, None::<()>, false, (body, signature), None::<()>);
+    let ask = (0u8, stream, None::<[u8; 32]>, 7u64, None::<()>, false, (body, signature), None::<()>, None::<()>);
     let ask = frame(&postcard::to_allocvec(&ask).expect("encodes"));
-    let bytes = [preamble(scene.network, "subscribe/6"), ask].concat();
+    let bytes = [preamble(scene.network, "subscribe/7"), ask].concat();
     let (_connection, _send, mut recv) = attacker.say(&scene, Family::STREAMS.alpn(), &bytes).await;
     // `Refused { code, .. }` is the fourth answer.
     let (answer, code, _): (u8, u32, Option<[u8; 32]>) = receive(&mut recv).await;

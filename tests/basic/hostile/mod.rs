@@ -32,7 +32,7 @@ const PROTOCOLS: [(&str, &str); 13] = [
     (Family::DISCOVERY.alpn(), "revoke/2"),
     (Family::DISCOVERY.alpn(), "renew/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
-    (Family::STREAMS.alpn(), "subscribe/6"),
+    (Family::STREAMS.alpn(), "subscribe/7"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
     (Family::GROUPS.alpn(), "bond/6"),

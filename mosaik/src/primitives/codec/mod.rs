@@ -411,13 +411,5 @@ fn is_due() -> bool {
     unchecked >= ONE_IN
 }
 
-/// The bytes of a value that is only compared with others of its type.
-pub(crate) fn key<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-    postcard::to_allocvec(value).or_else(|_| {
-        let mut out = Vec::new();
-        format::write(value, &mut Sink::new(&mut out, usize::MAX)).map(|()| out)
-    })
-}
-
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,13 @@ use crate::{
     primitives::{
         Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, figures, schema::Readable,
     },
-    streams::{Prefer, Registry, core::progress::Resume, events::Events, protocol::Fingerprint},
+    streams::{
+        Filter, Prefer, Registry,
+        core::{filter, progress::Resume},
+        error::ConsumeError,
+        events::Events,
+        protocol::Fingerprint,
+    },
     trust::{Needed, Right},
 };
 
@@ -31,6 +37,7 @@ pub struct ConsumerBuilder<T> {
     compared: (&'static Schema, fn() -> Readable),
     prefer: Option<Prefer>,
     fanin: Option<usize>,
+    filter: Option<Filter>,
     options: Options,
     datum: PhantomData<fn() -> T>,
 }
@@ -47,6 +54,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
             compared: (Codec::<T::Item>::of().schema(), Readable::of::<T::Item>),
             prefer: None,
             fanin: None,
+            filter: None,
             options: Options {
                 produce: Needed::nothing(Right::Produce),
                 subscribe_if: None,
@@ -54,6 +62,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
                 backoff: None,
                 replay: true,
                 begin: None,
+                filter: None,
             },
             datum: PhantomData,
         }
@@ -122,6 +131,15 @@ impl<T: Streamed> ConsumerBuilder<T> {
         self
     }
 
+    /// Asks only for items whose key the filter admits. Producers judge it, so that the others cost nothing on the way; they are no
+    /// gap. Items keep their numbers, and a gap that is told may count some that are filtered out among those that were missed.
+    /// A producer without keys is not subscribed to: [`DisconnectReason::NotFiltered`](crate::streams::DisconnectReason::NotFiltered) tells.
+    /// Default: every item.
+    pub fn with_filter(mut self, filter: Filter) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+
     /// Goes on where an earlier life of this consumer was, with one producer.
     pub(crate) fn begin_at(mut self, producer: PeerId, epoch: u64, next: u64) -> Self {
         self.options.begin = Some((producer, Resume { epoch, next }));
@@ -171,19 +189,40 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// Starts consuming.
     ///
     /// # Panics
-    /// When the type has no name ([`Unnamed`]) and the stream was given none with [`with_stream_id`](Self::with_stream_id).
+    /// When the type has no name ([`Unnamed`]) and the stream was given none with [`with_stream_id`](Self::with_stream_id), or a
+    /// [filter](Self::with_filter) is too large. See [`try_build`](Self::try_build) for a way that says so with an error.
     pub fn build(self) -> Consumer<T> {
-        self.build_watched().0
+        self.try_build().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts consuming.
+    ///
+    /// # Errors
+    /// When the type has no name and the stream was given none, or the filter cannot be sent.
+    pub fn try_build(self) -> Result<Consumer<T>, ConsumeError> {
+        self.build_watched().map(|(consumer, _)| consumer)
     }
 
     /// Starts consuming, and hands out the events from the very first on.
-    pub(crate) fn build_watched(self) -> (Consumer<T>, Events) {
+    pub(crate) fn build_watched(self) -> Result<(Consumer<T>, Events), ConsumeError> {
         let Self {
-            registry, stream, fingerprint, declared, format, evolve, compared, prefer, fanin, mut options, ..
+            registry,
+            stream,
+            fingerprint,
+            declared,
+            format,
+            evolve,
+            compared,
+            prefer,
+            fanin,
+            filter,
+            mut options,
+            ..
         } = self;
+        options.filter = filter.map(Filter::into_inner).transpose()?.as_ref().map(filter::Asked::from);
         let taken =
             (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
-        let stream = stream.unwrap_or_else(|error| panic!("{error}"));
+        let stream = stream?;
         let format = evolve.format(format);
         let codec = Codec::<T::Item>::chosen(format);
         let fingerprint = fingerprint.or_else(|| codec.compared(declared, evolve));
@@ -198,7 +237,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
         tasks.spawn_essential("consumer", worker::run(shared.clone(), taken));
-        (Consumer::new(shared), events)
+        Ok((Consumer::new(shared), events))
     }
 }
 

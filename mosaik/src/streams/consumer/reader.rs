@@ -247,13 +247,13 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::streams::core::frames::{self, Frame};
+    use crate::streams::core::frames::{self, Between, Frame};
 
     type Chunk = Option<Result<Option<Bytes>, ReadError>>;
 
     /// One item, and the orderly end of the subscription if `end`.
     fn wire(end: bool) -> Bytes {
-        let mut wire = frames::batch_header(7, 1, 6, None).to_vec();
+        let mut wire = frames::batch_header(7, 1, 6, Between::Nothing).to_vec();
         wire.extend_from_slice(&[2, 0, 0, 0, 1, 2]);
         if end {
             wire.extend_from_slice(&frames::end(CloseCode::ShuttingDown.code(), 8));

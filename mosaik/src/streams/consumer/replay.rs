@@ -89,7 +89,10 @@ impl Task {
                         self.shared.events.send(Event::Replayed { producer, items, next });
                         return Ok(());
                     }
-                    Frame::Mark { .. } => return Err(malformed("a mark in a replay")),
+                    Frame::Filtered { next } if self.shared.filter.is_some() => {
+                        self.progress.filtered(next).map_err(malformed)?;
+                    }
+                    Frame::Mark { .. } | Frame::Filtered { .. } => return Err(malformed("a mark in a replay")),
                 }
             }
             if reader.noted.0.elapsed() >= NOTE {

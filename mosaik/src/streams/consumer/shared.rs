@@ -25,7 +25,10 @@ use crate::{
     streams::{
         Registry,
         conditions::{Conditions, Topology},
-        core::progress::{Missed, Resume},
+        core::{
+            filter,
+            progress::{Missed, Resume},
+        },
         events::{Event, EventSender},
         inspect::{CandidateView, ConsumerView, Counts, Verdict},
         producer::Predicate,
@@ -52,6 +55,8 @@ pub(in crate::streams) struct Shared {
     pub(super) replay: bool,
     /// What an earlier life of this consumer had received, of one producer.
     pub(super) begin: Option<(PeerId, Resume)>,
+    /// Which items are asked for, if not all.
+    pub(super) filter: Option<filter::Asked>,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -83,6 +88,7 @@ pub(super) struct Options {
     pub(super) backoff: Option<(Duration, Duration)>,
     pub(super) replay: bool,
     pub(super) begin: Option<(PeerId, Resume)>,
+    pub(super) filter: Option<filter::Asked>,
 }
 
 #[derive(Default)]
@@ -99,7 +105,7 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options { produce, subscribe_if, deadline, backoff, replay, begin } = options;
+        let Options { produce, subscribe_if, deadline, backoff, replay, begin, filter } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -114,6 +120,7 @@ impl Shared {
             deadline: watch::Sender::new(deadline),
             replay,
             begin,
+            filter,
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),

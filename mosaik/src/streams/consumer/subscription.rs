@@ -26,7 +26,7 @@ use crate::{
             admission::WaitReason,
             frames::{Frame, FrameError, split_item},
             pace::Backoff,
-            progress::{Missed, Progress, Step},
+            progress::{GapReason, Missed, Progress, Step},
         },
         events::{DisconnectReason, Event},
         limits::HANDSHAKE,
@@ -128,7 +128,19 @@ impl Task {
                 if is_new && let DisconnectReason::NoStream { limit } = reason {
                     tracing::warn!(peer = ?producer, ?stream, limit, "no subscription: the connection carries no more streams");
                 }
+                let hopeless = match reason {
+                    DisconnectReason::NotFiltered(why) => {
+                        if is_new {
+                            tracing::warn!(peer = ?producer, ?stream, "no subscription, the producer cannot apply the filter: {why}");
+                        }
+                        true
+                    }
+                    _ => false,
+                };
                 self.shared.events.send(Event::Disconnected { producer, reason });
+                if hopeless {
+                    let _ = timeout(HOPELESS, self.wanted.changed()).await;
+                }
             }
             End::Incompatible { theirs, differs } => {
                 let (ours, theirs) = match differs {
@@ -161,6 +173,7 @@ impl Task {
                 replay: self.shared.replay,
                 entry: self.shared.registry.discovery.signed_local(),
                 readable: self.shared.items.readable.as_ref().and_then(sendable),
+                filter: self.shared.filter.clone(),
             };
             link.send(&subscribe).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
@@ -226,6 +239,7 @@ impl Task {
                     let differs = grows.or_else(|| difference(self.shared.items.compared, schema.as_ref()));
                     return Err(End::Incompatible { theirs: fingerprint, differs });
                 }
+                Ok(Some(Message::NotFiltered(why))) => return Err(DisconnectReason::NotFiltered(why).into()),
                 Ok(Some(Message::Subscribe { .. } | Message::Schema(_))) => {
                     return Err(DisconnectReason::Closed(CloseCode::Undecodable).into());
                 }
@@ -303,6 +317,14 @@ impl Task {
             Frame::Mark { reason, next } => {
                 let missed = self.progress.marked(next, reason);
                 self.missed(missed);
+            }
+            // Without a filter nothing is filtered out, whatever a producer says.
+            Frame::Filtered { next } if self.shared.filter.is_none() => {
+                let missed = self.progress.marked(next, GapReason::Skipped);
+                self.missed(missed);
+            }
+            Frame::Filtered { next } => {
+                self.progress.filtered(next).map_err(|error| DisconnectReason::Undecodable(error.to_string()))?;
             }
             Frame::End { code, next } => {
                 let step = self.progress.received(next, 0);

@@ -7,11 +7,14 @@
 //! what is repeated for a subscriber that came back: that was sent before, and is bounded by the ring. With the lossy ones
 //! it is everything not yet taken, since only that can be left out.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{
+    filter::Filter,
+    frames::Between,
+    key::Key,
     lag::{Depth, Limit, Standing},
     log::Position,
     progress::GapReason,
@@ -31,8 +34,10 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) seq: u64,
-    pub(super) key: u128,
+    pub(super) key: Key,
     pub(super) born: Duration,
+    /// Items that the subscriber is for were left out before it. Only with a filter: else their numbers say so.
+    pub(super) lost: bool,
     pub(super) framed: Bytes,
 }
 
@@ -53,13 +58,16 @@ pub(crate) struct Cursor {
     pub(super) told: u64,
     /// Why something between `told` and what comes next is left out.
     pub(super) left_out: GapReason,
+    /// What it is for, if not for everything; then also whether something of that is left out since it was last told.
+    pub(super) filter: Option<Arc<Filter>>,
+    lost: bool,
     lossy: bool,
     high_water: Depth,
     pub(crate) standing: Standing,
 }
 
 impl Cursor {
-    pub(super) fn new(next: Place, joined: Position, lossy: bool) -> Self {
+    pub(super) fn new(next: Place, joined: Position, lossy: bool, filter: Option<Arc<Filter>>) -> Self {
         Self {
             next,
             kept: VecDeque::new(),
@@ -69,6 +77,8 @@ impl Cursor {
             joined,
             told: next.at.seq,
             left_out: GapReason::Skipped,
+            filter,
+            lost: false,
             lossy,
             high_water: Depth::default(),
             standing: Standing::default(),
@@ -116,17 +126,38 @@ impl Cursor {
         self.next.at == head && self.kept.is_empty()
     }
 
-    /// It has taken so many bytes; everything up to `told` is in them or left out.
-    pub(super) fn took(&mut self, bytes: usize, told: u64) {
+    /// It has taken so many bytes.
+    pub(super) fn took(&mut self, bytes: usize) {
         self.in_flight += bytes as u64;
-        self.told = told;
     }
 
-    /// Goes on at `place`; what lies before is left out.
-    pub(super) fn skip_to(&mut self, place: Place, reason: GapReason) {
-        self.leave_out(reason);
+    /// Goes on at `place`; what lies before is left out, unless it is for none of it.
+    pub(super) fn skip_to(&mut self, place: Place, reason: Option<GapReason>) {
+        if let Some(reason) = reason {
+            self.leave_out(reason);
+        }
         self.next = place;
         self.settle();
+    }
+
+    /// Whether it is for an item with this key.
+    pub(super) fn wants(&self, key: Option<&Key>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| key.is_some_and(|key| filter.admits(key)))
+    }
+
+    /// What lies between what it was last told of and `next`.
+    pub(super) fn before(&self, next: u64) -> Between {
+        match (self.told < next, &self.filter) {
+            (false, _) => Between::Nothing,
+            (true, Some(_)) if !self.lost => Between::Filtered,
+            (true, _) => Between::LeftOut(self.left_out),
+        }
+    }
+
+    /// It is told of everything before `next`.
+    pub(super) fn tell(&mut self, next: u64) {
+        self.told = self.told.max(next);
+        self.lost = false;
     }
 
     /// Something is left out for this reason. Of several reasons since it was last told of everything, the worst counts.
@@ -137,9 +168,11 @@ impl Cursor {
             GapReason::Conflated => 1,
             _ => 0,
         };
-        if self.told >= self.next.at.seq || rank(reason) > rank(self.left_out) {
+        let first = if self.filter.is_some() { !self.lost } else { self.told >= self.next.at.seq };
+        if first || rank(reason) > rank(self.left_out) {
             self.left_out = reason;
         }
+        self.lost = true;
     }
 
     /// Replaces what it has kept.
@@ -157,7 +190,10 @@ impl Cursor {
     /// It has written so many bytes of what it took; whether that was all of it.
     pub(super) fn wrote(&mut self, bytes: usize, head: Position, limit: Limit) -> bool {
         self.note_high_water(head);
-        self.written.bytes += bytes as u64;
+        if self.filter.is_none() {
+            // With a filter its bytes are not those of the log.
+            self.written.bytes += bytes as u64;
+        }
         self.in_flight = self.in_flight.saturating_sub(bytes as u64);
         self.settle();
         let depth = self.depth(head);

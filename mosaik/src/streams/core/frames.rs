@@ -1,14 +1,16 @@
 //! The bytes of a subscription after its handshake: batches, each a header and its items.
 //!
 //! ```text
-//! batch  = length: u32 LE, count: u32 LE, first: u64 LE, item*    length = bytes of all items, count of them > 0
+//! batch  = length: u32 LE, count: u32 LE, first: u64 LE, item*    length = bytes of all items, count of them > 0; the highest
+//!                                                                 bit of count: what lies before `first` was filtered out
 //! item   = length: u32 LE, payload                                the highest bit: MessagePack, else postcard
 //! end    = code: u32 LE, 0u32, next: u64 LE                       nothing follows; next = seq behind the last item
 //! mark   = 0xFFFFFF00 | why: u32 LE, 0u32, next: u64 LE           nothing more comes before next
 //! ```
 //!
 //! A mark stands in front of a batch that does not follow the one before it, and says why; and an idle producer writes one
-//! every second as a heartbeat, so that a consumer notices when it lacks the last items.
+//! every second as a heartbeat, so that a consumer notices when it lacks the last items. In a subscription with a filter a batch says
+//! by a bit, and a heartbeat by its reason, that everything since the one before was filtered out, so that what lies between is no gap.
 //!
 //! The epoch is in the handshake: a subscription never outlives it. The sequence number is in every batch, so that a consumer
 //! can check order without trusting the stream to be whole. The reader hands on whole items as soon as they are there, also
@@ -31,6 +33,20 @@ const READ_AHEAD: usize = 32 << 10;
 /// Set in the length of an item that is written with `MessagePack`.
 const MESSAGE_PACK: u32 = 1 << 31;
 
+/// Set in the count of a batch before which everything was filtered out.
+const FILTERED: u32 = 1 << 31;
+
+/// What lies between one batch of a subscription and the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Between {
+    #[default]
+    Nothing,
+    /// Items that the subscription is not for.
+    Filtered,
+    /// Some that it is for were left out, for this reason.
+    LeftOut(GapReason),
+}
+
 /// What stands in front of an item of so many bytes, at most `MAX_ITEM`.
 #[inline]
 pub(crate) fn item_header(length: usize, message_pack: bool) -> [u8; ITEM_HEADER] {
@@ -46,14 +62,15 @@ pub(crate) fn is_message_pack(item: &[u8]) -> bool {
 }
 
 /// The header of a batch, behind a mark if items before it are left out.
-pub(crate) fn batch_header(first: u64, items: u64, bytes: usize, left_out: Option<GapReason>) -> Bytes {
+pub(crate) fn batch_header(first: u64, items: u64, bytes: usize, before: Between) -> Bytes {
     let mut header = BytesMut::with_capacity(2 * HEADER);
-    if let Some(reason) = left_out {
-        header.extend_from_slice(&mark(reason, first));
+    if let Between::LeftOut(_) = before {
+        header.extend_from_slice(&mark(before, first));
     }
+    let filtered = if before == Between::Filtered { FILTERED } else { 0 };
     // Both fit: a batch is bounded in bytes, and each of its items has at least `ITEM_HEADER`.
     header.put_u32_le(u32::try_from(bytes).unwrap_or(u32::MAX));
-    header.put_u32_le(u32::try_from(items).unwrap_or(u32::MAX));
+    header.put_u32_le(u32::try_from(items).unwrap_or(!FILTERED) | filtered);
     header.put_u64_le(first);
     header.freeze()
 }
@@ -70,9 +87,17 @@ pub(crate) fn end(code: u32, next: u64) -> Bytes {
 /// Codes from here on are no end but a mark; the last byte says why.
 const MARK: u32 = 0xFFFF_FF00;
 
+/// Why of a mark, where everything before was filtered out.
+const ALL_FILTERED: u32 = 4;
+
 /// Nothing more comes before `next`.
-pub(crate) fn mark(reason: GapReason, next: u64) -> Bytes {
-    end(MARK | reason.code(), next)
+pub(crate) fn mark(before: Between, next: u64) -> Bytes {
+    let why = match before {
+        Between::Nothing => GapReason::Skipped.code(),
+        Between::Filtered => ALL_FILTERED,
+        Between::LeftOut(reason) => reason.code(),
+    };
+    end(MARK | why, next)
 }
 
 /// Something that a producer wrote.
@@ -82,6 +107,8 @@ pub(crate) enum Frame {
     Items { first: u64, count: u32, data: Bytes },
     /// Nothing more comes before `next`.
     Mark { reason: GapReason, next: u64 },
+    /// Nothing more comes before `next` that the subscription is for.
+    Filtered { next: u64 },
     /// Nothing follows.
     End { code: u32, next: u64 },
 }
@@ -167,6 +194,9 @@ impl FrameReader {
             return Ok(None);
         }
         let (length, count, first) = (self.buffer.get_u32_le(), self.buffer.get_u32_le(), self.buffer.get_u64_le());
+        if count == 0 && length == MARK | ALL_FILTERED {
+            return Ok(Some(Frame::Filtered { next: first }));
+        }
         if count == 0 && length >= MARK {
             return Ok(Some(Frame::Mark { reason: GapReason::from_code(length - MARK), next: first }));
         }
@@ -174,16 +204,17 @@ impl FrameReader {
             self.ended = true;
             return Ok(Some(Frame::End { code: length, next: first }));
         }
+        let (filtered, count) = (count & FILTERED != 0, count & !FILTERED);
         let length = length as usize;
         let limit = if count == 1 { MAX_ITEM + ITEM_HEADER } else { MAX_BATCH };
         if length > limit {
             return self.fail(FrameError::TooLarge);
         }
-        if length < ITEM_HEADER * count as usize {
+        if count == 0 || length < ITEM_HEADER * count as usize {
             return self.fail(FrameError::Malformed);
         }
         (self.bytes_left, self.items_left, self.next) = (length, count, first);
-        Ok(None)
+        Ok(filtered.then_some(Frame::Filtered { next: first }))
     }
 
     /// Walks over the items that are complete.
@@ -232,7 +263,12 @@ mod tests {
         let mut wire = Vec::new();
         for batch in batches {
             let items: Vec<u8> = batch.iter().flat_map(|item| framed(item)).collect();
-            wire.extend_from_slice(&batch_header(next, batch.len() as u64, items.len(), Some(GapReason::Conflated)));
+            wire.extend_from_slice(&batch_header(
+                next,
+                batch.len() as u64,
+                items.len(),
+                Between::LeftOut(GapReason::Conflated),
+            ));
             wire.extend_from_slice(&items);
             next += batch.len() as u64;
         }
@@ -269,6 +305,7 @@ mod tests {
                         Frame::Mark { reason, next } => {
                             prop_assert_eq!((reason, next), (GapReason::Conflated, 100 + items.len() as u64));
                         }
+                        Frame::Filtered { .. } => prop_assert!(false, "no filter"),
                         Frame::End { code, next } => ended = Some((code, next)),
                     }
                 }
@@ -296,17 +333,28 @@ mod tests {
     #[test]
     fn lengths_that_disagree_are_malformed() {
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 2, 13, None));
+        reader.push(&batch_header(0, 2, 13, Between::Nothing));
         reader.push(&framed(b"12345"));
         reader.push(&framed(b""));
         assert!(matches!(reader.next_frame(), Ok(Some(_))));
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 1, 20, None));
+        reader.push(&batch_header(0, 1, 20, Between::Nothing));
         reader.push(&framed(b"12345"));
         assert_eq!(reader.next_frame(), Err(FrameError::Malformed));
         assert_eq!(reader.next_frame(), Ok(None));
         let mut reader = FrameReader::default();
-        reader.push(&batch_header(0, 1, 17 << 20, None));
+        reader.push(&batch_header(0, 1, 17 << 20, Between::Nothing));
         assert_eq!(reader.next_frame(), Err(FrameError::TooLarge));
+    }
+
+    #[test]
+    fn what_is_filtered_out_is_told_before_the_items_behind_it() {
+        let mut reader = FrameReader::default();
+        reader.push(&batch_header(7, 1, 9, Between::Filtered));
+        reader.push(&framed(b"12345"));
+        reader.push(&mark(Between::Filtered, 20));
+        assert_eq!(reader.next_frame(), Ok(Some(Frame::Filtered { next: 7 })));
+        assert!(matches!(reader.next_frame(), Ok(Some(Frame::Items { first: 7, count: 1, .. }))));
+        assert_eq!(reader.next_frame(), Ok(Some(Frame::Filtered { next: 20 })));
     }
 }

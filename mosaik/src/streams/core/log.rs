@@ -3,14 +3,16 @@
 //! Items are appended to an open chunk. A subscriber that takes seals the chunk, so every subscriber gets the same
 //! `Bytes`; its own state is a [`Cursor`]. What a subscriber's queue holds is its cursor's distance from the head, and
 //! [`lag`](super::lag) decides on it. A chunk that the last cursor has written stays in the *ring* as long as it is among the
-//! newest items: a subscriber that comes back [joins](Log::join) where it was, so replay and live flow are one and the same
+//! newest items: a subscriber that comes back [joins](Log::join_filtered) where it was, so replay and live flow are one and the same
 //! sequence, without a cut between them.
 //!
-//! Here is what is kept; [`room`] decides what may be appended, [`take`] is the subscribers' side.
+//! Here is what is kept; [`room`] decides what may be appended, [`take`] is the subscribers' side, [`filtered`] that of those with a
+//! filter.
 //!
 //! Invariants: chunks are contiguous from `base` to the head; `written <= next <= head` for each cursor; what a cursor
 //! [needs](Cursor::needs) is there; beyond that, the log holds the ring's limit and at most one chunk more.
 
+mod filtered;
 mod room;
 pub(crate) mod take;
 #[cfg(test)]
@@ -18,6 +20,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +29,9 @@ use bytes::{Bytes, BytesMut};
 use super::{
     SubId,
     cursor::{Cursor, Kept, Place},
+    filter::Filter,
     frames::split_item,
+    key::Key,
     lag::{Depth, Lag, Limit},
     mutants::{Mutant, Switch},
 };
@@ -72,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) ring: Limit,
     /// Items older than this are left out.
     pub(crate) lifespan: Option<Duration>,
+    /// Items have keys, so that subscribers may have filters.
+    pub(crate) keyed: bool,
     pub(crate) switch: Switch,
 }
 
@@ -96,8 +103,9 @@ pub(crate) struct Log {
     reached: u64,
     /// What the last subscriber had kept to itself when it left.
     orphans: VecDeque<Kept>,
-    /// The keys of the items from `base` on; only if the policy conflates.
-    keys: VecDeque<u128>,
+    /// The keys of the items from `base` on; only if they have some, or the policy conflates.
+    keys: VecDeque<Key>,
+    keyed: bool,
     lag: Lag,
     ring: Limit,
     lifespan: Option<Duration>,
@@ -107,7 +115,7 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(settings: Settings) -> Self {
-        let Settings { policy, limit, ring, lifespan, switch } = settings;
+        let Settings { policy, limit, ring, lifespan, keyed, switch } = settings;
         Self {
             chunks: VecDeque::new(),
             first_chunk: 0,
@@ -123,6 +131,7 @@ impl Log {
             reached: 0,
             orphans: VecDeque::new(),
             keys: VecDeque::new(),
+            keyed: keyed || policy == OnLag::Conflate,
             lag: Lag::new(policy, limit),
             ring,
             lifespan,
@@ -158,8 +167,8 @@ impl Log {
         self.clock = self.clock.max(now);
     }
 
-    /// Appends one framed item by copying it. The key is looked at only if the policy conflates.
-    pub(crate) fn append(&mut self, framed: &[u8], key: u128) {
+    /// Appends one framed item by copying it.
+    pub(crate) fn append(&mut self, framed: &[u8], key: Key) {
         if self.open.capacity() - self.open.len() < framed.len() {
             self.seal();
             self.open = BytesMut::with_capacity(self.open_size.max(framed.len()));
@@ -180,7 +189,7 @@ impl Log {
     }
 
     /// Appends one framed item as a chunk of its own, without a copy.
-    pub(crate) fn append_chunk(&mut self, framed: Bytes, key: u128) {
+    pub(crate) fn append_chunk(&mut self, framed: Bytes, key: Key) {
         self.seal();
         self.head.bytes += framed.len() as u64;
         self.head.seq += 1;
@@ -197,14 +206,14 @@ impl Log {
         self.clear();
     }
 
-    fn advance_head(&mut self, bytes: usize, key: u128) {
+    fn advance_head(&mut self, bytes: usize, key: Key) {
         self.head.seq += 1;
         self.head.bytes += bytes as u64;
         self.appended(key);
     }
 
-    fn appended(&mut self, key: u128) {
-        if self.lag.policy() == OnLag::Conflate {
+    fn appended(&mut self, key: Key) {
+        if self.keyed {
             self.keys.push_back(key);
         }
         if self.cursors.is_empty() {
@@ -225,9 +234,15 @@ impl Log {
         }
     }
 
-    /// A new subscriber. With `from` it has everything before that number and gets what is still there from then on; without,
-    /// what is appended from now on. Returned is the number of the first item to come.
+    /// As [`join_filtered`](Self::join_filtered), for everything.
+    #[cfg(test)]
     pub(crate) fn join(&mut self, id: SubId, from: Option<u64>) -> u64 {
+        self.join_filtered(id, from, None)
+    }
+
+    /// A new subscriber, for what the filter admits or for everything. With `from` it has everything before that number and gets what
+    /// is still there from then on; without, what is appended from now on. Returned is the number of the first item to come.
+    pub(crate) fn join_filtered(&mut self, id: SubId, from: Option<u64>, filter: Option<Arc<Filter>>) -> u64 {
         self.seal();
         let from = from.unwrap_or(self.head.seq).clamp(self.base.seq, self.head.seq);
         let start = if self.switch.is(Mutant::ResumeAtHead) { self.head.seq } else { from };
@@ -236,7 +251,7 @@ impl Log {
         if self.switch.is(Mutant::RingOffByOne) && start < self.head.seq {
             place = Place { at: place.at, ..self.seek(start + 1) };
         }
-        self.cursors.insert(id, Cursor::new(place, self.head, lossy));
+        self.cursors.insert(id, Cursor::new(place, self.head, lossy, filter));
         self.release();
         // With nobody before it `clear_until` is without a limit, and must not stay so.
         self.clear_until = Position::default();
@@ -319,6 +334,12 @@ impl Log {
         self.cursors.get(&id).map(|cursor| cursor.depths(self.head))
     }
 
+    /// The key of the newest item that is held, if items have keys.
+    #[allow(dead_code, reason = "simulations of the core do without")]
+    pub(crate) fn last_key(&self) -> Option<&Key> {
+        self.keys.back()
+    }
+
     /// Bytes held for subscribers and in the ring.
     #[cfg(any(test, feature = "testing"))]
     #[allow(dead_code, reason = "for tests and simulations")]
@@ -343,7 +364,7 @@ impl Log {
             if !ring_is_full && !too_large {
                 break;
             }
-            if self.lag.policy() == OnLag::Conflate {
+            if self.keyed {
                 let gone = usize::try_from(front.end.seq - self.base.seq).unwrap_or(usize::MAX);
                 self.keys.drain(..gone.min(self.keys.len()));
             }

@@ -4,16 +4,20 @@
 //! * [`retain`]: what is kept for late joiners, and its replay.
 //! * [`lag`]: who is too slow, and when `send` waits.
 //! * [`admission`]: who is served, who waits, who is refused.
-//! * [`frames`]: the bytes of a subscription: batches written, batches read.
+//! * [`key`], [`filter`]: what items are told apart by, and which of them a subscription is for.
+//! * [`frames`], [`batches`]: the bytes of a subscription: batches written, batches read.
 //! * [`progress`]: order, gaps and epochs as a consumer sees them.
 //! * [`pace`]: egress limit and reconnect delays.
 //!
 //! The workers of `producer/` and `consumer/` call them; they import nothing from there.
 
 pub(crate) mod admission;
+pub(crate) mod batches;
 pub(crate) mod choice;
 pub(crate) mod cursor;
+pub(crate) mod filter;
 pub(crate) mod frames;
+pub(crate) mod key;
 pub(crate) mod lag;
 pub(crate) mod log;
 pub(crate) mod mutants;

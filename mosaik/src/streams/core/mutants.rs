@@ -20,6 +20,9 @@ pub(crate) enum Mutant {
     ReplayPastCut,
     ReplayNotResumed,
     ReplayGapUntold,
+    FilterAfterNumbering,
+    FilterHidesLoss,
+    FilterHidesHole,
 }
 
 /// Which bug is planted, if any.

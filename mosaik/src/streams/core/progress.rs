@@ -211,6 +211,18 @@ impl Progress {
         self.left_out(next, reason)
     }
 
+    /// The producer says that nothing more comes before `next` that was asked for: that is no gap. Of a replay too.
+    pub(crate) fn filtered(&mut self, next: u64) -> Result<(), BeyondCut> {
+        if let Some(replaying) = &mut self.replaying {
+            if next > replaying.cut {
+                return Err(BeyondCut);
+            }
+            replaying.next = replaying.next.max(next);
+        }
+        self.at = self.at.map(|(epoch, expected)| (epoch, expected.max(next)));
+        Ok(())
+    }
+
     fn left_out(&mut self, next: u64, reason: GapReason) -> Option<Missed> {
         let (epoch, expected) = self.at?;
         if next <= expected {

@@ -6,15 +6,18 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::{
-    frames::{HEADER, MAX_BATCH, batch_header},
+    batches::Batches,
+    filter::Filter,
+    frames::Between,
+    key::Key,
     lag::Limit,
-    log::LARGE,
     mutants::{Mutant, Switch},
 };
 use crate::primitives::OrdMap;
@@ -41,16 +44,16 @@ pub(crate) struct Retention {
 }
 
 /// What user code says of an item.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Label {
-    pub(crate) key: u128,
+    pub(crate) key: Key,
     /// It is a key frame.
     pub(crate) opens: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Item {
-    key: u128,
+    key: Key,
     born: Duration,
     framed: Bytes,
 }
@@ -62,7 +65,7 @@ pub(crate) struct Retained {
     items: OrdMap<u64, Item>,
     bytes: u64,
     /// The numbers of the kept items by key; only for [`Keep::PerKey`].
-    keys: BTreeMap<u128, VecDeque<u64>>,
+    keys: BTreeMap<Key, VecDeque<u64>>,
     switch: Switch,
 }
 
@@ -79,7 +82,7 @@ impl Retained {
             Keep::KeyFrame if self.items.is_empty() => return true,
             Keep::KeyFrame => {}
             Keep::PerKey(most) => {
-                let kept = self.keys.entry(label.key).or_default();
+                let kept = self.keys.entry(label.key.clone()).or_default();
                 kept.push_back(seq);
                 if kept.len() as u64 > most
                     && let Some(oldest) = kept.front().copied()
@@ -102,8 +105,15 @@ impl Retained {
         true
     }
 
-    /// What is kept of the items from `from` up to, not including, `until`; `None` if there is nothing.
-    pub(crate) fn replay(&mut self, from: u64, until: u64, now: Duration) -> Option<Replay> {
+    /// What is kept of the items from `from` up to, not including, `until`, and of these what the filter admits; `None` if nothing
+    /// is kept.
+    pub(crate) fn replay(
+        &mut self,
+        from: u64,
+        until: u64,
+        filter: Option<Arc<Filter>>,
+        now: Duration,
+    ) -> Option<Replay> {
         self.prune(now);
         let until = match () {
             () if self.switch.is(Mutant::ReplayPastCut) => u64::MAX,
@@ -113,7 +123,8 @@ impl Retained {
         if from >= until || self.items.range(from..until).next().is_none() {
             return None;
         }
-        Some(Replay { items: self.items.clone(), next: from, until })
+        let (items, switch) = (self.items.clone(), self.switch);
+        Some(Replay { items, next: from, until, filter, told: from, hole: false, switch })
     }
 
     fn prune(&mut self, now: Duration) {
@@ -161,82 +172,65 @@ impl Retained {
 #[derive(Debug)]
 pub(crate) struct Replay {
     items: OrdMap<u64, Item>,
+    /// Everything before was looked at.
     next: u64,
     until: u64,
+    filter: Option<Arc<Filter>>,
+    /// The consumer knows of everything before.
+    told: u64,
+    /// Something between the two was not kept, and is missed by who asked for it.
+    hole: bool,
+    switch: Switch,
 }
 
 impl Replay {
     /// The next bytes to write: batches of whole items, up to `max` bytes but at least one item. `None` at the end.
     pub(crate) fn piece(&mut self, max: usize) -> Option<Vec<Bytes>> {
-        let mut piece = Piece::default();
+        let mut batches = Batches::default();
         for (seq, item) in self.items.range(self.next..self.until) {
-            let length = item.framed.len();
-            if !piece.run.is_empty() && piece.bytes + length > max {
-                break;
+            let admits = self.filter.as_ref().is_none_or(|filter| filter.admits(&item.key));
+            if admits && batches.items() > 0 && batches.bytes() + item.framed.len() > max {
+                return Some(batches.finish());
             }
-            if *seq != piece.first + piece.run.len() as u64 || piece.run_bytes + length > MAX_BATCH {
-                piece.end_batch();
-                piece.first = *seq;
+            if *seq > self.next {
+                if !self.hole && self.told < self.next {
+                    batches.mark(Between::Filtered, self.next);
+                    self.told = self.next;
+                }
+                self.hole = !self.switch.is(Mutant::FilterHidesHole);
             }
-            piece.bytes += HEADER + length;
-            piece.run_bytes += length;
-            piece.run.push(item.framed.clone());
             self.next = seq + 1;
-        }
-        if piece.run.is_empty() {
-            return None;
-        }
-        piece.end_batch();
-        piece.seal();
-        Some(piece.chunks)
-    }
-}
-
-/// Batches as they are put together: small items copied side by side, large ones as they are.
-#[derive(Debug, Default)]
-struct Piece {
-    chunks: Vec<Bytes>,
-    open: BytesMut,
-    bytes: usize,
-    /// The batch under way.
-    run: Vec<Bytes>,
-    run_bytes: usize,
-    first: u64,
-}
-
-impl Piece {
-    fn end_batch(&mut self) {
-        if self.run.is_empty() {
-            return;
-        }
-        self.open.extend_from_slice(&batch_header(self.first, self.run.len() as u64, self.run_bytes, None));
-        for framed in std::mem::take(&mut self.run) {
-            if framed.len() >= LARGE {
-                self.seal();
-                self.chunks.push(framed);
-            } else {
-                self.open.extend_from_slice(&framed);
+            if admits {
+                let filtered = !self.hole && self.told < *seq;
+                batches.push(*seq, item.framed.clone(), if filtered { Between::Filtered } else { Between::Nothing });
+                (self.told, self.hole) = (seq + 1, false);
             }
         }
-        self.run_bytes = 0;
-    }
-
-    fn seal(&mut self) {
-        if !self.open.is_empty() {
-            self.chunks.push(self.open.split().freeze());
+        if !self.hole && self.told < self.next {
+            batches.mark(Between::Filtered, self.next);
+            self.told = self.next;
         }
+        let piece = batches.finish();
+        (!piece.is_empty()).then_some(piece)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::frames::{Frame, FrameReader, split_item},
+        super::{
+            frames::{Frame, FrameReader, split_item},
+            log::LARGE,
+        },
         *,
     };
 
     fn framed(payload: &[u8]) -> Bytes {
         [&u32::try_from(payload.len()).expect("small").to_le_bytes()[..], payload].concat().into()
+    }
+
+    fn key(of: u64) -> Key {
+        Key::new(&of.to_be_bytes())
     }
 
     fn retained(keep: Keep, items: u64, bytes: u64, max_age: Option<Duration>) -> Retained {
@@ -245,7 +239,7 @@ mod tests {
 
     /// The numbers that a replay has, read as a consumer reads it.
     fn replayed(retained: &mut Retained, from: u64, until: u64, now: u64, max: usize) -> Vec<u64> {
-        let Some(mut replay) = retained.replay(from, until, Duration::from_secs(now)) else { return Vec::new() };
+        let Some(mut replay) = retained.replay(from, until, None, Duration::from_secs(now)) else { return Vec::new() };
         let (mut reader, mut seqs) = (FrameReader::default(), Vec::new());
         while let Some(chunks) = replay.piece(max) {
             chunks.iter().for_each(|chunk| reader.push(chunk));
@@ -268,7 +262,7 @@ mod tests {
         for seq in seqs {
             let large = if seq % 7 == 0 { LARGE } else { 0 };
             let payload = [vec![u8::try_from(seq).expect("few")], vec![0; large]].concat();
-            let label = Label { key: u128::from(seq % 3), opens: seq % 10 == 0 };
+            let label = Label { key: key(seq % 3), opens: seq % 10 == 0 };
             retained.push(seq, framed(&payload), label, Duration::from_secs(seq));
         }
     }
@@ -299,7 +293,7 @@ mod tests {
         let mut keys = retained(Keep::PerKey(1), 2, 1 << 20, None);
         for seq in 0..50 {
             bytes.push(seq, framed(&[u8::try_from(seq).expect("few"); 16]), Label::default(), Duration::ZERO);
-            keys.push(seq, framed(&[1]), Label { key: seq.into(), opens: false }, Duration::ZERO);
+            keys.push(seq, framed(&[1]), Label { key: key(seq), opens: false }, Duration::ZERO);
         }
         assert_eq!((bytes.held(), keys.held()), (Limit { items: 5, bytes: 100 }, Limit { items: 2, bytes: 10 }));
         assert_eq!(keys.keys.len(), 2);
@@ -311,7 +305,7 @@ mod tests {
     fn a_key_frame_that_grows_too_old_or_too_large_takes_its_followers_along() {
         let mut frames = retained(Keep::KeyFrame, 3, 1 << 20, Some(Duration::from_secs(100)));
         let mut push = |seq, opens, now| {
-            frames.push(seq, framed(&[7]), Label { key: 0, opens }, Duration::from_secs(now));
+            frames.push(seq, framed(&[7]), Label { key: key(0), opens }, Duration::from_secs(now));
             frames.held().items
         };
         assert_eq!([push(0, false, 0), push(1, true, 0), push(2, false, 0), push(3, false, 0)], [0, 1, 2, 3]);
@@ -323,8 +317,36 @@ mod tests {
     fn a_replay_is_a_snapshot() {
         let mut last = retained(Keep::Newest, 2, 1 << 20, None);
         send(&mut last, 1..3);
-        let mut replay = last.replay(0, 3, Duration::ZERO).expect("two items");
+        let mut replay = last.replay(0, 3, None, Duration::ZERO).expect("two items");
         send(&mut last, 3..20);
         assert!(replay.piece(1).is_some() && replay.piece(1).is_some() && replay.piece(1).is_none());
+    }
+
+    /// What is filtered out is told as that, and what was not kept is not.
+    #[test]
+    fn a_filtered_replay_tells_holes_from_what_it_is_not_for() {
+        let mut kept = retained(Keep::Newest, 100, 1 << 20, None);
+        for seq in (0..4).chain(6..12) {
+            let label = Label { key: key(seq % 4), opens: false };
+            kept.push(seq, framed(&[u8::try_from(seq).expect("few")]), label, Duration::ZERO);
+        }
+        let filter = Filter::In([key(1)].into());
+        for max in [1, 1 << 20] {
+            let mut replay = kept.replay(0, 12, Some(Arc::new(filter.clone())), Duration::ZERO).expect("kept");
+            let (mut reader, mut seen) = (FrameReader::default(), Vec::new());
+            while let Some(chunks) = replay.piece(max) {
+                chunks.iter().for_each(|chunk| reader.push(chunk));
+                while let Some(frame) = reader.next_frame().expect("valid") {
+                    seen.push(match frame {
+                        Frame::Items { first, .. } => ("item", first),
+                        Frame::Filtered { next } => ("filtered", next),
+                        other => panic!("{other:?}"),
+                    });
+                }
+            }
+            // 4 and 5 were not kept; 1 and 9 are asked for.
+            let wanted = [("filtered", 1), ("item", 1), ("filtered", 4), ("item", 9), ("filtered", 12)];
+            assert_eq!(seen, wanted);
+        }
     }
 }

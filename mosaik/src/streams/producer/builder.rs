@@ -19,15 +19,13 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{
-        Datum, Evolve, Format, StreamId, Streamed, Unnamed,
-        codec::{self, Codec},
-        figures,
-    },
+    primitives::{Datum, Evolve, Format, StreamId, Streamed, Unnamed, codec::Codec, figures},
     streams::{
         Registry, Slot,
         conditions::Conditions,
+        core::key::Key,
         error::{BuildError, SendErrorKind},
+        filter::key as key_of,
         limits::{Buffer, ByteRate, OnLag, REPLAY_PACE},
         protocol::Fingerprint,
         retain::Retain,
@@ -184,12 +182,14 @@ impl<T: Streamed> ProducerBuilder<T> {
         self
     }
 
-    /// The key of an item, for [`OnLag::Conflate`] and [`Retain::last_per_key`]: of several items of one key that wait, a subscriber that lags gets the
-    /// last. Called for each item that is sent. Keys are compared by what they encode to (of more than
-    /// 15 bytes, by a hash of 128 bits). Default: all items have the same key.
+    /// The key of an item, for [`OnLag::Conflate`], [`Retain::last_per_key`] and the [filters](crate::streams::Filter) of consumers: of
+    /// several items of one key that wait, a subscriber that lags gets the last. Called for each item that is sent. Keys are compared by
+    /// what they encode to (of more than 255 bytes, by the first 239 and a hash of 128 bits). Default: all items have the same key, and
+    /// consumers with a filter are refused.
     pub fn with_key<K: Serialize>(mut self, key: impl Fn(&T::Item) -> K + Send + Sync + 'static) -> Self {
-        self.config.key =
-            Some(Box::new(move |item| item.downcast_ref::<T::Item>().map_or(0, |item| key_bits(&key(item)))));
+        self.config.key = Some(Box::new(move |item| {
+            item.downcast_ref::<T::Item>().map_or_else(Key::default, |item| encoded(&key(item)))
+        }));
         self
     }
 
@@ -327,40 +327,10 @@ pub(super) fn returning<T: Datum>(
     })
 }
 
-/// A key as a number: its bytes, or a hash of them where they are too many.
-fn key_bits(key: &impl Serialize) -> u128 {
-    let mut bits = [0; 16];
-    if let Ok(short) = postcard::to_slice(key, &mut bits[..15]) {
-        let length = short.len();
-        bits[length..].fill(0);
-        bits[15] = u8::try_from(length).unwrap_or(u8::MAX);
-        return u128::from_le_bytes(bits);
-    }
-    match codec::key(key) {
-        Ok(long) => bits.copy_from_slice(&blake3::hash(&long).as_bytes()[..16]),
-        Err(error) => tracing::error!(%error, "the key of an item cannot be encoded; all such items have the same"),
-    }
-    u128::from_le_bytes(bits)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::key_bits;
-
-    #[test]
-    fn keys_differ_as_their_values_do() {
-        let long = |last: char| format!("a name that is longer than fifteen bytes {last}");
-        let keys = [
-            key_bits(&()),
-            key_bits(&0u8),
-            key_bits(&(0u8, 0u8)),
-            key_bits(&"a"),
-            key_bits(&long('x')),
-            key_bits(&long('y')),
-        ];
-        for (at, key) in keys.iter().enumerate() {
-            assert!(keys[..at].iter().all(|other| other != key));
-        }
-        assert_eq!(key_bits(&long('x')), keys[4]);
-    }
+/// The key as bytes.
+fn encoded(key: &impl Serialize) -> Key {
+    key_of(key).unwrap_or_else(|error| {
+        tracing::error!(%error, "the key of an item cannot be encoded; all such items have the same");
+        Key::default()
+    })
 }

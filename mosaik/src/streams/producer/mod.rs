@@ -186,7 +186,8 @@ impl<T: Streamed> Producer<T> {
         if let Err(kind) = scratch.encode(self.codec(), &item) {
             return Err(TrySendError::new(kind, Some(item)));
         }
-        let kind = match self.shared().push(scratch.framed(), self.shared().label_of(&item), None) {
+        let mut label = self.shared().label_of(&item);
+        let kind = match self.shared().push(scratch.framed(), &mut label, None) {
             Push::Sent => return Ok(()),
             Push::Full => SendErrorKind::Full,
             Push::Offline => SendErrorKind::Offline,
@@ -328,15 +329,15 @@ impl<T: Datum> Future for Sending<'_, T> {
         let coop = ready!(coop::poll_proceed(cx));
         let Self { shared, codec, item, encoded, waiting } = &mut *self;
         let push = if let Some((framed, label)) = encoded {
-            shared.push(framed, *label, Some((waiting, cx)))
+            shared.push(framed, label, Some((waiting, cx)))
         } else {
             let Some(datum) = item.as_ref() else { return Poll::Pending };
             let mut scratch = Scratch::take();
             if let Err(kind) = scratch.encode(*codec, datum) {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
-            let label = shared.label_of(datum);
-            let push = shared.push(scratch.framed(), label, Some((waiting, cx)));
+            let mut label = shared.label_of(datum);
+            let push = shared.push(scratch.framed(), &mut label, Some((waiting, cx)));
             if matches!(push, Push::Full | Push::Offline) {
                 *encoded = Some((scratch.keep(), label));
             }

@@ -17,11 +17,11 @@ use crate::{
 
 impl Shared {
     /// Appends one framed item if it may be sent now. If not, and `waiter` is given, its task is woken when it is worth
-    /// trying again. A large item is taken out of the vector, a small one is copied.
+    /// trying again. A large item is taken out of the vector, a small one is copied; so is the label.
     pub(super) fn push(
         &self,
         framed: &mut Vec<u8>,
-        label: Label,
+        label: &mut Label,
         waiter: Option<(&mut Option<u64>, &Context<'_>)>,
     ) -> Push {
         let mut state = self.state();
@@ -32,7 +32,7 @@ impl Shared {
                 return not_now;
             }
         }
-        self.append(state, framed, label);
+        self.append(state, framed, std::mem::take(label));
         Push::Sent
     }
 
@@ -84,7 +84,7 @@ impl Shared {
         let large = (framed.len() >= LARGE).then(|| Bytes::from(std::mem::take(framed)));
         if state.retained.is_some() {
             let kept = large.clone().unwrap_or_else(|| Bytes::copy_from_slice(framed));
-            self.keep(&mut state, kept, label);
+            self.keep(&mut state, kept, label.clone());
         }
         if state.log.subscribers() == 0 {
             state.drops += 1;

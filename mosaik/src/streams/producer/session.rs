@@ -38,9 +38,10 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, entry, readable, asked) = match request {
-        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable }))) => {
-            (stream, fingerprint, entry, readable, Asked { consumer, resume, replay })
+    let (stream, fingerprint, entry, readable, asked, wanted) = match request {
+        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter }))) => {
+            let asked = Asked { consumer, resume, replay, filter: None };
+            (stream, fingerprint, entry, readable, asked, filter)
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -60,6 +61,14 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
         return refuse_schema(link, &shared, fingerprint, Some(differs)).await;
     }
     let Some(entry) = known(&shared, peer, &entry) else { return refuse(link, CloseCode::UnknownPeer).await };
+    let asked = match shared.filter(wanted.as_ref()) {
+        Ok(filter) => Asked { filter, ..asked },
+        Err(why) => {
+            shared.refused(peer, CloseCode::NotFiltered);
+            said(&mut link, &Message::NotFiltered(why)).await;
+            return link.close(CloseCode::NotFiltered);
+        }
+    };
     let keeps_out = shared.keeps_out(&entry);
     match shared.request(entry, asked, keeps_out) {
         Ok((id, signal)) => run(Present { shared, id }, signal, link).await,
@@ -214,7 +223,7 @@ impl Writer {
                     self.busy = true;
                     self.write_batch(taken).await
                 }
-                Next::Heartbeat(reason, next) => self.write(&mut [frames::mark(reason, next)]).await,
+                Next::Heartbeat(before, next) => self.write(&mut [frames::mark(before, next)]).await,
                 Next::End(code, next) => Err(self.finish(code, next).await),
             };
             if let Err(code) = result {
@@ -240,14 +249,13 @@ impl Writer {
             next = next => Ok(next),
             code = closed(&mut self.signal) => Err(code),
             _ = self.send.stopped() => Err(CloseCode::Normal),
-            () = idle => shared.heartbeat(id).map(|(reason, next)| Next::Heartbeat(reason, next)).ok_or(CloseCode::Normal),
+            () = idle => shared.heartbeat(id).map(|(before, next)| Next::Heartbeat(before, next)).ok_or(CloseCode::Normal),
         }
     }
 
     async fn write_batch(&mut self, taken: Taken) -> Result<(), CloseCode> {
+        let (mut header, mut items) = (taken.header(), taken.items);
         let mut chunks = VecDeque::from(taken.chunks);
-        let mut header = Some(frames::batch_header(taken.first_seq, taken.items, taken.bytes, taken.left_out));
-        let mut items = taken.items;
         let slice = self.present.shared.slice();
         while !chunks.is_empty() {
             let (bytes, mut piece) = cut(&mut chunks, self.piece.min(slice), header.take());

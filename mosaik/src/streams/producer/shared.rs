@@ -22,17 +22,20 @@ use super::{
 use crate::{
     discovery::{Discovery, PeerEntry},
     network::{CloseCode, Lane, Node},
-    primitives::{Evolve, Format, PeerId, Schema, StreamId, watch},
+    primitives::{Evolve, Format, PeerId, Schema, StreamId, ordered, watch},
     streams::{
         conditions::{Conditions, Topology},
         core::{
             SubId,
             admission::{Admission, WaitReason},
+            filter::{Asked as AskedFilter, Filter, FilterRefusal},
+            frames::Between,
+            key::Key,
             lag::Depth,
             log::{Log, Settings, take::Taken},
             mutants::Switch,
             pace::Bucket,
-            progress::{GapReason, Resume},
+            progress::Resume,
             retain::{Label, Replay, Retained, Retention},
         },
         inspect::{Counts, Endings, ProducerView, SubscriberView, Verdict},
@@ -50,7 +53,7 @@ pub(crate) type Predicate = Box<dyn Fn(&PeerEntry) -> bool + Send + Sync>;
 pub(super) type Undelivered = Box<dyn Fn(Format, &[u8]) + Send + Sync>;
 
 /// The key of an item, for a policy that conflates and for what is kept per key.
-pub(super) type Key = Box<dyn Fn(&dyn Any) -> u128 + Send + Sync>;
+pub(super) type KeyOf = Box<dyn Fn(&dyn Any) -> Key + Send + Sync>;
 
 /// Whether an item is a key frame.
 pub(super) type Opens = Box<dyn Fn(&dyn Any) -> bool + Send + Sync>;
@@ -81,7 +84,7 @@ pub(super) struct Config {
     pub(super) egress: Option<ByteRate>,
     pub(super) buffer: Buffer,
     pub(super) on_lag: OnLag,
-    pub(super) key: Option<Key>,
+    pub(super) key: Option<KeyOf>,
     /// What is kept for consumers that come back.
     pub(super) replay: Buffer,
     pub(super) lifespan: Option<Duration>,
@@ -103,6 +106,7 @@ impl Config {
             limit: self.buffer.into(),
             ring: self.replay.into(),
             lifespan: self.lifespan,
+            keyed: self.key.is_some(),
             switch: Switch::default(),
         }
     }
@@ -162,7 +166,7 @@ pub(super) struct Sub {
 }
 
 /// What a consumer wants.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Asked {
     /// Which consumer of that peer it is.
     pub(super) consumer: u64,
@@ -170,6 +174,8 @@ pub(super) struct Asked {
     pub(super) resume: Option<Resume>,
     /// Whether it wants what is kept for late joiners.
     pub(super) replay: bool,
+    /// Which items, if not all.
+    pub(super) filter: Option<Arc<Filter>>,
 }
 
 /// What a session is to do.
@@ -199,8 +205,8 @@ pub(super) enum Push {
 #[derive(Debug)]
 pub(super) enum Next {
     Items(Taken),
-    /// Nothing for now: the sequence number that comes next, and why something before it is left out if so.
-    Heartbeat(GapReason, u64),
+    /// Nothing for now: the sequence number that comes next, and what lies before it.
+    Heartbeat(Between, u64),
     /// Nothing more will come; the sequence number behind the last item.
     End(CloseCode, u64),
 }
@@ -217,7 +223,7 @@ impl Shared {
         if let Some(begin) = config.begin.take() {
             log.begin_at(begin.first);
             for framed in &begin.framed {
-                if log.has_ring() { log.append(framed, 0) } else { log.skip() }
+                if log.has_ring() { log.append(framed, Key::default()) } else { log.skip() }
             }
         }
         let state = State {
@@ -286,8 +292,23 @@ impl Shared {
     #[inline]
     pub(super) fn label_of(&self, item: &dyn Any) -> Label {
         let Config { key, opens, .. } = &self.config;
-        let key = key.as_ref().map_or(0, |key| key(item));
+        let key = key.as_ref().map_or_else(Key::default, |key| key(item));
         Label { key, opens: opens.as_ref().is_some_and(|opens| opens(item)) }
+    }
+
+    /// The filter that a consumer asks for, if items can be judged by it.
+    pub(super) fn filter(&self, asked: Option<&AskedFilter>) -> Result<Option<Arc<Filter>>, FilterRefusal> {
+        let Some(asked) = asked else { return Ok(None) };
+        let filter = Filter::try_from(asked)?;
+        if self.config.key.is_none() {
+            return Err(FilterRefusal::NoKey);
+        }
+        let state = self.state();
+        let is_other = |(ours, theirs): (&Key, &[u8])| ordered::sort(ours.bytes()) != ordered::sort(theirs);
+        if state.log.last_key().zip(filter.example()).is_some_and(is_other) {
+            return Err(FilterRefusal::OtherKeys);
+        }
+        Ok(Some(Arc::new(filter)))
     }
 
     pub(in crate::streams) fn stream(&self) -> StreamId {

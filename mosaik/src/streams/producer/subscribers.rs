@@ -15,9 +15,9 @@ use crate::{
         core::{
             SubId,
             admission::{Answer, Change, WaitReason},
+            frames::Between,
             lag::Depth,
             pace::Bucket,
-            progress::GapReason,
             retain::Replay,
         },
         limits::{HANDSHAKE, OnLag, STALL},
@@ -73,7 +73,7 @@ impl Shared {
         let id = state.next_sub;
         state.next_sub += 1;
         let (signal, replay) = match state.admission.request(id, keeps_out) {
-            Answer::Admit => self.join(&mut state, id, asked),
+            Answer::Admit => self.join(&mut state, id, &asked),
             Answer::Wait(reason) => (Signal::Wait(reason), None),
             Answer::Refuse => {
                 // What was replaced has ended all the same.
@@ -90,11 +90,12 @@ impl Shared {
     }
 
     /// Starts to serve a subscription: from where on, and what is replayed before.
-    fn join(&self, state: &mut State, id: SubId, asked: Asked) -> (Signal, Option<Replay>) {
+    fn join(&self, state: &mut State, id: SubId, asked: &Asked) -> (Signal, Option<Replay>) {
         let from = asked.resume.map(|resume| resume.within(state.epoch));
-        let next = state.log.join(id, from);
+        let next = state.log.join_filtered(id, from, asked.filter.clone());
         let retained = state.retained.as_mut().filter(|_| asked.replay);
-        let replay = retained.and_then(|retained| retained.replay(from.unwrap_or_default(), next, self.now()));
+        let filter = asked.filter.clone();
+        let replay = retained.and_then(|retained| retained.replay(from.unwrap_or_default(), next, filter, self.now()));
         (Signal::Serve { epoch: state.epoch, next, replay: replay.is_some() }, replay)
     }
 
@@ -126,7 +127,7 @@ impl Shared {
     }
 
     /// What an idle subscriber is told; `None` if it is gone.
-    pub(super) fn heartbeat(&self, id: SubId) -> Option<(GapReason, u64)> {
+    pub(super) fn heartbeat(&self, id: SubId) -> Option<(Between, u64)> {
         self.state().log.heartbeat(id)
     }
 
@@ -187,8 +188,8 @@ impl Shared {
             changed = true;
             match change {
                 Change::Admit(id) => {
-                    let Some(asked) = state.subs.get(&id).map(|sub| sub.asked) else { continue };
-                    let (serve, replay) = self.join(&mut state, id, asked);
+                    let Some(asked) = state.subs.get(&id).map(|sub| sub.asked.clone()) else { continue };
+                    let (serve, replay) = self.join(&mut state, id, &asked);
                     if let Some(sub) = state.subs.get_mut(&id) {
                         (sub.since, sub.replay) = (Instant::now(), replay);
                         sub.signal.send_replace(serve);
@@ -226,7 +227,15 @@ impl Shared {
         if state.log.is_timed() {
             state.log.tick(self.now());
         }
-        if let Some(taken) = state.log.take(id, max) {
+        let taken = state.log.take(id, max);
+        if !state.waits.is_empty()
+            && state.subs.get(&id).is_some_and(|sub| sub.asked.filter.is_some())
+            && self.room(&mut state) == Push::Sent
+        {
+            // What was filtered out made room without being written.
+            state.waits.wake();
+        }
+        if let Some(taken) = taken {
             return Some(Next::Items(taken));
         }
         if let Some(code) = state.closing {

@@ -97,7 +97,11 @@ impl Log {
             cursor.leave_out(GapReason::Dropped);
         }
         if !fits(cursor.depth(head)) {
-            cursor.skip_to(place, GapReason::Dropped);
+            let index =
+                |at: Position| usize::try_from(at.seq - self.base.seq).unwrap_or(usize::MAX).min(self.keys.len());
+            let mut skipped = self.keys.range(index(cursor.next.at)..index(place.at));
+            let loses = cursor.filter.is_none() || skipped.any(|key| cursor.wants(Some(key)));
+            cursor.skip_to(place, loses.then_some(GapReason::Dropped));
         }
     }
 
@@ -112,20 +116,36 @@ impl Log {
             while let Some((_, behind)) = split_item(&chunk.data[at.offset..]) {
                 let (seq, end) = (at.at.seq, chunk.data.len() - behind.len());
                 let key = usize::try_from(seq - self.base.seq).ok().and_then(|index| self.keys.get(index));
-                let framed = chunk.data.slice(at.offset..end);
-                items.push(Kept { seq, key: key.copied().unwrap_or_default(), born: chunk.born, framed });
+                if cursor.wants(key) {
+                    let framed = chunk.data.slice(at.offset..end);
+                    items.push(Kept {
+                        seq,
+                        key: key.cloned().unwrap_or_default(),
+                        born: chunk.born,
+                        lost: false,
+                        framed,
+                    });
+                }
                 (at.offset, at.at.seq) = (end, seq + 1);
             }
             at.offset = 0;
         }
         let mut seen = BTreeSet::new();
-        let mut kept: VecDeque<Kept> = if self.switch.is(Mutant::ConflateKeepsFirst) {
-            items.into_iter().filter(|item| seen.insert(item.key)).collect()
+        let survives: Vec<bool> = if self.switch.is(Mutant::ConflateKeepsFirst) {
+            items.iter().map(|item| seen.insert(&item.key)).collect()
         } else {
-            let mut kept: VecDeque<Kept> = VecDeque::new();
-            items.into_iter().rev().filter(|item| seen.insert(item.key)).for_each(|item| kept.push_front(item));
-            kept
+            let mut survives: Vec<bool> = items.iter().rev().map(|item| seen.insert(&item.key)).collect();
+            survives.reverse();
+            survives
         };
+        let (mut kept, mut lost) = (VecDeque::new(), false);
+        for (mut item, survives) in items.into_iter().zip(survives) {
+            item.lost |= lost;
+            lost = !survives;
+            if survives {
+                kept.push_back(item);
+            }
+        }
         // Small ones are copied, so that they do not hold on to the chunks they were in.
         let small = |item: &Kept| item.framed.len() < LARGE;
         let mut copy = BytesMut::with_capacity(kept.iter().filter(|item| small(item)).map(|it| it.framed.len()).sum());
@@ -134,6 +154,7 @@ impl Log {
             item.framed = copy.split().freeze();
         }
         cursor.keep(kept);
-        cursor.skip_to(end, GapReason::Conflated);
+        let loses = cursor.filter.is_none() || lost;
+        cursor.skip_to(end, loses.then_some(GapReason::Conflated));
     }
 }

@@ -9,6 +9,7 @@ use super::{
     super::{
         SubId,
         cursor::{Cursor, Place},
+        frames::{self, Between},
         mutants::Mutant,
         progress::GapReason,
     },
@@ -26,8 +27,18 @@ pub(crate) struct Taken {
     pub(crate) items: u64,
     pub(crate) bytes: usize,
     pub(crate) chunks: Vec<Bytes>,
-    /// Why the items before the first one are left out, if some are.
-    pub(crate) left_out: Option<GapReason>,
+    /// What lies between what was taken before and the first item.
+    pub(super) before: Between,
+    /// The chunks are batches with their headers already.
+    pub(super) is_framed: bool,
+}
+
+impl Taken {
+    /// What is to be written before the chunks.
+    pub(crate) fn header(&self) -> Option<Bytes> {
+        let header = || frames::batch_header(self.first_seq, self.items, self.bytes, self.before);
+        (!self.is_framed).then(header)
+    }
 }
 
 impl Log {
@@ -42,6 +53,9 @@ impl Log {
         let oldest = self.lifespan.map(|lifespan| self.clock.saturating_sub(lifespan));
         let cursor = self.cursors.get_mut(&id)?;
         cursor.note_high_water(head);
+        if cursor.filter.is_some() {
+            return self.take_filtered(id, oldest, max);
+        }
         if let Some(taken) = take_kept(cursor, oldest, max) {
             self.reached = self.reached.max(taken.first_seq + taken.items);
             return Some(taken);
@@ -50,7 +64,7 @@ impl Log {
         let mut chunks = self.chunks.range(start..).peekable();
         while let Some(chunk) = chunks.next_if(|chunk| oldest.is_some_and(|oldest| chunk.born < oldest)) {
             let chunk = Place { chunk: cursor.next.chunk + 1, offset: 0, at: chunk.end };
-            cursor.skip_to(chunk, GapReason::Expired);
+            cursor.skip_to(chunk, Some(GapReason::Expired));
         }
         let first_seq = cursor.next.at.seq;
         let mut taken = Taken { first_seq, ..Taken::default() };
@@ -69,22 +83,23 @@ impl Log {
             return None;
         }
         taken.items = cursor.next.at.seq - first_seq;
-        taken.left_out = (cursor.told < first_seq).then_some(cursor.left_out);
-        if self.switch.is(Mutant::SilentDrop) && taken.left_out == Some(GapReason::Dropped) {
-            (taken.first_seq, taken.left_out) = (cursor.told, None);
+        taken.before = cursor.before(first_seq);
+        if self.switch.is(Mutant::SilentDrop) && taken.before == Between::LeftOut(GapReason::Dropped) {
+            (taken.first_seq, taken.before) = (cursor.told, Between::Nothing);
         }
-        cursor.took(taken.bytes, first_seq + taken.items);
+        cursor.took(taken.bytes);
+        cursor.tell(first_seq + taken.items);
         self.reached = self.reached.max(first_seq + taken.items);
         Some(taken)
     }
 
-    /// What an idle subscriber is told: the number that comes next, and why something before it is left out if so.
-    pub(crate) fn heartbeat(&mut self, id: SubId) -> Option<(GapReason, u64)> {
+    /// What an idle subscriber is told: the number that comes next, and what lies before it that was not told yet.
+    pub(crate) fn heartbeat(&mut self, id: SubId) -> Option<(Between, u64)> {
         let cursor = self.cursors.get_mut(&id)?;
         let next = cursor.kept.front().map_or(cursor.next.at.seq, |item| item.seq);
-        let reason = if cursor.told < next { cursor.left_out } else { GapReason::Skipped };
-        cursor.told = cursor.told.max(next);
-        Some((reason, next))
+        let before = cursor.before(next);
+        cursor.tell(next);
+        Some((before, next))
     }
 
     /// A subscriber has written so many more bytes of what it took. Its items count as written when all that it took is.
@@ -104,8 +119,7 @@ fn take_kept(cursor: &mut Cursor, oldest: Option<Duration>, max: usize) -> Optio
         cursor.leave_out(GapReason::Expired);
     }
     let first_seq = cursor.kept.front()?.seq;
-    let left_out = (cursor.told < first_seq).then_some(cursor.left_out);
-    let mut taken = Taken { first_seq, left_out, ..Taken::default() };
+    let mut taken = Taken { first_seq, before: cursor.before(first_seq), ..Taken::default() };
     while let Some(item) = cursor.kept.front()
         && item.seq == first_seq + taken.items
         && taken.chunks.len() < KEPT_BATCH
@@ -116,6 +130,7 @@ fn take_kept(cursor: &mut Cursor, oldest: Option<Duration>, max: usize) -> Optio
         taken.bytes += item.framed.len();
         taken.chunks.push(item.framed);
     }
-    cursor.took(taken.bytes, first_seq + taken.items);
+    cursor.took(taken.bytes);
+    cursor.tell(first_seq + taken.items);
     Some(taken)
 }
