@@ -32,7 +32,7 @@ pub(crate) fn node(node: &model::Node) -> TokenStream {
         &quote!(::core::marker::Send + 'static),
         &quote! {
             const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
-                name: #name, ty: "", doc: "", tags: &[], args: &[], endpoints: &[],
+                name: #name, ty: "", doc: "", tags: &[], clears: &[], args: &[], endpoints: &[],
             };
             async fn open(
                 _: &mut #runtime::node::Setup<'_>,
@@ -54,7 +54,7 @@ pub(crate) fn group(group: &model::Group) -> TokenStream {
         &quote! {
             const GROUP: #runtime::node::GroupDecl = #runtime::node::GroupDecl {
                 name: #name, ty: "", doc: "", key: #runtime::node::KeyDecl::Value, size: ::core::option::Option::None,
-                member: &[], call: &[],
+                member: &[], call: &[], label: ::core::option::Option::None,
             };
             fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {
                 ::core::unreachable!()

@@ -11,6 +11,7 @@ use serde_json::Value;
 const OPERATOR: &str = env!("CARGO_BIN_EXE_operator");
 const WEATHER: &str = env!("CARGO_BIN_EXE_weather");
 const LEDGER: &str = env!("CARGO_BIN_EXE_ledger");
+const GUARDED: &str = env!("CARGO_BIN_EXE_guarded");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_program");
 
 fn mosaik(args: &[&str]) -> Output {
@@ -79,6 +80,34 @@ fn programs_that_do_not_fit_are_told_apart_by_path_and_place() {
         "{}",
         text(&alone)
     );
+}
+
+#[test]
+fn labels_and_grants_are_in_the_program_with_what_is_declassified() {
+    let json: Value = serde_json::from_slice(&mosaik(&["inspect", GUARDED, "--json"]).stdout).unwrap();
+    let roles = json[0]["roles"].as_array().unwrap();
+    let auditor = roles.iter().find(|role| role["name"] == "auditor").unwrap();
+    assert_eq!(
+        (&auditor["clears"][0], &auditor["endpoints"][0]["link"]["label"]),
+        (&"private".into(), &"private".into())
+    );
+    let offers = &roles[0]["endpoints"][0]["link"];
+    assert_eq!(
+        (&offers["produce"][0], &offers["consume"][0], &offers["label"]),
+        (&"seller".into(), &"buyer".into(), &Value::Null)
+    );
+    let said = text(&mosaik(&["inspect", GUARDED]));
+    assert!(said.contains("margins: consumes stream margins (Margin), labelled private  "), "{said}");
+    assert!(said.contains("      consume granted to buyer\n") && said.contains("    clears private\n"), "{said}");
+
+    let report = "label private\n  stream margins: seller -> auditor\ndeclassified by auditor.totals: stream totals to buyer\n  \
+                  only sums\n";
+    let checked = mosaik(&["check", GUARDED]);
+    assert_eq!((text(&checked), checked.status.code()), (format!("nothing to complain about\n{report}"), Some(0)));
+    let own = Command::new(GUARDED).arg("corridors").output().unwrap();
+    assert_eq!(text(&own), report);
+    let without = Command::new(WEATHER).arg("corridors").output().unwrap();
+    assert_eq!(text(&without), "nothing is labelled\n");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod branches;
 mod busy;
 mod chaos;
 mod cluster;
+mod corridors;
 mod declarative;
 mod declared_options;
 mod declared_stores;

@@ -8,10 +8,19 @@ use mosaik::prelude::*;
 #[mosaik::stream(name = "offers", produce = "seller", consume = "buyer")]
 pub struct Offer(u32);
 
+/// What is left of them, which only some may see.
+#[mosaik::stream(name = "margins", label = "private")]
+pub struct Margin(u32);
+
+/// All of them together, which everybody may see.
+#[mosaik::stream(name = "totals")]
+pub struct Total(u32);
+
 /// Makes offers.
 #[mosaik::node]
 pub struct Seller {
     offers: Producer<Offer>,
+    margins: Producer<Margin>,
 }
 
 #[mosaik::handlers]
@@ -26,6 +35,7 @@ impl Seller {
 #[mosaik::node]
 pub struct Buyer {
     offers: Consumer<Offer>,
+    totals: Consumer<Total>,
 }
 
 #[mosaik::handlers]
@@ -36,8 +46,19 @@ impl Buyer {
     }
 }
 
+/// Adds margins up.
+#[mosaik::node(clears = "private")]
+pub struct Auditor {
+    margins: Consumer<Margin>,
+    #[mosaik(declassify = "only sums")]
+    totals: Producer<Total>,
+}
+
+#[mosaik::handlers]
+impl Auditor {}
+
 /// The program.
-#[mosaik::app(name = "guarded", roles = [Seller, Buyer])]
+#[mosaik::app(name = "guarded", roles = [Seller, Buyer, Auditor])]
 pub struct Guarded;
 
 fn main() -> std::process::ExitCode {

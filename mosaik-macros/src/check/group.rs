@@ -21,6 +21,7 @@ pub(crate) fn group(group: &Group, diag: &Diag) {
     }
     super::grants(&group.member, diag);
     super::grants(&group.call, diag);
+    super::labels(group.label.as_slice(), diag);
     if let Some(size) = &group.size {
         let usage = format!("`size` is the number of founders, from 1 to {MAX_SIZE}, usually 3 or 5");
         match size {

@@ -110,6 +110,25 @@ fn grants(names: &[LitStr], diag: &Diag) {
     }
 }
 
+/// The longest label in bytes: a ticket holds it with `clears:` before it.
+const MAX_LABEL: usize = 57;
+
+/// Labels: what stands in a grant and in a message as it is.
+fn labels(labels: &[LitStr], diag: &Diag) {
+    for (at, label) in labels.iter().enumerate() {
+        let text = label.value();
+        let valid = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        if text.is_empty() || text.len() > MAX_LABEL || !valid {
+            diag.error(
+                label,
+                format!("a label is letters, digits, `-`, `_` and `.`, 1 to {MAX_LABEL} of them: \"private\""),
+            );
+        } else if labels[..at].iter().any(|known| known.value() == text) {
+            diag.error(label, format!("\"{text}\" is given twice"));
+        }
+    }
+}
+
 /// Declarations stand for one thing that has one name, so they have no parameters.
 fn no_generics(generics: &Generics, why: &str, diag: &Diag) {
     if !generics.params.is_empty() {

@@ -35,6 +35,7 @@ pub(crate) fn node(node: &Node, diag: &Diag) {
         diag.error_at(node.name.span, "`run help` prints the help: give the role another name with `name = \"..\"`");
     }
     super::tags(&node.tags, diag);
+    super::labels(&node.clears, diag);
     for field in &node.fields {
         if let Type::Reference(ty) = &field.ty {
             diag.error(ty, "a role owns its fields: it lives as long as its node");

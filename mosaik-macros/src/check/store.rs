@@ -24,6 +24,7 @@ pub(crate) fn store(store: &mut Store, diag: &Diag) {
     }
     super::grants(&store.primary, diag);
     super::grants(&store.replica, diag);
+    super::labels(store.label.as_slice(), diag);
     version(
         &mut store.version,
         "`version` is a number from 0 to 4294967295: a primary and replicas of different versions refuse each other",

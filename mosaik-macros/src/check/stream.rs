@@ -17,6 +17,7 @@ pub(crate) fn stream(stream: &Stream, diag: &Diag) {
     }
     super::grants(&stream.produce, diag);
     super::grants(&stream.consume, diag);
+    super::labels(stream.label.as_slice(), diag);
     if let (Some(Retain::LastPerKey(items)), None) = (&stream.retain, &stream.key) {
         diag.error(items, "`last_per_key` needs to know the key of an item: add `key = |item| item.field`");
     }

@@ -13,6 +13,10 @@ pub(crate) fn group(group: &Group) -> TokenStream {
         None => quote!(::core::option::Option::None),
         Some(size) => quote_spanned!(size.span()=> ::core::option::Option::Some(#size)),
     };
+    let label = match &group.label {
+        None => quote!(::core::option::Option::None),
+        Some(label) => quote!(::core::option::Option::Some(#label)),
+    };
     let (declared, key) = key(runtime, group.key.as_ref(), name);
     let initial = match &group.initial {
         Some(initial) => quote!(#initial),
@@ -32,6 +36,7 @@ pub(crate) fn group(group: &Group) -> TokenStream {
                 size: #size,
                 member: &[#(#member),*],
                 call: &[#(#call),*],
+                label: #label,
             };
 
             fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {

@@ -57,6 +57,11 @@ fn place(runtime: &TokenStream, span: Span) -> TokenStream {
     quote!(#runtime::node::Place { file: #file, line: #line })
 }
 
+/// The call that adds the label to a declaration, if there is one.
+fn labelled(label: Option<&LitStr>) -> Option<TokenStream> {
+    label.map(|label| quote!(.labelled(#label)))
+}
+
 /// The call that adds the grants of the two ends to a declaration, if there are any.
 fn granting(first: &[LitStr], second: &[LitStr]) -> Option<TokenStream> {
     let any = !first.is_empty() || !second.is_empty();

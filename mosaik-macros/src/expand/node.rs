@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn node(node: &Node) -> TokenStream {
     let Node { runtime, ident, docs, .. } = node;
     let name = &node.name.text;
-    let tags = super::tags(runtime, &node.tags);
+    let (tags, clears) = (super::tags(runtime, &node.tags), &node.clears);
     let args = node.fields.iter().filter_map(|field| argument(runtime, field));
     let endpoints = node.fields.iter().filter_map(|field| endpoint(runtime, field));
     // Each value in a statement of its own: what it is computed from is gone before an endpoint is waited for.
@@ -55,6 +55,7 @@ pub(crate) fn node(node: &Node) -> TokenStream {
                 ty: ::core::stringify!(#ident),
                 doc: #docs,
                 tags: #tags,
+                clears: &[#(#clears),*],
                 args: &[#(#args),*],
                 endpoints: &[#(#endpoints),*],
             };

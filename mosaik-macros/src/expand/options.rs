@@ -14,6 +14,7 @@ pub(super) fn open(runtime: &TokenStream, field: &Field) -> (TokenStream, Option
     let Source::Endpoint { settings, only_if } = &field.source else { return (TokenStream::new(), None) };
     let (name, ty, cfgs) = (model::plain(&field.ident), &field.ty, &field.cfgs);
     let moved = super::at(runtime, ty.span());
+    let settings: Vec<_> = settings.iter().filter(|setting| !matches!(setting.to, To::Reason)).collect();
     let opened = if settings.is_empty() {
         quote_spanned!(ty.span()=> <#ty as #moved::node::Endpoint>::open(setup, #name).await?)
     } else {
@@ -82,7 +83,7 @@ fn set(runtime: &TokenStream, Setting { key, to, .. }: &Setting, builder: &Ident
 fn value(runtime: &TokenStream, to: &To) -> Option<TokenStream> {
     let nanos = |nanos: u64, span: Span| quote_spanned!(span=> ::core::time::Duration::from_nanos(#nanos));
     Some(match to {
-        To::Flag | To::Method(_) => return None,
+        To::Flag | To::Method(_) | To::Reason => return None,
         To::Expr(value) => quote!(#value),
         To::Predicate { function, fields } if fields.is_empty() => quote!(#function),
         To::Predicate { function, fields } => {

@@ -21,7 +21,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
         _ => quote!(::core::unreachable!()),
     };
     let evolve = store.evolve.map(|variant| super::evolve(runtime, variant));
-    let granting = super::granting(&store.primary, &store.replica);
+    let (granting, labelled) = (super::granting(&store.primary, &store.replica), super::labelled(store.label.as_ref()));
     let builders = builders(store);
     // What the state lacks, such as `Clone`, is reported on its name, and once.
     let there = Span::call_site().located_at(ty.span());
@@ -50,7 +50,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
                 #docs,
                 #shape,
                 #version,
-            )#granting;
+            )#granting #labelled;
         }
     };
     quote! {

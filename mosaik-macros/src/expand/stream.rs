@@ -19,7 +19,8 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
         Some(of) => (quote!(foreign), canonical(quote!(#of))),
         None => (quote!(new), stream.shape.clone()),
     };
-    let granting = super::granting(&stream.produce, &stream.consume);
+    let (granting, labelled) =
+        (super::granting(&stream.produce, &stream.consume), super::labelled(stream.label.as_ref()));
     let configure = configure(stream);
     let codec = stream.codec.map(|variant| {
         let variant = Ident::new(variant, Span::call_site());
@@ -41,7 +42,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 ::core::stringify!(#ident),
                 #docs,
                 #shape,
-            )#granting;
+            )#granting #labelled;
             #codec
             #evolve
 

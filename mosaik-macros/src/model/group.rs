@@ -21,6 +21,8 @@ pub(crate) struct Group {
     /// The roles and grants of which one is needed to be a member, and to call it from outside.
     pub(crate) member: Vec<LitStr>,
     pub(crate) call: Vec<LitStr>,
+    /// Only roles that clear it receive what is sent.
+    pub(crate) label: Option<LitStr>,
     pub(crate) fields: Vec<StateField>,
 }
 

@@ -12,6 +12,8 @@ pub(crate) struct Node {
     pub(crate) name: Name,
     pub(crate) docs: String,
     pub(crate) tags: Vec<Expr>,
+    /// The labels of what it may receive.
+    pub(crate) clears: Vec<LitStr>,
     pub(crate) fields: Vec<Field>,
 }
 
@@ -60,6 +62,8 @@ pub(crate) enum To {
     Prefer(Vec<Criterion>),
     /// Which items are asked for: the kind of the filter, and what it takes, which may be a field of the role.
     Filter { kind: Ident, value: Expr },
+    /// Why something is declassified: part of the declaration, nothing for the builder.
+    Reason,
     /// `OnLag::Block` with this many nanoseconds.
     Block(u64, Span),
 }

@@ -23,6 +23,8 @@ pub(crate) struct Store {
     /// The roles and grants of which one is needed to be the primary, and to have a replica.
     pub(crate) primary: Vec<LitStr>,
     pub(crate) replica: Vec<LitStr>,
+    /// Only roles that clear it receive what is sent.
+    pub(crate) label: Option<LitStr>,
     /// Missing when no method has that name.
     pub(crate) fold: Option<Fold>,
     /// The other functions, which `fold` may call.

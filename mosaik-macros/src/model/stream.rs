@@ -32,6 +32,8 @@ pub(crate) struct Stream {
     /// The roles and grants of which one is needed to send items, and to receive them.
     pub(crate) produce: Vec<LitStr>,
     pub(crate) consume: Vec<LitStr>,
+    /// Only roles that clear it receive what is sent.
+    pub(crate) label: Option<LitStr>,
     /// The declared shape in canonical text; see `parse::stream::shape`.
     pub(crate) shape: String,
 }

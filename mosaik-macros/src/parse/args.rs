@@ -265,7 +265,7 @@ fn read_value(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
                 )),
             }
         }
-        Kind::Grants => read_grants(key, input),
+        Kind::Grants | Kind::Labels => read_texts(key, input),
         Kind::Filter => read_filter(key, input),
         Kind::Exprs => match input.parse()? {
             Expr::Array(array) => Ok(Value::Exprs(array.elems.into_iter().collect())),
@@ -324,7 +324,8 @@ fn read_filter(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
 }
 
 /// A text, or a list of texts that is not empty.
-fn read_grants(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
+fn read_texts(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
+    let of_grants = key.kind == Kind::Grants;
     let expr: Expr = input.parse()?;
     let all = match &expr {
         Expr::Array(array) => array.elems.iter().collect(),
@@ -334,14 +335,22 @@ fn read_grants(key: &Key, input: ParseStream<'_>) -> syn::Result<Value> {
         let (name, usage) = (key.name, key.kind.usage(key.name));
         return Err(syn::Error::new_spanned(
             &expr,
-            format!("`{name}` names roles or grants of which one is needed: {usage}; without it, every member may"),
+            if of_grants {
+                format!("`{name}` names roles or grants of which one is needed: {usage}; without it, every member may")
+            } else {
+                format!("`{name}` names labels that the role may receive: {usage}; leave it out for none")
+            },
         ));
     }
     let text = |expr: &Expr| match expr {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text.clone()),
         other => Err(syn::Error::new_spanned(
             other,
-            format!("a role or a grant is a string literal: {}", key.kind.usage(key.name)),
+            format!(
+                "{} is a string literal: {}",
+                if of_grants { "a role or a grant" } else { "a label" },
+                key.kind.usage(key.name)
+            ),
         )),
     };
     all.into_iter().map(text).collect::<syn::Result<_>>().map(Value::Texts)

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Retain,
     /// A string literal or a list of them: roles and grants of which one is needed.
     Grants,
+    /// A string literal or a list of them: labels.
+    Labels,
     /// `[a, b]` of expressions.
     Exprs,
     /// A type.
@@ -52,6 +54,7 @@ impl Kind {
                 "`{key} = last(100)`, `last_per_key(1)`, `keyframe(path::to::function)` or `window(\"64MiB\", \"30s\")`"
             ),
             Self::Grants => format!("`{key} = \"builder\"` or `{key} = [\"builder\", \"relay\"]`"),
+            Self::Labels => format!("`{key} = \"private\"` or `{key} = [\"private\", \"secret\"]`"),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Type => format!("`{key} = Type`"),
             Self::Migration => format!("`{key}(1, up)` with `fn up(old: Old) -> Self`"),
@@ -95,6 +98,7 @@ pub(crate) const STREAM: Attribute = Attribute {
         key("evolve", Kind::Text),
         key("produce", Kind::Grants),
         key("consume", Kind::Grants),
+        key("label", Kind::Text),
         key("serde", Kind::Word),
         key("crate", Kind::Path),
     ],
@@ -103,7 +107,7 @@ pub(crate) const STREAM: Attribute = Attribute {
 pub(crate) const NODE: Attribute = Attribute {
     name: "#[mosaik::node]",
     first: None,
-    keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("crate", Kind::Path)],
+    keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("clears", Kind::Labels), key("crate", Kind::Path)],
 };
 
 /// On a field of a role: where its value comes from, or how its endpoint is set up. The names are those of the builders'
@@ -135,6 +139,7 @@ pub(crate) const FIELD: Attribute = Attribute {
         key("role", Kind::Setting("`role = voter`, `reluctant` or `observer`")),
         key("timing", Kind::Setting("`timing = lan` or an expression of type `Timing`")),
         key("log_limit", Kind::Setting("`log_limit = \"64MiB\"`")),
+        key("declassify", Kind::Setting("`declassify = \"why this may be passed on\"`")),
     ],
 };
 
@@ -176,6 +181,7 @@ pub(crate) const GROUP: Attribute = Attribute {
         key("initial", Kind::Expr),
         key("member", Kind::Grants),
         key("call", Kind::Grants),
+        key("label", Kind::Text),
         key("crate", Kind::Path),
     ],
 };
@@ -217,6 +223,7 @@ pub(crate) const STORE: Attribute = Attribute {
         key("evolve", Kind::Text),
         key("primary", Kind::Grants),
         key("replica", Kind::Grants),
+        key("label", Kind::Text),
         key("crate", Kind::Path),
     ],
 };

@@ -49,6 +49,7 @@ pub(crate) fn group(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         initial: args.expr("initial").cloned(),
         member: args.texts("member").to_vec(),
         call: args.texts("call").to_vec(),
+        label: args.text("label").cloned(),
         ident,
         generics,
         fields,

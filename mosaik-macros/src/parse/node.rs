@@ -26,6 +26,7 @@ pub(crate) fn node(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Op
         name: Name::new(args.text("name"), &item.ident, model::kebab),
         docs: model::docs(&item.attrs),
         tags: args.exprs("tags").to_vec(),
+        clears: args.texts("clears").to_vec(),
         ident: item.ident,
         generics: item.generics,
         fields,

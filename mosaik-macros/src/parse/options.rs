@@ -68,6 +68,7 @@ fn read(key: &Ident, value: &Expr) -> Result<To, Wrong> {
             _ => Err((value.span(), usage(key))),
         },
         "role" => word(key, value, ROLES),
+        "declassify" => reason(key, value),
         // Any other path or expression is a `Timing`.
         _ => match value {
             Expr::Path(path) if path.path.get_ident().is_some_and(|word| !is_constant(word)) => {
@@ -86,6 +87,17 @@ fn usage(key: &Ident) -> String {
     match known.map(|known| known.kind) {
         Some(Kind::Setting(_)) if !usage.contains(&format!("{key} = ")) => format!("`{key}` takes {usage}"),
         _ => format!("expected {usage}"),
+    }
+}
+
+/// A text that says why.
+fn reason(key: &Ident, value: &Expr) -> Result<To, Wrong> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if text.value().trim().is_empty() => {
+            Err((text.span(), String::from("say why this may be passed on, for who reads the report")))
+        }
+        Expr::Lit(ExprLit { lit: Lit::Str(_), .. }) => Ok(To::Reason),
+        other => Err((other.span(), usage(key))),
     }
 }
 

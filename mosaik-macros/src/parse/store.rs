@@ -52,6 +52,7 @@ pub(crate) fn store(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         evolve: super::stream::evolve(&args, diag),
         primary: args.texts("primary").to_vec(),
         replica: args.texts("replica").to_vec(),
+        label: args.text("label").cloned(),
         generics: item.generics,
         ty: *item.self_ty,
         ident,

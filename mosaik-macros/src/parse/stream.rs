@@ -111,6 +111,7 @@ fn assemble(
         sets_rename: follows && own.rename.is_none(),
         produce: args.texts("produce").to_vec(),
         consume: args.texts("consume").to_vec(),
+        label: args.text("label").cloned(),
         key: args.expr("key").cloned(),
         retain: args.expr("retain").and_then(|expr| retain::retain(expr, diag)),
         shape: format!("{}{body}", serde_tokens(attributes)),

@@ -28,7 +28,7 @@ use crate::{
         codec::Codec,
         figures::{self, Watch},
     },
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// Configures a member of a group; made by [`Groups::with_key`](super::Groups::with_key).
@@ -49,6 +49,7 @@ pub struct GroupBuilder<M = NoOp> {
     /// What the ticket of a member needs, and that of who calls.
     pub(super) member: Needed,
     call: Needed,
+    label: Option<Label>,
 }
 
 impl GroupBuilder<NoOp> {
@@ -66,6 +67,7 @@ impl GroupBuilder<NoOp> {
             log_limit: 16 << 20,
             member: Needed::nothing(Right::Member),
             call: Needed::nothing(Right::Call),
+            label: None,
         }
     }
 }
@@ -74,9 +76,23 @@ impl<M> GroupBuilder<M> {
     /// The machine in its first state, which must be the same at all members. Default: [`NoOp`], for a group that only
     /// agrees on a leader.
     pub fn with_state_machine<N: StateMachine>(self, machine: N) -> GroupBuilder<N> {
-        let Self { registry, key, storage, size, role, timing, log_limit, member, call, .. } = self;
+        let Self { registry, key, storage, size, role, timing, log_limit, member, call, label, .. } = self;
         let (initial, tried) = (None, false);
-        GroupBuilder { registry, key, machine, initial, tried, storage, size, role, timing, log_limit, member, call }
+        GroupBuilder {
+            registry,
+            key,
+            machine,
+            initial,
+            tried,
+            storage,
+            size,
+            role,
+            timing,
+            log_limit,
+            member,
+            call,
+            label,
+        }
     }
 
     /// As [`with_state_machine`](Self::with_state_machine), from a function that makes the machine in its first state, the same
@@ -139,6 +155,14 @@ impl<M> GroupBuilder<M> {
     /// [`with_member_grants`](Self::with_member_grants). Members call by their membership. Default: the key alone decides.
     pub fn with_call_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.call = Needed::one_of(Right::Call, names);
+        self
+    }
+
+    /// Bonds only with members and serves only clients that declare the same label, and in a network of an authority only those whose
+    /// ticket grants `clears:` and the label, besides what [`with_member_grants`](Self::with_member_grants) and
+    /// [`with_call_grants`](Self::with_call_grants) ask. Default: no label, and only those without one.
+    pub fn with_label(mut self, label: Label) -> Self {
+        self.label = Some(label);
         self
     }
 }
@@ -219,7 +243,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         let start = worker::start(&node, volatile, earlier, stored.extent());
         let terms = self.terms(&settings);
         let replica = Arc::new(Replica::new(self.machine, self.initial));
-        let (member, call) = (self.member.about(M::NAME), self.call.about(M::NAME));
+        let clearing = |needed: Needed| needed.about(M::NAME).clearing(self.label.as_ref());
+        let (member, call) = (clearing(self.member), clearing(self.call));
         node.asks_for([&member, &call]);
         let identity = identity((group, self.key.clone(), terms), member, me, start, &stored);
         let (bonds, events) = Bonds::join(&self.registry.bonds, &node, &self.registry.discovery, identity);
@@ -228,7 +253,7 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (size, version) = (self.size, M::VERSION);
         let (seen, key) = (bonds.downgrade(), self.key);
         let asking = remote::asking(&replica, &queue, &board, node.tasks());
-        let (board_seen, queue_seen, shape) = (board.clone(), queue.clone(), Shape::of::<M>());
+        let (board_seen, queue_seen, shape) = (board.clone(), queue.clone(), Shape::of::<M>(self.label.as_ref()));
         let window =
             Window { board: board_seen, bonds: seen, queue: queue_seen, key, call, size, version, shape, asking };
         self.registry.show(group, window);
@@ -291,7 +316,8 @@ impl<M: StateMachine> GroupBuilder<M> {
         hasher.update(&[M::snapshots().any(), can_be_made_anew].map(u8::from));
         let (build, settings_digest) = (Build::of_this(), *hasher.finalize().as_bytes());
         let (size, version, shapes) = (settings.declared, M::VERSION, Shapes::of::<M>());
-        Terms { size, version, build, settings: settings_digest, shapes }
+        let label = self.label.as_ref().map(Label::to_string);
+        Terms { size, version, build, settings: settings_digest, shapes, label }
     }
 }
 

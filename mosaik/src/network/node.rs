@@ -145,7 +145,7 @@ impl Node {
     /// on loopback alone, as in a trial.
     pub(crate) fn asks_for<'a>(&self, needed: impl IntoIterator<Item = &'a Needed>) {
         let kind = self.trust().kind();
-        let Some(asks) = needed.into_iter().find(|needed| !needed.is_nothing()) else { return };
+        let Some(asks) = needed.into_iter().find(|needed| needed.names_grants()) else { return };
         if kind != NetworkKind::Authority && self.is_beyond_loopback() && !self.0.ungranted.swap(true, Relaxed) {
             tracing::warn!(
                 of = asks.of(),

@@ -28,7 +28,7 @@ pub trait App {
 }
 
 /// Runs the command line of an app to its end: `run <role>`, `dev`, `config <role>`, `graph`,
-/// `roles`, `check`, `id`, `completions`.
+/// `roles`, `corridors`, `check`, `id`, `completions`.
 ///
 /// The exit status is 0 when a node left gracefully after SIGINT or SIGTERM, 1 on failure, and 2 when the command line
 /// is wrong; clap ends the process itself in that case.
@@ -91,6 +91,7 @@ fn text_command(graph: &Graph, name: &str, matches: &ArgMatches) -> Result<Strin
             })
         }
         "roles" => Ok(graph.to_listing()),
+        "corridors" => Ok(graph.corridors()),
         "check" => {
             let warnings: Vec<_> = graph.warnings().iter().map(|warning| format!("warning: {warning}\n")).collect();
             Ok(if warnings.is_empty() {

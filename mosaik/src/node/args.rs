@@ -209,6 +209,7 @@ mod tests {
         ty: "Sensor",
         doc: "",
         tags: &[],
+        clears: &[],
         args: &[
             ArgDecl { flag: "id", doc: "Which.", occurs: Occurs::Computed("7"), check: u32::check },
             ArgDecl { flag: "offset", doc: "", occurs: Occurs::Required, check: i32::check },

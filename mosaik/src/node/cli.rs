@@ -77,6 +77,10 @@ pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigE
         )
         .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups, stores and flags"))
         .subcommand(
+            Command::new("corridors")
+                .about("Print what is labelled, which roles have it, and what is declassified for what reason"),
+        )
+        .subcommand(
             Command::new("check")
                 .about("Look for streams with only one end, stores without or with several primaries, and names that disagree"),
         )

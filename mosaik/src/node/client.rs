@@ -8,7 +8,7 @@ use super::{
     replica::GroupHandle,
     role::{Endpoint, Opening, RoleError, Setup},
 };
-use crate::{groups::GroupClient, network::Network};
+use crate::{groups::GroupClient, network::Network, trust::Label};
 
 /// Calls a declared group without being a member: holds no data and never votes, so roles with it are scaled up and down as one
 /// likes. Derefs to the same generated client as a [`Replica`](super::Replica); its own only method is
@@ -28,7 +28,8 @@ impl<M: Declared> Client<M> {
     /// When the key is not there.
     pub fn open(network: &Network) -> Result<Self, RoleError> {
         let (member, call) = (M::MACHINE.group.member.iter().copied(), M::MACHINE.group.call.iter().copied());
-        Ok(network.groups().client_with_grants::<M>(&M::key()?, member, call).into())
+        let label = M::MACHINE.group.label.map(Label::declared);
+        Ok(network.groups().client_with_label::<M>(&M::key()?, member, call, label.as_ref()).into())
     }
 
     /// The client by itself: its members, the leader, what is in the way.

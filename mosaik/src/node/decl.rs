@@ -5,7 +5,10 @@
 use std::fmt;
 
 use super::{machine::MachineDecl, store::StoreDecl};
-use crate::primitives::{StreamId, Tag, const_hash};
+use crate::{
+    primitives::{StreamId, Tag, const_hash},
+    trust::is_label,
+};
 
 /// A declared stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct StreamDecl {
     pub produce: &'static [&'static str],
     /// The same of a consumer.
     pub consume: &'static [&'static str],
+    /// Only roles that clear it receive the stream.
+    pub label: Option<&'static str>,
 }
 
 impl StreamDecl {
@@ -35,20 +40,29 @@ impl StreamDecl {
     #[must_use]
     pub const fn new(name: &'static str, ty: &'static str, doc: &'static str, shape: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(shape));
-        Self { name, id, ty, doc, shape, schema, is_foreign: false, produce: &[], consume: &[] }
+        Self { name, id, ty, doc, shape, schema, is_foreign: false, produce: &[], consume: &[], label: None }
     }
 
     /// A stream of this name, whose items are of another type (`of`).
     #[must_use]
     pub const fn foreign(name: &'static str, ty: &'static str, doc: &'static str, of: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(of));
-        Self { name, id, ty, doc, shape: of, schema, is_foreign: true, produce: &[], consume: &[] }
+        Self { name, id, ty, doc, shape: of, schema, is_foreign: true, produce: &[], consume: &[], label: None }
     }
 
     /// With the grants that its ends need.
     #[must_use]
     pub const fn granting(self, produce: &'static [&'static str], consume: &'static [&'static str]) -> Self {
         Self { produce, consume, ..self }
+    }
+
+    /// With a label.
+    ///
+    /// # Panics
+    /// When it is none; in a constant that is a compile error.
+    #[must_use]
+    pub const fn labelled(self, label: &'static str) -> Self {
+        Self { label: checked(label), ..self }
     }
 
     /// The fingerprint of the declared shape, unless it is declared elsewhere.
@@ -299,6 +313,52 @@ impl EndpointDecl {
 }
 
 impl EndpointDecl {
+    /// What it is connected to: the kind of that and its name.
+    #[must_use]
+    pub const fn target(&self) -> (&'static str, &'static str) {
+        match &self.link {
+            Link::Stream { stream, .. } => ("stream", stream.name),
+            Link::Group(machine) | Link::Client(machine) => ("group", machine.group.name),
+            Link::Store { store, .. } => ("store", store.name),
+        }
+    }
+
+    /// Whether two are connected to the same stream, group or store.
+    pub(super) const fn is_of_the_same(&self, other: &Self) -> bool {
+        let ((kind, name), (other_kind, other_name)) = (self.target(), other.target());
+        same_text(name, other_name) && same_text(kind, other_kind)
+    }
+
+    /// The label of what it is connected to.
+    #[must_use]
+    pub const fn label(&self) -> Option<&'static str> {
+        match &self.link {
+            Link::Stream { stream, .. } => stream.label,
+            Link::Group(machine) | Link::Client(machine) => machine.group.label,
+            Link::Store { store, .. } => store.label,
+        }
+    }
+
+    /// Whether the role receives by it what others send. A member of a group and who calls it do.
+    #[must_use]
+    pub const fn receives(&self) -> bool {
+        match &self.link {
+            Link::Stream { direction, .. } | Link::Store { direction, .. } => way(*direction, false, true),
+            Link::Group(_) | Link::Client(_) => true,
+        }
+    }
+
+    /// Whether others receive what the role sends by it. Commands of members and clients of a group are sent to all of them.
+    #[must_use]
+    pub const fn sends(&self) -> bool {
+        match &self.link {
+            Link::Stream { direction, .. } | Link::Store { direction, .. } => way(*direction, true, false),
+            Link::Group(_) | Link::Client(_) => true,
+        }
+    }
+}
+
+impl EndpointDecl {
     /// What it is connected to, if the declaration of that asks for grants.
     #[must_use]
     pub const fn granted(&self) -> Option<&'static str> {
@@ -354,6 +414,8 @@ pub struct RoleDecl {
     pub doc: &'static str,
     /// The tags that a node with this role announces.
     pub tags: &'static [TagDecl],
+    /// The labels of what it may receive.
+    pub clears: &'static [&'static str],
     /// Its flags.
     pub args: &'static [ArgDecl],
     /// Its ends of streams and stores, its members and clients of groups.
@@ -373,6 +435,12 @@ impl RoleDecl {
         }
         None
     }
+}
+
+/// The label of a declaration.
+pub(super) const fn checked(label: &'static str) -> Option<&'static str> {
+    assert!(is_label(label), "a label is letters, digits, `-`, `_` and `.`, at most 57 of them");
+    Some(label)
 }
 
 /// String equality for constants.
@@ -443,6 +511,15 @@ pub(super) const fn streams_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool
     match (a.stream(), b.stream()) {
         (Some((_, a)), Some((_, b))) => same_text(a.name, b.name) && !a.schema.same(b.schema),
         _ => false,
+    }
+}
+
+/// Whether two declarations give one stream's, group's or store's name two labels.
+pub(super) const fn labels_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
+    match (a.label(), b.label()) {
+        (None, None) => false,
+        (Some(one), Some(other)) if same_text(one, other) => false,
+        _ => a.is_of_the_same(b),
     }
 }
 

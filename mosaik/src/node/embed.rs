@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What every record begins with; the last byte is the version of what follows.
-pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x01";
+pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x02";
 /// The magic, the length of what follows the header, and its checksum.
 pub(super) const HEADER: usize = 8 + 4 + 8;
 /// The link section of the records: a name that every object format takes.
@@ -105,6 +105,7 @@ const fn put_role<const N: usize>(out: &mut Out<N>, role: &RoleDecl) {
         out.text(role.tags[i].name);
         i += 1;
     }
+    put_texts(out, role.clears);
     out.number(number(role.args.len()));
     i = 0;
     while i < role.args.len() {
@@ -147,6 +148,7 @@ const fn put_endpoint<const N: usize>(out: &mut Out<N>, endpoint: &EndpointDecl)
             out.text(stream.name);
             out.text(stream.ty);
             out.text(stream.shape);
+            put_terms(out, stream.label, stream.produce, stream.consume);
         }
         Link::Group(machine) => put_group(out, "replicates", machine),
         Link::Client(machine) => put_group(out, "calls", machine),
@@ -174,6 +176,7 @@ const fn put_group<const N: usize>(out: &mut Out<N>, verb: &str, machine: &Machi
         Some(schema) => out.raw(&schema),
         None => out.raw(&[0; 32]),
     }
+    put_terms(out, machine.group.label, machine.group.member, machine.group.call);
 }
 
 const fn put_store<const N: usize>(out: &mut Out<N>, store: &StoreDecl) {
@@ -181,4 +184,24 @@ const fn put_store<const N: usize>(out: &mut Out<N>, store: &StoreDecl) {
     out.text(store.ty);
     out.text(store.delta);
     out.number(store.version);
+    put_terms(out, store.label, store.primary, store.replica);
+}
+
+/// A label, empty without one, and the grants of the two ends.
+const fn put_terms<const N: usize>(out: &mut Out<N>, label: Option<&str>, first: &[&str], second: &[&str]) {
+    out.text(match label {
+        Some(label) => label,
+        None => "",
+    });
+    put_texts(out, first);
+    put_texts(out, second);
+}
+
+const fn put_texts<const N: usize>(out: &mut Out<N>, texts: &[&str]) {
+    out.number(number(texts.len()));
+    let mut i = 0;
+    while i < texts.len() {
+        out.text(texts[i]);
+        i += 1;
+    }
 }

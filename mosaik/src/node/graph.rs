@@ -7,8 +7,10 @@ use futures::future::BoxFuture;
 
 use super::{
     app::App,
+    corridor,
     decl::{
-        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, same_text, stores_conflict, streams_conflict,
+        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, labels_conflict, same_text, stores_conflict,
+        streams_conflict,
     },
     machine::MachineDecl,
     restart::maker,
@@ -187,7 +189,8 @@ impl Graph {
 ///
 /// # Panics
 /// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
-/// machine, or a store of the same name another state.
+/// machine, a store of the same name another state, or one of them another label; or when a label reaches who does not clear it
+/// ([`corridor`]).
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
@@ -210,8 +213,14 @@ pub const fn check_role<A: App>(index: usize) {
             "two stores of this app have the same name and different states, deltas or versions: rename one, \
              `#[mosaik::store(name = \"..\")]`"
         );
+        assert!(
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Label),
+            "two streams, groups or stores of this app have the same name and different labels: give both the same, \
+             `label = \"..\"`"
+        );
         earlier += 1;
     }
+    corridor::check(&A::GRAPH, index);
 }
 
 /// What two declarations may disagree about.
@@ -220,6 +229,7 @@ enum Kind {
     Stream,
     Group,
     Store,
+    Label,
 }
 
 const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> bool {
@@ -232,6 +242,7 @@ const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> boo
                 Kind::Stream => streams_conflict(a, b),
                 Kind::Group => groups_conflict(a, b),
                 Kind::Store => stores_conflict(a, b),
+                Kind::Label => labels_conflict(a, b),
             };
             if conflict {
                 return true;

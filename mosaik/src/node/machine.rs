@@ -28,6 +28,8 @@ pub struct GroupDecl {
     pub member: &'static [&'static str],
     /// The same of who calls it without being a member.
     pub call: &'static [&'static str],
+    /// Only roles that clear it are members of the group or call it.
+    pub label: Option<&'static str>,
 }
 
 /// Where the key of a declared group comes from.

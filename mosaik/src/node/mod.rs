@@ -11,6 +11,7 @@ mod args;
 mod cli;
 mod client;
 mod config;
+mod corridor;
 mod decl;
 mod dev;
 mod embed;

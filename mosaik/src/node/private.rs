@@ -9,6 +9,7 @@ use crate::{
     primitives::{StoreId, Streamed},
     stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
+    trust::Label,
 };
 
 /// How a field of bytes is written. Not the whole crate, whose names would turn up in the compiler's messages as ours.
@@ -19,6 +20,7 @@ pub mod byte_field {
 #[cfg(feature = "cli")]
 pub use super::operator::operator;
 pub use super::{
+    corridor::assert_no_path,
     decl::{TagDecl, check_late, check_once},
     embed::{record, record_size},
     graph::check_role,
@@ -40,6 +42,7 @@ pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let producer = T::STREAM.declared().into_iter().fold(producer, ProducerBuilder::with_declared);
     let (produce, consume) = (T::STREAM.produce.iter().copied(), T::STREAM.consume.iter().copied());
     let producer = producer.with_produce_grants(produce).with_consume_grants(consume);
+    let producer = T::STREAM.label.map(Label::declared).into_iter().fold(producer, ProducerBuilder::with_label);
     T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec).with_evolve(T::EVOLVE))
 }
 
@@ -48,6 +51,7 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = net.streams().consumer::<T>().with_stream_id(T::STREAM.id);
     let consumer = T::STREAM.declared().into_iter().fold(consumer, ConsumerBuilder::with_declared);
     let consumer = consumer.with_produce_grants(T::STREAM.produce.iter().copied());
+    let consumer = T::STREAM.label.map(Label::declared).into_iter().fold(consumer, ConsumerBuilder::with_label);
     T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 
@@ -57,6 +61,7 @@ pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
     let primary = net.stores().primary(StoreId::from(V::STORE.name));
     let (granted, replicas) = (V::STORE.primary.iter().copied(), V::STORE.replica.iter().copied());
     let primary = primary.with_primary_grants(granted).with_replica_grants(replicas);
+    let primary = V::STORE.label.map(Label::declared).into_iter().fold(primary, PrimaryBuilder::with_label);
     if net.stores().has_data_dir() { primary.durable() } else { primary }
 }
 
@@ -64,6 +69,7 @@ pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
 pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
     let replica = net.stores().replica(StoreId::from(V::STORE.name));
     let replica = replica.with_primary_grants(V::STORE.primary.iter().copied());
+    let replica = V::STORE.label.map(Label::declared).into_iter().fold(replica, ReplicaBuilder::with_label);
     if net.stores().has_data_dir() { replica.durable() } else { replica }
 }
 

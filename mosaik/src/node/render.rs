@@ -114,6 +114,7 @@ impl Graph {
                 ("schema", string(&each.stream.schema.to_string())),
                 ("produce", texts(each.stream.produce)),
                 ("consume", texts(each.stream.consume)),
+                ("label", optional(each.stream.label)),
                 ("producers", array(each.producers.iter().map(|name| string(name)))),
                 ("consumers", array(each.consumers.iter().map(|name| string(name)))),
             ])
@@ -121,7 +122,7 @@ impl Graph {
         let mut json = object([
             ("app", string(self.app)),
             ("doc", string(self.doc)),
-            ("version", self.version.map_or_else(|| String::from("null"), string)),
+            ("version", optional(self.version)),
             ("network", string(&NetworkId::from(self.app).to_string())),
             ("roles", array(roles)),
             ("streams", array(streams)),
@@ -147,25 +148,28 @@ impl Graph {
                 let tags: Vec<_> = role.tags.iter().map(|tag| tag.name).collect();
                 line(&mut out, &format!("    tags      {}", tags.join(", ")));
             }
+            if !role.clears.is_empty() {
+                line(&mut out, &format!("    clears    {}", role.clears.join(", ")));
+            }
             for direction in [Direction::Produces, Direction::Consumes] {
                 let streams = role.endpoints.iter().filter_map(|end| Some((end, end.stream()?)));
                 for (end, (_, stream)) in streams.filter(|(_, (its, _))| *its == direction) {
                     let granted = granted(way(direction, stream.produce, stream.consume));
-                    let (verb, options) = (verb(direction), options(end));
+                    let (verb, options) = (verb(direction), declared(end));
                     line(&mut out, &format!("    {verb:<9} {} ({}){granted}{options}", stream.name, stream.ty));
                 }
             }
             for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.machine()?))) {
                 let granted = granted(machine.group.member);
-                line(&mut out, &format!("    member of {}{granted}{}", described(machine), options(end)));
+                line(&mut out, &format!("    member of {}{granted}{}", described(machine), declared(end)));
             }
             for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.called()?))) {
                 let granted = granted(machine.group.call);
-                line(&mut out, &format!("    calls     {}{granted}{}", described(machine), options(end)));
+                line(&mut out, &format!("    calls     {}{granted}{}", described(machine), declared(end)));
             }
             for (end, (direction, store)) in role.endpoints.iter().filter_map(|end| Some((end, end.store()?))) {
                 let granted = granted(way(direction, store.primary, store.replica));
-                let (part, options) = (part(direction), options(end));
+                let (part, options) = (part(direction), declared(end));
                 line(&mut out, &format!("    {part:<9} {} ({}){granted}{options}", store.name, store.ty));
             }
             for arg in role.args {
@@ -217,6 +221,7 @@ fn group_json(GroupUse { machine, members, clients }: &GroupUse) -> String {
         ("queries", names(machine.queries)),
         ("member", texts(group.member)),
         ("call", texts(group.call)),
+        ("label", optional(group.label)),
         ("members", array(members.iter().map(|name| string(name)))),
         ("clients", array(clients.iter().map(|name| string(name)))),
     ])
@@ -233,6 +238,7 @@ fn store_json(store: &StoreDecl, primaries: &[&'static str], replicas: &[&'stati
         ("schema", string(&store.schema.to_string())),
         ("primary", texts(store.primary)),
         ("replica", texts(store.replica)),
+        ("label", optional(store.label)),
         ("primaries", array(primaries.iter().map(|name| string(name)))),
         ("replicas", array(replicas.iter().map(|name| string(name)))),
     ])
@@ -282,6 +288,7 @@ fn role_json(role: &RoleDecl) -> String {
         ("type", string(role.ty)),
         ("doc", string(role.doc)),
         ("tags", array(role.tags.iter().map(|tag| string(tag.name)))),
+        ("clears", texts(role.clears)),
         ("args", array(args)),
         ("endpoints", array(endpoints)),
     ])
@@ -303,19 +310,25 @@ fn granted(names: &[&str]) -> String {
     if names.is_empty() { String::new() } else { format!(", granted to {}", names.join(" or ")) }
 }
 
+/// A text as JSON, or null.
+fn optional(text: Option<&str>) -> String {
+    text.map_or_else(|| String::from("null"), string)
+}
+
 /// Names as JSON.
 fn texts(names: &[&str]) -> String {
     array(names.iter().map(|name| string(name)))
 }
 
-/// The options of an endpoint behind what it is connected to, for a listing.
-fn options(endpoint: &EndpointDecl) -> String {
+/// The label and the options of an endpoint behind what it is connected to, for a listing.
+fn declared(endpoint: &EndpointDecl) -> String {
+    let label = endpoint.label().map_or_else(String::new, |label| format!(", labelled {label}"));
     let options = endpoint.options.iter().map(|option| match option.value {
         "" => option.key.to_owned(),
         value => format!("{} = {value}", option.key),
     });
     let all: Vec<_> = endpoint.optional.then(|| String::from("optional")).into_iter().chain(options).collect();
-    if all.is_empty() { String::new() } else { format!(" [{}]", all.join(", ")) }
+    if all.is_empty() { label } else { format!("{label} [{}]", all.join(", ")) }
 }
 
 fn line(out: &mut String, text: &str) {

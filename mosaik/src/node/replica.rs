@@ -11,6 +11,7 @@ use super::{
 use crate::{
     groups::{CallError, Consistency, Group, GroupBuilder, GroupClient, StateMachine, fence::Leading},
     network::Network,
+    trust::Label,
 };
 
 /// This node's member of a declared group. Derefs to the client of its machine, which has a method for every command and
@@ -38,6 +39,7 @@ impl<M: Declared> Replica<M> {
         let builder = network.groups().with_key(M::key()?).with_initial(M::initial).tried();
         let (member, call) = (M::MACHINE.group.member.iter().copied(), M::MACHINE.group.call.iter().copied());
         let builder = builder.with_role(role).with_timing(timing).with_member_grants(member).with_call_grants(call);
+        let builder = M::MACHINE.group.label.map(Label::declared).into_iter().fold(builder, GroupBuilder::with_label);
         let builder = size.into_iter().fold(builder, GroupBuilder::with_size);
         let joined = log_limit.into_iter().fold(builder, GroupBuilder::with_log_limit).join().await;
         let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;

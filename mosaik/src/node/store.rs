@@ -2,7 +2,7 @@
 //! fields of a role.
 
 use super::{
-    decl::{Direction, Link, Schema, same_text},
+    decl::{Direction, Link, Schema, checked, same_text},
     options::Configure,
     role::{Endpoint, Opening, Setup},
 };
@@ -32,6 +32,8 @@ pub struct StoreDecl {
     pub primary: &'static [&'static str],
     /// The same of a replica.
     pub replica: &'static [&'static str],
+    /// Only roles that clear it follow the store.
+    pub label: Option<&'static str>,
 }
 
 impl StoreDecl {
@@ -45,13 +47,22 @@ impl StoreDecl {
         version: u32,
     ) -> Self {
         let (id, schema) = (StoreId::from_name(name), Schema::of(delta));
-        Self { name, id, ty, doc, delta, schema, version, primary: &[], replica: &[] }
+        Self { name, id, ty, doc, delta, schema, version, primary: &[], replica: &[], label: None }
     }
 
     /// With the grants that its ends need.
     #[must_use]
     pub const fn granting(self, primary: &'static [&'static str], replica: &'static [&'static str]) -> Self {
         Self { primary, replica, ..self }
+    }
+
+    /// With a label.
+    ///
+    /// # Panics
+    /// When it is none; in a constant that is a compile error.
+    #[must_use]
+    pub const fn labelled(self, label: &'static str) -> Self {
+        Self { label: checked(label), ..self }
     }
 
     /// Whether two declarations give one name two meanings.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{
+    corridor::declassifies_nothing,
     decl::{ArgDecl, EndpointDecl, Link, Occurs},
     graph::{Graph, StoreUse, StreamUse},
 };
@@ -62,6 +63,13 @@ pub enum Warning {
         /// What the type's parser said.
         error: String,
     },
+    /// A field declassifies, and its role receives no label that it would lack.
+    Declassify {
+        /// The role's name.
+        role: &'static str,
+        /// The field.
+        field: &'static str,
+    },
     /// A type's serde container name is not its stream's name, so `produce::<T>()` means another stream than
     /// `T::producer`.
     SerdeName {
@@ -98,6 +106,12 @@ impl fmt::Display for Warning {
             ),
             Self::Default { role, flag, error } => {
                 write!(f, "the default of --{flag} of the role {role} is not a value of its field: {error}")
+            }
+            Self::Declassify { role, field } => {
+                write!(
+                    f,
+                    "the field {field} of the role {role} declassifies nothing: the role receives no label that it lacks"
+                )
             }
             Self::SerdeName { stream, ty } => write!(
                 f,
@@ -138,6 +152,8 @@ impl Graph {
             }
         }
         for role in self.roles() {
+            let useless = role.endpoints.iter().filter(|end| declassifies_nothing(role, end));
+            warnings.extend(useless.map(|end| Warning::Declassify { role: role.name, field: end.field }));
             for ArgDecl { flag, occurs, check, .. } in role.args {
                 if let Occurs::Default(text) = occurs
                     && let Err(error) = check(text)

@@ -32,7 +32,7 @@ use crate::{
         watch,
     },
     streams::{Consumer, Event, Events, Origin},
-    trust::Needed,
+    trust::{Label, Needed},
 };
 
 /// Whether a primary may be followed.
@@ -53,7 +53,7 @@ pub(super) struct Worker<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
     /// What the ticket of a primary needs.
-    primary: Needed,
+    primary: (Needed, Option<Label>),
     subscribe_if: Option<Predicate>,
     published: watch::Sender<Published<V>>,
     cut: Cut,
@@ -106,7 +106,8 @@ pub(super) enum Over {
 pub(super) struct Parts<V: View> {
     pub(super) registry: Arc<Registry>,
     pub(super) store: StoreId,
-    pub(super) primary: Needed,
+    /// What its ticket needs, and its label.
+    pub(super) primary: (Needed, Option<Label>),
     pub(super) subscribe_if: Option<Predicate>,
     pub(super) published: watch::Sender<Published<V>>,
     pub(super) number: u64,

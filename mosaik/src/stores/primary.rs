@@ -21,7 +21,7 @@ use crate::{
     discovery::PeerEntry,
     primitives::{StoreId, figures, watch},
     streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder},
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// What is kept of the newest deltas for replicas that come back.
@@ -37,6 +37,7 @@ pub struct PrimaryBuilder<V: View> {
     producer: ProducerBuilder<V::Delta>,
     /// What this node's ticket needs, and that of a replica.
     granted: (Needed, Needed),
+    label: Option<Label>,
     accept_if: Option<Predicate>,
     initial: V,
     durable: bool,
@@ -55,6 +56,7 @@ impl<V: View> PrimaryBuilder<V> {
             store,
             producer,
             granted: (Needed::nothing(Right::Primary), Needed::nothing(Right::Replica)),
+            label: None,
             accept_if: None,
             initial: V::default(),
             durable: false,
@@ -81,6 +83,13 @@ impl<V: View> PrimaryBuilder<V> {
     /// [`ProducerBuilder::with_consume_grants`].
     pub fn with_replica_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.granted.1 = Needed::one_of(Right::Replica, names);
+        self
+    }
+
+    /// Serves only replicas that declare the same label, and in a network of an authority only those whose ticket clears it; as
+    /// [`ProducerBuilder::with_label`].
+    pub fn with_label(mut self, label: Label) -> Self {
+        self.label = Some(label);
         self
     }
 
@@ -126,10 +135,11 @@ impl<V: View> PrimaryBuilder<V> {
     /// When this node is the primary of that store already. Of a durable one: when there is no data directory, or the file
     /// cannot be read or written, is in use, holds another view or version, or has a delta on which the view panics.
     pub fn build(self) -> Result<Primary<V>, StoreError> {
-        let Self { registry, store, producer, granted, accept_if, initial, durable, skipped } = self;
+        let Self { registry, store, producer, granted, label: cleared, accept_if, initial, durable, skipped } = self;
         let label = figures::label(store.as_bytes(), store);
-        let (primary, replica) = (granted.0.about(&*label), granted.1.about(label));
-        let mut producer = producer.granted(primary, replica.clone());
+        let (primary, replica) = (granted.0.about(&*label), granted.1.about(label).clearing(cleared.as_ref()));
+        let producer = producer.granted(primary, replica.clone());
+        let mut producer = cleared.into_iter().fold(producer, ProducerBuilder::with_label);
         if registry.primaries().contains_key(&store) {
             return Err(StoreError::Exists { store });
         }

@@ -17,7 +17,7 @@ use crate::{
     discovery::PeerEntry,
     primitives::{PeerId, StoreId, figures, watch},
     streams::ConsumerBuilder,
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// How a replica stands.
@@ -76,6 +76,7 @@ pub struct ReplicaBuilder<V: View> {
     registry: Arc<Registry>,
     store: StoreId,
     primary: Needed,
+    label: Option<Label>,
     subscribe_if: Option<follow::Predicate>,
     durable: bool,
     view: PhantomData<fn() -> V>,
@@ -84,13 +85,19 @@ pub struct ReplicaBuilder<V: View> {
 impl<V: View> ReplicaBuilder<V> {
     pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
         let primary = Needed::nothing(Right::Primary);
-        Self { registry, store, primary, subscribe_if: None, durable: false, view: PhantomData }
+        Self { registry, store, primary, label: None, subscribe_if: None, durable: false, view: PhantomData }
     }
 
     /// Follows only primaries whose ticket grants one of these roles or grants; as
     /// [`ConsumerBuilder::with_produce_grants`]. Default: any.
     pub fn with_primary_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.primary = Needed::one_of(Right::Primary, names);
+        self
+    }
+
+    /// Follows only primaries that declare the same label; as [`ConsumerBuilder::with_label`].
+    pub fn with_label(mut self, label: Label) -> Self {
+        self.label = Some(label);
         self
     }
 
@@ -112,7 +119,7 @@ impl<V: View> ReplicaBuilder<V> {
     /// Starts to follow the store. Of a durable replica it reads the file, which blocks; one that cannot be used is told in
     /// the log, and the replica begins without it, as all that it held can be had from the primary.
     pub fn build(self) -> StoreReplica<V> {
-        let Self { registry, store, primary, subscribe_if, durable, .. } = self;
+        let Self { registry, store, primary, label, subscribe_if, durable, .. } = self;
         let primary = primary.about(figures::label(store.as_bytes(), store));
         let cancel = registry.cancel.child_token();
         let opened = durable.then(|| Disk::open::<V>(registry.file(store, Part::Replica)?, Part::Replica));
@@ -156,7 +163,7 @@ impl<V: View> ReplicaBuilder<V> {
         let worker = follow::Worker::new(follow::Parts {
             registry: registry.clone(),
             store,
-            primary,
+            primary: (primary, label),
             subscribe_if,
             published: sender,
             number,
@@ -176,11 +183,12 @@ impl<V: View> ReplicaBuilder<V> {
 pub(super) fn consumer<V: View>(
     registry: &Registry,
     store: StoreId,
-    primary: Needed,
+    (primary, label): (Needed, Option<Label>),
     subscribe_if: Option<&follow::Predicate>,
 ) -> ConsumerBuilder<V::Delta> {
     let builder = registry.streams.consumer().with_stream_id(named_deltas(store)).with_fingerprint(fingerprint::<V>());
     let builder = builder.with_evolve(V::EVOLVE).comparing::<Shape<V>>().live_only().granted(primary);
+    let builder = label.into_iter().fold(builder, ConsumerBuilder::with_label);
     match subscribe_if.cloned() {
         Some(predicate) => builder.subscribe_if(move |peer| predicate(peer)),
         None => builder,

@@ -125,7 +125,7 @@ pub enum Event {
     Incompatible {
         /// The producer.
         producer: PeerId,
-        /// What differs: `schema`.
+        /// What differs: `schema` or `label`.
         what: String,
         /// What this node has, with the path of the first difference if that is known: `Quote.inner.bid: u64`.
         ours: String,

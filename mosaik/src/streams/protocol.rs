@@ -49,13 +49,16 @@ pub(crate) enum Message {
         readable: Option<Readable>,
         /// Which items it wants, if not all.
         filter: Option<filter::Asked>,
+        /// The label that it declares.
+        label: Option<String>,
     },
     /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
     Accepted { epoch: u64, next: u64, replay: Option<u64> },
     /// Not now; another answer follows on this link.
     Waiting { reason: WaitReason },
-    /// No; the link ends. With what differs, if that is why, unless it is too large.
-    Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema> },
+    /// No; the link ends. With what the producer declares, if that differs, unless it is too large: another label, or else another
+    /// schema.
+    Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema>, label: Option<String> },
     /// The consumer's last word when schemas differ: its own, so that both ends can name the first difference.
     Schema(Schema),
     /// Not now, as the consumer's ticket lacks a grant; another answer follows on this link. What it has and needs.

@@ -4,7 +4,7 @@
 //! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `scope` what it can give,
 //! `listed` who is one, `invite` how a node gets its ticket, `license` and `renew` how it gets another one before that ends, `revoke`
 //! how it is taken back, `words` what authorities have said here, `known` the tickets of others, `rights` what a declaration asks a grant
-//! for, `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves
+//! for, `label` what goes only to those that clear it, `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves
 //! the bytes, and time comes in as an argument. The protocol is in `docs/src/trust.md`.
 
 mod authority;
@@ -15,6 +15,7 @@ mod gate;
 mod invite;
 mod key;
 mod known;
+mod label;
 mod license;
 mod listed;
 pub(crate) mod proof;
@@ -31,6 +32,8 @@ pub use claims::{Claims, Grants, MAX_GRANT_NAME, MAX_GRANTS};
 pub use gate::{NetworkKind, Trust};
 pub use invite::{Invitation, JoinError, MAX_BOOTSTRAP, MAX_INVITATION, Membership};
 pub use key::{KeyFileError, NetworkKey};
+pub use label::{Label, LabelError, MAX_LABEL};
+pub(crate) use label::{is_label, told};
 pub use license::{RENEWED_LIFE, Renewing};
 pub use listed::{AuthorityList, ListError};
 pub use refusal::{MAX_REFUSALS, Reason, Refusal, RefusedBy};

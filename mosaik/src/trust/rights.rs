@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NetworkKind, Reason, RefusedBy, Trust,
+    Label, NetworkKind, Reason, RefusedBy, Trust,
     claims::{MAX_GRANT_NAME, MAX_GRANTS},
     ticket::TicketDigest,
 };
@@ -93,13 +93,15 @@ fn names(names: &[String], none: &str, between: &str) -> String {
     if names.is_empty() { none.to_owned() } else { names.join(between) }
 }
 
-/// The roles and grants of which a peer needs one for something; with none, everybody may.
+/// The roles and grants of which a peer needs one for something, with none, everybody may; and the grant that clears a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Needed {
     right: Right,
     /// Of what, for people.
     of: String,
     any: BTreeSet<String>,
+    /// The label of that, which must be cleared besides.
+    label: Option<Label>,
 }
 
 /// What is known of a peer's right.
@@ -115,7 +117,7 @@ pub(crate) enum Held {
 
 impl Needed {
     pub(crate) const fn nothing(right: Right) -> Self {
-        Self { right, of: String::new(), any: BTreeSet::new() }
+        Self { right, of: String::new(), any: BTreeSet::new(), label: None }
     }
 
     pub(crate) fn one_of(right: Right, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -130,12 +132,23 @@ impl Needed {
         self
     }
 
+    /// Of what has this label.
+    pub(crate) fn clearing(mut self, label: Option<&Label>) -> Self {
+        self.label = label.cloned();
+        self
+    }
+
     pub(crate) fn of(&self) -> &str {
         &self.of
     }
 
     pub(crate) fn is_nothing(&self) -> bool {
-        self.any.is_empty()
+        !self.names_grants() && self.label.is_none()
+    }
+
+    /// Whether a declaration names grants, beside a label.
+    pub(crate) fn names_grants(&self) -> bool {
+        !self.any.is_empty()
     }
 
     /// Whether a peer has the right; `ticket` is what its entry names.
@@ -148,7 +161,7 @@ impl Needed {
             None if trust.knows_ticket_of(peer) => BTreeSet::new(),
             None => return Held::Unknown,
         };
-        if granted.is_disjoint(&self.any) { Held::Missing(self.missing(granted)) } else { Held::Granted }
+        if self.unmet(&granted).is_empty() { Held::Granted } else { Held::Missing(self.missing(granted)) }
     }
 
     /// What a peer lacks. One whose ticket has not come has nothing; of who is connected it has.
@@ -167,8 +180,19 @@ impl Needed {
         self.missing(own.collect())
     }
 
+    /// What a peer with these grants needs one of; nothing when it has the right.
+    fn unmet(&self, have: &BTreeSet<String>) -> Vec<String> {
+        match self.label.as_ref().map(Label::grant) {
+            Some(clears) if !have.contains(&clears) => vec![clears],
+            _ if !self.any.is_empty() && have.is_disjoint(&self.any) => self.any.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     fn missing(&self, have: BTreeSet<String>) -> MissingGrant {
-        let need = self.any.iter().cloned().collect();
+        let unmet = self.unmet(&have);
+        // Somebody else says so, who may know less.
+        let need = if unmet.is_empty() { self.any.iter().cloned().collect() } else { unmet };
         MissingGrant { right: self.right, of: self.of.clone(), have: have.into_iter().collect(), need }
     }
 }
@@ -238,6 +262,27 @@ mod tests {
         assert_eq!(Needed::nothing(Right::Consume).held(&trust, id(9), None), Held::Granted);
         let own = Needed::one_of(Right::Produce, ["a"]);
         assert_eq!(own.held(&trust, id(1), trust.ticket().map(|own| own.digest())), Held::Granted);
+    }
+
+    #[test]
+    fn a_label_is_cleared_besides() {
+        let trust = trust();
+        let labelled = |needed: Needed| needed.clearing(Some(&Label::declared("private")));
+        let look = |needed: &Needed, ticket: &Ticket| needed.held(&trust, ticket.subject(), Some(ticket.digest()));
+        let (relay, clear) = (ticket(2, NOW, &["relay"]), ticket(3, NOW, &["clears:private"]));
+        let both = ticket(4, NOW, &["clears:private", "relay"]);
+        [&relay, &clear, &both].into_iter().for_each(|ticket| learn(&trust, ticket));
+        let needed = labelled(needed());
+        let need = |held| match held {
+            Held::Missing(MissingGrant { need, .. }) => need.join(" or "),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(need(look(&needed, &relay)), "clears:private");
+        assert_eq!(need(look(&needed, &clear)), "builder or relay");
+        assert_eq!(look(&needed, &both), Held::Granted);
+        let alone = labelled(Needed::nothing(Right::Consume));
+        assert_eq!((look(&alone, &clear), need(look(&alone, &relay))), (Held::Granted, "clears:private".to_owned()));
+        assert!(!alone.is_nothing() && !alone.names_grants());
     }
 
     #[test]

@@ -35,7 +35,7 @@ const PROTOCOLS: [(&str, &str); 13] = [
     (Family::STREAMS.alpn(), "subscribe/7"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
-    (Family::GROUPS.alpn(), "bond/6"),
+    (Family::GROUPS.alpn(), "bond/7"),
     (Family::GROUPS.alpn(), "operate/2"),
     (Family::GROUPS.alpn(), "call/1"),
     (Family::DIAGNOSTICS.alpn(), "report/7"),

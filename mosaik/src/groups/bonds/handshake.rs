@@ -27,7 +27,7 @@ use super::super::{
 use crate::{
     network::CloseCode,
     primitives::{GroupId, PeerId},
-    trust::{MissingGrant, Right},
+    trust::{MissingGrant, Right, told},
 };
 
 /// The label of the keying material that binds proofs to a connection.
@@ -48,6 +48,8 @@ pub(crate) struct Terms {
     pub(crate) settings: [u8; 32],
     /// The types of commands, outputs and state.
     pub(crate) shapes: Shapes,
+    /// The group's label.
+    pub(crate) label: Option<String>,
 }
 
 impl Terms {
@@ -63,6 +65,10 @@ impl Terms {
         }
         if self.build != theirs.build {
             return differs("build", self.build.to_string(), theirs.build.to_string());
+        }
+        if self.label != theirs.label {
+            let show = |label: &Option<String>| told(label.as_deref()).to_owned();
+            return differs("label", show(&self.label), show(&theirs.label));
         }
         if let Some((ours, theirs)) = self.shapes.difference(&theirs.shapes) {
             return differs("schema", ours, theirs);

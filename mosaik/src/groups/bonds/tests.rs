@@ -42,8 +42,14 @@ struct Spec {
 }
 
 fn spec() -> Spec {
-    let terms =
-        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
+    let terms = Terms {
+        size: 3,
+        version: 1,
+        build: Build::from_bits(3),
+        settings: [0; 32],
+        shapes: Shapes::of::<NoOp>(),
+        label: None,
+    };
     Spec { incarnation: 1, key: GroupKey::from_bytes([5; 32]), terms }
 }
 

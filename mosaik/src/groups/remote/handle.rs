@@ -24,7 +24,7 @@ use crate::{
         worker::{Queue, Slot, Submission},
     },
     primitives::{GroupId, PeerId, codec::Codec},
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// How long one member may take for a query while others could be asked.
@@ -89,13 +89,26 @@ impl Groups {
         member: impl IntoIterator<Item = impl Into<String>>,
         call: impl IntoIterator<Item = impl Into<String>>,
     ) -> GroupClient<M> {
-        let member = Needed::one_of(Right::Member, member).about(M::NAME);
-        let call = Needed::one_of(Right::Call, call).about(M::NAME);
+        self.client_with_label::<M>(key, member, call, None)
+    }
+
+    /// As [`client_with_grants`](Self::client_with_grants), of a group that has this label, or none. Members that declare another one
+    /// are not called; in a network of an authority this node's ticket needs the grant `clears:` and the label, and so do they.
+    #[must_use]
+    pub fn client_with_label<M: StateMachine>(
+        &self,
+        key: &GroupKey,
+        member: impl IntoIterator<Item = impl Into<String>>,
+        call: impl IntoIterator<Item = impl Into<String>>,
+        label: Option<&Label>,
+    ) -> GroupClient<M> {
+        let member = Needed::one_of(Right::Member, member).about(M::NAME).clearing(label);
+        let call = Needed::one_of(Right::Call, call).about(M::NAME).clearing(label);
         let (node, group) = (self.0.node.clone(), key.group_id(M::NAME));
         let (cancel, queue) = (self.0.cancel(), Arc::new(Queue::default()));
         let at = (node.clone(), self.0.discovery.clone());
         node.asks_for([&member, &call]);
-        let lines = Lines::new(at, (group, key.clone()), (member, call), Shape::of::<M>(), cancel.clone());
+        let lines = Lines::new(at, (group, key.clone()), (member, call), Shape::of::<M>(label), cancel.clone());
         let worker = Worker::new(node.clone(), lines.clone(), queue.clone());
         node.tasks().spawn("lines to a group", lines.clone().follow());
         node.tasks().spawn("client of a group", worker.run(cancel.clone()));

@@ -382,7 +382,7 @@ pub(super) fn leader_of(standing: &Standing) -> Option<PeerId> {
 
 fn differs(ours: Shape, theirs: Shape) -> String {
     if ours.version == theirs.version {
-        "its machine has commands or queries of another shape".to_owned()
+        "its machine has commands or queries of another shape, or its group another label".to_owned()
     } else {
         format!("it runs version {} of the machine, this client version {}", theirs.version, ours.version)
     }

@@ -13,6 +13,7 @@ use crate::{
     },
     network::{Family, Protocol},
     primitives::{GroupId, codec::Codec},
+    trust::Label,
 };
 
 /// The longest frame after the handshake, in bytes.
@@ -34,16 +35,19 @@ impl Protocol for Calling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::groups) struct Shape {
     pub version: u32,
-    /// The fingerprint of commands, outputs, queries and their results.
+    /// The fingerprint of commands, outputs, queries and their results, and of the group's label.
     pub schema: [u8; 32],
 }
 
 impl Shape {
-    pub fn of<M: StateMachine>() -> Self {
+    pub fn of<M: StateMachine>(label: Option<&Label>) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("mosaik 1 what clients exchange with a machine");
         hasher.update(&Shapes::of::<M>().fingerprint);
         hasher.update(&Codec::<M::Query>::of().fingerprint(M::SCHEMA));
         hasher.update(&Codec::<M::QueryResult>::of().fingerprint(M::SCHEMA));
+        if let Some(label) = label {
+            hasher.update(b"label:").update(label.as_str().as_bytes());
+        }
         Self { version: M::VERSION, schema: *hasher.finalize().as_bytes() }
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn command() -> Command {
         )
         .subcommand(
             Command::new("check")
-                .about("Say whether programs fit together, without running them: streams, groups and stores declared alike")
+                .about("Say whether programs fit together, without running them: streams, groups and stores declared alike; and what is labelled and declassified in them")
                 .arg(program().num_args(1..).help("The programs of one network")),
         );
     all = all.subcommand(new()).subcommand(group()).subcommand(tap()).subcommands(membership());

@@ -43,6 +43,7 @@ pub(super) struct RoleSeen {
     pub(super) ty: String,
     pub(super) doc: String,
     pub(super) tags: Vec<String>,
+    pub(super) clears: Vec<String>,
     pub(super) args: Vec<ArgSeen>,
     pub(super) endpoints: Vec<EndpointSeen>,
 }
@@ -74,6 +75,9 @@ pub(super) enum LinkSeen {
         #[serde(rename = "type")]
         ty: String,
         shape: String,
+        label: Option<String>,
+        produce: Vec<String>,
+        consume: Vec<String>,
     },
     Group {
         direction: String,
@@ -84,6 +88,9 @@ pub(super) enum LinkSeen {
         size: u32,
         version: u32,
         schema: String,
+        label: Option<String>,
+        member: Vec<String>,
+        call: Vec<String>,
     },
     Store {
         direction: String,
@@ -92,7 +99,41 @@ pub(super) enum LinkSeen {
         ty: String,
         delta: String,
         version: u32,
+        label: Option<String>,
+        primary: Vec<String>,
+        replica: Vec<String>,
     },
+}
+
+impl LinkSeen {
+    /// The kind and the name of what it is connected to.
+    pub(super) fn target(&self) -> (&str, &str) {
+        match self {
+            Self::Stream { name, .. } => ("stream", name),
+            Self::Group { name, .. } => ("group", name),
+            Self::Store { name, .. } => ("store", name),
+        }
+    }
+
+    /// What the role does with it.
+    pub(super) fn direction(&self) -> &str {
+        let (Self::Stream { direction, .. } | Self::Group { direction, .. } | Self::Store { direction, .. }) = self;
+        direction
+    }
+
+    pub(super) fn label(&self) -> Option<&str> {
+        let (Self::Stream { label, .. } | Self::Group { label, .. } | Self::Store { label, .. }) = self;
+        label.as_deref()
+    }
+
+    /// The grants that its two ends need, each with its key in the declaration.
+    pub(super) fn grants(&self) -> [(&'static str, &[String]); 2] {
+        match self {
+            Self::Stream { produce, consume, .. } => [("produce", produce), ("consume", consume)],
+            Self::Group { member, call, .. } => [("member", member), ("call", call)],
+            Self::Store { primary, replica, .. } => [("primary", primary), ("replica", replica)],
+        }
+    }
 }
 
 /// The apps that a program declares, in the order in which they lie in it.
@@ -208,6 +249,7 @@ impl Input<'_> {
             ty: self.text()?,
             doc: self.text()?,
             tags: self.list(Self::text)?,
+            clears: self.list(Self::text)?,
             args: self.list(|input| {
                 let (flag, doc) = (input.text()?, input.text()?);
                 Some(ArgSeen { flag, doc, occurs: input.text()?, default: input.text()? })
@@ -227,32 +269,35 @@ impl Input<'_> {
         })
     }
 
+    /// A label, and the grants of the two ends.
+    fn terms(&mut self) -> Option<(Option<String>, Vec<String>, Vec<String>)> {
+        let label = Some(self.text()?).filter(|label| !label.is_empty());
+        Some((label, self.list(Self::text)?, self.list(Self::text)?))
+    }
+
     fn link(&mut self) -> Option<LinkSeen> {
         let direction = self.text()?;
         Some(match direction.as_str() {
             "produces" | "consumes" => {
-                LinkSeen::Stream { direction, name: self.text()?, ty: self.text()?, shape: self.text()? }
+                let (name, ty, shape) = (self.text()?, self.text()?, self.text()?);
+                let (label, produce, consume) = self.terms()?;
+                LinkSeen::Stream { direction, name, ty, shape, label, produce, consume }
             }
-            "replicates" | "calls" => LinkSeen::Group {
-                direction,
-                name: self.text()?,
-                ty: self.text()?,
-                key_variable: self.text()?,
-                size: self.number()?,
-                version: self.number()?,
-                schema: {
-                    let (schema, rest) = self.0.split_first_chunk::<32>()?;
-                    self.0 = rest;
-                    schema.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
-                },
-            },
-            "changes" | "follows" => LinkSeen::Store {
-                direction,
-                name: self.text()?,
-                ty: self.text()?,
-                delta: self.text()?,
-                version: self.number()?,
-            },
+            "replicates" | "calls" => {
+                let (name, ty, key_variable) = (self.text()?, self.text()?, self.text()?);
+                let (size, version) = (self.number()?, self.number()?);
+                let (schema, rest) = self.0.split_first_chunk::<32>()?;
+                self.0 = rest;
+                let schema = schema.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
+                let (label, member, call) = self.terms()?;
+                LinkSeen::Group { direction, name, ty, key_variable, size, version, schema, label, member, call }
+            }
+            "changes" | "follows" => {
+                let (name, ty, delta) = (self.text()?, self.text()?, self.text()?);
+                let version = self.number()?;
+                let (label, primary, replica) = self.terms()?;
+                LinkSeen::Store { direction, name, ty, delta, version, label, primary, replica }
+            }
             _ => return None,
         })
     }

@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::embedded::{AppSeen, EndpointSeen, LinkSeen, RoleSeen};
+use super::{
+    super::corridor::{self, End},
+    embedded::{AppSeen, EndpointSeen, LinkSeen, RoleSeen},
+};
 
 /// What is wrong between programs, and what is probably not meant.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) errors: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What is labelled, who has it, and what is declassified; nothing where there is no label.
+    pub(super) corridors: String,
 }
 
 /// An end of something, with where it is declared.
@@ -26,11 +31,7 @@ impl Use<'_> {
 
     /// Whether it is an end that another one needs: it sends items or deltas, or is a member.
     fn sends(&self) -> bool {
-        match &self.endpoint.link {
-            LinkSeen::Stream { direction, .. } => direction == "produces",
-            LinkSeen::Store { direction, .. } => direction == "changes",
-            LinkSeen::Group { direction, .. } => direction == "replicates",
-        }
+        matches!(self.endpoint.link.direction(), "produces" | "changes" | "replicates")
     }
 }
 
@@ -40,22 +41,27 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
     for (program, apps) in programs {
         for role in apps.iter().flat_map(|app| &app.roles) {
             for endpoint in &role.endpoints {
-                let key = match &endpoint.link {
-                    LinkSeen::Stream { name, .. } => ("stream", name.as_str()),
-                    LinkSeen::Group { name, .. } => ("group", name.as_str()),
-                    LinkSeen::Store { name, .. } => ("store", name.as_str()),
-                };
-                uses.entry(key).or_default().push(Use { program, role, endpoint });
+                uses.entry(endpoint.link.target()).or_default().push(Use { program, role, endpoint });
             }
         }
     }
-    let mut findings = Findings::default();
+    let mut findings = Findings { corridors: corridors(programs), ..Findings::default() };
     for ((kind, name), uses) in &uses {
         let Some(first) = uses.first() else { continue };
         for other in &uses[1..] {
             if let Some(differs) = difference(name, &first.endpoint.link, &other.endpoint.link) {
                 let (one, two) = (first.place(), other.place());
                 findings.errors.push(format!("{kind} \"{name}\": {differs}\n    {one}\n    {two}"));
+            }
+            for ((key, ours), (_, theirs)) in first.endpoint.link.grants().into_iter().zip(other.endpoint.link.grants())
+            {
+                if ours != theirs {
+                    let (ours, theirs) = (granted(ours), granted(theirs));
+                    let (one, two) = (first.place(), other.place());
+                    findings.warnings.push(format!(
+                        "{kind} \"{name}\": `{key}` is granted to {ours}, and to {theirs}\n    {one}\n    {two}"
+                    ));
+                }
             }
         }
         let places = || uses.iter().map(|each| format!("\n    {}", each.place())).collect::<Vec<_>>().concat();
@@ -82,6 +88,31 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
     findings
 }
 
+fn granted(names: &[String]) -> String {
+    if names.is_empty() { String::from("everybody") } else { names.join(" or ") }
+}
+
+/// What is labelled in all programs together.
+fn corridors(programs: &[(String, Vec<AppSeen>)]) -> String {
+    let roles = || programs.iter().flat_map(|(_, apps)| apps).flat_map(|app| &app.roles);
+    let ends = roles().flat_map(|role| role.endpoints.iter().map(|endpoint| end(role, endpoint)));
+    corridor::report(&ends.collect::<Vec<_>>())
+}
+
+fn end<'a>(role: &'a RoleSeen, endpoint: &'a EndpointSeen) -> End<'a> {
+    let link = &endpoint.link;
+    let declassify = endpoint.options.iter().find(|(key, _)| key == "declassify").map(|(_, reason)| reason.as_str());
+    End {
+        role: &role.name,
+        field: &endpoint.field,
+        target: link.target(),
+        label: link.label(),
+        sends: !matches!(link.direction(), "consumes" | "follows"),
+        receives: !matches!(link.direction(), "produces" | "changes"),
+        declassify,
+    }
+}
+
 /// All members must have the same timing, which a field may declare.
 fn timings(name: &str, uses: &[Use<'_>], findings: &mut Findings) {
     let timing = |each: &Use<'_>| {
@@ -101,6 +132,10 @@ fn timings(name: &str, uses: &[Use<'_>], findings: &mut Findings) {
 
 /// What two ends that mean the same thing declare differently.
 fn difference(name: &str, one: &LinkSeen, other: &LinkSeen) -> Option<String> {
+    if one.label() != other.label() {
+        let shown = |link: &LinkSeen| link.label().map_or_else(|| String::from("none"), |label| format!("\"{label}\""));
+        return Some(format!("labels {} and {}", shown(one), shown(other)));
+    }
     match (one, other) {
         (LinkSeen::Stream { shape: one, .. }, LinkSeen::Stream { shape: other, .. }) => shapes(name, one, other),
         (LinkSeen::Store { delta: a, version: b, .. }, LinkSeen::Store { delta: other_a, version: other_b, .. }) => {
@@ -198,6 +233,9 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
             for tag in &role.tags {
                 let _ = writeln!(out, "    tag {tag}");
             }
+            for label in &role.clears {
+                let _ = writeln!(out, "    clears {label}");
+            }
             for EndpointSeen { field, file, line, optional, options, link } in &role.endpoints {
                 let what = match link {
                     LinkSeen::Stream { direction, name, ty, .. } => format!("{direction} stream {name} ({ty})"),
@@ -207,7 +245,11 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
                     LinkSeen::Store { direction, name, ty, .. } => format!("{direction} store {name} ({ty})"),
                 };
                 let maybe = if *optional { ", optional" } else { "" };
-                let _ = writeln!(out, "    {field}: {what}{maybe}  {file}:{line}");
+                let label = link.label().map_or_else(String::new, |label| format!(", labelled {label}"));
+                let _ = writeln!(out, "    {field}: {what}{label}{maybe}  {file}:{line}");
+                for (key, names) in link.grants().into_iter().filter(|(_, names)| !names.is_empty()) {
+                    let _ = writeln!(out, "      {key} granted to {}", granted(names));
+                }
                 for (key, value) in options {
                     let value = if value.is_empty() { String::new() } else { format!(" = {value}") };
                     let _ = writeln!(out, "      {key}{value}");
@@ -254,6 +296,9 @@ mod tests {
             size: 3,
             version: 1,
             schema: text(),
+            label: None,
+            member: vec![],
+            call: vec![],
         };
         let endpoint = EndpointSeen { field: "it".into(), file: text(), line: 1, optional: false, options, link };
         let role = RoleSeen {
@@ -261,6 +306,7 @@ mod tests {
             ty: text(),
             doc: text(),
             tags: vec![],
+            clears: vec![],
             args: vec![],
             endpoints: vec![endpoint],
         };

@@ -136,11 +136,12 @@ fn programs(name: &str, matches: &ArgMatches) -> Result<bool, Failure> {
         print(&if json { serde_json::to_string_pretty(&apps)? + "\n" } else { merged::listing(&apps) })?;
         return Ok(false);
     }
-    let merged::Findings { errors, warnings } = merged::check(&read);
+    let merged::Findings { errors, warnings, corridors } = merged::check(&read);
     let lines = errors.iter().map(|error| format!("error: {error}\n"));
     let lines =
         lines.chain(warnings.iter().map(|warning| format!("warning: {warning}\n"))).collect::<Vec<_>>().concat();
-    print(if lines.is_empty() { "nothing to complain about\n" } else { &lines })?;
+    let found = if lines.is_empty() { "nothing to complain about\n" } else { &lines };
+    print(&(found.to_owned() + &corridors))?;
     Ok(!errors.is_empty())
 }
 

@@ -21,7 +21,7 @@ use crate::{
         events::Events,
         protocol::Fingerprint,
     },
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// Configures a consumer; made by [`Streams::consumer`](super::super::Streams::consumer).
@@ -57,6 +57,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
             filter: None,
             options: Options {
                 produce: Needed::nothing(Right::Produce),
+                label: None,
                 subscribe_if: None,
                 deadline: None,
                 backoff: None,
@@ -81,6 +82,13 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// member may produce. Default: everybody may.
     pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.produce = Needed::one_of(Right::Produce, names);
+        self
+    }
+
+    /// Takes only what has this label, of producers that declare the same. In a network of an authority this node's ticket needs the
+    /// grant `clears:` and the label. Default: only what has no label.
+    pub fn with_label(mut self, label: Label) -> Self {
+        self.options.label = Some(label);
         self
     }
 

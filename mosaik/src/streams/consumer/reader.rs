@@ -48,6 +48,8 @@ pub(super) enum End {
         /// Where schemas differ, if the producer told its own.
         differs: Option<Difference>,
     },
+    /// The producer declares this label, or none.
+    Labelled(Option<String>),
 }
 
 impl From<DisconnectReason> for End {

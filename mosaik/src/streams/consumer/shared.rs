@@ -35,7 +35,7 @@ use crate::{
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
     },
-    trust::{Held, MissingGrant, Needed, RefusedBy},
+    trust::{Held, Label, MissingGrant, Needed, RefusedBy},
 };
 
 pub(in crate::streams) struct Shared {
@@ -44,6 +44,8 @@ pub(in crate::streams) struct Shared {
     pub(super) items: Items,
     /// What the ticket of a producer needs.
     produce: Needed,
+    /// What producers must declare, too.
+    pub(super) label: Option<Label>,
     pub(super) subscribe_if: Option<Predicate>,
     /// How long a producer may be silent before it is late.
     deadline: watch::Sender<Option<Duration>>,
@@ -83,6 +85,7 @@ pub(super) struct Items {
 /// What a consumer is configured with.
 pub(super) struct Options {
     pub(super) produce: Needed,
+    pub(super) label: Option<Label>,
     pub(super) subscribe_if: Option<Predicate>,
     pub(super) deadline: Option<Duration>,
     pub(super) backoff: Option<(Duration, Duration)>,
@@ -105,7 +108,7 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options { produce, subscribe_if, deadline, backoff, replay, begin, filter } = options;
+        let Options { produce, label, subscribe_if, deadline, backoff, replay, begin, filter } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -114,6 +117,7 @@ impl Shared {
             stream,
             items,
             produce,
+            label,
             subscribe_if,
             backoff,
             has_deadline: AtomicBool::new(deadline.is_some()),

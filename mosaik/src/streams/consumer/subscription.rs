@@ -33,7 +33,7 @@ use crate::{
         protocol::{Message, Subscription, difference, sendable, show},
         stats::ChannelState,
     },
-    trust::RefusedBy,
+    trust::{Label, RefusedBy, told},
 };
 
 /// A producer that is not in the catalog any more is forgotten after this time.
@@ -150,14 +150,23 @@ impl Task {
                         (declared(self.shared.items.fingerprint), declared(theirs))
                     }
                 };
-                tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another schema");
-                let text = format!("schema differs: {ours} here, {theirs} there");
-                self.channel.ended(text, Some(CloseCode::Incompatible));
-                let what = "schema".to_owned();
-                self.shared.events.send(Event::Incompatible { producer, what, ours, theirs });
-                let _ = timeout(HOPELESS, self.wanted.changed()).await;
+                self.differs("schema", ours, theirs).await;
+            }
+            End::Labelled(theirs) => {
+                let ours = self.shared.label.as_ref().map(Label::as_str);
+                self.differs("label", told(ours).to_owned(), told(theirs.as_deref()).to_owned()).await;
             }
         }
+    }
+
+    /// The producer declares something else, until its next start.
+    async fn differs(&mut self, what: &str, ours: String, theirs: String) {
+        let (producer, stream) = (self.channel.peer, self.shared.stream);
+        tracing::warn!(peer = ?producer, ?stream, ours, theirs, "producer declares another {what}");
+        self.channel.ended(format!("{what} differs: {ours} here, {theirs} there"), Some(CloseCode::Incompatible));
+        let what = what.to_owned();
+        self.shared.events.send(Event::Incompatible { producer, what, ours, theirs });
+        let _ = timeout(HOPELESS, self.wanted.changed()).await;
     }
 
     /// One subscription from dialling to its end.
@@ -174,6 +183,7 @@ impl Task {
                 entry: self.shared.registry.discovery.signed_local(),
                 readable: self.shared.items.readable.as_ref().and_then(sendable),
                 filter: self.shared.filter.clone(),
+                label: self.shared.label.as_ref().map(Label::to_string),
             };
             link.send(&subscribe).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
@@ -223,10 +233,13 @@ impl Task {
                     self.shared.events.send(Event::Waiting { producer, reason });
                     self.shared.not_granted(producer, RefusedBy::Them, missing.heard());
                 }
-                Ok(Some(Message::Refused { code, fingerprint, schema })) => {
+                Ok(Some(Message::Refused { code, fingerprint, schema, label })) => {
                     let code = CloseCode::from(code);
                     if code != CloseCode::Incompatible {
                         return Err(DisconnectReason::Closed(code).into());
+                    }
+                    if label.as_deref() != self.shared.label.as_ref().map(Label::as_str) {
+                        return Err(End::Labelled(label));
                     }
                     if let Some(ours) = sendable(self.shared.items.compared) {
                         // For the producer's own report; ours does not depend on it.

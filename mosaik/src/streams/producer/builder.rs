@@ -30,7 +30,7 @@ use crate::{
         protocol::Fingerprint,
         retain::Retain,
     },
-    trust::{Needed, Right},
+    trust::{Label, Needed, Right},
 };
 
 /// What is kept by default for consumers that come back.
@@ -61,6 +61,7 @@ impl<T: Streamed> ProducerBuilder<T> {
             compared: Codec::<T::Item>::of().schema(),
             produce: Needed::nothing(Right::Produce),
             consume: Needed::nothing(Right::Consume),
+            label: None,
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -109,6 +110,14 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// and to `explain`. Default: everybody may produce.
     pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.produce = Needed::one_of(Right::Produce, names);
+        self
+    }
+
+    /// Serves only consumers that declare the same label, and in a network of an authority only peers whose ticket grants `clears:` and
+    /// the label, besides what [`with_consume_grants`](Self::with_consume_grants) asks. Default: no label, and only consumers
+    /// without one.
+    pub fn with_label(mut self, label: Label) -> Self {
+        self.config.label = Some(label);
         self
     }
 
@@ -282,6 +291,7 @@ impl<T: Streamed> ProducerBuilder<T> {
         let (stream, fingerprint) = (config.stream, config.fingerprint);
         let label = figures::label(stream.as_bytes(), stream);
         (config.produce, config.consume) = (config.produce.about(&*label), config.consume.about(label));
+        config.consume = config.consume.clearing(config.label.as_ref());
         registry.node.asks_for([&config.produce, &config.consume]);
         let epoch = config.begin.as_ref().map_or_else(|| registry.next_epoch(), |begin| begin.epoch);
         let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());

@@ -24,6 +24,7 @@ use crate::{
         protocol::{Fingerprint, Message, Subscription, compatible, difference, sendable, show},
     },
     transport::{RecvStream, SendStream},
+    trust::{Label, told},
 };
 
 /// The most bytes for one write: its end is what counts as progress of a subscriber.
@@ -38,10 +39,20 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, entry, readable, asked, wanted) = match request {
-        Ok(Ok(Some(Message::Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter }))) => {
+    let (stream, fingerprint, entry, readable, label, asked, wanted) = match request {
+        Ok(Ok(Some(Message::Subscribe {
+            stream,
+            fingerprint,
+            consumer,
+            resume,
+            replay,
+            entry,
+            readable,
+            filter,
+            label,
+        }))) => {
             let asked = Asked { consumer, resume, replay, filter: None };
-            (stream, fingerprint, entry, readable, asked, filter)
+            (stream, fingerprint, entry, readable, label, asked, filter)
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -53,6 +64,9 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
     };
     let Some(shared) = registry.find(stream) else { return refuse(link, CloseCode::StreamNotFound).await };
     drop(registry);
+    if shared.config.label.as_ref().map(Label::as_str) != label.as_deref() {
+        return refuse_label(link, &shared, label).await;
+    }
     let ours = shared.config.fingerprint;
     if !compatible(ours, fingerprint) {
         return refuse_schema(link, &shared, fingerprint, None).await;
@@ -106,7 +120,7 @@ fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEnt
 }
 
 async fn refuse(mut link: Link<Subscription>, code: CloseCode) {
-    let refused = Message::Refused { code: code.code(), fingerprint: None, schema: None };
+    let refused = Message::Refused { code: code.code(), fingerprint: None, schema: None, label: None };
     said(&mut link, &refused).await;
     link.close(code);
 }
@@ -116,6 +130,19 @@ async fn said(link: &mut Link<Subscription>, word: &Message) -> Option<Message> 
     link.send(word).await.ok()?;
     link.finish();
     timeout(DRAIN, link.recv()).await.ok()?.ok()?
+}
+
+/// Refuses a subscriber that declares another label.
+async fn refuse_label(mut link: Link<Subscription>, shared: &Shared, theirs: Option<String>) {
+    let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
+    shared.refused(peer, code);
+    let label = config.label.as_ref().map(Label::to_string);
+    let (ours, theirs) = (told(label.as_deref()).to_owned(), told(theirs.as_deref()));
+    let stream = figures::label(config.stream.as_bytes(), config.stream);
+    tracing::warn!(?peer, stream, ours, theirs, "subscriber declares another label; refused");
+    said(&mut link, &Message::Refused { code: code.code(), fingerprint: config.fingerprint, schema: None, label })
+        .await;
+    link.close(code);
 }
 
 /// Refuses a subscriber whose items have another shape, and says where they differ.
@@ -128,7 +155,8 @@ async fn refuse_schema(
     let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
     shared.refused(peer, code);
     let (fingerprint, schema) = (config.fingerprint, sendable(config.compared));
-    let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema }).await;
+    let label = config.label.as_ref().map(Label::to_string);
+    let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema, label }).await;
     link.close(code);
     let differs = differs.or_else(|| match answer {
         Some(Message::Schema(theirs)) => difference(config.compared, Some(&theirs)),

@@ -43,7 +43,7 @@ use crate::{
         protocol::Fingerprint,
         stats::{ChannelInfo, ChannelState, Stats},
     },
-    trust::Needed,
+    trust::{self, Needed},
 };
 
 /// A predicate on a peer's entry.
@@ -78,6 +78,8 @@ pub(super) struct Config {
     /// What this node's ticket needs, and that of a consumer.
     pub(super) produce: Needed,
     pub(super) consume: Needed,
+    /// What consumers must declare, too.
+    pub(super) label: Option<trust::Label>,
     pub(super) accept_if: Option<Predicate>,
     pub(super) online_when: Conditions,
     pub(super) max_consumers: usize,

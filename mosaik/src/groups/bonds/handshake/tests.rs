@@ -21,8 +21,14 @@ fn setup(role: Role, me: u8, other: u8, key: &GroupKey) -> Setup {
         dial: u64::from(role == Role::Dialler),
         gave_up: 0,
     };
-    let terms =
-        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
+    let terms = Terms {
+        size: 3,
+        version: 1,
+        build: Build::from_bits(3),
+        settings: [0; 32],
+        shapes: Shapes::of::<NoOp>(),
+        label: None,
+    };
     Setup { role, me: peer(me), peer: peer(other), exporter: [9; 32], key: key.clone(), terms, hello }
 }
 
@@ -74,7 +80,8 @@ fn two_members_of_one_group_agree_on_who_they_are() {
 #[test]
 fn terms_that_differ_are_named_at_both_ends() {
     type Change = fn(&mut Terms);
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 6] = [
+        ("label", |terms| terms.label = Some("private".to_owned())),
         ("size", |terms| terms.size = 5),
         ("machine version", |terms| terms.version = 2),
         ("build", |terms| terms.build = Build::from_bits(0)),
@@ -122,8 +129,14 @@ fn a_stranger_that_is_dialled_hears_no_terms() {
 
 #[test]
 fn nothing_but_the_next_message_is_taken() {
-    let terms =
-        Terms { size: 3, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
+    let terms = Terms {
+        size: 3,
+        version: 1,
+        build: Build::from_bits(3),
+        settings: [0; 32],
+        shapes: Shapes::of::<NoOp>(),
+        label: None,
+    };
     let wrong =
         [Message::Proof([0; 32]), Message::Shown { proof: [0; 32], terms: terms.clone() }, Message::Terms(terms)];
     for message in wrong {
@@ -271,8 +284,14 @@ fn each_refusal_has_its_own_code() {
 
 #[test]
 fn what_differs_is_shown_as_each_side_declares_it() {
-    let terms =
-        Terms { size: 0, version: 1, build: Build::from_bits(3), settings: [0; 32], shapes: Shapes::of::<NoOp>() };
+    let terms = Terms {
+        size: 0,
+        version: 1,
+        build: Build::from_bits(3),
+        settings: [0; 32],
+        shapes: Shapes::of::<NoOp>(),
+        label: None,
+    };
     let said = |theirs: Terms| terms.check(&theirs).expect_err("they differ").to_string();
     assert_eq!(terms.check(&terms), Ok(()));
     assert_eq!(said(Terms { size: 3, ..terms.clone() }), "incompatible size: undeclared here, 3 there");
