@@ -24,6 +24,9 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// version, never.
 const QUESTION: Duration = Duration::from_millis(250);
 
+/// Name and version of the protocol.
+pub(super) const NAME: &str = "lane/1";
+
 /// Where this end listens.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
@@ -39,7 +42,7 @@ macro_rules! lane_of {
         impl Protocol for $name {
             type Message = Offer;
             const FAMILY: Family = Family::$family;
-            const NAME: &'static str = "lane/1";
+            const NAME: &'static str = NAME;
             const MAX_FRAME: usize = 1 << 10;
         }
     };

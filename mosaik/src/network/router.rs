@@ -217,6 +217,10 @@ async fn greet(
             entry.connection.close(CloseCode::Refused.code());
             return;
         }
+        // It comes before what the peer is here for, which is to be told.
+        Ok(preamble) if preamble.protocol == lane::NAME && preamble.network != node.network_id() => {
+            CloseCode::DifferentNetwork
+        }
         Ok(preamble) if preamble.network != node.network_id() => {
             tracing::debug!(peer = ?entry.connection.peer(), theirs = ?preamble.network, "peer is of another network");
             entry.connection.close(CloseCode::DifferentNetwork.code());

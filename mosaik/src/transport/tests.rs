@@ -29,7 +29,7 @@ impl Backend {
             Self::Iroh => quic_node(name, None).await,
             #[cfg(unix)]
             Self::Local(dir) => {
-                quic_node(name, Some(LaneConfig { dirs: vec![dir.path().into()], memory: false })).await
+                quic_node(name, Some(LaneConfig { dirs: vec![dir.path().join("lanes")], memory: false })).await
             }
             Self::Memory => quic_node(name, Some(LaneConfig { dirs: Vec::new(), memory: true })).await,
             Self::Sim(net) => Transport::Sim(sim::SimTransport::start(net, net.node(name), None, vec![ALPN.to_vec()])),

@@ -35,7 +35,8 @@ struct Two {
 impl Two {
     async fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (a, b) = (node(dir.path(), "a").await, node(dir.path(), "b").await);
+        let lanes = dir.path().join("lanes");
+        let (a, b) = (node(&lanes, "a").await, node(&lanes, "b").await);
         let (ab, ba) = connect(&a, &b).await;
         Self { dir, a, b, ab, ba }
     }
@@ -176,10 +177,11 @@ async fn what_cannot_be_reached_is_left_to_quic() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_sends_nobody_to_the_sockets_of_others() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (a, b) = (node(dir.path(), "a").await, node(dir.path(), "b").await);
-    let other = dir.path().join("docker.sock");
+    let lanes = dir.path().join("lanes");
+    let (a, b) = (node(&lanes, "a").await, node(&lanes, "b").await);
+    let other = lanes.join("docker.sock");
     let listening = tokio::net::UnixListener::bind(&other).expect("binds");
-    let named = dir.path().join("0123456789abcdef0123456789abcdef.lane");
+    let named = lanes.join("0123456789abcdef0123456789abcdef.lane");
     fs::write(&named, "").expect("writes");
     for theirs in [other.clone(), named, "relative.lane".into()] {
         let to = b.addr();
@@ -223,7 +225,6 @@ async fn a_socket_file_goes_with_its_node_and_that_of_a_dead_one_with_the_next()
     let dir = tempfile::tempdir().expect("a directory");
     let lanes = dir.path().join("lanes");
     let dead = |name: &str| {
-        fs::create_dir_all(&lanes).expect("creates");
         // The listener ends and leaves its file, as in a process that is killed.
         drop(std::os::unix::net::UnixListener::bind(lanes.join(name).with_extension("lane")).expect("binds"));
     };
@@ -334,5 +335,5 @@ async fn descriptors_are_given_back() {
         soon(ba.closed()).await;
     }
     assert!(eventually(Duration::from_secs(10), || count() <= before + 8).await, "{before} and now {}", count());
-    assert_eq!(sockets(two.dir.path()), 2);
+    assert_eq!(sockets(&two.dir.path().join("lanes")), 2);
 }
