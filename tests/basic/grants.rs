@@ -510,3 +510,28 @@ fn declared_grants_are_data_and_count() {
         assert!(eventually(SOON, || missing(&builder, &stranger).as_ref().is_some_and(call)).await);
     });
 }
+
+/// `produce::<T>()` knows nothing but the type, and asks what its declaration asks.
+#[test]
+fn what_is_opened_by_its_type_alone_asks_for_its_grants() {
+    Sim::run(12, |sim| async move {
+        let [builder, relay, stranger] = ["builder", "relay", "stranger"].map(|name| sim.node(name));
+        let (builder, relay) = (join(&builder, &["builder"]).await, join(&relay, &["relay"]).await);
+        let stranger = join(&stranger, &["eu"]).await;
+        let producer = builder.streams().produce::<Bid>();
+        let (mut allowed, refused) = (relay.streams().consume::<Bid>(), stranger.streams().consume::<Bid>());
+        let (_, said) = event(&mut refused.events(), not_granted).await;
+        assert_eq!((said.right, said.need), (Right::Consume, texts(&["builder", "relay"])));
+        let mut events = allowed.events();
+        let forger = stranger.streams().producer::<Bid>().build().unwrap();
+        let (_, said) = event(&mut events, not_granted).await;
+        assert_eq!((said.right, said.need), (Right::Produce, texts(&["builder"])));
+        soon("a subscription", producer.when().subscribed()).await;
+        producer.send(Bid(1)).await.unwrap();
+        assert_eq!(allowed.next().await.map(|bid| bid.0), Some(1));
+        assert_eq!((producer.consumers().count(), forger.consumers().count()), (1, 0));
+        // What is said by hand counts instead.
+        let all = relay.streams().consumer::<Bid>().with_produce_grants([""; 0]).build();
+        assert!(eventually(SOON, || all.producers().count() == 2).await);
+    });
+}

@@ -30,10 +30,13 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
         }
     });
     let evolve = stream.evolve.map(|variant| super::evolve(runtime, variant));
+    let declared = declared(stream);
     quote! {
         #item
 
         #foreign
+
+        #declared
 
         #[automatically_derived]
         impl #runtime::node::StreamType for #ident {
@@ -63,6 +66,26 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
             }
         }
     }
+}
+
+/// What the declaration asks of the ends, for who has only the type.
+fn declared(stream: &Stream) -> Option<TokenStream> {
+    let Stream { runtime, ident, produce, consume, label, .. } = stream;
+    let label = match label {
+        None if produce.is_empty() && consume.is_empty() => return None,
+        None => quote!(::core::option::Option::None),
+        Some(label) => quote!(::core::option::Option::Some(#label)),
+    };
+    Some(quote! {
+        #runtime::__private::inventory::submit! {
+            #runtime::primitives::Declared {
+                ty: ::core::any::TypeId::of::<#ident>,
+                produce: &[#(#produce),*],
+                consume: &[#(#consume),*],
+                label: #label,
+            }
+        }
+    })
 }
 
 /// A stream of a type of another crate: a name for it.

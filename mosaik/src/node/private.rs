@@ -1,6 +1,7 @@
 //! What generated code calls. Not for people: it may change with every release of the two crates, which are released
 //! together.
 
+pub use inventory;
 pub use serde;
 
 use crate::{

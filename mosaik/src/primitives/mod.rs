@@ -6,6 +6,7 @@ pub(crate) mod caller;
 pub(crate) mod codec;
 pub(crate) mod const_hash;
 mod datum;
+mod declared;
 mod entropy;
 mod fence;
 pub(crate) mod figures;
@@ -23,6 +24,7 @@ pub(crate) mod watch;
 
 pub use codec::Format;
 pub use datum::{Datum, Streamed, Unnamed, datum_name};
+pub use declared::Declared;
 pub use fence::Fence;
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;

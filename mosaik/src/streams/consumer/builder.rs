@@ -12,7 +12,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, figures, schema::Readable,
+        Declared, Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, figures, schema::Readable,
     },
     streams::{
         Filter, Prefer, Registry,
@@ -44,6 +44,7 @@ pub struct ConsumerBuilder<T> {
 
 impl<T: Streamed> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
+        let Declared { produce, label, .. } = Declared::of::<T>();
         Self {
             registry,
             stream: T::stream_id(),
@@ -56,8 +57,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
             fanin: None,
             filter: None,
             options: Options {
-                produce: Needed::nothing(Right::Produce),
-                label: None,
+                produce: Needed::one_of(Right::Produce, produce.iter().copied()),
+                label: label.map(Label::declared),
                 subscribe_if: None,
                 deadline: None,
                 backoff: None,
@@ -79,22 +80,23 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// Subscribes only to producers whose ticket grants one of these roles or grants, in a network of an authority; before
     /// [`subscribe_if`](Self::subscribe_if) is asked. It is looked at again when tickets change or run out: a producer that no longer has
     /// one is left, one that now has one is subscribed to. In an open or a secret network nobody holds a ticket and every
-    /// member may produce. Default: everybody may.
+    /// member may produce. Default: what the type's declaration says, else everybody may.
     pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.options.produce = Needed::one_of(Right::Produce, names);
         self
     }
 
     /// Takes only what has this label, of producers that declare the same. In a network of an authority this node's ticket needs the
-    /// grant `clears:` and the label. Default: only what has no label.
+    /// grant `clears:` and the label. Default: that of the type's declaration, else only
+    /// what has no label.
     pub fn with_label(mut self, label: Label) -> Self {
         self.options.label = Some(label);
         self
     }
 
-    /// With this right in the place of that of a stream.
+    /// With this right in the place of that of a stream, and without a label.
     pub(crate) fn granted(mut self, produce: Needed) -> Self {
-        self.options.produce = produce;
+        (self.options.produce, self.options.label) = (produce, None);
         self
     }
 

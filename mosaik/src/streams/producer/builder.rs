@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{Datum, Evolve, Format, StreamId, Streamed, Unnamed, codec::Codec, figures},
+    primitives::{
+        Datum, Declared, Evolve, Format, StreamId, Streamed, Unnamed,
+        codec::{self, Codec},
+        figures,
+    },
     streams::{
         Registry, Slot,
         conditions::Conditions,
@@ -51,6 +55,7 @@ pub struct ProducerBuilder<T: Streamed> {
 impl<T: Streamed> ProducerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
         let named = T::stream_id();
+        let Declared { produce, consume, label, .. } = Declared::of::<T>();
         let config = Config {
             // One that has no name is not built.
             stream: named.unwrap_or(StreamId::from_bytes([0; 32])),
@@ -59,9 +64,9 @@ impl<T: Streamed> ProducerBuilder<T> {
             evolve: Evolve::Strict,
             schema: Codec::<T::Item>::of().schema(),
             compared: Codec::<T::Item>::of().schema(),
-            produce: Needed::nothing(Right::Produce),
-            consume: Needed::nothing(Right::Consume),
-            label: None,
+            produce: Needed::one_of(Right::Produce, produce.iter().copied()),
+            consume: Needed::one_of(Right::Consume, consume.iter().copied()),
+            label: label.map(Label::declared),
             accept_if: None,
             online_when: Conditions::default(),
             max_consumers: usize::MAX,
@@ -99,7 +104,7 @@ impl<T: Streamed> ProducerBuilder<T> {
     /// Serves only peers whose ticket grants one of these roles or grants, in a network of an authority; before
     /// [`accept_if`](Self::accept_if) is asked. It is looked at again when tickets change or run out: a peer that no longer has one is
     /// disconnected with `NotGranted`, one that now has one is admitted. In an open or a secret network nobody holds a ticket and
-    /// every member may consume. Default: everybody may.
+    /// every member may consume. Default: what the type's declaration says, else everybody may.
     pub fn with_consume_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.consume = Needed::one_of(Right::Consume, names);
         self
@@ -107,23 +112,23 @@ impl<T: Streamed> ProducerBuilder<T> {
 
     /// The roles and grants of which this node's own ticket needs one: what consumers with the same declaration ask for. A producer
     /// that has none of them runs and is subscribed to by nobody; it says so in the log, in [`Trust::refusals`](crate::trust::Trust::refusals)
-    /// and to `explain`. Default: everybody may produce.
+    /// and to `explain`. Default: what the type's declaration says, else everybody may produce.
     pub fn with_produce_grants(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.config.produce = Needed::one_of(Right::Produce, names);
         self
     }
 
     /// Serves only consumers that declare the same label, and in a network of an authority only peers whose ticket grants `clears:` and
-    /// the label, besides what [`with_consume_grants`](Self::with_consume_grants) asks. Default: no label, and only consumers
-    /// without one.
+    /// the label, besides what [`with_consume_grants`](Self::with_consume_grants) asks. Default: that of the type's
+    /// declaration, else none, and only consumers without one.
     pub fn with_label(mut self, label: Label) -> Self {
         self.config.label = Some(label);
         self
     }
 
-    /// With these rights in the place of those of a stream.
+    /// With these rights in the place of those of a stream, and without a label.
     pub(crate) fn granted(mut self, produce: Needed, consume: Needed) -> Self {
-        (self.config.produce, self.config.consume) = (produce, consume);
+        (self.config.produce, self.config.consume, self.config.label) = (produce, consume, None);
         self
     }
 
