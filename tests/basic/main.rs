@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test is no node: it may spawn and read the real clock")]
 
 mod api;
+mod attest;
 mod branches;
 mod busy;
 mod chaos;

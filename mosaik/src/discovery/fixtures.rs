@@ -16,6 +16,8 @@ fn messages_are_as_they_were() {
     Fixture::new(session::Pull::NAME).postcard::<session::PullMessage>().check();
     Fixture::new(tickets::Tickets::NAME).postcard::<tickets::Message>().check();
     Fixture::new(revocations::Exchange::NAME).postcard::<revocations::Message>().check();
+    #[cfg(feature = "attest")]
+    Fixture::new(super::attesting::Attesting::NAME).postcard::<super::attesting::Message>().check();
     Fixture::new(renewals::Renewals::NAME).postcard::<renewals::Message>().check();
     // They travel within the messages of several protocols.
     Fixture::new("entry-body/1").postcard::<Body>().postcard::<SignedEntry>().check();

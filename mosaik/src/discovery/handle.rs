@@ -8,6 +8,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+#[cfg(feature = "attest")]
+use super::attesting;
 use super::{
     announce::{Gossip, Neighbors, Overlay},
     book::Book,
@@ -86,6 +88,10 @@ impl Discovery {
         if node.trust().renews() {
             said.protocols.insert(renewals::Renewals::NAME.to_owned());
         }
+        #[cfg(feature = "attest")]
+        if node.trust().makes_evidence() {
+            said.protocols.insert(attesting::Attesting::NAME.to_owned());
+        }
         said.ticket = node.trust().ticket().map(|ticket| ticket.digest());
         let (network, now) = (node.network_id(), Shared::origin());
         let seed = transport.random_seed();
@@ -114,6 +120,8 @@ impl Discovery {
             kept.iter().for_each(|dir| revocations::load(&shared, dir));
             node.tasks().spawn("revocations", revocations::spread(shared.clone(), kept.clone()));
             node.tasks().spawn("renewals", renewals::run(shared.clone(), kept));
+            #[cfg(feature = "attest")]
+            attest(&shared);
         }
         Ok(Self { shared, shutdown })
     }
@@ -248,6 +256,17 @@ impl Discovery {
     }
 }
 
+/// Makes evidence and asks for that of others, if that is configured.
+#[cfg(feature = "attest")]
+fn attest(shared: &Arc<Shared>) {
+    if shared.node.trust().makes_evidence() {
+        shared.node.tasks().spawn("evidence", attesting::make(shared.clone()));
+    }
+    if shared.node.trust().verifies_evidence() {
+        shared.node.tasks().spawn("attestation", attesting::follow(shared.clone()));
+    }
+}
+
 /// Registers what discovery serves.
 fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
     let on_sync = shared.clone();
@@ -259,6 +278,13 @@ fn serve(shared: &Arc<Shared>, acceptors: &mut Acceptors) {
     acceptors.accept::<revocations::Exchange>(move |incoming| {
         on_revocation.node.tasks().spawn("revoke-serve", revocations::serve(on_revocation.clone(), incoming));
     });
+    #[cfg(feature = "attest")]
+    {
+        let on_evidence = shared.clone();
+        acceptors.accept::<attesting::Attesting>(move |incoming| {
+            on_evidence.node.tasks().spawn("attest-serve", attesting::serve(on_evidence.clone(), incoming));
+        });
+    }
     let on_renewal = shared.clone();
     acceptors.accept::<renewals::Renewals>(move |incoming| {
         on_renewal.node.tasks().spawn("renew-serve", renewals::serve(on_renewal.clone(), incoming));

@@ -5,6 +5,8 @@
 //! else reads [`Catalog`] snapshots and [`Events`]. Nothing here knows streams or groups: it only lists their ids.
 
 mod announce;
+#[cfg(feature = "attest")]
+mod attesting;
 mod book;
 mod bootstrap;
 mod catalog;

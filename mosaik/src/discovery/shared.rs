@@ -39,9 +39,9 @@ pub(super) struct Shared {
     pub(super) subscribers: Subscribers,
     /// Wakes the worker: there are outputs, or an earlier deadline.
     pub(super) wake: Notify,
-    /// Bounds the sync sessions, the entry requests, the ticket requests, the exchanges of revocations and the renewals that are served
-    /// at once.
-    pub(super) serving: [Arc<Serving>; 5],
+    /// Bounds the sync sessions, the entry requests, the ticket requests, the exchanges of revocations, the renewals and the
+    /// requests for evidence that are served at once.
+    pub(super) serving: [Arc<Serving>; 6],
     started: Instant,
     catalog: watch::Sender<Catalog>,
     state: Mutex<State>,
@@ -56,7 +56,7 @@ struct State {
 
 impl Shared {
     pub(super) fn new(node: Node, config: Config, core: Core, cancel: CancellationToken) -> Self {
-        let serving = [(); 5].map(|()| Serving::new(config.max_served));
+        let serving = [(); 6].map(|()| Serving::new(config.max_served));
         Self {
             node,
             config,

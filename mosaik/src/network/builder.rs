@@ -22,6 +22,8 @@ use super::{
     node::{Limits, Node},
     router::{self, Acceptors},
 };
+#[cfg(feature = "attest")]
+use crate::trust::attest::{Evidence, Evidences};
 use crate::{
     diagnostics::Diagnostics,
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
@@ -69,6 +71,8 @@ pub struct NetworkBuilder {
     authorities: Vec<(AuthorityId, Scope)>,
     ticket: Option<Ticket>,
     join: Option<Result<Invitation, JoinError>>,
+    #[cfg(feature = "attest")]
+    evidence: Evidences,
     transport: Option<(Transport, SecretKey)>,
 }
 
@@ -131,6 +135,8 @@ impl NetworkBuilder {
             authorities: Vec::new(),
             ticket: None,
             join: None,
+            #[cfg(feature = "attest")]
+            evidence: Evidences::default(),
             transport: None,
         }
     }
@@ -180,6 +186,24 @@ impl NetworkBuilder {
     /// The same with an invitation that was read already.
     pub(crate) fn with_invitation(mut self, invitation: Invitation) -> Self {
         self.join = Some(Ok(invitation));
+        self
+    }
+
+    /// Shows evidence of what runs on this node, and verifies that of others of the same kind: what it proves counts as grants of the
+    /// peer (`attested:` and the kind, `measured:` and the name of what was measured) besides those of its ticket, for a day after it was
+    /// made. It is made at the start and every few hours. Of use in a network of an authority; elsewhere nobody asks for grants.
+    /// Default: none.
+    #[cfg(feature = "attest")]
+    pub fn with_evidence(mut self, evidence: impl Evidence) -> Self {
+        self.evidence.make(evidence);
+        self
+    }
+
+    /// Verifies evidence of this kind, on a node that shows none of it; as [`with_evidence`](Self::with_evidence). Repeatable, for
+    /// several kinds. Default: none.
+    #[cfg(feature = "attest")]
+    pub fn with_verifier(mut self, evidence: impl Evidence) -> Self {
+        self.evidence.verify(evidence);
         self
     }
 
@@ -386,6 +410,8 @@ impl NetworkBuilder {
         };
         is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;
         let trust = trust(self.network_id, credentials, &transport);
+        #[cfg(feature = "attest")]
+        trust.set_attestation(self.evidence);
         let node = Node::new(self.network_id, trust, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {

@@ -90,6 +90,15 @@ impl Grants {
         self.tags.contains(&name.into())
     }
 
+    /// With more names.
+    pub(super) fn and(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        for name in names {
+            self.tags.insert(Tag::from(&name));
+            self.names.insert(name);
+        }
+        self
+    }
+
     /// The names, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)

@@ -116,6 +116,8 @@ pub(super) struct State {
     pub(super) own: Option<Own>,
     /// The first is the one that this node uses when it dials.
     pub(super) secrets: Vec<Secret>,
+    #[cfg(feature = "attest")]
+    pub(super) attest: super::attest::Held,
 }
 
 impl State {
@@ -141,6 +143,8 @@ impl Trust {
             lists: Lists::default(),
             own,
             secrets,
+            #[cfg(feature = "attest")]
+            attest: super::attest::Held::default(),
         };
         let (word_changes, ticket_changes) = (watch::Sender::new(0), watch::Sender::new(0));
         Self(Arc::new(Inner { network, kind, clocks, word_changes, ticket_changes, state: Mutex::new(state) }))
@@ -192,7 +196,15 @@ impl Trust {
     /// What the authority says of a peer, by the ticket that stands in its entry or, until that is known, by the one that it had
     /// before. That this node's wall clock is set takes nothing from anybody.
     pub(crate) fn grants(&self, peer: PeerId, ticket: Option<TicketDigest>) -> Grants {
-        ticket.and_then(|_| self.standing(peer, ticket)).map(|it| it.grants().clone()).unwrap_or_default()
+        let standing = ticket.and_then(|_| self.standing(peer, ticket));
+        standing.map(|it| it.grants().clone().and(self.attested(peer))).unwrap_or_default()
+    }
+
+    /// What a peer's evidence grants.
+    #[cfg(not(feature = "attest"))]
+    #[expect(clippy::unused_self, reason = "the same as with evidence")]
+    pub(super) const fn attested(&self, _: PeerId) -> Vec<String> {
+        Vec::new()
     }
 
     /// The ticket of a peer by which it has grants now; `named` is the one that stands in its entry.

@@ -4,9 +4,11 @@
 //! [`Ticket`]s. `proof` is what both ends of a connection say first, `ticket` what an authority signs, `scope` what it can give,
 //! `listed` who is one, `invite` how a node gets its ticket, `license` and `renew` how it gets another one before that ends, `revoke`
 //! how it is taken back, `words` what authorities have said here, `known` the tickets of others, `rights` what a declaration asks a grant
-//! for, `label` what goes only to those that clear it, `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves
+//! for, `label` what goes only to those that clear it, `attest` what runs where (with the feature of that name), `refusal` why somebody stays outside, and `gate` what a node decides with. Pure but for the files of keys: `network` moves
 //! the bytes, and time comes in as an argument. The protocol is in `docs/src/trust.md`.
 
+#[cfg(feature = "attest")]
+pub mod attest;
 mod authority;
 mod claims;
 #[cfg(test)]

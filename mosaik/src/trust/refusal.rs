@@ -123,6 +123,10 @@ pub enum Reason {
     /// A ticket does not grant what a declaration asks for; see [`MissingGrant`].
     #[error(transparent)]
     GrantMissing(#[from] MissingGrant),
+    /// Evidence of what runs on the peer does not pass a check.
+    #[cfg(feature = "attest")]
+    #[error("attestation: {0}")]
+    Attestation(#[from] super::attest::AttestError),
     /// The peer refused and did not say why.
     #[error("the peer refused and says nothing more; this node is in {ours}")]
     Untold {
@@ -149,6 +153,8 @@ impl Reason {
             Self::Revoked { .. } => "revoked",
             Self::OutOfScope { .. } => "out_of_scope",
             Self::GrantMissing(_) => "grant_missing",
+            #[cfg(feature = "attest")]
+            Self::Attestation(_) => "attestation",
             Self::Untold { .. } => "untold",
         }
     }

@@ -157,7 +157,7 @@ impl Needed {
             return Held::Granted;
         }
         let granted: BTreeSet<String> = match trust.standing(peer, ticket) {
-            Some(ticket) => ticket.grants().iter().map(str::to_owned).collect(),
+            Some(ticket) => ticket.grants().iter().map(str::to_owned).chain(trust.attested(peer)).collect(),
             None if trust.knows_ticket_of(peer) => BTreeSet::new(),
             None => return Held::Unknown,
         };
@@ -176,8 +176,9 @@ impl Needed {
     /// What this node lacks that somebody else says lacks something: its own grants, and what its own declaration asks for.
     pub(crate) fn refused(&self, trust: &Trust) -> MissingGrant {
         let own = trust.ticket();
+        let attested = own.iter().flat_map(|ticket| trust.attested(ticket.subject()));
         let own = own.iter().flat_map(|ticket| ticket.grants().iter()).map(str::to_owned);
-        self.missing(own.collect())
+        self.missing(own.chain(attested).collect())
     }
 
     /// What a peer with these grants needs one of; nothing when it has the right.

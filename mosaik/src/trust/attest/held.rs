@@ -1,0 +1,92 @@
+//! What a node has of evidence: its own, whose it verifies, and what it has verified.
+
+use std::{fmt, sync::Arc};
+
+use super::{AttestError, Evidence, Shown, record::Attested};
+use crate::{primitives::PeerId, trust::Trust};
+
+/// What a node makes, and what it verifies.
+#[derive(Clone, Default)]
+pub(crate) struct Evidences {
+    makes: Option<Arc<dyn Evidence>>,
+    verifies: Vec<Arc<dyn Evidence>>,
+}
+
+impl Evidences {
+    /// Makes this kind, and verifies it.
+    pub(crate) fn make(&mut self, evidence: impl Evidence) {
+        let evidence: Arc<dyn Evidence> = Arc::new(evidence);
+        self.makes = Some(evidence.clone());
+        self.verifies.push(evidence);
+    }
+
+    /// Verifies this kind.
+    pub(crate) fn verify(&mut self, evidence: impl Evidence) {
+        self.verifies.push(Arc::new(evidence));
+    }
+}
+
+impl fmt::Debug for Evidences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verifies: Vec<_> = self.verifies.iter().map(|it| it.kind()).collect();
+        let makes = self.makes.as_ref().map(|it| it.kind());
+        f.debug_struct("Evidences").field("makes", &makes).field("verifies", &verifies).finish()
+    }
+}
+
+/// Part of the state of [`Trust`].
+#[derive(Debug, Default)]
+pub(in crate::trust) struct Held {
+    evidences: Evidences,
+    own: Option<Shown>,
+    attested: Attested,
+}
+
+impl Trust {
+    /// What this node makes, and what it verifies. Before anything else is asked.
+    pub(crate) fn set_attestation(&self, evidences: Evidences) {
+        self.state().attest = Held { evidences, ..Held::default() };
+    }
+
+    /// Whether this node makes evidence.
+    pub(crate) fn makes_evidence(&self) -> bool {
+        self.state().attest.evidences.makes.is_some()
+    }
+
+    /// Whether this node verifies evidence.
+    pub(crate) fn verifies_evidence(&self) -> bool {
+        !self.state().attest.evidences.verifies.is_empty()
+    }
+
+    /// Makes evidence anew, and judges it as others will. Blocks. `now`: seconds since the Unix epoch.
+    pub(crate) fn make_evidence(&self, me: PeerId, now: u64) -> Result<(), AttestError> {
+        let Some(makes) = self.state().attest.evidences.makes.clone() else { return Ok(()) };
+        let shown = Shown::make(&*makes, self.0.network, me, now)?;
+        self.state().attest.own = Some(shown.clone());
+        self.attest(me, &shown, now)
+    }
+
+    /// This node's newest evidence.
+    pub(crate) fn evidence(&self) -> Option<Shown> {
+        self.state().attest.own.clone()
+    }
+
+    /// Takes in what a peer has shown, if it is good. Blocks. `now`: seconds since the Unix epoch.
+    pub(crate) fn attest(&self, peer: PeerId, shown: &Shown, now: u64) -> Result<(), AttestError> {
+        let verifies = self.state().attest.evidences.verifies.clone();
+        let claims = shown.verify(verifies.iter().map(|verifier| &**verifier), self.0.network, peer, now)?;
+        self.state().attest.attested.set(peer, claims);
+        Ok(())
+    }
+
+    /// When the evidence of a peer ends: seconds since the Unix epoch.
+    pub(crate) fn attested_until(&self, peer: PeerId) -> Option<u64> {
+        self.state().attest.attested.until(peer)
+    }
+
+    /// What the evidence of a peer grants now.
+    pub(in crate::trust) fn attested(&self, peer: PeerId) -> Vec<String> {
+        let clocks = [self.now(), self.steady_now()];
+        self.state().attest.attested.grants(peer, clocks).map(str::to_owned).collect()
+    }
+}
