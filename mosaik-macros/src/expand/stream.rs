@@ -78,7 +78,7 @@ fn declared(stream: &Stream) -> Option<TokenStream> {
     };
     Some(quote! {
         #runtime::__private::inventory::submit! {
-            #runtime::primitives::Declared {
+            #runtime::primitives::StreamTerms {
                 ty: ::core::any::TypeId::of::<#ident>,
                 produce: &[#(#produce),*],
                 consume: &[#(#consume),*],

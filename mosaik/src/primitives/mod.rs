@@ -6,7 +6,6 @@ pub(crate) mod caller;
 pub(crate) mod codec;
 pub(crate) mod const_hash;
 mod datum;
-mod declared;
 mod entropy;
 mod fence;
 pub(crate) mod figures;
@@ -19,16 +18,17 @@ mod peer;
 mod persistent;
 pub(crate) mod private;
 pub(crate) mod schema;
+mod terms;
 pub(crate) mod throttle;
 pub(crate) mod watch;
 
 pub use codec::Format;
 pub use datum::{Datum, Streamed, Unnamed, datum_name};
-pub use declared::Declared;
 pub use fence::Fence;
 pub use id::{GroupId, IdParseError, NetworkId, StoreId, StreamId, Tag, Tags};
 pub use peer::PeerId;
 pub use schema::{Difference, Evolve, Schema};
+pub use terms::StreamTerms;
 
 pub(crate) use entropy::fresh_bytes;
 pub(crate) use id::parse_hex;

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Declared, Evolve, Format, PeerId, Schema, StreamId, Streamed, Unnamed, codec::Codec, figures, schema::Readable,
+        Evolve, Format, PeerId, Schema, StreamId, StreamTerms, Streamed, Unnamed, codec::Codec, figures,
+        schema::Readable,
     },
     streams::{
         Filter, Prefer, Registry,
@@ -44,7 +45,7 @@ pub struct ConsumerBuilder<T> {
 
 impl<T: Streamed> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
-        let Declared { produce, label, .. } = Declared::of::<T>();
+        let StreamTerms { produce, label, .. } = StreamTerms::of::<T>();
         Self {
             registry,
             stream: T::stream_id(),

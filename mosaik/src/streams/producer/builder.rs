@@ -20,7 +20,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     primitives::{
-        Datum, Declared, Evolve, Format, StreamId, Streamed, Unnamed,
+        Datum, Evolve, Format, StreamId, StreamTerms, Streamed, Unnamed,
         codec::{self, Codec},
         figures,
     },
@@ -55,7 +55,7 @@ pub struct ProducerBuilder<T: Streamed> {
 impl<T: Streamed> ProducerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
         let named = T::stream_id();
-        let Declared { produce, consume, label, .. } = Declared::of::<T>();
+        let StreamTerms { produce, consume, label, .. } = StreamTerms::of::<T>();
         let config = Config {
             // One that has no name is not built.
             stream: named.unwrap_or(StreamId::from_bytes([0; 32])),

@@ -194,7 +194,7 @@ mod tests {
     };
     use crate::primitives::NetworkId;
 
-    const NOW: u64 = 1_000_000;
+    const NOW: u64 = 100_000_000;
 
     fn peer(n: u8) -> PeerId {
         SecretKey::from_bytes(&[n; 32]).public().into()
@@ -274,7 +274,7 @@ mod tests {
         for at in 0..own.evidence.len() {
             let mut changed = own.clone();
             changed.evidence[at] ^= 1;
-            let error = judged(&evidence, &changed, peer(1), NOW).expect_err("byte {at}");
+            let error = judged(&evidence, &changed, peer(1), NOW).expect_err("is noticed");
             reasons.insert(error.to_string().split(':').next().unwrap_or_default().to_owned());
         }
         assert!(reasons.contains("a signature is wrong"), "{reasons:?}");

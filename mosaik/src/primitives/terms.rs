@@ -1,4 +1,4 @@
-//! [`Declared`]: what the declaration of a type asks of the ends of its stream, found by the type alone. `produce::<T>()` knows nothing
+//! [`StreamTerms`]: what the declaration of a type asks of the ends of its stream, found by the type alone. `produce::<T>()` knows nothing
 //! else: every serde type can be sent, so that no trait can tell the declared ones apart.
 //!
 //! `#[mosaik::stream]` submits one for each type that asks for something; they are collected when the program starts.
@@ -7,7 +7,7 @@ use std::{any::TypeId, collections::BTreeMap, sync::LazyLock};
 
 /// The grants and the label of a declared stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Declared {
+pub struct StreamTerms {
     /// The type that is declared.
     pub ty: fn() -> TypeId,
     /// The roles and grants of which a producer's ticket needs one; none when every member may produce.
@@ -18,16 +18,16 @@ pub struct Declared {
     pub label: Option<&'static str>,
 }
 
-inventory::collect!(Declared);
+inventory::collect!(StreamTerms);
 
-impl Declared {
+impl StreamTerms {
     /// Nothing is asked for.
     const NOTHING: Self = Self { ty: TypeId::of::<()>, produce: &[], consume: &[], label: None };
 
     /// That of a type.
     pub(crate) fn of<T: 'static>() -> Self {
-        static ALL: LazyLock<BTreeMap<TypeId, &'static Declared>> =
-            LazyLock::new(|| inventory::iter::<Declared>().map(|declared| ((declared.ty)(), declared)).collect());
+        static ALL: LazyLock<BTreeMap<TypeId, &'static StreamTerms>> =
+            LazyLock::new(|| inventory::iter::<StreamTerms>().map(|declared| ((declared.ty)(), declared)).collect());
         ALL.get(&TypeId::of::<T>()).map_or(Self::NOTHING, |declared| **declared)
     }
 }
