@@ -19,11 +19,7 @@ use super::{
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{
-        Datum, Evolve, Format, StreamId, StreamTerms, Streamed, Unnamed,
-        codec::{self, Codec},
-        figures,
-    },
+    primitives::{Datum, Evolve, Format, StreamId, StreamTerms, Streamed, Unnamed, codec::Codec, figures},
     streams::{
         Registry, Slot,
         conditions::Conditions,
