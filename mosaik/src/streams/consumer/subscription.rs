@@ -195,9 +195,6 @@ impl Task {
                 if let Some(OpenError::Link(LinkError::NoStream { limit })) = error.downcast_ref() {
                     return DisconnectReason::NoStream { limit: *limit }.into();
                 }
-                if let Some(OpenError::Link(LinkError::Closed(code))) = error.downcast_ref() {
-                    return DisconnectReason::Closed(*code).into();
-                }
                 tracing::debug!(peer = ?self.channel.peer, stream = ?self.shared.stream, %error, "cannot subscribe");
                 return End::Unreachable;
             }

@@ -17,6 +17,7 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use tokio::{
+    io::Interest,
     net::{UnixListener, UnixStream},
     time::{sleep, timeout},
 };
@@ -209,6 +210,13 @@ fn own_uid() -> Option<u32> {
 /// Whether the other end of a socket is a process of this user.
 pub(super) fn is_own(socket: &UnixStream) -> bool {
     socket.peer_cred().is_ok_and(|peer| Some(peer.uid()) == own_uid())
+}
+
+/// Everything was read that has come, so that the socket is readable only with the next byte.
+pub(super) fn has_no_more(socket: &UnixStream) {
+    let nothing = || Err::<(), io::Error>(io::ErrorKind::WouldBlock.into());
+    // That it would block is what it is told.
+    let _ = socket.try_io(Interest::READABLE, nothing);
 }
 
 pub(super) async fn write_all(socket: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {

@@ -434,6 +434,8 @@ impl Session {
         let number = hello.number;
         // Beyond the limit nobody is answered, and the stream goes over QUIC.
         let Ok(place) = self.accepting.clone().try_acquire_owned() else { return };
+        // The first byte comes behind the answer: until then the socket has nothing to read, which it does not know of itself.
+        listener::has_no_more(&socket);
         if !self.arrivals().seen.mark(number, hello.direction) || listener::write_all(&socket, &answer).await.is_err() {
             return;
         }

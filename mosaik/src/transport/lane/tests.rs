@@ -319,7 +319,7 @@ async fn descriptors_are_given_back() {
     let two = Two::new().await;
     let count = || fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let before = count();
-    for round in 0..100 {
+    for round in 0..20 {
         let (ab, ba) = connect(&two.a, &two.b).await;
         for _ in 0..100 {
             let ((mut send, mut recv), (mut back, mut request)) = stream(&ab, &ba).await;
