@@ -23,6 +23,7 @@ pages! {
     discovery "src/discovery.md"
     stores "src/stores.md"
     streams "src/streams.md"
+    choosing "src/streams/choosing.md"
     types "src/types.md"
     streams_flow "src/streams/flow.md"
     testing "src/testing.md"

@@ -377,3 +377,34 @@ fn what_is_in_the_way_of_a_store() {
         has_all(&line, &[&short(&r), "sees 2 primaries of turnover", "it follows", &short(&p)]);
     });
 }
+
+/// Of two producers one is taken and one stands by; each explanation says why.
+#[test]
+fn why_a_producer_is_taken_and_another_one_is_not() {
+    Sim::run(77, |sim| async move {
+        let scene = Scene::new(sim).await;
+        let (gold, plain) = (scene.tagged("gold", "gold").await, scene.node("plain").await);
+        let c = scene.node("c").await;
+        let _producers = (produces(&gold), produces(&plain));
+        let builder = c.streams().consumer::<u64>().with_stream_id(STREAM).prefer(Prefer::tag("gold")).with_standby(1);
+        let consumer = builder.build();
+        let survey = Survey::new(scene.operator.diagnostics().client(), [Bootstrap::from(scene.beacon.local().addr())]);
+        let at = |network: &Network| Bootstrap::from(network.local().addr()).to_string();
+        let said = async |producer: &Network, wanted: &[&str]| {
+            let until = Instant::now() + Duration::from_mins(1);
+            loop {
+                let answer = survey.explain(&at(&c), STREAM, Some(&at(producer))).await;
+                let text = answer.as_ref().map(|it| it.explanation.to_string()).unwrap_or_default();
+                if wanted.iter().all(|part| text.contains(part)) {
+                    assert_eq!(answer.unwrap().explanation.fault(), None);
+                    return;
+                }
+                assert!(Instant::now() < until, "{answer:?} should say {wanted:?}");
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        said(&gold, &["items flow, as the consumer takes", "it is before", &short(&plain), "the tag"]).await;
+        said(&plain, &["stands by", "it is behind", &short(&gold), "the tag"]).await;
+        drop(consumer);
+    });
+}

@@ -40,6 +40,7 @@ mod processes;
 mod reach;
 mod rediscovery;
 mod sim;
+mod standby;
 mod stores;
 mod streams;
 mod subscribers;

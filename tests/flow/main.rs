@@ -12,6 +12,7 @@
 )]
 
 mod checks;
+mod handover;
 mod late;
 mod primitives;
 mod schedules;

@@ -90,7 +90,7 @@ fn one(seed: u64, mutant: Option<Mutant>, tally: &mut Tally) {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 

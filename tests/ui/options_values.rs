@@ -133,6 +133,10 @@ struct Preferences {
     takes_nothing: Consumer<Reading>,
     #[mosaik(prefer = latency, fanin = 0)]
     of_nobody: Consumer<Reading>,
+    #[mosaik(standby = 0)]
+    none_stands_by: Consumer<Reading>,
+    #[mosaik(standby = "1")]
+    standby_quoted: Consumer<Reading>,
 }
 
 #[mosaik::node]
@@ -158,5 +162,8 @@ struct FilterFields {
     #[mosaik(filter = key in markets)]
     no_field: Consumer<Reading>,
 }
+
+#[mosaik::stream(replicated = 3)]
+struct Replicated;
 
 fn main() {}

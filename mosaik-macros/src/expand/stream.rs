@@ -29,6 +29,11 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 ::core::option::Option::Some(#runtime::primitives::Format::#variant);
         }
     });
+    let replicated = stream.replicated.then(|| {
+        quote!(
+            const REPLICATED: bool = true;
+        )
+    });
     let evolve = stream.evolve.map(|variant| super::evolve(runtime, variant));
     let declared = declared(stream);
     quote! {
@@ -48,6 +53,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
             )#granting #labelled;
             #codec
             #evolve
+            #replicated
 
             #configure
         }

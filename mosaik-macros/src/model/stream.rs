@@ -18,6 +18,8 @@ pub(crate) struct Stream {
     pub(crate) codec: Option<&'static str>,
     /// How the type may change from one program to the next: a variant of the runtime's `Evolve`.
     pub(crate) evolve: Option<&'static str>,
+    /// Every producer publishes the same sequence.
+    pub(crate) replicated: bool,
     /// Whether a serde derive sees the item after us.
     pub(crate) follows: bool,
     /// The serde derives that we add.

@@ -55,7 +55,7 @@ fn read(key: &Ident, value: &Expr) -> Result<To, Wrong> {
     match key.to_string().as_str() {
         "accept_if" | "subscribe_if" => predicate(key, value),
         "online_when" => conditions(key, value),
-        "max_consumers" | "fanin" => count(key, value),
+        "max_consumers" | "fanin" | "standby" => count(key, value),
         "prefer" => prefer(key, value),
         "egress" | "replay_pace" => text(key, value, |text, span| Ok(To::Rate(model::parse_rate(text)?, span))),
         "log_limit" => text(key, value, |text, span| Ok(To::Bytes(model::parse_size(text)?, span))),
@@ -160,6 +160,7 @@ pub(super) fn field(key: &Ident, value: &Expr) -> Result<Ident, Wrong> {
 fn count(key: &Ident, value: &Expr) -> Result<To, Wrong> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => match number.base10_parse::<u64>() {
+            Ok(0) if key == "standby" => Err((number.span(), String::from("none stands by without it: leave it out"))),
             Ok(0) => Err((number.span(), String::from("zero would serve nobody: leave the field out"))),
             Ok(_) if number.suffix().is_empty() || number.suffix() == "usize" => Ok(To::Expr(value.clone())),
             _ => Err((number.span(), usage(key))),

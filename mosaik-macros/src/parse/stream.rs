@@ -1,7 +1,9 @@
 //! Reads `#[mosaik::stream]`: the attribute, the serde derives and attributes below it, and the declared shape.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Fields, Generics, Ident, Item, LitStr, Meta, Path, Token, punctuated::Punctuated};
+use syn::{
+    Attribute, Expr, ExprLit, Fields, Generics, Ident, Item, Lit, LitStr, Meta, Path, Token, punctuated::Punctuated,
+};
 
 use super::{args::Args, grammar, retain, serde};
 use crate::{
@@ -105,6 +107,7 @@ fn assemble(
             .collect(),
         codec,
         evolve,
+        replicated: replicated(args, diag),
         follows,
         of,
         sets_crate: follows && !own.has_crate,
@@ -118,6 +121,21 @@ fn assemble(
         name,
         ident,
         generics,
+    }
+}
+
+/// Whether every producer publishes the same sequence.
+fn replicated(args: &Args, diag: &Diag) -> bool {
+    match args.expr("replicated") {
+        None => false,
+        Some(Expr::Lit(ExprLit { lit: Lit::Bool(said), .. })) => said.value,
+        Some(other) => {
+            diag.error(
+                other,
+                "`replicated = true` says that every producer of the stream publishes the same items in the same order",
+            );
+            false
+        }
     }
 }
 

@@ -134,6 +134,7 @@ impl Display for LinkState {
             Self::NoCapacity => "waits: the producer is at capacity",
             Self::NotGranted => "waits: a grant is missing",
             Self::Spare => "spare: another producer is preferred",
+            Self::Standby => "stands by",
         })
     }
 }

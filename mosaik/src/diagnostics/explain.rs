@@ -422,8 +422,19 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
             format!("{p:?} takes {max} consumers of {stream} at most and has them; {c:?} waits for a place")
         })
     });
-    let spare = state == LinkState::Spare;
-    it.check(if spare { "another producer is preferred, so nothing is to flow" } else { "items flow" }, || {
+    let spare = matches!(state, LinkState::Spare | LinkState::Standby);
+    let why = candidate.and_then(|candidate| candidate.choice.as_ref());
+    let chosen = match (state, why) {
+        (LinkState::Standby, why) => {
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("{p:?} stands by, so its heads are to come and no items{why}")
+        }
+        (LinkState::Spare, Some(why)) => format!("another producer is preferred, so nothing is to flow: {why}"),
+        (LinkState::Spare, None) => "another producer is preferred, so nothing is to flow".to_owned(),
+        (_, Some(why)) => format!("items flow, as the consumer takes {p:?}: {why}"),
+        (_, None) => "items flow".to_owned(),
+    };
+    it.check(chosen, || {
         unless(!spare && state != LinkState::Connected, Fault::NotConnected, || {
             let end = candidate.and_then(|candidate| candidate.last_end.as_ref());
             let end =

@@ -230,7 +230,11 @@ const fn waiting(reason: WaitReason) -> LinkState {
 fn producer(view: &ProducerView) -> ProducerReport {
     let subscriber = |view: &SubscriberView| SubscriberReport {
         peer: view.peer.id(),
-        state: view.waits.map_or(LinkState::Connected, waiting),
+        state: match view.waits {
+            Some(reason) => waiting(reason),
+            None if view.standby => LinkState::Standby,
+            None => LinkState::Connected,
+        },
         missing_tags: view.missing_tags.iter().take(8).copied().map(tag).collect(),
         missing_grant: view.missing_grant.as_ref().map(text),
         since_ms: view.stats.uptime().map_or(0, millis),
@@ -301,6 +305,7 @@ fn candidate(view: CandidateView) -> CandidateReport {
         ChannelState::Connected => LinkState::Connected,
         ChannelState::Connecting => LinkState::Connecting,
         ChannelState::Spare => LinkState::Spare,
+        ChannelState::Standby => LinkState::Standby,
         ChannelState::Waiting(reason) => waiting(reason),
     };
     let last_end = view.last_end.map(|(reason, code, ago)| EndingReport {
@@ -321,6 +326,7 @@ fn candidate(view: CandidateView) -> CandidateReport {
         queue_bytes: stats.queue().1,
         rtt_us: stats.rtt().map(micros),
         last_end,
+        choice: view.choice.map(text),
     }
 }
 

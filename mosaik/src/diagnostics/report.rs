@@ -250,6 +250,8 @@ reports! {
         rtt_us: Option<u64>,
         /// How the last subscription ended, or why it was refused; the count is of all endings.
         last_end: Option<EndingReport>,
+        /// Why it is taken, stands by or neither, of a consumer that chooses.
+        choice: Option<String>,
     }
 
     /// A producer that may not produce, or that a consumer's predicate does not admit.
@@ -450,6 +452,8 @@ pub enum LinkState {
     NotGranted,
     /// The consumer prefers another producer.
     Spare,
+    /// The producer stands by: it tells how far it is, and takes over when another one fails.
+    Standby,
 }
 
 /// Why a member of a group is not online.

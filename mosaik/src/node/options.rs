@@ -273,6 +273,8 @@ option!(SetPrefer, prefer, "`prefer` is an option of a field of type `Consumer<T
     (self, prefer: Prefer), (self, prefer), ConsumerBuilder<T: Streamed> => prefer);
 option!(SetFanin, fanin, "`fanin` is an option of a field of type `Consumer<T>`",
     (self, producers: usize), (self, producers), ConsumerBuilder<T: Streamed> => with_fanin);
+option!(SetStandby, standby, "`standby` is an option of a field of type `Consumer<T>`",
+    (self, producers: usize), (self, producers), ConsumerBuilder<T: Streamed> => with_standby);
 option!(SetFilter, filter, "`filter` is an option of a field of type `Consumer<T>`",
     (self, filter: Filter), (self, filter), ConsumerBuilder<T: Streamed> => with_filter);
 option!(SetRole, role, "`role` is an option of a field of type `Replica<M>`",

@@ -53,6 +53,7 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = T::STREAM.declared().into_iter().fold(consumer, ConsumerBuilder::with_declared);
     let consumer = consumer.with_produce_grants(T::STREAM.produce.iter().copied());
     let consumer = T::STREAM.label.map(Label::declared).into_iter().fold(consumer, ConsumerBuilder::with_label);
+    let consumer = if T::REPLICATED { consumer.replicated() } else { consumer };
     T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 

@@ -33,6 +33,8 @@ pub trait StreamType: Streamed + Sized {
     const CODEC: Option<Format> = None;
     /// How the type may change from one program to the next (`evolve`).
     const EVOLVE: Evolve = Evolve::Strict;
+    /// Whether every producer publishes the same sequence (`replicated`).
+    const REPLICATED: bool = false;
 
     /// Sets at a producer what the declaration says of it (`key`, `retain`).
     fn configure(producer: ProducerBuilder<Self>) -> ProducerBuilder<Self> {

@@ -113,6 +113,8 @@ pub(crate) struct ProducerView {
 #[derive(Debug)]
 pub(crate) struct SubscriberView {
     pub(crate) peer: PeerEntry,
+    /// It gets heads, not items.
+    pub(crate) standby: bool,
     pub(crate) waits: Option<WaitReason>,
     pub(crate) stats: Stats,
     /// What `accept_if` misses, if it refuses the peer.
@@ -140,6 +142,8 @@ pub(crate) struct CandidateView {
     /// How its last subscription ended, how long ago, and how many have ended.
     pub(crate) last_end: Option<(String, Option<CloseCode>, Duration)>,
     pub(crate) ends: u64,
+    /// Why it is taken or not, of a consumer that chooses.
+    pub(crate) choice: Option<String>,
 }
 
 impl Streams {

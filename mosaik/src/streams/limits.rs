@@ -16,6 +16,10 @@ pub(crate) const MAX_WAITING: usize = 1024;
 pub(crate) const RECHECK: Duration = Duration::from_secs(1);
 /// How often an idle producer says what the next item's number is; the first time up to twice as long after its last item.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heads to one that stands by are at least so far apart: at 1,000 items/s one head for twenty items.
+pub(crate) const HEADS: Duration = Duration::from_millis(20);
+/// For how long the items of a producer may trail the heads of one that stands by; or for the consumer's deadline, if that is less.
+pub(crate) const BEHIND: Duration = Duration::from_secs(1);
 /// How long a closing stream may take to hand over what is queued.
 pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 /// Bytes that one producer's items may take up at a consumer before they are read from the network no further.

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::core::choice::{Candidate, Value};
+use super::{
+    consumer::Standing,
+    core::choice::{Candidate, Value},
+};
 use crate::{
     discovery::PeerEntry,
     primitives::{PeerId, Tag, Tags, names},
@@ -74,15 +77,25 @@ impl Prefer {
         self.0.iter().any(|criterion| matches!(criterion, Criterion::Latency))
     }
 
+    /// What a criterion is called.
+    pub(super) fn criterion(&self, at: usize) -> String {
+        match self.0.get(at) {
+            Some(Criterion::Latency) => "latency".to_owned(),
+            Some(Criterion::Zone) => "zone".to_owned(),
+            Some(Criterion::Tag(tag)) => format!("the tag {tag:?}"),
+            Some(Criterion::Custom(_)) | None => "rank".to_owned(),
+        }
+    }
+
     /// What is to be said of a producer to a consumer on the node `me`, which announces `ours`.
     pub(super) fn candidate(
         &self,
         me: PeerId,
         ours: &Tags,
         entry: &PeerEntry,
-        flows: bool,
-        fails: bool,
+        standing: Standing,
     ) -> Candidate<PeerId> {
+        let Standing { flows, heads, fails } = standing;
         let value = |criterion: &Criterion| match criterion {
             Criterion::Latency => Value::Latency(entry.rtt()),
             Criterion::Zone => {
@@ -99,7 +112,7 @@ impl Prefer {
             }
         };
         let values = self.0.iter().map(value).collect();
-        Candidate { peer: entry.id(), values, lot: lot(me, entry.id()), flows, fails }
+        Candidate { peer: entry.id(), values, lot: lot(me, entry.id()), flows, heads, fails }
     }
 }
 

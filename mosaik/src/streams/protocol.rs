@@ -4,6 +4,8 @@
 //! the stream carries batches ([`frames`](super::core::frames)); or [`Message::Waiting`] or [`Message::NotGranted`], keeping the
 //! link open until it accepts; or [`Message::Refused`]. Either side ends a subscription by resetting and stopping the stream with a code.
 //!
+//! A consumer that stands by gets [`Message::Head`]s instead of batches, until it ends the link.
+//!
 //! A late joiner to whom something is to be replayed opens a second stream on the same connection with
 //! [`ReplayMessage::Ask`], and gets it there, as batches too.
 
@@ -51,6 +53,10 @@ pub(crate) enum Message {
         filter: Option<filter::Asked>,
         /// The label that it declares.
         label: Option<String>,
+        /// Several producers publish the same sequence, so what it has counts in whatever epoch.
+        replicated: bool,
+        /// It stands by: it gets heads, not items.
+        heads: bool,
     },
     /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
     Accepted { epoch: u64, next: u64, replay: Option<u64> },
@@ -65,6 +71,9 @@ pub(crate) enum Message {
     NotGranted(MissingGrant),
     /// No; the link ends. Items cannot be judged by the filter.
     NotFiltered(FilterRefusal),
+    /// To who stands by: the number that comes next in this run of the producer, and a digest of the item before it if it is known.
+    /// One for all items that came since the one before, at most every 20 ms; and every second without items.
+    Head { epoch: u64, next: u64, digest: Option<u64> },
 }
 
 /// The protocol of a replay.

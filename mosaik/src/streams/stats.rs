@@ -102,6 +102,9 @@ pub enum ChannelState {
     Connected,
     /// The consumer prefers another producer ([`prefer`](super::ConsumerBuilder::prefer)).
     Spare,
+    /// The producer stands by: it tells how far it is, and takes over when another one fails
+    /// ([`with_standby`](super::ConsumerBuilder::with_standby)).
+    Standby,
 }
 
 /// One subscription as its producer or consumer sees it: an owned snapshot.

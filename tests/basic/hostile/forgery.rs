@@ -245,10 +245,22 @@ async fn a_subscriber_that_shows_the_entry_of_another_peer() {
     let (known, _) = give(&scene, &attacker, vec![]).await;
     let Record { body, signature, .. } =
         known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
-    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter, label }`.
+    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter, label, replicated, heads }`.
     let stream = mosaik::StreamId::from("x");
-    let ask =
-        (0u8, stream, None::<[u8; 32]>, 7u64, None::<()>, false, (body, signature), None::<()>, None::<()>, None::<()>);
+    let ask = (
+        0u8,
+        stream,
+        None::<[u8; 32]>,
+        7u64,
+        None::<()>,
+        false,
+        (body, signature),
+        None::<()>,
+        None::<()>,
+        None::<()>,
+        false,
+        false,
+    );
     let ask = frame(&postcard::to_allocvec(&ask).expect("encodes"));
     let bytes = [preamble(scene.network, "subscribe/7"), ask].concat();
     let (_connection, _send, mut recv) = attacker.say(&scene, Family::STREAMS.alpn(), &bytes).await;

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Consumer,
+    preference::Preference,
     shared::{Items, Options, Shared},
     worker,
 };
@@ -38,6 +39,7 @@ pub struct ConsumerBuilder<T> {
     compared: (&'static Schema, fn() -> Readable),
     prefer: Option<Prefer>,
     fanin: Option<usize>,
+    standby: usize,
     filter: Option<Filter>,
     options: Options,
     datum: PhantomData<fn() -> T>,
@@ -56,6 +58,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
             compared: (Codec::<T::Item>::of().schema(), Readable::of::<T::Item>),
             prefer: None,
             fanin: None,
+            standby: 0,
             filter: None,
             options: Options {
                 produce: Needed::one_of(Right::Produce, produce.iter().copied()),
@@ -66,6 +69,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
                 replay: true,
                 begin: None,
                 filter: None,
+                replicated: false,
             },
             datum: PhantomData,
         }
@@ -139,6 +143,26 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// consumers. Default: all producers, or one with a preference.
     pub fn with_fanin(mut self, producers: usize) -> Self {
         self.fanin = Some(producers);
+        self
+    }
+
+    /// Lets so many other producers *stand by*, the next best by [`prefer`](Self::prefer): they tell how far they are, by heads of a few
+    /// bytes at most every 20 ms, and send no items. One of them takes the place of a producer that is gone, refuses or is
+    /// [late](Self::with_deadline); of [replicated](Self::replicated) producers also of one that for a second, or for the deadline if that
+    /// is less, lacks what the other one has. To its producer one that stands by is no subscriber: it counts neither for `online_when`
+    /// nor for `with_max_consumers`. It takes one producer at once, unless [`with_fanin`](Self::with_fanin) says otherwise. Default: none.
+    pub fn with_standby(mut self, producers: usize) -> Self {
+        self.standby = producers;
+        self
+    }
+
+    /// All producers of the stream publish the same sequence: item `n` of each of them is the same item, as when each applies the same
+    /// log, and one that begins later [counts](crate::streams::ProducerBuilder::starting_at) from where it begins. Then items are handed
+    /// on once and in order, whichever producer sends them, and another one goes on at the next item: what its buffer has of
+    /// it is no gap. [`Origin`](crate::streams::Origin) tells who sent each. Default: producers are independent, and what one sends
+    /// while another is taken is not asked for.
+    pub fn replicated(mut self) -> Self {
+        self.options.replicated = true;
         self
     }
 
@@ -226,13 +250,15 @@ impl<T: Streamed> ConsumerBuilder<T> {
             compared,
             prefer,
             fanin,
+            standby,
             filter,
             mut options,
             ..
         } = self;
         options.filter = filter.map(Filter::into_inner).transpose()?.as_ref().map(filter::Asked::from);
-        let taken =
-            (prefer.is_some() || fanin.is_some()).then(|| (prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1)));
+        let chooses = prefer.is_some() || fanin.is_some() || standby > 0;
+        let preference =
+            chooses.then(|| Preference::new(prefer.unwrap_or_else(Prefer::any), fanin.unwrap_or(1), standby));
         let stream = stream?;
         let format = evolve.format(format);
         let codec = Codec::<T::Item>::chosen(format);
@@ -247,7 +273,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         let shared = Arc::new(Shared::new(registry, stream, items, options));
         shared.registry.add_consumer(&shared);
         let events = shared.events.subscribe();
-        tasks.spawn_essential("consumer", worker::run(shared.clone(), taken));
+        tasks.spawn_essential("consumer", worker::run(shared.clone(), preference));
         Ok((Consumer::new(shared), events))
     }
 }

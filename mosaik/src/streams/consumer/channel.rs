@@ -48,6 +48,19 @@ pub(super) struct Channel {
     late: AtomicBool,
     /// Another producer is preferred: nothing is to come from this one.
     spare: AtomicBool,
+    /// The subscription is one of heads.
+    standby: AtomicBool,
+}
+
+/// What a preference has to know of a producer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::streams) struct Standing {
+    /// Items flow.
+    pub(in crate::streams) flows: bool,
+    /// Heads come, as it stands by.
+    pub(in crate::streams) heads: bool,
+    /// It refuses this consumer, or is late.
+    pub(in crate::streams) fails: bool,
 }
 
 /// How a producer stands to a deadline.
@@ -75,6 +88,8 @@ struct State {
     last_end: Option<(String, Option<CloseCode>, Instant)>,
     /// How many have ended.
     ends: u64,
+    /// Why it is taken or not, of a consumer that chooses.
+    choice: Option<String>,
 }
 
 impl Channel {
@@ -90,6 +105,7 @@ impl Channel {
                 passed_over: None,
                 last_end: None,
                 ends: 0,
+                choice: None,
             }),
             queued_items: AtomicU64::new(0),
             queued_bytes: AtomicUsize::new(0),
@@ -106,6 +122,7 @@ impl Channel {
             heard: AtomicU64::new(0),
             late: AtomicBool::new(false),
             spare: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
         }
     }
 
@@ -129,12 +146,25 @@ impl Channel {
         self.set_state(ChannelState::Connected);
     }
 
-    /// Whether items flow; and whether it refuses this consumer or is late.
-    pub(super) fn stands(&self) -> (bool, bool) {
+    /// Whether the subscription that begins is one of heads.
+    pub(super) fn set_standby(&self, standby: bool) {
+        self.standby.store(standby, Relaxed);
+    }
+
+    pub(super) fn stands_by(&self) -> bool {
+        self.standby.load(Relaxed)
+    }
+
+    /// How it is.
+    pub(super) fn stands(&self) -> Standing {
         let state = self.state().state;
         let refuses = matches!(state, ChannelState::Waiting(_));
         let spare = self.spare.load(Relaxed);
-        (state == ChannelState::Connected, !spare && (refuses || self.late.load(Relaxed)))
+        Standing {
+            flows: state == ChannelState::Connected,
+            heads: state == ChannelState::Standby,
+            fails: !spare && (refuses || self.late.load(Relaxed)),
+        }
     }
 
     /// The producer's entry, if items flow.
@@ -262,6 +292,15 @@ impl Channel {
             return Lateness::Due(heard + deadline);
         }
         if self.late.swap(true, Relaxed) { Lateness::Known } else { Lateness::New(silent) }
+    }
+
+    /// Says why it is taken or not.
+    pub(super) fn set_choice(&self, why: String) {
+        self.state().choice = Some(why);
+    }
+
+    pub(super) fn choice(&self) -> Option<String> {
+        self.state().choice.clone()
     }
 
     // Figures.

@@ -28,7 +28,7 @@ use tokio::task::coop;
 
 pub use self::builder::ConsumerBuilder;
 use self::channel::Channel;
-pub(super) use self::shared::Shared;
+pub(super) use self::{channel::Standing, shared::Shared};
 use super::{
     conditions::When,
     core::{

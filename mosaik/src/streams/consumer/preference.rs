@@ -12,7 +12,7 @@ use crate::{
     primitives::PeerId,
     streams::{
         Prefer,
-        core::choice::{Choice, Switch},
+        core::choice::{Choice, Switch, Why},
         events::Event,
     },
 };
@@ -36,11 +36,11 @@ pub(super) struct Preference {
 }
 
 impl Preference {
-    pub fn new(prefer: Prefer, fanin: usize) -> Self {
+    pub fn new(prefer: Prefer, fanin: usize, standby: usize) -> Self {
         let places = Arc::new(Semaphore::new(MEASURED));
         Self {
             prefer,
-            choice: Choice::new(fanin),
+            choice: Choice::new(fanin, standby),
             began: Instant::now(),
             measured: BTreeMap::new(),
             rtts: BTreeMap::new(),
@@ -52,16 +52,17 @@ impl Preference {
     pub fn decide(&mut self, shared: &Shared, allowed: &[PeerEntry]) {
         let node = &shared.registry.node;
         let (me, ours) = (node.id(), shared.registry.discovery.catalog().local().tags().clone());
-        let states = shared.states();
+        let (states, trails) = (shared.states(), shared.trails());
         let candidates: Vec<_> = allowed
             .iter()
             .map(|entry| {
                 if let Some(rtt) = node.rtt(entry.id()) {
                     self.rtts.insert(entry.id(), rtt);
                 }
-                let (flows, fails) = states.get(&entry.id()).copied().unwrap_or_default();
+                let mut standing = states.get(&entry.id()).copied().unwrap_or_default();
+                standing.fails |= trails && self.choice.takes(&entry.id());
                 let entry = entry.measured(self.rtts.get(&entry.id()).copied());
-                self.prefer.candidate(me, &ours, &entry, flows, fails)
+                self.prefer.candidate(me, &ours, &entry, standing)
             })
             .collect();
         let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -69,7 +70,38 @@ impl Preference {
             tracing::debug!(stream = ?shared.stream, ?from, ?to, "another producer is taken");
             shared.events.send(Event::Switched { from, to });
         }
+        let whys =
+            candidates.iter().filter_map(|it| Some((it.peer, self.why(self.choice.why(&it.peer, &candidates)?, now))));
+        shared.set_choices(whys.collect::<Vec<_>>());
         self.measure(shared, allowed);
+    }
+
+    /// Why a producer is taken or not, in words.
+    fn why(&self, why: Why<PeerId>, now: u64) -> String {
+        let rtt = |peer: PeerId| self.rtts.get(&peer).map_or_else(|| "unknown".to_owned(), |rtt| format!("{rtt:.1?}"));
+        let by = |criterion| self.prefer.criterion(criterion);
+        let against = |peer: PeerId| format!("{peer:?} (round trip {})", rtt(peer));
+        match why {
+            Why::Only => "no other producer is there".to_owned(),
+            Why::Better(other, criterion) => format!("it is before {} by {}", against(other), by(criterion)),
+            Why::Worse(other, criterion) => format!("it is behind {} by {}", against(other), by(criterion)),
+            Why::Lot(other) => {
+                format!("no criterion tells it from {}, so who was first, or the lot, decides", against(other))
+            }
+            Why::Challenges(other, criterion, since) => {
+                let seconds = now.saturating_sub(since) / 1_000_000;
+                format!(
+                    "it is before {} by {} for {seconds} s, and takes its place after 10 s",
+                    against(other),
+                    by(criterion)
+                )
+            }
+            Why::Fails => "it refuses, is late, or lacks what one that stands by has".to_owned(),
+            Why::Shunned(until) => {
+                let seconds = until.saturating_sub(now).div_ceil(1_000_000);
+                format!("it was lost or failed, and is passed over for {seconds} s more")
+            }
+        }
     }
 
     /// Whether the producer is taken.
@@ -77,9 +109,14 @@ impl Preference {
         self.choice.takes(&peer)
     }
 
+    /// Whether the producer stands by.
+    pub fn stands_by(&self, peer: PeerId) -> bool {
+        self.choice.stands_by(&peer)
+    }
+
     /// When to decide again at the latest.
-    pub fn wake_at(&self) -> Instant {
-        let look = Instant::now() + LOOK;
+    pub fn wake_at(&self, shared: &Shared) -> Instant {
+        let look = Instant::now() + shared.trail_look().map_or(LOOK, |look| look.min(LOOK));
         self.choice.wake_at().map_or(look, |at| look.min(self.began + Duration::from_micros(at)))
     }
 

@@ -27,6 +27,8 @@ pub(super) const NOTE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Wanted {
     Yes(PeerEntry),
+    /// Only of its heads, while others are preferred.
+    Standby(PeerEntry),
     /// Not while others are preferred; an existing one ends.
     Spare(PeerEntry),
     /// Not a new one, as the producer is not there. An existing one goes on.
@@ -42,6 +44,8 @@ pub(super) enum End {
     Cancelled,
     /// No link, or none that lasted: nothing to tell the user.
     Unreachable,
+    /// It stood by, and is taken now.
+    Promoted,
     Disconnected(DisconnectReason),
     Incompatible {
         theirs: Option<[u8; 32]>,
@@ -227,12 +231,15 @@ pub(super) async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut
     let unwanted = async {
         let over = |wanted: &Wanted| match wanted {
             Wanted::No(_) | Wanted::Spare(_) => true,
-            Wanted::Yes(_) | Wanted::Gone => false,
+            Wanted::Yes(_) => channel.stands_by(),
+            Wanted::Standby(_) => !channel.stands_by(),
+            Wanted::Gone => false,
         };
         match wanted.wait_for(over).await.map(|wanted| wanted.clone()) {
-            Ok(Wanted::No(Some(missing))) => DisconnectReason::NotGranted(missing),
-            Ok(Wanted::No(None)) => DisconnectReason::NotAllowed,
-            Ok(_) => DisconnectReason::NotChosen,
+            Ok(Wanted::Yes(_)) => End::Promoted,
+            Ok(Wanted::No(Some(missing))) => DisconnectReason::NotGranted(missing).into(),
+            Ok(Wanted::No(None)) => DisconnectReason::NotAllowed.into(),
+            Ok(_) => DisconnectReason::NotChosen.into(),
             Err(_) => std::future::pending().await, // the worker is gone, the token follows
         }
     };
@@ -240,7 +247,7 @@ pub(super) async fn interrupted(shared: &Shared, channel: &Channel, wanted: &mut
         biased;
         () = shared.cancel.cancelled() => End::Cancelled,
         error = channel.failure() => DisconnectReason::Undecodable(error).into(),
-        reason = unwanted => reason.into(),
+        end = unwanted => end,
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    channel::{Channel, Lateness},
+    channel::{Channel, Lateness, Standing},
     merge::Merge,
 };
 use crate::{
@@ -28,9 +28,11 @@ use crate::{
         core::{
             filter,
             progress::{Missed, Resume},
+            union::{Trail, Union},
         },
         events::{Event, EventSender},
         inspect::{CandidateView, ConsumerView, Counts, Verdict},
+        limits::BEHIND,
         producer::Predicate,
         protocol::Fingerprint,
         stats::{ChannelInfo, Stats},
@@ -59,6 +61,9 @@ pub(in crate::streams) struct Shared {
     pub(super) begin: Option<(PeerId, Resume)>,
     /// Which items are asked for, if not all.
     pub(super) filter: Option<filter::Asked>,
+    /// What is had of the one sequence that all producers publish, if they do.
+    pub(super) replicated: Option<Replicated>,
+    began: Instant,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
     pub(super) merge: Merge,
@@ -92,6 +97,25 @@ pub(super) struct Options {
     pub(super) replay: bool,
     pub(super) begin: Option<(PeerId, Resume)>,
     pub(super) filter: Option<filter::Asked>,
+    pub(super) replicated: bool,
+}
+
+/// One sequence of several producers.
+#[derive(Debug, Default)]
+pub(super) struct Replicated {
+    union: Mutex<Union>,
+    /// Of each that stands by: how far the items trail its heads.
+    trails: Mutex<BTreeMap<PeerId, Trail>>,
+}
+
+impl Replicated {
+    pub(super) fn union(&self) -> MutexGuard<'_, Union> {
+        self.union.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trails(&self) -> MutexGuard<'_, BTreeMap<PeerId, Trail>> {
+        self.trails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -108,7 +132,7 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options { produce, label, subscribe_if, deadline, backoff, replay, begin, filter } = options;
+        let Options { produce, label, subscribe_if, deadline, backoff, replay, begin, filter, replicated } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -125,6 +149,8 @@ impl Shared {
             replay,
             begin,
             filter,
+            replicated: replicated.then(Replicated::default),
+            began: Instant::now(),
             merge: Merge::default(),
             events: EventSender::new(),
             topology: watch::Sender::new(Topology::default()),
@@ -209,7 +235,10 @@ impl Shared {
                 Lateness::Due(at) => next = next.min(at),
                 Lateness::New(silent) => {
                     tracing::debug!(peer = ?channel.peer, stream = ?self.stream, ?silent, "late");
-                    self.events.send(Event::Late { producer: channel.peer, silent });
+                    // Of one that stands by nothing is expected; it is passed over.
+                    if !channel.stands_by() {
+                        self.events.send(Event::Late { producer: channel.peer, silent });
+                    }
                 }
                 Lateness::Known => {}
             }
@@ -226,9 +255,53 @@ impl Shared {
         self.topology.send_replace(Topology { online, peers });
     }
 
-    /// Of each producer that was taken before: whether items flow, and whether it refuses or is late.
-    pub(super) fn states(&self) -> BTreeMap<PeerId, (bool, bool)> {
+    /// A producer that stands by says what comes next there.
+    pub(super) fn head(&self, producer: PeerId, next: u64) {
+        let Some(replicated) = &self.replicated else { return };
+        let had = replicated.union().next();
+        replicated.trails().entry(producer).or_default().head(next, had, self.began.elapsed());
+    }
+
+    /// A producer stands by no longer.
+    pub(super) fn forget_trail(&self, producer: PeerId) {
+        if let Some(replicated) = &self.replicated {
+            replicated.trails().remove(&producer);
+        }
+    }
+
+    /// For how long items may trail the heads of one that stands by, if that is told.
+    fn trail_limit(&self) -> Option<Duration> {
+        let limit = || self.deadline.borrow().map_or(BEHIND, |deadline| deadline.min(BEHIND));
+        self.replicated.as_ref().map(|_| limit())
+    }
+
+    /// How often to look at trails, while there are some.
+    pub(super) fn trail_look(&self) -> Option<Duration> {
+        let stands_by = self.replicated.as_ref().is_some_and(|replicated| !replicated.trails().is_empty());
+        self.trail_limit().filter(|_| stands_by).map(|limit| limit / 4)
+    }
+
+    /// Whether one that stands by has had for too long what did not come from who is taken.
+    pub(super) fn trails(&self) -> bool {
+        let (Some(replicated), Some(limit)) = (&self.replicated, self.trail_limit()) else { return false };
+        let (had, now) = (replicated.union().next(), self.began.elapsed());
+        let mut trails = replicated.trails();
+        trails.values_mut().any(|trail| trail.look(had, now).is_some_and(|since| now >= since + limit))
+    }
+
+    /// How each producer is that was taken before.
+    pub(super) fn states(&self) -> BTreeMap<PeerId, Standing> {
         self.lock().by_peer.iter().map(|(peer, channel)| (*peer, channel.stands())).collect()
+    }
+
+    /// Says why each is taken or not.
+    pub(super) fn set_choices(&self, choices: impl IntoIterator<Item = (PeerId, String)>) {
+        let channels = self.lock();
+        for (peer, why) in choices {
+            if let Some(channel) = channels.by_peer.get(&peer) {
+                channel.set_choice(why);
+            }
+        }
     }
 
     /// Whether another producer is preferred to this one.
@@ -251,7 +324,8 @@ impl Shared {
         let channels: Vec<_> = self.lock().by_peer.values().cloned().collect();
         let candidate = |channel: &Arc<Channel>| {
             let (last_end, ends) = channel.endings();
-            CandidateView { info: channel.info(self.registry.node.rtt(channel.peer)), last_end, ends }
+            let (info, choice) = (channel.info(self.registry.node.rtt(channel.peer)), channel.choice());
+            CandidateView { info, last_end, ends, choice }
         };
         let producers = catalog.peers().filter(|entry| entry.produces().contains(self.stream));
         let trust = self.registry.node.trust();

@@ -15,7 +15,7 @@ use super::{
     channel::Channel,
     merge::Batch,
     reader::{End, Reader, Wanted, interrupted},
-    shared::Shared,
+    shared::{Replicated, Shared},
 };
 use crate::{
     discovery::PeerEntry,
@@ -26,7 +26,7 @@ use crate::{
             admission::WaitReason,
             frames::{Frame, FrameError, split_item},
             pace::Backoff,
-            progress::{GapReason, Missed, Progress, Step},
+            progress::{GapReason, Missed, Progress, Resume, Step},
         },
         events::{DisconnectReason, Event},
         limits::HANDSHAKE,
@@ -51,10 +51,11 @@ pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watc
     let cancel = task.shared.cancel.clone();
     // Links close inside, with a code; so the loop looks at the token itself, and only idling is cut off here.
     while !cancel.is_cancelled() {
-        let Some(Some(entry)) = cancel.run_until_cancelled(task.wait()).await else { break };
+        let Some(Some((entry, heads))) = cancel.run_until_cancelled(task.wait()).await else { break };
         let started = Instant::now();
-        let end = task.attempt(&entry).await;
-        if started.elapsed() >= STABLE {
+        task.channel.set_standby(heads);
+        let end = task.attempt(&entry, heads).await;
+        if started.elapsed() >= STABLE || end == End::Promoted {
             task.backoff.reset();
         }
         task.channel.set_state(ChannelState::Connecting);
@@ -86,8 +87,8 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// Waits until the next attempt is due; `None` when the producer is to be forgotten.
-    async fn wait(&mut self) -> Option<PeerEntry> {
+    /// Waits until the next attempt is due, and says whether it is one for heads; `None` when the producer is to be forgotten.
+    async fn wait(&mut self) -> Option<(PeerEntry, bool)> {
         let delay = self.backoff.next_delay(self.shared.random());
         if !delay.is_zero() {
             // News of the producer are worth an attempt at once.
@@ -97,11 +98,12 @@ impl Task {
         self.channel.room().await;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
+            let heads = matches!(wanted, Wanted::Standby(_));
             match wanted {
-                Wanted::Yes(entry) => {
+                Wanted::Yes(entry) | Wanted::Standby(entry) => {
                     self.channel.set_entry(entry.clone());
                     self.channel.set_state(ChannelState::Connecting);
-                    return Some(entry);
+                    return Some((entry, heads));
                 }
                 // One that may be taken is remembered for as long as it is there.
                 Wanted::Spare(entry) => {
@@ -118,7 +120,12 @@ impl Task {
     async fn ended(&mut self, end: End) {
         let (producer, stream) = (self.channel.peer, self.shared.stream);
         match end {
-            End::Cancelled | End::Unreachable => {}
+            End::Cancelled | End::Unreachable | End::Promoted => {}
+            // The user has nothing of one that stands by, so only reports tell.
+            End::Disconnected(reason) if self.channel.stands_by() => {
+                tracing::debug!(peer = ?producer, ?stream, %reason, "stands by no longer");
+                self.channel.ended(reason.to_string(), reason.code());
+            }
             End::Disconnected(reason) => {
                 tracing::debug!(peer = ?producer, ?stream, %reason, "subscription ended");
                 if matches!(reason.code(), Some(CloseCode::TooSlow | CloseCode::Undecodable)) {
@@ -170,7 +177,7 @@ impl Task {
     }
 
     /// One subscription from dialling to its end.
-    async fn attempt(&mut self, entry: &PeerEntry) -> End {
+    async fn attempt(&mut self, entry: &PeerEntry, heads: bool) -> End {
         let cancel = self.shared.cancel.clone();
         let opening = async {
             let mut link = timeout(HANDSHAKE, self.shared.registry.node.open::<Subscription>(entry.addr())).await??;
@@ -178,12 +185,14 @@ impl Task {
                 stream: self.shared.stream,
                 fingerprint: self.shared.items.fingerprint,
                 consumer: self.shared.id,
-                resume: self.progress.resume(),
+                resume: self.resume(),
                 replay: self.shared.replay,
                 entry: self.shared.registry.discovery.signed_local(),
                 readable: self.shared.items.readable.as_ref().and_then(sendable),
                 filter: self.shared.filter.clone(),
                 label: self.shared.label.as_ref().map(Label::to_string),
+                replicated: self.shared.replicated.is_some(),
+                heads,
             };
             link.send(&subscribe).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
@@ -200,10 +209,55 @@ impl Task {
             }
         };
         match self.admitted(&mut link).await {
+            Ok(accepted) if heads => {
+                let end = self.stand_by(&mut link, accepted).await;
+                self.shared.forget_trail(self.channel.peer);
+                link.close(CloseCode::Normal);
+                end
+            }
             Ok(accepted) => self.live(link.into_raw(), entry, accepted).await,
             Err(end) => {
                 link.close(CloseCode::Normal);
                 end
+            }
+        }
+    }
+
+    /// What is had of the items already: of a sequence that several producers publish, whoever sent it.
+    fn resume(&self) -> Option<Resume> {
+        match &self.shared.replicated {
+            Some(replicated) => replicated.union().next().map(|next| Resume { epoch: 0, next }),
+            None => self.progress.resume(),
+        }
+    }
+
+    /// Takes heads until that ends.
+    async fn stand_by(&mut self, link: &mut Link<Subscription>, accepted: Accepted) -> End {
+        let producer = self.channel.peer;
+        self.channel.set_state(ChannelState::Standby);
+        self.channel.heard();
+        self.shared.refresh();
+        tracing::debug!(peer = ?producer, stream = ?self.shared.stream, next = accepted.next, "stands by");
+        let mut last = accepted.next;
+        self.shared.head(producer, last);
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = link.recv() => message,
+                end = interrupted(&self.shared, &self.channel, &mut self.wanted) => return end,
+            };
+            match message {
+                Ok(Some(Message::Head { next, .. })) => {
+                    if next > last {
+                        self.channel.heard();
+                    }
+                    last = next;
+                    self.shared.head(producer, next);
+                }
+                Ok(Some(_)) => return DisconnectReason::Closed(CloseCode::Undecodable).into(),
+                Ok(None) => return End::Unreachable,
+                Err(LinkError::Closed(code)) => return DisconnectReason::Closed(code).into(),
+                Err(error) => return DisconnectReason::Lost(error.to_string()).into(),
             }
         }
     }
@@ -253,7 +307,7 @@ impl Task {
                     return Err(End::Incompatible { theirs: fingerprint, differs });
                 }
                 Ok(Some(Message::NotFiltered(why))) => return Err(DisconnectReason::NotFiltered(why).into()),
-                Ok(Some(Message::Subscribe { .. } | Message::Schema(_))) => {
+                Ok(Some(Message::Subscribe { .. } | Message::Schema(_) | Message::Head { .. })) => {
                     return Err(DisconnectReason::Closed(CloseCode::Undecodable).into());
                 }
                 Ok(None) => return Err(End::Unreachable),
@@ -272,6 +326,13 @@ impl Task {
         let producer = self.channel.peer;
         self.channel.clear_failure();
         self.channel.flows(link.recv.lane());
+        if let Some(replicated) = &self.shared.replicated {
+            let mut union = replicated.union();
+            self.progress = union.next().map_or_else(Progress::default, |next| Resume { epoch, next }.into());
+            if replay.is_none() {
+                union.begins(next);
+            }
+        }
         let resumed = self.progress.resume().is_some_and(|resume| resume.epoch == epoch);
         self.shared.events.send(Event::Connected { producer, epoch, next, resumed });
         let joined = self.progress.joined(epoch, next, replay.is_some());
@@ -337,6 +398,9 @@ impl Task {
                 self.missed(missed);
             }
             Frame::Filtered { next } => {
+                if let Some(replicated) = &self.shared.replicated {
+                    replicated.union().passed(next);
+                }
                 self.progress.filtered(next).map_err(|error| DisconnectReason::Undecodable(error.to_string()))?;
             }
             Frame::End { code, next } => {
@@ -350,7 +414,12 @@ impl Task {
 
     /// Queues those of the items that are new.
     pub(super) fn take_items(&mut self, first: u64, count: u64, data: &Bytes, step: Step, epoch: u64) {
-        self.missed(step.missed);
+        // Held until they are queued: what two producers send is queued in order and once.
+        let mut union = self.shared.replicated.as_ref().map(Replicated::union);
+        let step = union.as_mut().map_or(step, |union| union.received(first, count, step));
+        if let Some(missed) = step.missed {
+            self.shared.missed(&self.channel, missed);
+        }
         let items = count - step.skip;
         if items == 0 {
             return;
@@ -363,6 +432,10 @@ impl Task {
     }
 
     pub(super) fn missed(&self, missed: Option<Missed>) {
+        let missed = match &self.shared.replicated {
+            Some(replicated) => missed.and_then(|missed| replicated.union().missed(missed)),
+            None => missed,
+        };
         if let Some(missed) = missed {
             self.shared.missed(&self.channel, missed);
         }

@@ -8,12 +8,11 @@ use super::{channel::Channel, preference::Preference, reader::Wanted, shared::Sh
 use crate::{
     discovery::{Catalog, PeerEntry},
     primitives::{PeerId, watch},
-    streams::{Prefer, limits::RECHECK, producer::ask},
+    streams::{limits::RECHECK, producer::ask},
     trust::{Held, MissingGrant, RefusedBy},
 };
 
-pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
-    let mut preference = taken.map(|(prefer, fanin)| Preference::new(prefer, fanin));
+pub(super) async fn run(shared: Arc<Shared>, mut preference: Option<Preference>) {
     let mut topology = shared.topology();
     let mut catalog = shared.registry.discovery.watch();
     let mut subscriptions = BTreeMap::new();
@@ -24,9 +23,10 @@ pub(super) async fn run(shared: Arc<Shared>, taken: Option<(Prefer, usize)>) {
     loop {
         let now = catalog.borrow_and_update().clone();
         let asked = ask_all(&shared, &now, &mut lacking);
-        update(&shared, &now, &mut subscriptions, asked, preference.as_mut());
-        let choose_at = preference.as_ref().map(Preference::wake_at);
+        // Before it is decided: one that is late is replaced at once.
         let look_at = deadline.borrow_and_update().map(|deadline| shared.check_deadline(deadline));
+        update(&shared, &now, &mut subscriptions, asked, preference.as_mut());
+        let choose_at = preference.as_ref().map(|preference| preference.wake_at(&shared));
         tokio::select! {
             biased;
             () = shared.cancel.cancelled() => break,
@@ -91,16 +91,21 @@ fn update(
         preference.decide(shared, &allowed);
     }
     for (entry, allowed) in asked {
-        let taken = preference.as_ref().is_none_or(|preference| preference.takes(entry.id()));
+        let want: fn(PeerEntry) -> Wanted = match &preference {
+            Some(preference) if preference.takes(entry.id()) => Wanted::Yes,
+            Some(preference) if preference.stands_by(entry.id()) => Wanted::Standby,
+            Some(_) => Wanted::Spare,
+            None => Wanted::Yes,
+        };
+        let want = want(entry.clone());
         if preference.is_some() {
-            shared.set_spare(entry.id(), !taken);
+            shared.set_spare(entry.id(), matches!(want, Wanted::Spare(_)));
         }
         match (subscriptions.get(&entry.id()), allowed) {
-            (Some(wanted), Ok(())) if !taken => tell(wanted, Wanted::Spare(entry.clone())),
-            (Some(wanted), Ok(())) => tell(wanted, Wanted::Yes(entry.clone())),
+            (Some(wanted), Ok(())) => tell(wanted, want),
             (Some(wanted), Err(missing)) => tell(wanted, Wanted::No(missing)),
             (None, Ok(())) => {
-                subscriptions.insert(entry.id(), start(shared, entry, taken));
+                subscriptions.insert(entry.id(), start(shared, entry, want));
             }
             (None, Err(_)) => {}
         }
@@ -117,12 +122,11 @@ fn tell(subscription: &watch::Sender<Wanted>, wanted: Wanted) {
     });
 }
 
-fn start(shared: &Arc<Shared>, entry: &PeerEntry, taken: bool) -> watch::Sender<Wanted> {
+fn start(shared: &Arc<Shared>, entry: &PeerEntry, want: Wanted) -> watch::Sender<Wanted> {
     let channel = Arc::new(Channel::new(entry.clone()));
     shared.add(channel.clone());
-    channel.set_spare(!taken);
-    let wanted = if taken { Wanted::Yes } else { Wanted::Spare };
-    let (sender, receiver) = watch::channel(wanted(entry.clone()));
+    channel.set_spare(matches!(want, Wanted::Spare(_)));
+    let (sender, receiver) = watch::channel(want);
     shared.registry.node.tasks().spawn("subscription", subscription::run(shared.clone(), channel, receiver));
     sender
 }

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::SubId;
+use super::{
+    SubId,
+    mutants::{Mutant, Switch},
+};
 
 /// Why a subscription waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,12 +48,35 @@ pub(crate) struct Admission {
     capacity: usize,
     max_waiting: usize,
     served: BTreeSet<SubId>,
+    /// Those that get heads only, and take no place. At most as many as may wait.
+    standby: BTreeSet<SubId>,
     waiting: BTreeMap<SubId, WaitReason>,
+    switch: Switch,
 }
 
 impl Admission {
     pub(crate) fn new(capacity: usize, max_waiting: usize) -> Self {
-        Self { capacity, max_waiting, served: BTreeSet::new(), waiting: BTreeMap::new() }
+        let (served, standby, waiting) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Self { capacity, max_waiting, served, standby, waiting, switch: Switch::default() }
+    }
+
+    /// The same with a planted bug.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for simulations")]
+    pub(crate) fn planted(self, switch: Switch) -> Self {
+        Self { switch, ..self }
+    }
+
+    /// A new subscription that gets heads only, of a peer that nothing speaks against: it takes no place, so it never waits for one.
+    pub(crate) fn stand_by(&mut self, id: SubId) -> Answer {
+        if self.switch.is(Mutant::StandbyTakesPlace) {
+            return self.request(id, None);
+        }
+        if self.standby.len() >= self.max_waiting {
+            return Answer::Refuse;
+        }
+        self.standby.insert(id);
+        Answer::Admit
     }
 
     /// A new subscription; `keeps_out` is what speaks against its peer. Ids grow with the order of arrival.
@@ -73,17 +99,20 @@ impl Admission {
     /// A subscription ended, served or waiting. Follow with [`recheck`](Self::recheck): its place may be free.
     pub(crate) fn gone(&mut self, id: SubId) {
         self.served.remove(&id);
+        self.standby.remove(&id);
         self.waiting.remove(&id);
     }
 
     /// Brings everything up to date with what speaks against each now. One that `keeps_out` does not know stays as it is.
     pub(crate) fn recheck(&mut self, keeps_out: &BTreeMap<SubId, Option<WaitReason>>) -> Vec<Change> {
         let mut changes = Vec::new();
-        self.served.retain(|id| {
-            let out = keeps_out.get(id).copied().flatten();
-            changes.extend(out.map(|reason| Change::Expel(*id, reason)));
-            out.is_none()
-        });
+        for admitted in [&mut self.served, &mut self.standby] {
+            admitted.retain(|id| {
+                let out = keeps_out.get(id).copied().flatten();
+                changes.extend(out.map(|reason| Change::Expel(*id, reason)));
+                out.is_none()
+            });
+        }
         let served = &mut self.served;
         let capacity = self.capacity;
         self.waiting.retain(|id, reason| {
@@ -197,5 +226,16 @@ mod tests {
                 assert!(admission.served.len() == capacity || could == 0, "seed {seed}: a place stays free");
             }
         }
+    }
+
+    #[test]
+    fn who_stands_by_takes_no_place_and_is_bounded() {
+        let mut admission = Admission::new(1, 2);
+        assert_eq!(admission.stand_by(1), Answer::Admit);
+        assert_eq!(admission.request(2, IN), Answer::Admit);
+        assert_eq!(admission.stand_by(3), Answer::Admit);
+        assert_eq!(admission.stand_by(4), Answer::Refuse);
+        assert_eq!(admission.recheck(&all(&[(1, OUT), (2, IN), (3, IN)])), [Change::Expel(1, WaitReason::NotAllowed)]);
+        assert_eq!(admission.stand_by(4), Answer::Admit);
     }
 }

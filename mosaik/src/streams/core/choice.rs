@@ -1,9 +1,10 @@
 //! Which producers a consumer with a preference takes: the best few, without moving to and fro.
 //!
 //! A candidate takes the place of another one at once when that is lost, refuses or is late; otherwise only when it is clearly
-//! better ([`GAIN`]) for a while ([`HOLD`]). Equal ones are spread: each consumer has an order of its own, which also counts for
+//! better ([`GAIN`]) for a while ([`HOLD`]). A few others stand by: one of them takes the place of a producer that is lost. Equal ones are spread: each consumer has an order of its own, which also counts for
 //! those that become known at the beginning ([`BEGIN`]). Times are microseconds of any monotonic clock; `K` names a producer.
 
+use super::mutants::{Mutant, Switch as Planted};
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -46,7 +47,9 @@ pub struct Candidate<K> {
     pub lot: u64,
     /// Items flow from it.
     pub flows: bool,
-    /// It refuses this consumer, or has been silent for longer than the consumer's deadline.
+    /// Its heads come, as those of one that stands by.
+    pub heads: bool,
+    /// It refuses this consumer, has been silent for longer than the consumer's deadline, or trails one that stands by.
     pub fails: bool,
 }
 
@@ -67,11 +70,33 @@ pub struct Switch<K> {
     pub to: K,
 }
 
+/// Why a producer is taken, stands by, or neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why<K> {
+    /// It is as good as any other, and nobody else is there, or comes first by lot.
+    Only,
+    /// Before this one by a criterion of the preference, by its place there.
+    Better(K, usize),
+    /// Behind this one by that criterion.
+    Worse(K, usize),
+    /// Before or behind this one by lot alone, or by having been there first.
+    Lot(K),
+    /// Better than this one by that criterion, since then; after a while it takes its place.
+    Challenges(K, usize, u64),
+    /// It refuses, is late or behind.
+    Fails,
+    /// It was lost or failed, and is passed over until then.
+    Shunned(u64),
+}
+
 /// The producers of a consumer.
 #[derive(Debug)]
 pub struct Choice<K> {
     fanin: usize,
+    standby: usize,
     taken: BTreeMap<K, Taken>,
+    standing_by: BTreeSet<K>,
+    switch: Planted,
     /// Until when each is passed over.
     shunned: BTreeMap<K, u64>,
     /// A candidate that is better than one that was taken, and since when.
@@ -86,12 +111,17 @@ pub struct Choice<K> {
 
 /// Greater is better; equal if no criterion tells a clear difference.
 fn compare<K>(a: &Candidate<K>, b: &Candidate<K>) -> Ordering {
+    decides(a, b).map_or(Ordering::Equal, |(_, order)| order)
+}
+
+/// The first criterion that tells a clear difference, and which.
+fn decides<K>(a: &Candidate<K>, b: &Candidate<K>) -> Option<(usize, Ordering)> {
     let each = a.values.iter().zip(&b.values).map(|values| match values {
         (Value::Rank(a), Value::Rank(b)) => a.cmp(b),
         (Value::Latency(a), Value::Latency(b)) => clearly_less(*a, *b).cmp(&clearly_less(*b, *a)),
         (Value::Latency(_), Value::Rank(_)) | (Value::Rank(_), Value::Latency(_)) => Ordering::Equal,
     });
-    each.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    each.enumerate().find(|(_, order)| order.is_ne())
 }
 
 fn clearly_less(a: Option<Duration>, b: Option<Duration>) -> bool {
@@ -115,18 +145,34 @@ fn best<'a, K>(candidates: impl Iterator<Item = &'a Candidate<K>>) -> Option<&'a
 }
 
 impl<K: Ord + Copy> Choice<K> {
-    /// Takes up to `fanin` producers, at least one.
+    /// Takes up to `fanin` producers, at least one, and lets up to `standby` others stand by.
     #[must_use]
-    pub fn new(fanin: usize) -> Self {
+    pub fn new(fanin: usize, standby: usize) -> Self {
         Self {
             fanin: fanin.max(1),
+            standby,
             taken: BTreeMap::new(),
+            standing_by: BTreeSet::new(),
+            switch: Planted::default(),
             shunned: BTreeMap::new(),
             challenge: None,
             began: None,
             known: BTreeMap::new(),
             decided: 0,
         }
+    }
+
+    /// The same with a planted bug.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "for simulations")]
+    pub(crate) fn planted(self, switch: Planted) -> Self {
+        Self { switch, ..self }
+    }
+
+    /// Whether the producer stands by now.
+    #[must_use]
+    pub fn stands_by(&self, peer: &K) -> bool {
+        self.standing_by.contains(peer)
     }
 
     /// Whether the producer is taken now.
@@ -161,6 +207,10 @@ impl<K: Ord + Copy> Choice<K> {
         }
         for from in failed {
             self.shunned.insert(from, now + SHUNNED);
+            if self.switch.is(Mutant::BothActive) {
+                self.take_working(candidates, now);
+                continue;
+            }
             let kept = self.taken.remove(&from);
             match (self.take_working(candidates, now), kept) {
                 (Some(to), _) => switches.push(Switch { from, to }),
@@ -170,7 +220,21 @@ impl<K: Ord + Copy> Choice<K> {
         }
         while self.taken.len() < self.fanin && self.take(candidates, now).is_some() {}
         switches.extend(self.challenged(candidates, now));
+        self.stand_by(candidates);
         switches
+    }
+
+    /// Those that stand by stay as long as they may, and the best of the others fill up.
+    fn stand_by(&mut self, candidates: &[Candidate<K>]) {
+        let mut standing = std::mem::take(&mut self.standing_by);
+        let may = |it: &Candidate<K>| !self.takes(&it.peer) && !self.shunned.contains_key(&it.peer) && !it.fails;
+        standing.retain(|peer| candidates.iter().any(|it| it.peer == *peer && may(it)));
+        while standing.len() < self.standby
+            && let Some(more) = best(candidates.iter().filter(|it| may(it) && !standing.contains(&it.peer)))
+        {
+            standing.insert(more.peer);
+        }
+        self.standing_by = standing;
     }
 
     /// Those that were taken and do not work.
@@ -181,17 +245,18 @@ impl<K: Ord + Copy> Choice<K> {
             let lost = taken.flowed && !flows;
             let slow = !flows && now >= taken.since + FLOW_TIMEOUT;
             taken.flowed |= flows;
-            if *fails || lost || slow {
+            if (*fails || lost || slow) && !self.switch.is(Mutant::FailedStaysTaken) {
                 failed.push(*peer);
             }
         }
         failed
     }
 
-    /// Takes the best candidate that is not shunned.
+    /// Takes the best candidate that is not shunned, of those that stand by and are known to work if there is one.
     fn take_working(&mut self, candidates: &[Candidate<K>], now: u64) -> Option<K> {
-        let free = candidates.iter().filter(|it| !self.takes(&it.peer) && !self.shunned.contains_key(&it.peer));
-        let peer = best(free.filter(|candidate| !candidate.fails))?.peer;
+        let free = |it: &&Candidate<K>| !self.takes(&it.peer) && !self.shunned.contains_key(&it.peer) && !it.fails;
+        let ready = |it: &&Candidate<K>| free(it) && it.heads && !self.switch.is(Mutant::StandbyNotPreferred);
+        let peer = best(candidates.iter().filter(ready)).or_else(|| best(candidates.iter().filter(free)))?.peer;
         self.taken.insert(peer, Taken { since: now, flowed: false });
         Some(peer)
     }
@@ -215,7 +280,8 @@ impl<K: Ord + Copy> Choice<K> {
         let is_new = |to: &K| begins && self.known.get(to).is_some_and(|since| now < since + NEW);
         let better = to.zip(from).filter(|(to, from)| {
             let order = compare(to, from);
-            (if is_new(&to.peer) { order.then(to.lot.cmp(&from.lot)) } else { order }).is_gt()
+            let is_free = is_new(&to.peer) || self.switch.is(Mutant::NoHysteresis);
+            (if is_free { order.then(to.lot.cmp(&from.lot)) } else { order }).is_gt()
         });
         let Some(switch) = better.map(|(to, from)| Switch { from: from.peer, to: to.peer }) else {
             self.challenge = None;
@@ -224,7 +290,7 @@ impl<K: Ord + Copy> Choice<K> {
         match self.challenge {
             _ if is_new(&switch.to) => Some(self.replace(switch, now)),
             Some((known, since)) if known == switch => {
-                if now < since + HOLD {
+                if now < since + HOLD && !self.switch.is(Mutant::NoHysteresis) {
                     return None;
                 }
                 Some(self.replace(switch, now))
@@ -241,6 +307,35 @@ impl<K: Ord + Copy> Choice<K> {
         self.taken.remove(&switch.from);
         self.taken.insert(switch.to, Taken { since: now, flowed: false });
         switch
+    }
+
+    /// Why this candidate is taken or not, after [`decide`](Self::decide) with these.
+    #[must_use]
+    pub fn why(&self, peer: &K, candidates: &[Candidate<K>]) -> Option<Why<K>> {
+        let it = candidates.iter().find(|candidate| candidate.peer == *peer)?;
+        if self.takes(peer) {
+            let others = candidates.iter().filter(|other| !self.takes(&other.peer));
+            let Some(next) = best(others) else { return Some(Why::Only) };
+            return Some(match decides(it, next) {
+                Some((criterion, Ordering::Greater)) => Why::Better(next.peer, criterion),
+                _ => Why::Lot(next.peer),
+            });
+        }
+        if it.fails {
+            return Some(Why::Fails);
+        }
+        if let Some(until) = self.shunned.get(peer) {
+            return Some(Why::Shunned(*until));
+        }
+        let taken = candidates.iter().filter(|candidate| self.takes(&candidate.peer));
+        let worst = taken.min_by(|a, b| compare(a, b).then(a.lot.cmp(&b.lot)))?;
+        Some(match (decides(it, worst), self.challenge) {
+            (Some((criterion, Ordering::Less)), _) => Why::Worse(worst.peer, criterion),
+            (Some((criterion, _)), Some((Switch { from, to }, since))) if to == *peer => {
+                Why::Challenges(from, criterion, since)
+            }
+            _ => Why::Lot(worst.peer),
+        })
     }
 
     /// When to decide again although nothing has changed, if ever: after the last time.
@@ -265,7 +360,7 @@ mod tests {
 
     fn near(n: u8, millis: u64) -> Candidate<u8> {
         let values = vec![Value::Latency(Some(Duration::from_millis(millis)))];
-        Candidate { peer: peer(n), values, lot: n.into(), flows: true, fails: false }
+        Candidate { peer: peer(n), values, lot: n.into(), flows: true, heads: false, fails: false }
     }
 
     fn taken(choice: &Choice<u8>, of: &[Candidate<u8>]) -> Vec<u8> {
@@ -275,14 +370,14 @@ mod tests {
     #[test]
     fn the_nearest_are_taken_and_no_more_than_the_fan_in() {
         let all = [near(1, 40), near(2, 5), near(3, 20), near(4, 80)];
-        let mut choice = Choice::new(2);
+        let mut choice = Choice::new(2, 0);
         assert_eq!(choice.decide(&all, 0), []);
         assert_eq!(taken(&choice, &all), [2, 3]);
     }
 
     #[test]
     fn a_switch_needs_a_clear_gain_that_lasts() {
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         choice.decide(&[near(1, 20), near(2, 60)], 0);
         // 19 % and 3 ms, then 25 % of so little that it is noise.
         for (ours, other) in [(20, 17), (8, 6)] {
@@ -303,7 +398,7 @@ mod tests {
     /// An hour of round trips that vary by 30 % around equal ones: nothing moves.
     #[test]
     fn noise_moves_nothing() {
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         let mut random = 7_u64;
         let mut noisy = || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -320,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_lost_or_failing_producer_is_replaced_at_once_and_passed_over_for_a_while() {
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         let all = [near(1, 5), near(2, 50)];
         choice.decide(&all, 0);
         choice.decide(&all, SECOND);
@@ -338,7 +433,7 @@ mod tests {
 
     #[test]
     fn without_an_alternative_a_producer_that_fails_is_kept() {
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         let alone = [Candidate { flows: false, fails: true, ..near(1, 5) }];
         for second in 0..30 {
             assert_eq!(choice.decide(&alone, second * SECOND), []);
@@ -350,7 +445,7 @@ mod tests {
 
     #[test]
     fn who_departs_is_replaced_and_a_producer_that_never_flows_is_given_up() {
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         let silent = |n, millis| Candidate { flows: false, ..near(n, millis) };
         choice.decide(&[silent(1, 5), silent(2, 50)], 0);
         assert_eq!(choice.wake_at(), Some(FLOW_TIMEOUT));
@@ -369,7 +464,7 @@ mod tests {
             let values = vec![Value::Latency(Some(Duration::from_millis(millis))), Value::Rank(rank)];
             Candidate { values, ..near(n, millis) }
         };
-        let mut choice = Choice::new(1);
+        let mut choice = Choice::new(1, 0);
         let all = [both(1, 20, 0), both(2, 21, 1), both(3, 60, 9)];
         choice.decide(&all, 0);
         assert_eq!(taken(&choice, &all), [2], "as near as 1, and of a higher rank");
@@ -385,10 +480,28 @@ mod tests {
                 u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"))
             };
             let all: Vec<_> = (1..=4).map(|n| Candidate { lot: lot(n), ..near(n, 10) }).collect();
-            let mut choice = Choice::new(1);
+            let mut choice = Choice::new(1, 0);
             choice.decide(&all, 0);
             consumers[usize::from(taken(&choice, &all)[0]) - 1] += 1;
         }
         assert!(consumers.iter().all(|count| (10..=35).contains(count)), "{consumers:?}");
+    }
+
+    #[test]
+    fn the_next_best_stand_by_and_one_of_them_takes_over() {
+        let mut choice = Choice::new(1, 1);
+        let all = [near(1, 5), near(2, 20), near(3, 50)];
+        let standing = |choice: &Choice<u8>| (1..=3).filter(|n| choice.stands_by(n)).collect::<Vec<_>>();
+        choice.decide(&all, 0);
+        assert_eq!((taken(&choice, &all), standing(&choice)), (vec![1], vec![2]));
+        // The one that stands by stays, although it is no longer the next best.
+        let moved = [near(1, 5), Candidate { heads: true, ..near(2, 60) }, near(3, 50)];
+        choice.decide(&moved, SECOND);
+        assert_eq!(standing(&choice), [2]);
+        let late = [Candidate { fails: true, ..near(1, 5) }, moved[1].clone(), near(3, 50)];
+        assert_eq!(choice.decide(&late, 2 * SECOND), [Switch { from: 1, to: 2 }], "it is known to work");
+        assert_eq!((taken(&choice, &all), standing(&choice)), (vec![2], vec![3]));
+        choice.decide(&[near(2, 60)], 3 * SECOND);
+        assert_eq!(standing(&choice), [0_u8; 0]);
     }
 }

@@ -7,6 +7,7 @@
 //! * [`key`], [`filter`]: what items are told apart by, and which of them a subscription is for.
 //! * [`frames`], [`batches`]: the bytes of a subscription: batches written, batches read.
 //! * [`progress`]: order, gaps and epochs as a consumer sees them.
+//! * [`choice`], [`union`]: which producers a consumer takes and which stand by, and one sequence of several producers.
 //! * [`pace`]: egress limit and reconnect delays.
 //!
 //! The workers of `producer/` and `consumer/` call them; they import nothing from there.
@@ -24,6 +25,7 @@ pub(crate) mod mutants;
 pub(crate) mod pace;
 pub(crate) mod progress;
 pub(crate) mod retain;
+pub(crate) mod union;
 
 /// A subscription at its producer, in the order of arrival.
 pub(crate) type SubId = u64;

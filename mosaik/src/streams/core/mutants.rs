@@ -23,6 +23,13 @@ pub(crate) enum Mutant {
     FilterAfterNumbering,
     FilterHidesLoss,
     FilterHidesHole,
+    HandOverLoses,
+    HandOverRepeats,
+    BothActive,
+    NoHysteresis,
+    StandbyTakesPlace,
+    StandbyNotPreferred,
+    FailedStaysTaken,
 }
 
 /// Which bug is planted, if any.

@@ -219,6 +219,14 @@ impl<T: Streamed> ProducerBuilder<T> {
         self
     }
 
+    /// Counts items from this number on, not from 0: for a producer of a [replicated](super::super::ConsumerBuilder::replicated)
+    /// sequence, of which item `n` has the same number at every producer of it, whenever that began. Default: 0.
+    pub fn starting_at(mut self, seq: u64) -> Self {
+        let epoch = self.registry.next_epoch();
+        self.config.begin = Some(Begin { epoch, first: seq, framed: Vec::new() });
+        self
+    }
+
     /// Goes on with a run that an earlier life of this producer has begun: its epoch, its last items, and the number of the
     /// first of these. Nothing else may have been sent under these numbers.
     pub(crate) fn begin_at(mut self, epoch: u64, first: u64, items: &[T::Item]) -> Result<Self, SendErrorKind> {

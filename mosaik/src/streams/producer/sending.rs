@@ -86,11 +86,18 @@ impl Shared {
             let kept = large.clone().unwrap_or_else(|| Bytes::copy_from_slice(framed));
             self.keep(&mut state, kept, label.clone());
         }
+        if state.standbys > 0 {
+            let State { last, .. } = &mut *state;
+            last.clear();
+            last.extend_from_slice(large.as_deref().unwrap_or(framed));
+        }
         if state.log.subscribers() == 0 {
             state.drops += 1;
             if self.config.undelivered.get().is_some() || !state.log.has_ring() {
                 state.log.skip();
+                let parked = std::mem::take(&mut state.parked);
                 drop(state);
+                parked.into_iter().for_each(|(_, waker)| waker.wake());
                 self.hand_back(large.as_deref().unwrap_or(framed));
                 return;
             }

@@ -2,7 +2,13 @@
 //!
 //! A session is one task. It owns the link; what it may write and when it must end it hears from [`Shared`].
 
-use std::{collections::VecDeque, future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
@@ -20,7 +26,7 @@ use crate::{
             frames::{self, MAX_BATCH},
             log::take::Taken,
         },
-        limits::{DRAIN, HANDSHAKE, HEARTBEAT},
+        limits::{DRAIN, HANDSHAKE, HEADS, HEARTBEAT},
         protocol::{Fingerprint, Message, Subscription, compatible, difference, sendable, show},
     },
     transport::{RecvStream, SendStream},
@@ -50,8 +56,10 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
             readable,
             filter,
             label,
+            replicated,
+            heads,
         }))) => {
-            let asked = Asked { consumer, resume, replay, filter: None };
+            let asked = Asked { consumer, resume, replay, filter: None, replicated, heads };
             (stream, fingerprint, entry, readable, label, asked, filter)
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
@@ -211,6 +219,11 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
         }
     }
     tracing::debug!(?peer, ?stream, "subscriber admitted");
+    if present.shared.is_standby(present.id) {
+        let code = tell_heads(&present, &mut signal, &mut link).await;
+        tracing::debug!(?peer, ?stream, %code, "who stood by is gone");
+        return link.close(code);
+    }
     let RawLink { send, recv, connection: _connection, in_use: _in_use, .. } = link.into_raw();
     present.shared.carried(present.id, recv.lane());
     let mut beat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
@@ -221,6 +234,45 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
     writer.send.reset(code.code());
     if let Some(mut notes) = writer.notes {
         notes.stop(code.code());
+    }
+}
+
+/// Tells heads to who stands by, until its subscription ends: one for all items since the one before.
+async fn tell_heads(
+    present: &Present,
+    signal: &mut watch::Receiver<Signal>,
+    link: &mut Link<Subscription>,
+) -> CloseCode {
+    let (shared, id) = (&present.shared, present.id);
+    let mut told = None;
+    loop {
+        let next = poll_fn(|cx| shared.poll_head(id, told, cx).map_or(Poll::Pending, Poll::Ready));
+        let next = tokio::select! {
+            biased;
+            code = closed(signal) => return code,
+            next = timeout(HEARTBEAT, next) => next.ok(),
+            // Nothing is expected: it is the end, one way or the other.
+            _ = link.recv() => return CloseCode::Normal,
+        };
+        let (epoch, next, digest) = match next {
+            Some(Next::End(code, _)) => return code,
+            Some(Next::Head(epoch, next, digest)) => (epoch, next, digest),
+            // Nothing new: that it is there.
+            _ => match shared.poll_head(id, None, &Context::from_waker(Waker::noop())) {
+                Some(Next::Head(epoch, next, digest)) => (epoch, next, digest),
+                _ => return CloseCode::Normal,
+            },
+        };
+        told = Some(next);
+        if let Err(error) = link.send(&Message::Head { epoch, next, digest }).await {
+            tracing::debug!(peer = ?link.peer(), %error, "who stands by is lost");
+            return CloseCode::Normal;
+        }
+        tokio::select! {
+            biased;
+            code = closed(signal) => return code,
+            () = sleep_until(Instant::now() + HEADS) => {}
+        }
     }
 }
 
@@ -253,6 +305,8 @@ impl Writer {
                 }
                 Next::Heartbeat(before, next) => self.write(&mut [frames::mark(before, next)]).await,
                 Next::End(code, next) => Err(self.finish(code, next).await),
+                // That is for those that stand by.
+                Next::Head(..) => Ok(()),
             };
             if let Err(code) = result {
                 return code;

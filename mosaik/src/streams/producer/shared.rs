@@ -149,6 +149,9 @@ pub(super) struct State {
     /// Subscribers that were closed because they could not keep up.
     pub(super) too_slow: u64,
     pub(super) endings: Endings,
+    /// How many subscriptions stand by, and then the last item.
+    pub(super) standbys: usize,
+    pub(super) last: Vec<u8>,
 }
 
 /// One subscription, served or waiting.
@@ -178,6 +181,17 @@ pub(super) struct Asked {
     pub(super) replay: bool,
     /// Which items, if not all.
     pub(super) filter: Option<Arc<Filter>>,
+    /// What it has counts in whatever epoch.
+    pub(super) replicated: bool,
+    /// It stands by.
+    pub(super) heads: bool,
+}
+
+impl Asked {
+    /// The first item that it lacks of a run.
+    pub(super) fn from(&self, epoch: u64) -> Option<u64> {
+        self.resume.map(|resume| if self.replicated { resume.next } else { resume.within(epoch) })
+    }
 }
 
 /// What a session is to do.
@@ -209,6 +223,8 @@ pub(super) enum Next {
     Items(Taken),
     /// Nothing for now: the sequence number that comes next, and what lies before it.
     Heartbeat(Between, u64),
+    /// To who stands by: the epoch, the number that comes next and a digest of the item before it.
+    Head(u64, u64, Option<u64>),
     /// Nothing more will come; the sequence number behind the last item.
     End(CloseCode, u64),
 }
@@ -246,6 +262,8 @@ impl Shared {
             drops: 0,
             too_slow: 0,
             endings: Endings::default(),
+            standbys: 0,
+            last: Vec::new(),
         };
         Arc::new_cyclic(|me| Self {
             config,
@@ -275,6 +293,7 @@ impl Shared {
         served.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         state.epoch = epoch;
         state.log = Log::new(self.config.settings());
+        state.last.clear();
         state.retained = self.config.retention.map(|retention| Retained::new(retention, Switch::default()));
         state.check_at = None;
         self.refresh(&mut state);
@@ -311,6 +330,11 @@ impl Shared {
             return Err(FilterRefusal::OtherKeys);
         }
         Ok(Some(Arc::new(filter)))
+    }
+
+    /// Whether a subscription gets heads, not items.
+    pub(super) fn is_standby(&self, id: SubId) -> bool {
+        self.state().subs.get(&id).is_some_and(|sub| sub.asked.heads)
     }
 
     pub(in crate::streams) fn stream(&self) -> StreamId {
@@ -350,6 +374,7 @@ impl Shared {
                 let stats = state.stats_of(*id, sub, self.node.rtt(sub.entry.id()));
                 subscribers.push(SubscriberView {
                     peer: sub.entry.clone(),
+                    standby: sub.asked.heads,
                     waits,
                     stats,
                     missing_tags: BTreeSet::new(),
@@ -420,7 +445,7 @@ impl Shared {
 
 impl State {
     pub(super) fn served(&self) -> impl Iterator<Item = (&SubId, &Sub)> {
-        self.subs.iter().filter(|(_, sub)| sub.is_served())
+        self.subs.iter().filter(|(_, sub)| sub.is_served() && !sub.asked.heads)
     }
 
     fn stats_of(&self, id: SubId, sub: &Sub, rtt: Option<Duration>) -> Stats {

@@ -72,7 +72,19 @@ impl Shared {
         dead.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         let id = state.next_sub;
         state.next_sub += 1;
-        let (signal, replay) = match state.admission.request(id, keeps_out) {
+        let answer = match keeps_out {
+            // It asks again.
+            Some(reason) if asked.heads => {
+                self.refresh(&mut state);
+                return Err(match reason {
+                    WaitReason::NotGranted => CloseCode::NotGranted,
+                    WaitReason::NotAllowed | WaitReason::NoCapacity => CloseCode::NotAllowed,
+                });
+            }
+            _ if asked.heads => state.admission.stand_by(id),
+            _ => state.admission.request(id, keeps_out),
+        };
+        let (signal, replay) = match answer {
             Answer::Admit => self.join(&mut state, id, &asked),
             Answer::Wait(reason) => (Signal::Wait(reason), None),
             Answer::Refuse => {
@@ -81,6 +93,7 @@ impl Shared {
                 return Err(CloseCode::NoCapacity);
             }
         };
+        state.standbys += usize::from(asked.heads);
         let (sender, receiver) = watch::channel(signal);
         let (since, written) = (Instant::now(), Depth::default());
         let sub = Sub { entry, run, asked, replay, since, signal: sender, written, lane: None };
@@ -91,7 +104,11 @@ impl Shared {
 
     /// Starts to serve a subscription: from where on, and what is replayed before.
     fn join(&self, state: &mut State, id: SubId, asked: &Asked) -> (Signal, Option<Replay>) {
-        let from = asked.resume.map(|resume| resume.within(state.epoch));
+        if asked.heads {
+            let (epoch, next) = (state.epoch, state.log.head());
+            return (Signal::Serve { epoch, next, replay: false }, None);
+        }
+        let from = asked.from(state.epoch);
         let next = state.log.join_filtered(id, from, asked.filter.clone());
         let retained = state.retained.as_mut().filter(|_| asked.replay);
         let filter = asked.filter.clone();
@@ -241,10 +258,22 @@ impl Shared {
         if let Some(code) = state.closing {
             return Some(Next::End(code, state.log.head()));
         }
-        match state.parked.iter_mut().find(|(parked, _)| *parked == id) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => state.parked.push((id, cx.waker().clone())),
+        state.park(id, cx);
+        None
+    }
+
+    /// The head that is told to a subscription that stands by, if it is another one than `told`; else its task is woken when it is.
+    pub(super) fn poll_head(&self, id: SubId, told: Option<u64>, cx: &Context<'_>) -> Option<Next> {
+        let mut state = self.state();
+        let next = state.log.head();
+        if told != Some(next) {
+            let digest = (!state.last.is_empty()).then(|| digest(&state.last));
+            return Some(Next::Head(state.epoch, next, digest));
         }
+        if let Some(code) = state.closing {
+            return Some(Next::End(code, next));
+        }
+        state.park(id, cx);
         None
     }
 
@@ -291,16 +320,32 @@ impl Shared {
 }
 
 impl State {
+    /// The task of a subscription is woken with the next item.
+    fn park(&mut self, id: SubId, cx: &Context<'_>) {
+        match self.parked.iter_mut().find(|(parked, _)| *parked == id) {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => self.parked.push((id, cx.waker().clone())),
+        }
+    }
+
     /// Takes a subscription off every list and tells its session.
     pub(super) fn end(&mut self, id: SubId, code: CloseCode) {
         self.admission.gone(id);
         self.log.unsubscribe(id);
         self.parked.retain(|(parked, _)| *parked != id);
         if let Some(sub) = self.subs.remove(&id) {
+            self.standbys -= usize::from(sub.asked.heads);
             self.endings.note(sub.entry.id(), code);
             sub.signal.send_replace(Signal::Close(code));
         }
     }
+}
+
+/// A digest of a framed item, by which one that stands by can tell that its producer has the same items as another one.
+fn digest(framed: &[u8]) -> u64 {
+    let mut digest = [0; 8];
+    digest.copy_from_slice(&blake3::hash(framed).as_bytes()[..8]);
+    u64::from_le_bytes(digest)
 }
 
 /// Asks a predicate; one that panics admits nobody.

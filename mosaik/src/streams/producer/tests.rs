@@ -51,7 +51,7 @@ async fn two(sim: &Sim) -> (Network, SimNode, Network, PeerEntry) {
 }
 
 fn asked(consumer: u64) -> Asked {
-    Asked { consumer, resume: None, replay: false, filter: None }
+    Asked { consumer, resume: None, replay: false, filter: None, replicated: false, heads: false }
 }
 
 fn served(signal: &watch::Receiver<Signal>) -> bool {
