@@ -12,6 +12,8 @@ mod expand;
 mod fallback;
 mod model;
 mod parse;
+#[cfg(test)]
+mod snapshots;
 mod tokens;
 
 use proc_macro::TokenStream;
@@ -97,11 +99,13 @@ pub fn state_machine(attribute: TokenStream, item: TokenStream) -> TokenStream {
         check::machine(machine, &diag);
     }
     let errors = diag.finish();
-    let generated = machine.filter(|each| each.generics.params.is_empty()).map(|each| expand::machine(&each));
+    let machine = machine.filter(|each| each.generics.params.is_empty());
+    let drawn = machine.as_ref().and_then(expand::documentation);
+    let generated = machine.map(|each| expand::machine(&each));
     let misspelt = parse::misspelt_helpers(item.clone(), tokens::MACHINE_HELPERS);
     let is_helper = |name: &str| tokens::MACHINE_HELPERS.contains(&name) || misspelt.iter().any(|word| word == name);
     let item = tokens::without_helpers(item, &is_helper);
-    quote!(#errors #item #generated).into()
+    quote!(#errors #drawn #item #generated).into()
 }
 
 #[doc = include_str!("../docs/derive_state_machine.md")]

@@ -8,7 +8,7 @@ pub(crate) const FIELD_HELPERS: &[&str] = &["mosaik"];
 /// Helper attributes inside a `#[mosaik::handlers]` impl.
 pub(crate) const METHOD_HELPERS: &[&str] = &["on", "every", "start", "stop", "ready"];
 /// Helper attributes inside a `#[mosaik::state_machine]` impl.
-pub(crate) const MACHINE_HELPERS: &[&str] = &["command", "query", "mosaik"];
+pub(crate) const MACHINE_HELPERS: &[&str] = &["command", "query", "transition", "mosaik"];
 
 /// The item without the helper attributes on its members. Bodies of members are never looked into.
 pub(crate) fn without_helpers(item: TokenStream, is_helper: &dyn Fn(&str) -> bool) -> TokenStream {

@@ -14,7 +14,7 @@ pub use crate::{
     discovery::{self, Bootstrap, Catalog, PeerEntry},
     groups::{
         ApplyContext, CallError, Consistency, Fence, Group, GroupClient, GroupKey, LeaderPreference, MemberRole,
-        Snapshots, StateMachine, Timing,
+        NoTransition, Snapshots, StateMachine, Timing,
     },
     node::{Client, Replica},
     stores::{Primary, ReplicaState, StoreReplica, Versioned, View},

@@ -142,6 +142,69 @@ mod settings {
     }
 
     #[mosaik::node]
+    struct Keeping {
+        #[mosaik(retain = last_per_key(1), key = |quote| quote.0 % 2)]
+        quotes: Producer<Quote>,
+        #[mosaik(default)]
+        sent: u64,
+    }
+
+    #[mosaik::handlers]
+    impl Keeping {
+        #[start]
+        async fn send(&mut self) -> Result<(), String> {
+            self.quotes.when().online().await;
+            for number in 0..10 {
+                self.quotes.send(Quote(number)).await.map_err(|error| error.to_string())?;
+                self.sent += 1;
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_said_at_the_field() {
+        nodes(["here", "first", "late"], |_, [here, first, late]| async move {
+            let mut first = Quote::consumer(&first).build();
+            let _keeping = start::<Keeping>(&here, &[]).await;
+            for number in 0..10 {
+                assert_eq!(first.recv().await, Some(Quote(number)));
+            }
+            let mut late = Quote::consumer(&late).build();
+            let mut kept = [late.recv().await, late.recv().await];
+            kept.sort_by_key(|quote| quote.as_ref().map(|quote| quote.0));
+            assert_eq!(kept, [Some(Quote(8)), Some(Quote(9))], "the last of each key");
+        });
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    pub struct Total(u64);
+
+    #[mosaik::store(name = "options.total")]
+    impl Total {
+        fn fold(&mut self, by: u64) {
+            self.0 += by;
+        }
+    }
+
+    #[mosaik::node]
+    struct Begun {
+        #[mosaik(state = Total(40))]
+        total: Primary<Total>,
+    }
+
+    #[test]
+    fn a_store_begins_with_what_the_field_says() {
+        nodes(["here", "there"], |_, [here, there]| async move {
+            let values = ArgValues::parse(&Begun::ROLE, [""; 0]).expect("fits");
+            let begun = Begun::open(&mut Setup::new(&here, &values)).await.expect("opens");
+            begun.total.apply(2).await.expect("is applied");
+            let replica = Total::replica(&there).build();
+            assert!(eventually(SOON, || *replica.read() == Total(42)).await);
+        });
+    }
+
+    #[mosaik::node]
     struct Lossy {
         #[mosaik(on_lag = drop_oldest, buffer = "4 items", replay = "1 item")]
         quotes: Producer<Quote>,

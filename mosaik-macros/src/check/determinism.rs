@@ -71,6 +71,9 @@ const WORDS: &[(&str, World)] = &[
 pub(super) fn command(method: &Method, helpers: &[Helper], looked_at: &mut BTreeSet<String>, diag: &Diag) {
     let judged = Judged::Command(&method.signature.ident);
     reach(judged, &method.body, helpers, looked_at, diag);
+    for guard in method.transitions.iter().filter_map(|transition| transition.guard.as_ref()) {
+        reach(judged, &guard.function.to_token_stream(), helpers, looked_at, diag);
+    }
 }
 
 /// Looks at a `fold` and at the functions of the same impl that it calls.

@@ -32,6 +32,7 @@ pub(crate) fn handlers(handlers: &mut Handlers, diag: &Diag) {
                 Fires::Ready => ready(handler, diag),
             }
             emits(handler, diag);
+            shares(handler, diag);
             broken = diag.count() > before;
         }
         unique(handler, &mut taken, diag);
@@ -97,6 +98,35 @@ fn every(handler: &Handler, period: &LitStr, diag: &Diag) {
     alone(handler, diag);
     if let Err(problem) = model::parse_period(&period.value()) {
         diag.error(period, problem);
+    }
+}
+
+/// Calls that share the role: they do not change it, and wait for something.
+fn shares(handler: &Handler, diag: &Diag) {
+    let (Some(concurrency), method) = (&handler.concurrency, &handler.method) else { return };
+    let (key, name) = (&concurrency.key, &method.ident);
+    if let Fires::On { field, of } = &handler.fires
+        && !matches!(of, Of::Items)
+    {
+        let what = of.takes().0;
+        diag.error(
+            key,
+            format!("{what} are handled one at a time; `concurrency` is for items: `#[on({field}, concurrency = ..)]`"),
+        );
+    }
+    if handler.receiver == Receiver::Exclusive {
+        diag.error(
+            method.receiver(),
+            "calls that share the role cannot change it: `&self`; what they change is behind a lock, or goes by a stream",
+        );
+    }
+    if method.asyncness.is_none() {
+        diag.error(
+            key,
+            format!(
+                "`{name}` never waits, so one call ends before the next begins: `concurrency` is for an `async fn`"
+            ),
+        );
     }
 }
 

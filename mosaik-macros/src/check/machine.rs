@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use syn::{Expr, ExprLit, Lit, ReceiverKind, ReturnType, Safety, Type, visit::Visit};
 
-use super::{determinism, group::unordered};
+use super::{determinism, group::unordered, states};
 use crate::{
     diag::Diag,
     model::{Derived, Machine, Method, MethodKind, Param, Stored, plain},
@@ -30,6 +30,7 @@ pub(crate) fn machine(machine: &mut Machine, diag: &Diag) {
         diag,
     );
     version(&mut machine.version, VERSION, diag);
+    states::states(machine, diag);
     let (mut taken, mut looked_at) = (BTreeMap::new(), BTreeSet::new());
     machine.methods.retain_mut(|method| {
         let before = diag.count();
@@ -39,9 +40,15 @@ pub(crate) fn machine(machine: &mut Machine, diag: &Diag) {
             let types = method.params.iter().map(|param| &param.ty).chain([&method.output]);
             types.for_each(|ty| unordered(ty, "on the command", diag));
         }
-        let unique = unique(method, &mut taken, diag);
         method.broken = diag.count() > before;
-        usable && unique
+        usable
+    });
+    states::merge(machine, diag);
+    machine.methods.retain_mut(|method| {
+        let before = diag.count();
+        let unique = unique(method, &mut taken, diag);
+        method.broken |= diag.count() > before;
+        unique
     });
     let commands = taken.keys().any(|(is_command, _)| *is_command);
     if !commands && diag.count() == 0 {
@@ -49,6 +56,9 @@ pub(crate) fn machine(machine: &mut Machine, diag: &Diag) {
             machine.at,
             "a machine has at least one command, a method with `#[command]`; without one it never changes",
         );
+    }
+    if diag.count() > 0 {
+        states::give_up(machine);
     }
 }
 
@@ -104,11 +114,18 @@ fn signature(method: &Method, diag: &Diag) -> bool {
     if let ReturnType::Type(_, ty) = &signature.output {
         usable &= output(ty, method.kind, diag);
     }
-    let text = plain(name);
+    // Of a transition with a name of its own, the method is not the client's.
+    if method.transitions.iter().all(|transition| transition.command.is_none()) {
+        reserved(name, &plain(name), noun, diag);
+    }
+    usable
+}
+
+/// A method of the client cannot have every name; `text` is what it would be called.
+pub(super) fn reserved(name: &syn::Ident, text: &str, noun: &str, diag: &Diag) {
     if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| *reserved == text) {
         diag.error(name, format!("{noun} cannot be called `{text}`: {why}"));
     }
-    usable
 }
 
 fn receiver(method: &Method, diag: &Diag) {

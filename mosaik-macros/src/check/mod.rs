@@ -8,6 +8,7 @@ mod handlers;
 mod machine;
 mod main;
 mod node;
+mod states;
 mod store;
 mod stream;
 mod test;

@@ -2,9 +2,10 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Ident, LitStr, Type, spanned::Spanned};
+use syn::{FnArg, Ident, LitStr, Type, spanned::Spanned};
 
-use crate::model::{Fires, Handler, Handlers, Of, OnError, parse_period};
+use super::duration;
+use crate::model::{Concurrency, Fires, Handler, Handlers, Of, OnError};
 
 pub(crate) fn handlers(handlers: &Handlers) -> TokenStream {
     let Handlers { runtime, role, .. } = handlers;
@@ -55,7 +56,7 @@ fn handler(runtime: &TokenStream, handler: &Handler) -> TokenStream {
     let name = crate::model::plain(ident);
     let emit = handler.emit.as_ref().map(|field| {
         let runtime = super::at(runtime, field.span());
-        quote_spanned!(field.span()=> #runtime::__private::producing(&mut role.#field))
+        quote_spanned!(field.span()=> #runtime::__private::sending(&role.#field))
     });
     let fence = fence(runtime, handler);
     let plain = || call_of(runtime, handler, &quote!(role.#ident(#fence)), emit.as_ref());
@@ -133,15 +134,16 @@ fn on(runtime: &TokenStream, handler: &Handler, (field, of): (&Ident, &Of), emit
         }
     };
     let after = after.into_iter();
+    if let Some(Concurrency { key, calls }) = &handler.concurrency {
+        let moved = super::at(runtime, key.span());
+        let lend = quote_spanned!(key.span()=> #moved::__private::lend(role));
+        return quote! {
+            table.on_shared((#name, #source), #calls, |role: &Self| #lend, |role: &mut Self| #reach, |role: &Self, #(#bound),*| #call)
+        };
+    }
     quote! {
         table.#table(#name, #source, #(#after,)* |role: &mut Self| #reach, |role: &mut Self, #(#bound),*| #call)
     }
-}
-
-fn duration(period: &LitStr) -> TokenStream {
-    // One that cannot be read has been reported.
-    let nanos = parse_period(&period.value()).unwrap_or(1);
-    quote!(::core::time::Duration::from_nanos(#nanos))
 }
 
 /// The call of a handler and what becomes of its result. The result's conversion is reported on the return type, where

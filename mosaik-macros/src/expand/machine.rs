@@ -5,7 +5,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Expr, Type, spanned::Spanned};
 
-use super::{bytes, client};
+use super::{bytes, client, states};
 use crate::{
     model::{Machine, Method, MethodKind, Param, Stored, plain},
     tokens::canonical,
@@ -34,30 +34,46 @@ impl Names {
 }
 
 pub(crate) fn machine(machine: &Machine) -> TokenStream {
-    let Machine { runtime, ty, .. } = machine;
+    let runtime = &machine.runtime;
     let names = Names::of(&machine.ident);
     let (commands, queries): (Vec<&Method>, Vec<&Method>) =
         machine.methods.iter().partition(|method| method.kind == MethodKind::Command);
     let word = plain(&machine.ident);
+    let (asked, answered) = states::variants(machine);
     let types = [
-        enumeration(runtime, &names.command, &format!("A command of [`{word}`]."), &commands, calls),
-        enumeration(runtime, &names.output, &format!("What a command of [`{word}`] gives back."), &commands, results),
-        enumeration(runtime, &names.query, &format!("A query of [`{word}`]."), &queries, calls),
-        enumeration(runtime, &names.answer, &format!("What a query of [`{word}`] gives back."), &queries, results),
+        enumeration(runtime, &names.command, &format!("A command of [`{word}`]."), &commands, calls, None),
+        enumeration(
+            runtime,
+            &names.output,
+            &format!("What a command of [`{word}`] gives back."),
+            &commands,
+            results,
+            None,
+        ),
+        enumeration(runtime, &names.query, &format!("A query of [`{word}`]."), &queries, calls, asked),
+        enumeration(
+            runtime,
+            &names.answer,
+            &format!("What a query of [`{word}`] gives back."),
+            &queries,
+            results,
+            answered,
+        ),
     ];
     let client = client::client(machine, &names);
     let implementation = implementation(machine, &names, &commands, &queries);
-    let declared = declared(runtime, ty, &names, &commands, &queries);
+    let declared = declared(machine, &names, &commands, &queries);
     quote!(#(#types)* #implementation #declared #client)
 }
 
-/// An enum with one variant per method.
+/// An enum with one variant per method, and perhaps one more.
 fn enumeration(
     runtime: &TokenStream,
     name: &Ident,
     doc: &str,
     methods: &[&Method],
     variant: fn(&TokenStream, &Method) -> TokenStream,
+    further: Option<TokenStream>,
 ) -> TokenStream {
     let serde = quote!(#runtime::__private::serde);
     let serde_path = canonical(serde.clone());
@@ -65,6 +81,7 @@ fn enumeration(
         let (docs, ident, inside) = (doc_of(method), &method.variant, variant(runtime, method));
         quote!(#[doc = #docs] #ident #inside)
     });
+    let variants = variants.chain(further);
     quote! {
         #[doc = #doc]
         #[derive(#serde::Serialize, #serde::Deserialize)]
@@ -118,11 +135,17 @@ fn implementation(machine: &Machine, names: &Names, commands: &[&Method], querie
     let group = group_of(runtime, ty);
     let (version, snapshots) =
         settings(runtime, machine.version.as_ref(), machine.snapshots.as_ref(), &machine.migrations);
-    let shape = shape(commands);
-    let applied = commands.iter().map(|method| arm(method, command, output));
-    let answered = queries.iter().map(|method| arm(method, query, answer));
-    let none = |methods: &[&Method]| methods.is_empty().then(|| quote!(_ => ::core::unreachable!()));
-    let (no_command, no_query) = (none(commands), none(queries));
+    let shape = shape(commands) + &states::shape(machine);
+    let applied = commands.iter().map(|method| match &machine.states {
+        Some(states) if !method.steps.is_empty() && !method.broken => {
+            states::arm(machine, states, method, (command, output))
+        }
+        _ => arm(method, command, output),
+    });
+    let answered = queries.iter().map(|method| arm(method, query, answer)).chain(states::asked(machine, names));
+    let (applied, answered): (Vec<_>, Vec<_>) = (applied.collect(), answered.collect());
+    let none = |arms: &[TokenStream]| arms.is_empty().then(|| quote!(_ => ::core::unreachable!()));
+    let (no_command, no_query) = (none(&applied), none(&answered));
     quote! {
         #[automatically_derived]
         #[allow(unused_variables, deprecated, clippy::all, clippy::pedantic)]
@@ -155,17 +178,22 @@ pub(super) fn group_of(runtime: &TokenStream, ty: &Type) -> TokenStream {
     quote_spanned!(ty.span()=> <#ty as #runtime::node::GroupType>::GROUP)
 }
 
-/// What the group's declaration gives to the machine's.
-pub(super) fn from_group(runtime: &TokenStream, ty: &Type) -> TokenStream {
+/// What the group's declaration gives to the machine's; `begun` makes the machine to begin with of the group's.
+pub(super) fn from_group(
+    runtime: &TokenStream,
+    ty: &Type,
+    begun: impl FnOnce(&TokenStream) -> TokenStream,
+) -> TokenStream {
     let moved = super::at(runtime, ty.span());
     let of = quote_spanned!(ty.span()=> <#ty as #moved::node::GroupType>);
+    let initial = begun(&quote!(#of::initial()));
     quote! {
         fn key() -> ::core::result::Result<#runtime::groups::GroupKey, #runtime::node::KeyError> {
             #of::key()
         }
 
         fn initial() -> Self {
-            #of::initial()
+            #initial
         }
     }
 }
@@ -207,7 +235,7 @@ fn shape(commands: &[&Method]) -> String {
                     format!("{}:{}", plain(ident), canonical(quote!(#ty)))
                 })
                 .collect();
-            let output = &method.output;
+            let output = method.returned.as_ref().unwrap_or(&method.output);
             format!("{}({})->{}", plain(&method.signature.ident), arguments.join(","), canonical(quote!(#output)))
         })
         .collect();
@@ -239,9 +267,12 @@ fn arm(method: &Method, call: &Ident, result: &Ident) -> TokenStream {
     quote!(#call::#variant { #(#bound),* } => #result::#variant(Self::#ident(self, #(#given),*)))
 }
 
-fn declared(runtime: &TokenStream, ty: &Type, names: &Names, commands: &[&Method], queries: &[&Method]) -> TokenStream {
+fn declared(machine: &Machine, names: &Names, commands: &[&Method], queries: &[&Method]) -> TokenStream {
+    let Machine { runtime, ty, .. } = machine;
     let client = &names.client;
-    let (group, from_group) = (group_of(runtime, ty), from_group(runtime, ty));
+    let (group, from_group) =
+        (group_of(runtime, ty), from_group(runtime, ty, |initial| states::initial(machine, initial)));
+    let ((states, complete), time_outs) = (states::declared(machine), states::called(machine, names));
     let list = |methods: &[&Method]| {
         let entries = methods.iter().map(|method| {
             let (name, docs) = (plain(&method.signature.ident), &method.docs);
@@ -251,6 +282,8 @@ fn declared(runtime: &TokenStream, ty: &Type, names: &Names, commands: &[&Method
     };
     let (commands, queries) = (list(commands), list(queries));
     quote! {
+        #complete
+
         #[automatically_derived]
         #[allow(private_interfaces, clippy::all, clippy::pedantic)]
         impl #runtime::node::Declared for #ty {
@@ -261,9 +294,12 @@ fn declared(runtime: &TokenStream, ty: &Type, names: &Names, commands: &[&Method
                 schema: <Self as #runtime::groups::StateMachine>::SCHEMA,
                 commands: #commands,
                 queries: #queries,
+                states: #states,
             };
 
             #from_group
+
+            #time_outs
 
             fn client(handle: #runtime::node::GroupHandle<Self>) -> #client {
                 #client { handle }

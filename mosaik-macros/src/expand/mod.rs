@@ -12,6 +12,7 @@ mod machine;
 mod main;
 mod node;
 mod options;
+mod states;
 mod store;
 mod stream;
 mod test;
@@ -23,6 +24,7 @@ pub(crate) use handlers::handlers;
 pub(crate) use machine::machine;
 pub(crate) use main::main;
 pub(crate) use node::node;
+pub(crate) use states::documentation;
 pub(crate) use store::store;
 pub(crate) use stream::{stream, with_serde};
 pub(crate) use test::test;
@@ -30,6 +32,14 @@ pub(crate) use test::test;
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
 use syn::{Expr, LitStr, spanned::Spanned};
+
+use crate::model::parse_period;
+
+/// A time that is written as text; one that cannot be read has been reported.
+fn duration(period: &LitStr) -> TokenStream {
+    let nanos = parse_period(&period.value()).unwrap_or(1);
+    quote!(::core::time::Duration::from_nanos(#nanos))
+}
 
 /// Tags as constants; each is checked where it was written.
 fn tags(runtime: &TokenStream, tags: &[Expr]) -> TokenStream {

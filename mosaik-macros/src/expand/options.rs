@@ -85,6 +85,10 @@ fn value(runtime: &TokenStream, to: &To) -> Option<TokenStream> {
     Some(match to {
         To::Flag | To::Method(_) | To::Reason => return None,
         To::Expr(value) => quote!(#value),
+        To::Retain(retain) => {
+            let retain = super::stream::retain(retain);
+            quote!(#runtime::streams::Retain::#retain)
+        }
         To::Predicate { function, fields } if fields.is_empty() => quote!(#function),
         To::Predicate { function, fields } => {
             let locals: Vec<Ident> = fields.iter().map(|field| at(local(field), field.span())).collect();

@@ -130,18 +130,21 @@ fn configure(stream: &Stream) -> Option<TokenStream> {
 fn settings(stream: &Stream, item: &TokenStream) -> TokenStream {
     let Stream { runtime, key, retain, .. } = stream;
     let key = key.as_ref().map(|key| quote!(.with_key(#key)));
-    let retain = retain.as_ref().map(|retain| {
-        let retain = match retain {
-            Retain::Last(items) => quote!(last(#items)),
-            Retain::LastPerKey(items) => quote!(last_per_key(#items)),
-            Retain::Keyframe(is) => quote!(keyframe(#is)),
-            Retain::Window { bytes, age } => {
-                quote!(window(#bytes, ::core::time::Duration::from_nanos(#age)))
-            }
-        };
-        quote!(.retain(#runtime::streams::Retain::<#item>::#retain))
+    let retain = retain.as_ref().map(|kept| {
+        let kept = self::retain(kept);
+        quote!(.retain(#runtime::streams::Retain::<#item>::#kept))
     });
     quote!(#key #retain)
+}
+
+/// The call that makes a `Retain`.
+pub(super) fn retain(retain: &Retain) -> TokenStream {
+    match retain {
+        Retain::Last(items) => quote!(last(#items)),
+        Retain::LastPerKey(items) => quote!(last_per_key(#items)),
+        Retain::Keyframe(is) => quote!(keyframe(#is)),
+        Retain::Window { bytes, age } => quote!(window(#bytes, ::core::time::Duration::from_nanos(#age))),
+    }
 }
 
 /// The derives come first and our `#[serde(..)]` last among the attributes: a helper attribute may not stand above the

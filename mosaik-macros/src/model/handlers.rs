@@ -22,6 +22,8 @@ pub(crate) struct Handler {
     pub(crate) on_error: Option<OnError>,
     /// The machine of the group whose leader alone runs it.
     pub(crate) once: Option<Type>,
+    /// How many calls may share the role.
+    pub(crate) concurrency: Option<Concurrency>,
     /// The helper attribute as it was written.
     pub(crate) attribute: Attribute,
     /// Whether it is not the first of its attribute's: what is wrong with the method has been reported.
@@ -59,6 +61,13 @@ pub(crate) enum OnError {
     Log,
     Restart,
     Stop,
+}
+
+/// Several calls of a handler at a time.
+#[derive(Clone)]
+pub(crate) struct Concurrency {
+    pub(crate) key: Ident,
+    pub(crate) calls: usize,
 }
 
 /// What a handler is called for.

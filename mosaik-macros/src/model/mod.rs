@@ -15,8 +15,10 @@ mod test;
 
 pub(crate) use app::App;
 pub(crate) use group::{Group, Key, StateField};
-pub(crate) use handlers::{EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver};
-pub(crate) use machine::{Derived, Helper, Machine, Method, MethodKind, Param, Stored};
+pub(crate) use handlers::{Concurrency, EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver};
+pub(crate) use machine::{
+    Derived, Guard, Helper, Machine, Method, MethodKind, Param, States, Step, Stored, Transition, Variant,
+};
 pub(crate) use main::Main;
 pub(crate) use node::{Criterion, DefaultValue, Field, Node, Setting, Shape, Source, To, field_of};
 pub(crate) use period::parse as parse_period;
@@ -84,6 +86,18 @@ pub(crate) fn camel(ident: &str) -> String {
             letters.next().into_iter().flat_map(char::to_uppercase).chain(letters)
         })
         .collect()
+}
+
+/// `SetPrice` as `set_price`: the method that stands for a variant.
+pub(crate) fn snake(ident: &str) -> String {
+    kebab(ident).replace('-', "_")
+}
+
+/// The identifier of a method of this name, raw if it is a keyword; the few that cannot be raw are none.
+pub(crate) fn method_ident(name: &str, span: Span) -> Option<Ident> {
+    let plain = syn::parse_str::<Ident>(name).map(|_| Ident::new(name, span));
+    let raw = || (!matches!(name, "self" | "super" | "crate" | "_" | "")).then(|| Ident::new_raw(name, span));
+    plain.ok().or_else(raw)
 }
 
 /// The path to the runtime crate: `crate = ..` or `::mosaik`.

@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use syn::{Attribute, Expr, ExprPath, Generics, Ident, LitStr, Type};
 
-use super::Name;
+use super::{Name, Retain};
 
 pub(crate) struct Node {
     pub(crate) runtime: TokenStream,
@@ -42,6 +42,8 @@ pub(crate) enum To {
     Expr(Expr),
     /// A function of a peer, which takes these fields of the role before it.
     Predicate { function: Expr, fields: Vec<Ident> },
+    /// What a producer keeps for late joiners.
+    Retain(Retain),
     /// A method of the role that takes an item.
     Method(ExprPath),
     /// At least this many peers with all of these tags.

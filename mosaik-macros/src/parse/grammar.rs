@@ -55,11 +55,13 @@ impl Kind {
             ),
             Self::Grants => format!("`{key} = \"builder\"` or `{key} = [\"builder\", \"relay\"]`"),
             Self::Labels => format!("`{key} = \"private\"` or `{key} = [\"private\", \"secret\"]`"),
+            Self::Exprs if key == "terminal" => String::from("`terminal = [Filled, Cancelled]`"),
             Self::Exprs => format!("`{key} = [\"..\"]`"),
             Self::Type => format!("`{key} = Type`"),
             Self::Migration => format!("`{key}(1, up)` with `fn up(old: Old) -> Self`"),
             Self::Types => format!("`{key} = [TypeA, TypeB]`"),
             Self::Path => format!("`{key} = path::to::it`"),
+            Self::Word if matches!(key, "state" | "since") => format!("`{key} = <name of a field of the machine>`"),
             Self::Word | Self::Member => format!("`{key} = <name>`"),
             Self::Filter => {
                 format!("`{key} = key in [1, 2]`, `{key} = key prefix \"eu.\"` or `{key} = key range 10..20`")
@@ -129,11 +131,14 @@ pub(crate) const FIELD: Attribute = Attribute {
         key("replay", Kind::Setting(BUFFER)),
         key("replay_pace", Kind::Setting("`replay_pace = \"16MiB/s\"`")),
         key("lifespan", Kind::Setting("`lifespan = \"1s\"`")),
+        key("retain", Kind::Retain),
+        key("key", Kind::Function),
         key("undelivered", Kind::Setting("`undelivered = Self::back` with `fn back(&mut self, item: T)`")),
         key("subscribe_if", Kind::Setting(PREDICATE)),
         key("deadline", Kind::Setting("`deadline = \"5s\"`")),
         key("backoff", Kind::Setting("`backoff = \"50ms..2s\"`")),
         key("live_only", Kind::Flag),
+        key("state", Kind::Setting("`state = <value>`: what the store begins with")),
         key("prefer", Kind::Setting(PREFER)),
         key("fanin", Kind::Setting("`fanin = 2`")),
         key("standby", Kind::Setting("`standby = 1`")),
@@ -157,7 +162,13 @@ pub(crate) const HANDLERS: Attribute =
 pub(crate) const ON: Attribute = Attribute {
     name: "#[on(..)]",
     first: Some(key("field", Kind::Member)),
-    keys: &[key("after", Kind::Text), EMIT, ON_ERROR, ONCE],
+    keys: &[
+        key("after", Kind::Text),
+        key("concurrency", Kind::Setting("`concurrency = 8`: how many calls may share the role, 2 to 1024")),
+        EMIT,
+        ON_ERROR,
+        ONCE,
+    ],
 };
 
 pub(crate) const EVERY: Attribute =
@@ -195,15 +206,23 @@ pub(crate) const STATE_MACHINE: Attribute = Attribute {
         key("version", Kind::Expr),
         key("snapshots", Kind::Expr),
         key("migrate_from", Kind::Migration),
+        key(
+            "states",
+            Kind::Setting("`states = Stage { Open, Filled }`: an enum and its variants, where it begins first"),
+        ),
+        key("state", Kind::Word),
+        key("since", Kind::Word),
+        key("terminal", Kind::Exprs),
         key("crate", Kind::Path),
     ],
 };
 
-/// On the struct of a machine that is written by hand.
+/// On the struct of a machine that is written by hand, or on the enum of its commands.
 pub(crate) const DERIVED: Attribute = Attribute {
     name: "#[state_machine(..)]",
     first: None,
     keys: &[
+        key("machine", Kind::Type),
         key("command", Kind::Type),
         key("output", Kind::Type),
         key("query", Kind::Type),
@@ -233,6 +252,20 @@ pub(crate) const STORE: Attribute = Attribute {
 pub(crate) const COMMAND: Attribute = Attribute { name: "#[command]", first: None, keys: &[] };
 
 pub(crate) const QUERY: Attribute = Attribute { name: "#[query]", first: None, keys: &[] };
+
+/// Behind `From -> To`.
+pub(crate) const TRANSITION: Attribute = Attribute {
+    name: "#[transition(..)]",
+    first: None,
+    keys: &[
+        key("if", Kind::Setting("`if = Self::enough` or `if = !Self::enough`, with `fn enough(&self, ..) -> bool`")),
+        key("after", Kind::Text),
+    ],
+};
+
+/// On a variant of the enum of commands.
+pub(crate) const VARIANT: Attribute =
+    Attribute { name: "#[state_machine(..)] on a variant", first: None, keys: &[key("context", Kind::Flag)] };
 
 /// On a command, on a field of a machine, or on a function of a store.
 pub(crate) const EXCUSE: Attribute = Attribute {
@@ -282,6 +315,8 @@ pub(crate) const ALL: &[&Attribute] = &[
     &STORE,
     &COMMAND,
     &QUERY,
+    &TRANSITION,
+    &VARIANT,
     &EXCUSE,
     &APP,
     &MAIN,

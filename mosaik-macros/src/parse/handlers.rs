@@ -2,12 +2,14 @@
 //! first, so that unfinished code in one method does not take the others away.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Expr, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, ReceiverKind, Signature, Type};
+use syn::{
+    Attribute, Expr, ExprLit, Ident, ImplItem, ImplItemFn, ItemImpl, Lit, LitStr, ReceiverKind, Signature, Type,
+};
 
 use super::{args::Args, cfg::Way, grammar};
 use crate::{
     diag::{Diag, closest, distance, listed},
-    model::{self, EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver},
+    model::{self, Concurrency, EVENTS, Fires, Handler, Handlers, Of, OnError, Receiver},
     tokens::{METHOD_HELPERS, without_bodies},
 };
 
@@ -52,7 +54,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
             if diag.count() > before {
                 continue;
             }
-            for (number, Asked { fires, emit, on_error, once }) in fires.into_iter().enumerate() {
+            for (number, Asked { fires, emit, on_error, once, concurrency }) in fires.into_iter().enumerate() {
                 handlers.push(Handler {
                     method: method.sig.clone(),
                     cfgs: cfgs.clone(),
@@ -61,6 +63,7 @@ fn method_handlers(method: &ImplItemFn, diag: &Diag) -> Vec<Handler> {
                     emit,
                     on_error,
                     once,
+                    concurrency,
                     attribute: attribute.clone(),
                     further: number > 0,
                 });
@@ -76,6 +79,7 @@ struct Asked {
     emit: Option<Ident>,
     on_error: Option<OnError>,
     once: Option<Type>,
+    concurrency: Option<Concurrency>,
 }
 
 /// What a helper attribute asks for, once for each field that it names; nothing for other attributes and for malformed ones.
@@ -99,8 +103,29 @@ fn fires(attribute: &Attribute, diag: &Diag) -> Vec<Asked> {
         _ => return Vec::new(),
     };
     let (emit, once, on_error) = (args.word("emit"), args.ty("once"), on_error(&args, diag));
-    let asked = |fires| Asked { fires, emit: emit.cloned(), on_error, once: once.cloned() };
+    let concurrency = concurrency(&args, diag);
+    if let (Some(_), Some(Concurrency { key, .. })) = (once, &concurrency) {
+        diag.error(key, "what only the leader does is done one call at a time: leave out `once` or `concurrency`");
+    }
+    let asked =
+        |fires| Asked { fires, emit: emit.cloned(), on_error, once: once.cloned(), concurrency: concurrency.clone() };
     fires.into_iter().map(asked).collect()
+}
+
+fn concurrency(args: &Args, diag: &Diag) -> Option<Concurrency> {
+    let (key, value) = (args.key("concurrency")?, args.expr("concurrency")?);
+    let calls = match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse::<usize>().ok(),
+        _ => None,
+    };
+    match calls {
+        Some(calls @ 2..=1024) => return Some(Concurrency { key: key.clone(), calls }),
+        Some(0 | 1) => {
+            diag.error(value, "one call at a time is what a handler has without `concurrency`: leave it out")
+        }
+        _ => diag.error(value, "`concurrency` is how many calls may share the role: a number from 2 to 1024"),
+    }
+    None
 }
 
 fn on_error(args: &Args, diag: &Diag) -> Option<OnError> {

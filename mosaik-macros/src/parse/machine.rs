@@ -13,7 +13,9 @@ use crate::{
 };
 
 pub(crate) fn machine(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Option<Machine> {
+    let before = diag.count();
     let args = Args::parse(&grammar::STATE_MACHINE, attribute, None, diag);
+    let clean = diag.count() == before;
     let bodies = tokens::bodies(item.clone());
     let name = grammar::STATE_MACHINE.name;
     let item: ItemImpl = super::item(name, "the inherent impl of a machine", without_bodies(item), diag)?;
@@ -54,6 +56,8 @@ pub(crate) fn machine(attribute: TokenStream, item: TokenStream, diag: &Diag) ->
         methods,
         helpers,
         at: Span::call_site(),
+        states: super::states::states(&args, clean, diag),
+        actions: Vec::new(),
     })
 }
 
@@ -67,7 +71,7 @@ pub(super) fn last_word(ty: &Type) -> Option<Ident> {
 fn method(method: &ImplItemFn, body: TokenStream, machine: &Type, diag: &Diag) -> Result<Method, Helper> {
     let mut found: Vec<(MethodKind, &Attribute)> = Vec::new();
     for attribute in &method.attrs {
-        if let Some(word) = misspelt(attribute, &["command", "query"]) {
+        if let Some(word) = misspelt(attribute, &["command", "query", "transition"]) {
             diag.error(attribute.path(), format!("no such attribute, did you mean `#[{word}]`?"));
         }
         if attribute.path().is_ident("command") {
@@ -78,11 +82,24 @@ fn method(method: &ImplItemFn, body: TokenStream, machine: &Type, diag: &Diag) -
             found.push((MethodKind::Query, attribute));
         }
     }
+    let is_transition = |attribute: &&Attribute| attribute.path().is_ident("transition");
+    let mut transitions = Vec::new();
+    for (number, attribute) in method.attrs.iter().filter(is_transition).enumerate() {
+        if number == 0 {
+            found.push((MethodKind::Command, attribute));
+        }
+        transitions.extend(super::states::transition(attribute, diag));
+    }
     let excused = excused(&method.attrs, diag);
     let mut found = found.into_iter();
     let Some((kind, _)) = found.next() else { return Err(Helper { ident: method.sig.ident.clone(), body, excused }) };
     if let Some((_, second)) = found.next() {
-        diag.error(second, "a method is a command or a query, and once: keep one of the two attributes");
+        let what = if second.path().is_ident("transition") {
+            "what has transitions is a command already, and changes its state only so: keep one of the two attributes"
+        } else {
+            "a method is a command or a query, and once: keep one of the two attributes"
+        };
+        diag.error(second, what);
     }
     let output = match &method.sig.output {
         ReturnType::Default => syn::parse_quote!(()),
@@ -99,9 +116,12 @@ fn method(method: &ImplItemFn, body: TokenStream, machine: &Type, diag: &Diag) -
         params: method.sig.inputs.iter().filter_map(|input| param(input, machine)).collect(),
         signature: method.sig.clone(),
         output,
+        returned: None,
         body,
         excused,
         broken: false,
+        transitions,
+        steps: Vec::new(),
     })
 }
 
@@ -148,7 +168,7 @@ fn written_out(ty: &Type, machine: &Type) -> Type {
 fn misplaced(attributes: &[Attribute], diag: &Diag) {
     for attribute in attributes {
         if MACHINE_HELPERS.iter().any(|helper| attribute.path().is_ident(helper)) {
-            diag.error(attribute, "a command or a query is a method: this attribute goes on a `fn`");
+            diag.error(attribute, "a command, a query or a transition is a method: this attribute goes on a `fn`");
         }
     }
 }

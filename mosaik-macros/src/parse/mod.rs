@@ -14,6 +14,7 @@ mod node;
 mod options;
 mod retain;
 mod serde;
+mod states;
 mod store;
 mod stream;
 mod test;

@@ -35,6 +35,8 @@ pub(super) fn settings(args: &Args, diag: &Diag) -> Vec<Setting> {
             }
             let (to, shown) = match value {
                 None => (To::Flag, String::new()),
+                // Reports what is wrong itself.
+                Some(value) if key == "retain" => (To::Retain(super::retain::retain(value, diag)?), shown(value)),
                 Some(value) => match read(key, value) {
                     Ok(to) => (to, shown(value)),
                     Err((span, problem)) => {
@@ -63,6 +65,7 @@ fn read(key: &Ident, value: &Expr) -> Result<To, Wrong> {
         "backoff" => text(key, value, range),
         "buffer" | "replay" => text(key, value, buffer),
         "on_lag" => on_lag(key, value),
+        "key" | "state" => Ok(To::Expr(value.clone())),
         "undelivered" => match value {
             Expr::Path(path) => Ok(To::Method(path.clone())),
             _ => Err((value.span(), usage(key))),

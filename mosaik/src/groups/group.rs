@@ -107,6 +107,12 @@ impl<M: StateMachine> Group<M> {
         Self { handle: Arc::new(handle), timeout: DEFAULT_TIMEOUT, fence: None }
     }
 
+    /// Gives a handle while there are others; does not keep the member running.
+    pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<M> {
+        let (handle, timeout) = (Arc::downgrade(&self.handle), self.timeout);
+        move || handle.upgrade().map(|handle| Self { handle, timeout })
+    }
+
     /// A handle whose calls may take so long. Default: [`DEFAULT_TIMEOUT`]. It is kept to within one heartbeat.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {

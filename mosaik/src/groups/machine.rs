@@ -170,6 +170,32 @@ impl ApplyContext {
     }
 }
 
+/// Why a command of a machine with [states](crate::node::StatesDecl) was not taken: it changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize, thiserror::Error)]
+pub enum NoTransition<S> {
+    /// It leads nowhere from the state that the machine is in.
+    #[error("not possible in the state {state:?}")]
+    None {
+        /// That state.
+        state: S,
+    },
+    /// It leads somewhere from there, but no condition for that holds, or its time has not come.
+    #[error("not possible in the state {state:?} as things are: no condition for it holds")]
+    Unmet {
+        /// That state.
+        state: S,
+    },
+}
+
+impl<S> NoTransition<S> {
+    /// The state that the machine was and stays in.
+    pub const fn state(&self) -> &S {
+        match self {
+            Self::None { state } | Self::Unmet { state } => state,
+        }
+    }
+}
+
 /// A machine without state: for groups that are used only to agree on a leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct NoOp;

@@ -60,7 +60,7 @@ pub use self::{
     health::{LongCommand, MachineStatus, SnapshotFailure},
     key::{GroupKey, GroupKeyError, MIN_GROUP_SECRET},
     leadership::{LeaderPreference, Transferred, UnknownPreference},
-    machine::{ApplyContext, NoOp, StateMachine},
+    machine::{ApplyContext, NoOp, NoTransition, StateMachine},
     operate::OperateError,
     options::{Consistency, MemberRole, Timing},
     recovery::RecoverError,

@@ -77,9 +77,21 @@ fn run_role(graph: &Graph, role: &str, matches: &ArgMatches) -> ExitCode {
     process::run(|ending| run::run(entry, values, flags, network, ending))
 }
 
+/// The states of one machine.
+fn machine_graph(graph: &Graph, matches: &ArgMatches) -> Result<String, Failure> {
+    let name = matches.get_one::<String>("machine").ok_or("--machine is missing")?;
+    let states = graph.states(name)?;
+    Ok(match matches.get_one::<String>("format").map(String::as_str) {
+        Some("json") => format!("{}\n", states.to_json()),
+        Some("dot") => states.to_dot(),
+        _ => states.mermaid.to_owned(),
+    })
+}
+
 /// The commands that only print.
 fn text_command(graph: &Graph, name: &str, matches: &ArgMatches) -> Result<String, Failure> {
     match name {
+        "graph" if matches.get_one::<String>("machine").is_some() => machine_graph(graph, matches),
         "graph" => {
             for warning in graph.warnings() {
                 say(format_args!("warning: {warning}"));

@@ -73,7 +73,8 @@ pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigE
         .subcommand(
             Command::new("graph")
                 .about("Print which roles produce and consume which streams, replicate which groups and change and follow which stores")
-                .arg(format),
+                .arg(format)
+                .arg(flag("machine", "NAME", "Print the states of this machine instead, and what leads from one to another")),
         )
         .subcommand(Command::new("roles").about("List the roles with their tags, streams, groups, stores and flags"))
         .subcommand(

@@ -24,6 +24,10 @@ pub trait Feeds<T, O>: Send {
     /// What it gives next; nothing when it never will again.
     #[doc(hidden)]
     fn poll_feed(&mut self, waits: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<T, O>>>;
+
+    /// A handle of its own on the same, which gives nothing once the field is dropped.
+    #[doc(hidden)]
+    fn detach(&self) -> Box<dyn Feeds<T, O>>;
 }
 
 /// Something for a handler.
@@ -72,14 +76,25 @@ impl<T: Streamed> Feeds<T::Item, PeerId> for Consumer<T> {
         let next = ready!(self.poll_recv_from(cx));
         Poll::Ready(next.map(|(item, origin)| Fed { item, from: origin.producer, source: FedBy::Item(origin) }))
     }
+
+    fn detach(&self) -> Box<dyn Feeds<T::Item, PeerId>> {
+        Box::new(self.second())
+    }
 }
 
 /// One that is not there gives nothing.
-impl<T, O, F: Feeds<T, O>> Feeds<T, O> for Option<F> {
+impl<T, O, F: Feeds<T, O> + 'static> Feeds<T, O> for Option<F> {
     fn poll_feed(&mut self, waits: &mut Waits, cx: &mut Context<'_>) -> Poll<Option<Fed<T, O>>> {
         match self {
             Some(field) => field.poll_feed(waits, cx),
             None => Poll::Ready(None),
+        }
+    }
+
+    fn detach(&self) -> Box<dyn Feeds<T, O>> {
+        match self {
+            Some(field) => field.detach(),
+            None => Box::new(None::<F>),
         }
     }
 }
@@ -99,5 +114,9 @@ impl<V: View> Feeds<Versioned<V>, ()> for StoreReplica<V> {
             waits.seen = item.position();
             Fed { source: FedBy::State(waits.seen), from: (), item }
         }))
+    }
+
+    fn detach(&self) -> Box<dyn Feeds<Versioned<V>, ()>> {
+        Box::new(self.clone())
     }
 }

@@ -6,7 +6,10 @@ use std::{
     ffi::OsString,
 };
 
-use super::decl::Schema;
+use super::{
+    decl::Schema,
+    states::{StatesDecl, TimeOuts},
+};
 use crate::groups::{GroupKey, GroupKeyError, MIN_GROUP_SECRET, StateMachine};
 
 use super::replica::GroupHandle;
@@ -67,6 +70,8 @@ pub struct MachineDecl {
     pub commands: &'static [MethodDecl],
     /// Its queries, in order; none for a machine over a query type of its own.
     pub queries: &'static [MethodDecl],
+    /// Its states, if it declares them.
+    pub states: Option<StatesDecl>,
 }
 
 impl MachineDecl {
@@ -118,6 +123,13 @@ pub trait Declared: StateMachine {
 
     /// The machine that a member begins with.
     fn initial() -> Self;
+
+    /// How its time-outs are asked for, if it has states with time-outs.
+    #[doc(hidden)]
+    #[must_use]
+    fn time_outs() -> Option<TimeOuts<Self>> {
+        None
+    }
 
     /// The client of a group of this machine.
     fn client(handle: GroupHandle<Self>) -> Self::Client;

@@ -42,9 +42,11 @@ mod run;
 mod runner;
 mod secret;
 mod snapshots;
+mod states;
 mod store;
 mod supervisor;
 mod table;
+mod together;
 mod warnings;
 
 #[doc(hidden)]
@@ -70,6 +72,9 @@ pub use replica::GroupHandle;
 pub use replica::{MachineClient, QueryCall, Replica};
 pub use role::{Consumes, Endpoint, Handlers, Opening, Produces, Role, RoleError, Setup, StreamType};
 pub use runner::{RoleHandle, RoleStatus, spawn};
+#[doc(hidden)]
+pub use states::{Due, TimeOuts};
+pub use states::{StatesDecl, TransitionDecl};
 pub use store::{StoreDecl, StoreType};
 pub use table::{OnError, Table};
 pub use warnings::Warning;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::FutureExt;
+use serde::Serialize;
 
 use super::{
     decl::Link,
@@ -24,7 +25,7 @@ use crate::{
     stores::{Primary, PrimaryBuilder, ReplicaBuilder, StoreReplica, View},
     streams::{
         Buffer, ByteRate, Conditions, ConsumeError, Consumer, ConsumerBuilder, Filter, OnLag, Prefer, Producer,
-        ProducerBuilder,
+        ProducerBuilder, Retain,
     },
 };
 
@@ -312,3 +313,69 @@ pub trait SetUndelivered {
 }
 
 impl<T: Streamed> SetUndelivered for ProducerBuilder<T> {}
+
+/// The builders that have the option `retain`.
+#[diagnostic::on_unimplemented(
+    message = "`retain` is an option of a field of type `Producer<T>`",
+    label = "this field is built by a `{Self}`"
+)]
+pub trait SetRetain: Sized {
+    /// What it sends.
+    type Item;
+
+    /// Sets the option `retain`.
+    #[must_use]
+    fn retain(self, retain: Retain<Self::Item>) -> Self;
+}
+
+impl<T: Streamed> SetRetain for ProducerBuilder<T> {
+    type Item = T::Item;
+
+    fn retain(self, retain: Retain<T::Item>) -> Self {
+        Self::retain(self, retain)
+    }
+}
+
+/// The builders that have the option `key`.
+#[diagnostic::on_unimplemented(
+    message = "`key` is an option of a field of type `Producer<T>`",
+    label = "this field is built by a `{Self}`"
+)]
+pub trait SetKey: Sized {
+    /// What it sends.
+    type Item;
+
+    /// Sets the option `key`.
+    #[must_use]
+    fn key<K: Serialize>(self, key: impl Fn(&Self::Item) -> K + Send + Sync + 'static) -> Self;
+}
+
+impl<T: Streamed> SetKey for ProducerBuilder<T> {
+    type Item = T::Item;
+
+    fn key<K: Serialize>(self, key: impl Fn(&T::Item) -> K + Send + Sync + 'static) -> Self {
+        self.with_key(key)
+    }
+}
+
+/// The builders that have the option `state`.
+#[diagnostic::on_unimplemented(
+    message = "`state` is an option of a field of type `Primary<V>`",
+    label = "this field is built by a `{Self}`"
+)]
+pub trait SetState: Sized {
+    /// What it begins with.
+    type State;
+
+    /// Sets the option `state`.
+    #[must_use]
+    fn state(self, state: Self::State) -> Self;
+}
+
+impl<V: View> SetState for PrimaryBuilder<V> {
+    type State = V;
+
+    fn state(self, state: V) -> Self {
+        self.with_state(state)
+    }
+}

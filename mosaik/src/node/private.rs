@@ -29,6 +29,7 @@ pub use super::{
     outcome::{Call, Done, Outcome},
     program::{Program, main_with},
     snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
+    together::lend,
 };
 use super::{
     feed::Feeds,
@@ -102,7 +103,12 @@ pub fn consuming<T: Streamed>(field: &mut impl Consumes<T>) -> Option<&mut Consu
     field.consumer()
 }
 
-/// The field that `emit = ..` names, or whose items come back.
+/// The field that `emit = ..` names.
+pub fn sending<T: Streamed>(field: &impl Produces<T>) -> Option<&Producer<T>> {
+    field.sender()
+}
+
+/// The field whose items come back.
 pub fn producing<T: Streamed>(field: &mut impl Produces<T>) -> Option<&mut Producer<T>> {
     field.producer()
 }
@@ -114,7 +120,7 @@ pub fn done(result: impl Handled) -> Outcome {
 
 /// The outcome of a handler whose items go out on `producer`. It does not wait: a handler must not pile up. What finds nobody,
 /// no room or no producer is dropped and counted.
-pub fn emit<T: Streamed>(producer: Option<&mut Producer<T>>, result: impl Emits<T::Item>) -> Outcome {
+pub fn emit<T: Streamed>(producer: Option<&Producer<T>>, result: impl Emits<T::Item>) -> Outcome {
     let items = result.items()?;
     let mut done = Done::default();
     let Some(producer) = producer else {

@@ -219,6 +219,7 @@ fn group_json(GroupUse { machine, members, clients }: &GroupUse) -> String {
         ("schema", machine.fingerprint().map_or_else(null, |schema| string(&schema))),
         ("commands", names(machine.commands)),
         ("queries", names(machine.queries)),
+        ("states", machine.states.map_or_else(null, |states| states.to_json())),
         ("member", texts(group.member)),
         ("call", texts(group.call)),
         ("label", optional(group.label)),
@@ -316,7 +317,7 @@ fn optional(text: Option<&str>) -> String {
 }
 
 /// Names as JSON.
-fn texts(names: &[&str]) -> String {
+pub(super) fn texts(names: &[&str]) -> String {
     array(names.iter().map(|name| string(name)))
 }
 
@@ -331,22 +332,22 @@ fn declared(endpoint: &EndpointDecl) -> String {
     if all.is_empty() { label } else { format!("{label} [{}]", all.join(", ")) }
 }
 
-fn line(out: &mut String, text: &str) {
+pub(super) fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
 }
 
-fn object<const N: usize>(members: [(&str, String); N]) -> String {
+pub(super) fn object<const N: usize>(members: [(&str, String); N]) -> String {
     let members: Vec<String> = members.into_iter().map(|(key, value)| format!("{}:{value}", string(key))).collect();
     format!("{{{}}}", members.join(","))
 }
 
-fn array(items: impl Iterator<Item = String>) -> String {
+pub(super) fn array(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(","))
 }
 
 /// A JSON string (RFC 8259, section 7).
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -364,7 +365,7 @@ fn string(text: &str) -> String {
 }
 
 /// A DOT string: only the quote is special.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\\\""))
 }
 

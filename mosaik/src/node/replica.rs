@@ -7,6 +7,7 @@ use super::{
     machine::Declared,
     options::{Configure, MemberOptions},
     role::{Endpoint, Opening, RoleError, Setup},
+    states,
 };
 use crate::{
     groups::{CallError, Consistency, Group, GroupBuilder, GroupClient, StateMachine, fence::Leading},
@@ -43,6 +44,7 @@ impl<M: Declared> Replica<M> {
         let builder = size.into_iter().fold(builder, GroupBuilder::with_size);
         let joined = log_limit.into_iter().fold(builder, GroupBuilder::with_log_limit).join().await;
         let group = joined.map_err(|error| RoleError::Group { group: M::NAME, error: error.to_string() })?;
+        states::call_time_outs(network.node(), &group);
         Ok(group.into())
     }
 

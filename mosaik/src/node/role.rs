@@ -170,10 +170,18 @@ impl<T: Streamed> Consumes<T> for Option<Consumer<T>> {
 pub trait Produces<T: Streamed> {
     /// The producer itself, if it is there.
     fn producer(&mut self) -> Option<&mut Producer<T>>;
+
+    /// The same, to send on it.
+    #[doc(hidden)]
+    fn sender(&self) -> Option<&Producer<T>>;
 }
 
 impl<T: Streamed> Produces<T> for Producer<T> {
     fn producer(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+
+    fn sender(&self) -> Option<&Self> {
         Some(self)
     }
 }
@@ -181,6 +189,10 @@ impl<T: Streamed> Produces<T> for Producer<T> {
 impl<T: Streamed> Produces<T> for Option<Producer<T>> {
     fn producer(&mut self) -> Option<&mut Producer<T>> {
         self.as_mut()
+    }
+
+    fn sender(&self) -> Option<&Producer<T>> {
+        self.as_ref()
     }
 }
 

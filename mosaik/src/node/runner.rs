@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -211,26 +211,26 @@ impl Counters {
 }
 
 /// How a handler call went.
-enum Contained {
+pub(super) enum Contained {
     Ended(Outcome),
     Panicked(String),
     /// It was still running when the role had to stop.
     Abandoned,
 }
 
-struct Runner<R> {
-    table: Table<R>,
-    cancel: CancellationToken,
+pub(super) struct Runner<R> {
+    pub(super) table: Table<R>,
+    pub(super) cancel: CancellationToken,
     counters: Arc<Counters>,
     /// Of each source of the table, by its place.
-    watches: Vec<Watch>,
+    pub(super) watches: Vec<Watch>,
     /// Shows which handler runs.
-    activity: Arc<Activity>,
+    pub(super) activity: Arc<Activity>,
     ready: watch::Sender<bool>,
 }
 
 /// How a life of a role ended.
-enum Ending {
+pub(super) enum Ending {
     /// It was asked to stop.
     Stopped,
     /// A handler failed, of those whose failure is not only reported.
@@ -256,6 +256,7 @@ impl<R: Handlers> Runner<R> {
                 }
             };
             // Its endpoints close before others of the same streams are opened.
+            self.table.sources.clear();
             drop(role);
             tracing::error!(%error, "the role is made anew");
             let cancel = self.cancel.clone();
@@ -277,6 +278,9 @@ impl<R: Handlers> Runner<R> {
             self.start(role, number, &start).await?;
         }
         self.look(role);
+        if let Some(lend) = self.table.lend {
+            return self.live_together(role, lend).await;
+        }
         while let Some(due) = self.due(role).await {
             if let Due::Handler(index) = due
                 && let Some(failed) = self.handle(role, index).await
@@ -297,7 +301,7 @@ impl<R: Handlers> Runner<R> {
     }
 
     /// Whether the role is ready now.
-    fn look(&self, role: &R) {
+    pub(super) fn look(&self, role: &R) {
         let ready = self.table.ready.is_none_or(|ready| {
             // It is asked again soon: one that panics says no.
             catch_unwind(AssertUnwindSafe(|| ready(role))).unwrap_or_default()
@@ -328,24 +332,17 @@ impl<R: Handlers> Runner<R> {
     async fn due(&mut self, role: &mut R) -> Option<Due> {
         let table = &mut self.table;
         let asks = table.ready.is_some();
-        let look = async {
-            if asks {
-                sleep(LOOK).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => None,
             index = poll_fn(|cx| table.poll_due(role, cx)) => Some(Due::Handler(index)),
-            () = look => Some(Due::Look),
+            () = look_again(asks) => Some(Due::Look),
         }
     }
 
     /// Calls the handler of a source; what comes of it if that is the end of this life.
-    async fn handle(&mut self, role: &mut R, index: usize) -> Option<Ending> {
-        let Listed { place, source, on_error, once } = &mut self.table.sources[index];
+    pub(super) async fn handle(&mut self, role: &mut R, index: usize) -> Option<Ending> {
+        let Listed { place, source, once, .. } = &mut self.table.sources[index];
         let under = once.as_ref().map(AtLeader::fence);
         if under == Some(None) {
             // Another member leads, and its role does it.
@@ -357,7 +354,20 @@ impl<R: Handlers> Runner<R> {
         let handler = (&*self.activity, *place);
         let result = contain(handler, || call(&mut **source, role, under), grace(&self.cancel)).await;
         self.watches[*place].stop(began);
-        let (name, origin) = (source.name(), || source.origin());
+        let Listed { source, on_error, once, .. } = &self.table.sources[index];
+        // What fails because another member leads by now is that one's to do.
+        let is_over = once.as_ref().is_some_and(|once| once.has_ended(under));
+        let on_error = if is_over { OnError::Log } else { *on_error };
+        self.conclude((source.name(), on_error), || source.origin(), result)
+    }
+
+    /// Counts and reports a call of a handler; what comes of it if that is the end of this life.
+    pub(super) fn conclude(
+        &self,
+        (name, on_error): (&'static str, OnError),
+        origin: impl FnOnce() -> String,
+        result: Contained,
+    ) -> Option<Ending> {
         self.counters.count(&result);
         report(R::ROLE.name, name, origin, &result);
         let error = match result {
@@ -365,10 +375,8 @@ impl<R: Handlers> Runner<R> {
             Contained::Panicked(message) => format!("panicked: {message}"),
             Contained::Ended(Ok(_)) | Contained::Abandoned => return None,
         };
-        // What fails because another member leads by now is that one's to do.
-        let is_over = once.as_ref().is_some_and(|once| once.has_ended(under));
         let failed = RoleError::Handler { role: R::ROLE.name, handler: name, error };
-        (*on_error != OnError::Log && !is_over).then_some(Ending::Failed(*on_error, failed))
+        (on_error != OnError::Log).then_some(Ending::Failed(on_error, failed))
     }
 
     async fn stop(&mut self, role: &mut R, number: usize, stop: &Once<R>) {
@@ -396,8 +404,17 @@ fn call<'a, R>(source: &mut dyn Source<R>, role: &'a mut R, under: Option<(Group
     }
 }
 
+/// Ends when a role that can say whether it is ready is to be asked again.
+pub(super) async fn look_again(asks: bool) {
+    if asks {
+        sleep(LOOK).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Ends a while after the role was asked to stop.
-async fn grace(cancel: &CancellationToken) {
+pub(super) async fn grace(cancel: &CancellationToken) {
     cancel.cancelled().await;
     sleep(HANDLER_GRACE).await;
 }
@@ -407,15 +424,35 @@ async fn grace(cancel: &CancellationToken) {
 ///
 /// Whatever is the user's code of it runs within [`Activity::run`].
 async fn contain<'a>(
-    (activity, handler): (&Activity, usize),
+    handler: (&Activity, usize),
     call: impl FnOnce() -> Option<Call<'a>>,
     limit: impl Future<Output = ()>,
 ) -> Contained {
-    let future = match activity.run(handler, || catch_unwind(AssertUnwindSafe(call))) {
-        Ok(None) => return Contained::Ended(Ok(Done::default())),
-        Ok(Some(Call::Done(outcome))) => return Contained::Ended(outcome),
-        Ok(Some(Call::Later(future))) => future,
-        Err(panic) => return Contained::Panicked(message(&*panic)),
+    finish_call(handler, begin_call(handler, call), limit).await
+}
+
+/// Calls a handler; what is left to be waited for, if it is not done with that.
+pub(super) fn begin_call<'a>(
+    (activity, handler): (&Activity, usize),
+    call: impl FnOnce() -> Option<Call<'a>>,
+) -> Result<BoxFuture<'a, Outcome>, Contained> {
+    match activity.run(handler, || catch_unwind(AssertUnwindSafe(call))) {
+        Ok(None) => Err(Contained::Ended(Ok(Done::default()))),
+        Ok(Some(Call::Done(outcome))) => Err(Contained::Ended(outcome)),
+        Ok(Some(Call::Later(future))) => Ok(future),
+        Err(panic) => Err(Contained::Panicked(message(&*panic))),
+    }
+}
+
+/// Waits for the end of a handler that was called, or for `limit`.
+pub(super) async fn finish_call(
+    (activity, handler): (&Activity, usize),
+    called: Result<BoxFuture<'_, Outcome>, Contained>,
+    limit: impl Future<Output = ()>,
+) -> Contained {
+    let future = match called {
+        Ok(future) => future,
+        Err(contained) => return contained,
     };
     let mut future = AssertUnwindSafe(future).catch_unwind();
     tokio::select! {

@@ -25,6 +25,7 @@ use super::{
     machine::Declared,
     outcome::Call,
     role::Handlers,
+    together::Lend,
 };
 
 /// Items that reached nobody and wait for their handler; more are dropped, and counted as drops like all of them.
@@ -32,6 +33,8 @@ const RETURNED: usize = 1024;
 
 /// A handler that is called with the role alone.
 type Plain<R> = for<'a> fn(&'a mut R) -> Call<'a>;
+/// A handler of what a field gives it, of which several calls share the role.
+type OnShared<R, T, O> = for<'a> fn(&'a R, T, O) -> Call<'a>;
 /// A handler of what a field gives it.
 type OnItem<R, T, O = PeerId> = for<'a> fn(&'a mut R, T, O) -> Call<'a>;
 /// How to get at the field of a role that feeds a handler.
@@ -53,6 +56,8 @@ pub struct Table<R> {
     pub(super) sources: Vec<Listed<R>>,
     /// The place of the first stop handler, behind all sources and start handlers that there were at first.
     first_stop: usize,
+    /// Lends the role to calls that share it, if there are handlers of such.
+    pub(super) lend: Option<Lend<R>>,
     /// Where the next search begins: sources take turns, so that a busy stream does not starve the others.
     turn: usize,
 }
@@ -113,12 +118,23 @@ pub(super) trait Source<R>: Send {
     fn origin(&self) -> String;
     /// Begins to listen, if there is something to be missed before the first poll.
     fn begin(&mut self, _: &mut R) {}
-    /// Ready with true when the handler should be called, with false when it never will be again.
-    fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool>;
+    /// Takes a handle of its own for what `poll_due` looks at, which then needs no role.
+    fn detach(&mut self, _: &mut R) {}
+    /// Ready with true when the handler should be called, with false when it never will be again. Without the role only after
+    /// [`detach`](Self::detach).
+    fn poll_due(&mut self, role: Option<&mut R>, cx: &mut Context<'_>) -> Poll<bool>;
     /// Calls the handler; only after `poll_due` was ready with true.
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>>;
     /// Gives up what the handler would be called with.
     fn skip(&mut self) {}
+    /// How many calls may share the role; none of a handler that has it for itself.
+    fn limit(&self) -> usize {
+        0
+    }
+    /// As [`call`](Self::call), for one of those.
+    fn call_shared<'a>(&mut self, _: &'a R) -> Option<Call<'a>> {
+        None
+    }
 }
 
 impl<R: Handlers> Table<R> {
@@ -144,7 +160,15 @@ impl<R: Handlers> Table<R> {
 
 impl<R: 'static> Table<R> {
     pub(super) fn new() -> Self {
-        Self { ready: None, starts: Vec::new(), stops: Vec::new(), sources: Vec::new(), first_stop: 0, turn: 0 }
+        Self {
+            ready: None,
+            starts: Vec::new(),
+            stops: Vec::new(),
+            sources: Vec::new(),
+            first_stop: 0,
+            lend: None,
+            turn: 0,
+        }
     }
 
     fn add(&mut self, source: impl Source<R> + 'static) {
@@ -194,8 +218,21 @@ impl<R: 'static> Table<R> {
         reach: ReachFeed<R, T, O>,
         call: OnItem<R, T, O>,
     ) {
-        let waits = Waits::default();
-        self.add(Items { name, field, reach, call, waits, next: None, current: None });
+        self.add(Items::new(name, field, reach, Calls::Alone(call)));
+    }
+
+    /// As [`on`](Self::on), for a handler of which so many calls may share the role.
+    #[doc(hidden)]
+    pub fn on_shared<T: Send + 'static, O: Send + 'static>(
+        &mut self,
+        (name, field): (&'static str, &'static str),
+        limit: usize,
+        lend: Lend<R>,
+        reach: ReachFeed<R, T, O>,
+        call: OnShared<R, T, O>,
+    ) {
+        self.lend = Some(lend);
+        self.add(Items::new(name, field, reach, Calls::Shared(limit, call)));
     }
 
     /// A handler of subscriptions of a consumer field that begin.
@@ -301,12 +338,33 @@ impl<R: 'static> Table<R> {
         self.stops.push(Once { name, call });
     }
 
+    /// Lets every source have a handle of its own.
+    pub(super) fn detach(&mut self, role: &mut R) {
+        self.sources.iter_mut().for_each(|listed| listed.source.detach(role));
+    }
+
     /// The index of a source whose handler is due. Pending for ever once no source is left.
     pub(super) fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<usize> {
+        self.poll(Some(role), &[], cx)
+    }
+
+    /// As [`poll_due`](Self::poll_due), after [`detach`](Self::detach), but for those of which as many calls as they may have are
+    /// under way, by place.
+    pub(super) fn poll_free(&mut self, under_way: &[usize], cx: &mut Context<'_>) -> Poll<usize> {
+        self.poll(None, under_way, cx)
+    }
+
+    fn poll(&mut self, mut role: Option<&mut R>, under_way: &[usize], cx: &mut Context<'_>) -> Poll<usize> {
         let mut looked_at = 0;
         while looked_at < self.sources.len() {
             let index = (self.turn + looked_at) % self.sources.len();
-            match self.sources[index].source.poll_due(role, cx) {
+            let Listed { place, source, .. } = &mut self.sources[index];
+            let limit = source.limit();
+            if limit > 0 && under_way.get(*place).is_some_and(|calls| *calls >= limit) {
+                looked_at += 1;
+                continue;
+            }
+            match source.poll_due(role.as_deref_mut(), cx) {
                 Poll::Ready(true) => {
                     self.turn = index + 1;
                     return Poll::Ready(index);
@@ -321,15 +379,31 @@ impl<R: 'static> Table<R> {
     }
 }
 
+/// How a handler of items is called.
+enum Calls<R, T, O> {
+    /// With the role for itself.
+    Alone(OnItem<R, T, O>),
+    /// So many at a time, which share it.
+    Shared(usize, OnShared<R, T, O>),
+}
+
 struct Items<R, T, O> {
     name: &'static str,
     field: &'static str,
     reach: ReachFeed<R, T, O>,
-    call: OnItem<R, T, O>,
+    call: Calls<R, T, O>,
+    /// The field's items without the role.
+    own: Option<Box<dyn Feeds<T, O>>>,
     waits: Waits,
     next: Option<Fed<T, O>>,
     /// Where what is being handled comes from.
     current: Option<FedBy>,
+}
+
+impl<R, T, O> Items<R, T, O> {
+    fn new(name: &'static str, field: &'static str, reach: ReachFeed<R, T, O>, call: Calls<R, T, O>) -> Self {
+        Self { name, field, reach, call, own: None, waits: Waits::default(), next: None, current: None }
+    }
 }
 
 impl<R, T: Send, O: Send> Source<R> for Items<R, T, O> {
@@ -341,15 +415,40 @@ impl<R, T: Send, O: Send> Source<R> for Items<R, T, O> {
         self.current.map_or_else(|| self.field.to_owned(), |source| source.describe(self.field))
     }
 
-    fn poll_due(&mut self, role: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
-        self.next = ready!((self.reach)(role).poll_feed(&mut self.waits, cx));
+    fn detach(&mut self, role: &mut R) {
+        self.own = Some((self.reach)(role).detach());
+    }
+
+    fn poll_due(&mut self, role: Option<&mut R>, cx: &mut Context<'_>) -> Poll<bool> {
+        self.next = ready!(match (&mut self.own, role) {
+            (Some(own), _) => own.poll_feed(&mut self.waits, cx),
+            (None, Some(role)) => (self.reach)(role).poll_feed(&mut self.waits, cx),
+            (None, None) => Poll::Ready(None),
+        });
         Poll::Ready(self.next.is_some())
     }
 
     fn call<'a>(&mut self, role: &'a mut R) -> Option<Call<'a>> {
         let Fed { item, from, source } = self.next.take()?;
         self.current = Some(source);
-        Some((self.call)(role, item, from))
+        Some(match self.call {
+            Calls::Alone(call) => call(role, item, from),
+            Calls::Shared(_, call) => call(role, item, from),
+        })
+    }
+
+    fn limit(&self) -> usize {
+        match self.call {
+            Calls::Alone(_) => 0,
+            Calls::Shared(limit, _) => limit,
+        }
+    }
+
+    fn call_shared<'a>(&mut self, role: &'a R) -> Option<Call<'a>> {
+        let Calls::Shared(_, call) = self.call else { return None };
+        let Fed { item, from, source } = self.next.take()?;
+        self.current = Some(source);
+        Some(call(role, item, from))
     }
 
     fn skip(&mut self) {
@@ -388,7 +487,7 @@ impl<R, T: Streamed, V: Send + 'static> Source<R> for Told<R, T, V> {
         }
     }
 
-    fn poll_due(&mut self, _: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_due(&mut self, _: Option<&mut R>, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(events) = &mut self.events else { return Poll::Ready(false) };
         loop {
             let Some(event) = ready!(Pin::new(&mut *events).poll_next(cx)) else { return Poll::Ready(false) };
@@ -439,7 +538,7 @@ impl<R, T: Streamed> Source<R> for Returned<R, T> {
         self.items = Some(items);
     }
 
-    fn poll_due(&mut self, _: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_due(&mut self, _: Option<&mut R>, cx: &mut Context<'_>) -> Poll<bool> {
         let Some(items) = &mut self.items else { return Poll::Ready(false) };
         self.next = ready!(items.poll_recv(cx));
         Poll::Ready(self.next.is_some())
@@ -471,7 +570,7 @@ impl<R> Source<R> for Periodic<R> {
         format!("every {:?}", self.period)
     }
 
-    fn poll_due(&mut self, _: &mut R, cx: &mut Context<'_>) -> Poll<bool> {
+    fn poll_due(&mut self, _: Option<&mut R>, cx: &mut Context<'_>) -> Poll<bool> {
         let interval = self.interval.get_or_insert_with(|| {
             let mut interval = interval_at(tokio::time::Instant::now() + self.period, self.period);
             // A handler that was late must not be called in a burst.
@@ -516,7 +615,7 @@ mod tests {
             String::new()
         }
 
-        fn poll_due(&mut self, (): &mut (), _: &mut Context<'_>) -> Poll<bool> {
+        fn poll_due(&mut self, _: Option<&mut ()>, _: &mut Context<'_>) -> Poll<bool> {
             self.1 = self.1.saturating_sub(1);
             Poll::Ready(self.1 > 0)
         }

@@ -104,6 +104,11 @@ impl<T: Streamed> Consumer<T> {
         Self { shared, current: None, codec, stream: PhantomData }
     }
 
+    /// Another handle of this consumer. Both end with the first that is dropped; only one of them may receive.
+    pub(crate) fn second(&self) -> Self {
+        Self::new(self.shared.clone())
+    }
+
     /// The next item; `None` when the network is shut down. Cancellation-safe.
     pub async fn recv(&mut self) -> Option<T::Item> {
         self.recv_from().await.map(|(item, _)| item)
