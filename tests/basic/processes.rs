@@ -422,6 +422,44 @@ fn dev_shows_readings_and_stops_by_itself() {
 }
 
 #[test]
+fn dev_with_chaos_says_what_it_does_and_ends_well() {
+    let mut dev = Process::start(WEATHER, &["dev", "--replicas", "sensor=3", "--chaos=3", "--for", "5s"], &[]);
+    assert_eq!(dev.wait(SOON).code(), Some(0));
+    let stderr = dev.stderr.rest();
+    let said: Vec<_> = stderr.lines().filter_map(|line| line.strip_prefix("[chaos] ")).collect();
+    assert!(said.first().is_some_and(|line| line.ends_with("the same again with --chaos=3")), "{stderr}");
+    let begins = |line: &&&str| ["kills ", "freezes ", "parts "].iter().any(|word| line.starts_with(word));
+    let ends = |line: &&&str| ["starts ", "lets "].iter().any(|word| line.starts_with(word));
+    let (begun, ended) = (said.iter().filter(begins).count(), said.iter().filter(ends).count());
+    assert!(begun > 0 && (ended == begun || ended + 1 == begun), "{stderr}");
+    assert!(said.iter().filter(begins).all(|line| line.contains("sensor-") || line.contains("display")), "{stderr}");
+}
+
+#[test]
+fn dev_says_what_chaos_may_be() {
+    let output = Command::new(WEATHER).args(["dev", "--chaos=soon"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = Command::new(WEATHER).args(["dev", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.contains("--chaos[=<SEED>]") && help.contains("one at a time"), "{help}");
+}
+
+#[test]
+fn a_graph_is_also_a_picture() {
+    let graph = |format: &str| Command::new(WEATHER).args(["graph", "-f", format]).output().unwrap();
+    let output = graph("svg");
+    assert!(output.status.success(), "{output:?}");
+    let svg = String::from_utf8(output.stdout).unwrap();
+    assert!(svg.starts_with("<?xml") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    for name in ["sensor", "display", "readings"] {
+        assert!(svg.contains(name), "{name}: {svg}");
+    }
+    let output = Command::new(WEATHER).args(["graph", "--machine", "none"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && stderr.contains("no role of this app has a group"), "{stderr}");
+}
+
+#[test]
 fn id_prints_the_peer_id_and_keeps_a_new_key_to_its_owner() {
     let output = |args: &[&str]| {
         let output = Command::new(WEATHER).args(args).output().unwrap();

@@ -92,7 +92,6 @@ impl Node {
     }
 
     /// Refuses connections of these peers and of no others.
-    #[cfg(feature = "testing")]
     pub(crate) fn block(&self, peers: std::collections::BTreeSet<PeerId>) {
         self.pool().block(peers);
     }

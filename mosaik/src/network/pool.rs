@@ -63,8 +63,7 @@ struct State {
     /// How many of the live ones others have dialled.
     incoming: usize,
     closed: bool,
-    /// Whose connections are refused: for tests that cut links of real sockets.
-    #[cfg(feature = "testing")]
+    /// Whose connections are refused: for trials that cut links of real sockets.
     blocked: BTreeSet<PeerId>,
 }
 
@@ -379,7 +378,6 @@ impl Pool {
     }
 
     /// Closes connections to these peers and refuses further ones, and those of no others.
-    #[cfg(feature = "testing")]
     pub(super) fn block(&self, peers: BTreeSet<PeerId>) {
         let entries: Vec<_> = {
             let mut state = self.state();
@@ -403,15 +401,8 @@ impl Pool {
 }
 
 impl State {
-    #[cfg(feature = "testing")]
     fn blocks(&self, peer: PeerId) -> bool {
         self.blocked.contains(&peer)
-    }
-
-    #[cfg(not(feature = "testing"))]
-    #[expect(clippy::unused_self, reason = "tests block peers")]
-    const fn blocks(&self, _: PeerId) -> bool {
-        false
     }
 
     /// The newest connection over which this node may open streams.

@@ -84,6 +84,7 @@ fn machine_graph(graph: &Graph, matches: &ArgMatches) -> Result<String, Failure>
     Ok(match matches.get_one::<String>("format").map(String::as_str) {
         Some("json") => format!("{}\n", states.to_json()),
         Some("dot") => states.to_dot(),
+        Some("svg") => states.to_svg(),
         _ => states.mermaid.to_owned(),
     })
 }
@@ -99,6 +100,7 @@ fn text_command(graph: &Graph, name: &str, matches: &ArgMatches) -> Result<Strin
             Ok(match matches.get_one::<String>("format").map(String::as_str) {
                 Some("json") => graph.to_json(),
                 Some("dot") => graph.to_dot(),
+                Some("svg") => graph.to_svg(),
                 _ => graph.to_mermaid(),
             })
         }

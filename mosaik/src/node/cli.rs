@@ -63,7 +63,7 @@ pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigE
     let format = flag("format", "FORMAT", "How to print it")
         .short('f')
         .default_value("mermaid")
-        .value_parser(PossibleValuesParser::new(["mermaid", "dot", "json"]));
+        .value_parser(PossibleValuesParser::new(["mermaid", "dot", "json", "svg"]));
     let all = described(program(graph.app, graph.version), graph.doc, &format!("The app {}", graph.app))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -190,6 +190,15 @@ fn dev_flags() -> Vec<Arg> {
         "How many nodes of a role to run [default: 1]; may be repeated, or separated by commas",
     );
     flags.push(replicas.action(ArgAction::Append).value_delimiter(',').value_parser(Replicas::from_str));
+    let chaos = flag(
+        "chaos",
+        "SEED",
+        "Kill, freeze and part nodes, one at a time, 20 times at most, and say so; the seed decides when and whom [default: another \
+         one each time]",
+    );
+    flags.push(
+        chaos.num_args(0..=1).require_equals(true).default_missing_value("0").value_parser(clap::value_parser!(u64)),
+    );
     flags
 }
 

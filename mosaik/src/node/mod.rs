@@ -8,6 +8,8 @@
 mod announced;
 mod app;
 mod args;
+mod board;
+mod chaos;
 mod cli;
 mod client;
 mod config;
@@ -45,6 +47,7 @@ mod snapshots;
 mod states;
 mod store;
 mod supervisor;
+mod svg;
 mod table;
 mod together;
 mod warnings;

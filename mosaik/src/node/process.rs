@@ -109,6 +109,7 @@ async fn on_signals(mut signals: Signals, ending: CancellationToken, ended: &Ato
             1
         }
     };
+    super::board::leave();
     output::flush(LAST_WORDS);
     exit(status)
 }

@@ -197,7 +197,6 @@ impl Tasks {
     }
 
     /// Stops polling tasks until [`resume`](Self::resume).
-    #[cfg(feature = "testing")]
     pub(crate) fn pause(&self) {
         self.0.paused.store(true, Ordering::SeqCst);
     }
