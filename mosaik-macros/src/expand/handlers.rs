@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{FnArg, Ident, LitStr, Type, spanned::Spanned};
+use syn::{Ident, Type, spanned::Spanned};
 
 use super::duration;
 use crate::model::{Concurrency, Fires, Handler, Handlers, Of, OnError};

@@ -109,8 +109,8 @@ impl<M: StateMachine> Group<M> {
 
     /// Gives a handle while there are others; does not keep the member running.
     pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<M> {
-        let (handle, timeout) = (Arc::downgrade(&self.handle), self.timeout);
-        move || handle.upgrade().map(|handle| Self { handle, timeout })
+        let (handle, timeout, fence) = (Arc::downgrade(&self.handle), self.timeout, self.fence);
+        move || handle.upgrade().map(|handle| Self { handle, timeout, fence })
     }
 
     /// A handle whose calls may take so long. Default: [`DEFAULT_TIMEOUT`]. It is kept to within one heartbeat.
