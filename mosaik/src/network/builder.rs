@@ -358,10 +358,8 @@ impl NetworkBuilder {
         if closed && invitation.is_some() {
             return Err(TrustError::TwoKinds.into());
         }
-        let kept = match &self.data_dir {
-            Some(dir) if !closed && self.transport.is_none() => Membership::in_dir(dir)?,
-            _ => None,
-        };
+        let kept = self.data_dir.as_deref().filter(|_| !closed && self.transport.is_none());
+        let kept = kept.map(Membership::in_dir).transpose()?.flatten();
         let joining =
             invitation.as_ref().map(Invitation::network).or(kept.as_ref().map(|kept| kept.ticket().network()));
         self.network_id = joining.unwrap_or(self.network_id);

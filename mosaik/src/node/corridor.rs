@@ -67,9 +67,10 @@ impl Message {
 /// # Panics
 /// When it does not clear the label of something that it receives, when it passes on what lacks a label that it receives without saying
 /// why, and when it says why on a field that sends nothing.
+#[expect(clippy::manual_assert, reason = "a message is put together only when it is told")]
 pub(super) const fn check(graph: &Graph, index: usize) {
     let role = &graph.roles[index].role;
-    let mut i = 0;
+    let (labels, mut i) = (labels(role), 0);
     while i < role.endpoints.len() {
         let endpoint = &role.endpoints[i];
         let declassified = endpoint.option("declassify").is_some();
@@ -84,7 +85,7 @@ pub(super) const fn check(graph: &Graph, index: usize) {
         }
         if endpoint.sends()
             && !declassified
-            && let Some(received) = lost(role, endpoint)
+            && let Some(received) = lost(labels, endpoint)
         {
             panic!("{}", passed_on(graph, index, received, endpoint).text());
         }
@@ -103,22 +104,38 @@ const fn has(labels: &[&str], label: &str) -> bool {
     false
 }
 
-/// The first field by which a role receives a label that what it sends by another one lacks.
-const fn lost(role: &RoleDecl, sends: &EndpointDecl) -> Option<&'static EndpointDecl> {
-    let mut i = 0;
+/// A field by which a role receives a label, and one by which it receives another label.
+const fn labels(role: &RoleDecl) -> (Option<&'static EndpointDecl>, Option<&'static EndpointDecl>) {
+    let (mut first, mut i): (Option<(&EndpointDecl, &str)>, _) = (None, 0);
     while i < role.endpoints.len() {
         let endpoint = &role.endpoints[i];
         if let Some(label) = endpoint.label()
             && endpoint.receives()
         {
-            match sends.label() {
-                Some(own) if same_text(own, label) => {}
-                _ => return Some(endpoint),
+            match first {
+                None => first = Some((endpoint, label)),
+                Some((_, known)) if same_text(known, label) => {}
+                Some((known, _)) => return (Some(known), Some(endpoint)),
             }
         }
         i += 1;
     }
-    None
+    match first {
+        Some((endpoint, _)) => (Some(endpoint), None),
+        None => (None, None),
+    }
+}
+
+/// The field by which a role receives a label that what it sends by another one lacks, of those that [`labels`] has found.
+const fn lost(
+    (first, other): (Option<&'static EndpointDecl>, Option<&'static EndpointDecl>),
+    sends: &EndpointDecl,
+) -> Option<&'static EndpointDecl> {
+    let Some(received) = first else { return None };
+    match (sends.label(), received.label()) {
+        (Some(own), Some(label)) if same_text(own, label) => other,
+        _ => first,
+    }
 }
 
 const fn not_cleared(graph: &Graph, index: usize, endpoint: &'static EndpointDecl, label: &str) -> Message {
@@ -264,6 +281,7 @@ const fn received(role: &RoleDecl, other: &EndpointDecl, label: &str) -> Option<
 ///
 /// # Panics
 /// When there is a path, which the message names, or the app has no such role.
+#[expect(clippy::manual_assert, reason = "a message is put together only when it is told")]
 pub const fn assert_no_path<A: App, const N: usize>(from: &str, to: &str) {
     let graph = &A::GRAPH;
     let (from, to) = (role_of(graph, from), role_of(graph, to));
@@ -454,5 +472,5 @@ impl End<'static> {
 
 /// Whether a field declassifies nothing: the role receives no label, or none that what it sends lacks.
 pub(super) fn declassifies_nothing(role: &RoleDecl, endpoint: &EndpointDecl) -> bool {
-    endpoint.option("declassify").is_some() && lost(role, endpoint).is_none()
+    endpoint.option("declassify").is_some() && lost(labels(role), endpoint).is_none()
 }

@@ -62,7 +62,7 @@ impl StreamDecl {
     /// When it is none; in a constant that is a compile error.
     #[must_use]
     pub const fn labelled(self, label: &'static str) -> Self {
-        Self { label: checked(label), ..self }
+        Self { label: Some(checked(label)), ..self }
     }
 
     /// The fingerprint of the declared shape, unless it is declared elsewhere.
@@ -438,9 +438,9 @@ impl RoleDecl {
 }
 
 /// The label of a declaration.
-pub(super) const fn checked(label: &'static str) -> Option<&'static str> {
+pub(super) const fn checked(label: &'static str) -> &'static str {
     assert!(is_label(label), "a label is letters, digits, `-`, `_` and `.`, at most 57 of them");
-    Some(label)
+    label
 }
 
 /// String equality for constants.

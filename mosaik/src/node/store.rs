@@ -62,7 +62,7 @@ impl StoreDecl {
     /// When it is none; in a constant that is a compile error.
     #[must_use]
     pub const fn labelled(self, label: &'static str) -> Self {
-        Self { label: checked(label), ..self }
+        Self { label: Some(checked(label)), ..self }
     }
 
     /// Whether two declarations give one name two meanings.

@@ -22,6 +22,7 @@ const MAGIC: [u8; 16] = *b"mosaik simulated";
 
 /// A machine that makes evidence, whose facts tests change while it runs.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub struct SimPlatform {
     /// Its number: another number is another machine, with a key of its own.
     pub number: u8,
