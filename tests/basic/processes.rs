@@ -516,9 +516,7 @@ fn exit_status_tells_usage_from_failure() {
 fn help_names_every_flag_and_its_variable() {
     let output = Command::new(WEATHER).args(["run", "sensor", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    for flag in
-        ["network", "secret", "bootstrap", "listen", "announce", "data-dir", "no-local-lane", "tag", "log", "id"]
-    {
+    for flag in ["network", "secret", "bootstrap", "listen", "announce", "data-dir", "local-lane", "tag", "log", "id"] {
         let variable = format!("[env: MOSAIK_{}", flag.replace('-', "_").to_uppercase());
         assert!(help.contains(&format!("--{flag} ")) && help.contains(&variable), "{flag}:\n{help}");
     }

@@ -14,7 +14,7 @@ const RESERVED: &[&str] = &[
     "bootstrap",
     "listen",
     "data-dir",
-    "no-local-lane",
+    "local-lane",
     "tag",
     "log",
     "mdns",

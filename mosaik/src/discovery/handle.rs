@@ -37,6 +37,8 @@ use crate::{
 const RENDEZVOUS_CONTACTS: usize = 2;
 /// Attempts to reach a contact that is not a bootstrap peer.
 const CONTACT_ATTEMPTS: u32 = 3;
+/// The same for nodes of this process: one in a simulation may be cut off while it begins.
+const RENDEZVOUS_ATTEMPTS: u32 = 30;
 /// The remembered peers are written down so long after a change, and at most every `BOOK_EVERY`.
 const BOOK_DELAY: Duration = Duration::from_millis(500);
 const BOOK_EVERY: Duration = Duration::from_secs(5);
@@ -304,7 +306,7 @@ fn first_contacts(shared: &Arc<Shared>, bootstrap: Vec<Bootstrap>, book: Option<
         shared.step(Input::Contact { target: peer.target(), attempts: None });
     }
     for addr in guest.map_or_else(Vec::new, |guest| guest.others(RENDEZVOUS_CONTACTS)) {
-        shared.step(Input::Contact { target: addr.into(), attempts: Some(CONTACT_ATTEMPTS) });
+        shared.step(Input::Contact { target: addr.into(), attempts: Some(RENDEZVOUS_ATTEMPTS) });
     }
     if let Some(book) = book {
         shared.step(Input::Remembered(book.load()));

@@ -118,8 +118,8 @@ impl NetworkBuilder {
             idle_timeout: IDLE_TIMEOUT,
             limits: Limits::default(),
             data_dir: None,
-            local_lane: true,
-            memory_lane: true,
+            local_lane: false,
+            memory_lane: false,
             metrics: false,
             #[cfg(feature = "mdns")]
             mdns: false,
@@ -257,14 +257,15 @@ impl NetworkBuilder {
     /// Whether streams, stores and bonds between this node and peers of the same user on the same host go past the network: through
     /// Unix sockets, and within one process through memory. What does not leave the machine is not encrypted then. The socket
     /// is made in `$XDG_RUNTIME_DIR/mosaik`, or in the data directory; without both, or where a peer does not find it, everything
-    /// goes over QUIC. Default: it is so.
+    /// goes over QUIC. Both ends must say so. Experimental: the streams of a process that was frozen do not always come back. Default:
+    /// everything goes over QUIC.
     pub fn with_local_lane(mut self, on: bool) -> Self {
         self.local_lane = on;
         self
     }
 
     /// Whether that goes through memory where both ends are in this process; otherwise it goes through sockets, as between two
-    /// processes. For measurements.
+    /// processes. For measurements: what is queued at a shutdown may be lost.
     #[doc(hidden)]
     pub fn with_memory_lane(mut self, on: bool) -> Self {
         self.memory_lane = on;

@@ -219,8 +219,8 @@ fn shared_flags(network: String) -> Vec<Arg> {
         .value_parser(Bootstrap::from_str),
         flag("data-dir", "DIR", "Where identity and known peers are kept; created if missing [default: nothing is kept]")
             .value_parser(clap::value_parser!(PathBuf)),
-        with_env(super::args::switch(Arg::new("no-local-lane").long("no-local-lane")), "no-local-lane")
-            .help("Go over the network, encrypted, also to peers of this user on this host"),
+        with_env(super::args::switch(Arg::new("local-lane").long("local-lane")), "local-lane")
+            .help("Go past the network, unencrypted, to peers of this user on this host that do so too (experimental)"),
         flag("tag", "TAG", "A tag to announce beside those of the role; may be repeated, or separated by commas")
             .action(ArgAction::Append)
             .value_delimiter(',')
@@ -286,7 +286,7 @@ pub(super) struct NodeFlags {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) ready_file: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
-    no_local_lane: bool,
+    local_lane: bool,
     #[cfg(feature = "mdns")]
     mdns: bool,
     pub(super) metrics: Option<SocketAddr>,
@@ -313,7 +313,7 @@ impl NodeFlags {
             data_dir: one(matches, "data-dir"),
             ready_file: one(matches, "ready-file"),
             tags: all(matches, "tag"),
-            no_local_lane: matches.try_get_one("no-local-lane").ok().flatten().copied().unwrap_or_default(),
+            local_lane: matches.try_get_one("local-lane").ok().flatten().copied().unwrap_or_default(),
             #[cfg(feature = "mdns")]
             mdns: matches.try_get_one("mdns").ok().flatten().copied().unwrap_or_default(),
             metrics: one(matches, "metrics"),
@@ -330,7 +330,7 @@ impl NodeFlags {
         let mut builder = Network::builder(self.network.unwrap_or(default))
             .with_tags(tags)
             .with_tags(self.tags)
-            .with_local_lane(!self.no_local_lane);
+            .with_local_lane(self.local_lane);
         if let Some(secret) = self.secret {
             builder = builder.with_secret_key(secret.load()?);
         }
