@@ -68,7 +68,7 @@ fn not_granted(event: &Event) -> Option<MissingGrant> {
 /// What a node says of the evidence of a peer, and who refused.
 fn refused(node: &Network, peer: &Network) -> Option<(RefusedBy, AttestError)> {
     let about = node.trust().refusals().into_iter().filter(|refusal| refusal.peer == peer.local().id());
-    about.filter_map(|refusal| Some((refusal.by, refusal.reason))).find_map(|(by, reason)| match reason {
+    about.map(|refusal| (refusal.by, refusal.reason)).find_map(|(by, reason)| match reason {
         Reason::Attestation(error) => Some((by, error)),
         _ => None,
     })

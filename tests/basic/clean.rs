@@ -10,6 +10,13 @@
     clippy::all,
     clippy::pedantic
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    clippy::unused_self,
+    reason = "about what is written by hand here, not about what is generated"
+)]
 #![no_implicit_prelude]
 
 mod names {

@@ -200,7 +200,7 @@ async fn join(node: &SimNode, grants: &[&str]) -> Network {
 /// What a node says of a right that another one lacks.
 fn missing(node: &Network, peer: &Network, right: Right) -> Option<(RefusedBy, MissingGrant)> {
     let refusals = node.trust().refusals().into_iter().filter(|refusal| refusal.peer == peer.local().id());
-    refusals.filter_map(|refusal| Some((refusal.by, refusal.reason))).find_map(|(by, reason)| match reason {
+    refusals.map(|refusal| (refusal.by, refusal.reason)).find_map(|(by, reason)| match reason {
         Reason::GrantMissing(missing) if missing.right == right => Some((by, missing)),
         _ => None,
     })

@@ -184,7 +184,7 @@ fn of_replicated_producers_the_next_one_goes_on_at_the_next_item() {
             let last = at.unwrap();
             let from = read(&mut consumer, &mut at, last + 60).await;
             assert_eq!(from, far.id, "{failure}");
-            assert!(failed.elapsed() < Duration::from_millis(1_000), "{failure}: {:?}", failed.elapsed());
+            assert!(failed.elapsed() < Duration::from_secs(1), "{failure}: {:?}", failed.elapsed());
             assert_eq!(switched(&mut events).await, (near.id, far.id));
             if failure == "frozen" {
                 sim.node("near").resume();

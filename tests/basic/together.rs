@@ -1,6 +1,8 @@
 //! Handlers with `concurrency = n`: how many calls share a role, in which order they begin, and what becomes of them when one fails,
 //! when another handler is due and when the role ends.
 
+#![allow(clippy::unused_self, reason = "handlers as users may write them")]
+
 use std::{
     sync::{
         Arc, Mutex,

@@ -301,10 +301,12 @@ fn describe(command: &mut Method) {
         let from: Vec<String> = transition.from.iter().map(|from| format!("`{}`", plain(from))).collect();
         let mut line = format!("* {} to `{}`", from.join(" or "), plain(&transition.to));
         if let Some(guard) = &transition.guard {
-            line += &format!(", if {}", guard.shown());
+            line.push_str(", if ");
+            line.push_str(&guard.shown());
         }
         if let Some(after) = &transition.after {
-            line += &format!(", after {}", after.value());
+            line.push_str(", after ");
+            line.push_str(&after.value());
         }
         lines.push(line);
     }

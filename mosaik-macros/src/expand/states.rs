@@ -267,10 +267,12 @@ fn drawing(machine: &Machine) -> Option<String> {
         let guard = if edge.guard.is_empty() { String::new() } else { format!(" [{}]", edge.guard) };
         let after =
             edge.step.transition.after.as_ref().map_or_else(String::new, |after| format!(" after {}", after.value()));
-        out += &format!("    {} --> {}: {}{guard}{after}\n", edge.from, edge.to, edge.command);
+        let line = format!("    {} --> {}: {}{guard}{after}\n", edge.from, edge.to, edge.command);
+        out.push_str(&line);
     }
     for terminal in &states.terminal {
-        out += &format!("    {} --> [*]\n", plain(terminal));
+        let line = format!("    {} --> [*]\n", plain(terminal));
+        out.push_str(&line);
     }
     Some(out)
 }

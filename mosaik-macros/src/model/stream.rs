@@ -5,6 +5,7 @@ use syn::{Expr, Generics, Ident, LitStr, Type};
 
 use super::Name;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the attribute")]
 pub(crate) struct Stream {
     pub(crate) runtime: TokenStream,
     pub(crate) ident: Ident,

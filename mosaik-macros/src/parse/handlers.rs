@@ -121,7 +121,7 @@ fn concurrency(args: &Args, diag: &Diag) -> Option<Concurrency> {
     match calls {
         Some(calls @ 2..=1024) => return Some(Concurrency { key: key.clone(), calls }),
         Some(0 | 1) => {
-            diag.error(value, "one call at a time is what a handler has without `concurrency`: leave it out")
+            diag.error(value, "one call at a time is what a handler has without `concurrency`: leave it out");
         }
         _ => diag.error(value, "`concurrency` is how many calls may share the role: a number from 2 to 1024"),
     }

@@ -46,6 +46,7 @@ const CONNECTION_LIMITS: RangeInclusive<usize> = 2..=1 << 20;
 /// Configures a node; made by [`Network::builder`].
 #[derive(Debug)]
 #[must_use = "a builder does nothing until built"]
+#[allow(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct NetworkBuilder {
     network_id: NetworkId,
     secret_key: Option<SecretKey>,
@@ -353,6 +354,7 @@ impl NetworkBuilder {
         Box::pin(self.start()).await
     }
 
+    #[allow(clippy::too_many_lines, reason = "one thing after the other")]
     async fn start(mut self) -> Result<Network, BuildError> {
         let invitation = self.join.take().transpose()?;
         let closed = self.key.is_some() || self.ticket.is_some() || !self.authorities.is_empty();

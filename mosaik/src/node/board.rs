@@ -55,7 +55,7 @@ impl Board {
     /// Shows these lines.
     pub(super) fn show(self, lines: &[String]) {
         let text = match self {
-            Self::Plain => lines.iter().map(|line| format!("{line}\n")).collect(),
+            Self::Plain => lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect(),
             Self::Terminal => {
                 let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
                 let size = terminal_size::terminal_size_of(io::stderr());

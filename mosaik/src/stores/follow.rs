@@ -204,11 +204,23 @@ impl<V: View> Worker<V> {
                 }
                 // Before answers: those of a primary that has started again are not of the connection that it had.
                 event = events.recv() => self.take(event),
-                found = later(&mut self.looking) => Ok(self.looked(found)),
-                result = job(&mut self.checking) => Ok(self.checked(result)),
+                found = later(&mut self.looking) => {
+                    self.looked(found);
+                    Ok(())
+                }
+                result = job(&mut self.checking) => {
+                    self.checked(result);
+                    Ok(())
+                }
                 result = job(&mut self.fetching) => self.fetched(result),
-                result = saved => Ok(self.was_saved(result)),
-                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => Ok(self.save()),
+                result = saved => {
+                    self.was_saved(result);
+                    Ok(())
+                }
+                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
+                    self.save();
+                    Ok(())
+                }
                 delta = deltas.recv_from() => self.fold_batch(delta, deltas, events),
             };
             if let Err(over) = taken {

@@ -37,6 +37,7 @@ impl Protocol for Subscription {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "messages are few, and none is kept")]
 pub(crate) enum Message {
     /// The consumer's request. It brings its own entry, so that the producer can ask its predicate at once; and what it has
     /// of the producer's items, if it was subscribed before; and whether it wants what is kept for late joiners.

@@ -128,6 +128,7 @@ thread_local! {
 #[cfg(any(test, feature = "testing"))]
 impl Switch {
     /// For machines that are made on this thread from now on, as all of a simulation are. Returns what it was before.
+    #[allow(clippy::return_self_not_must_use, reason = "what was before matters to who puts it back")]
     pub fn set_for_this_thread(self) -> Self {
         OF_THIS_THREAD.replace(self)
     }

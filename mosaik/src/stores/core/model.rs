@@ -552,7 +552,7 @@ impl World {
 }
 
 /// What has gone wrong with a seed, if something has.
-fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), World> {
+fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), Box<World>> {
     let mut world = World::new(seed, mutant);
     let run = AssertUnwindSafe(|| {
         for _ in 0..2 {
@@ -560,7 +560,7 @@ fn run(seed: u64, mutant: Option<Mutant>) -> Result<(), World> {
             world.rest();
         }
     });
-    catch_unwind(run).map_err(|_| world)
+    catch_unwind(run).map_err(|_| Box::new(world))
 }
 
 #[test]

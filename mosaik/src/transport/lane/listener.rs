@@ -184,8 +184,9 @@ async fn is_abandoned(path: &Path) -> bool {
 
 /// Whether a directory is of this user and closed to others.
 fn is_private(dir: &Path) -> bool {
-    fs::metadata(dir)
-        .is_ok_and(|meta| meta.is_dir() && Some(meta.uid()) == own_uid() && meta.permissions().mode() & 0o077 == 0)
+    fs::metadata(dir).is_ok_and(|meta| {
+        meta.is_dir() && Some(meta.uid()) == own_uid() && meta.permissions().mode().trailing_zeros() >= 6
+    })
 }
 
 /// Whether this may be the socket of a lane, of this user, here. A peer has told where it is: it must not send this process to

@@ -1,5 +1,7 @@
 //! What strangers, broken peers and limits do to a lane: nothing beyond the stream at hand.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -203,9 +205,9 @@ async fn an_end_that_the_kernel_has_no_room_for_comes_through() {
         // More than the kernel takes, and then no more is written.
         assert!(timeout(Duration::from_millis(100), write(&mut send, &much)).await.is_err());
         if finished {
-            send.finish()
+            send.finish();
         } else {
-            send.reset(9)
+            send.reset(9);
         }
         drop(send);
         let mut received = Vec::new();
