@@ -486,6 +486,7 @@ pub(crate) async fn bare(
 }
 
 /// Where the lane of this host has its socket. Tests force what streams go over: `MOSAIK_TEST_LANE` is `quic` or `local`.
+#[cfg_attr(not(feature = "testing"), allow(clippy::unnecessary_wraps, reason = "tests may want none"))]
 fn lane_config(data_dir: Option<&Path>, memory: bool) -> Option<LaneConfig> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let dirs: Vec<_> =

@@ -190,7 +190,7 @@ impl Graph {
 /// # Panics
 /// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
 /// machine, a store of the same name another state, or one of them another label; or when a label reaches who does not clear it
-/// ([`corridor`]).
+/// (`corridor`).
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
