@@ -255,11 +255,11 @@ impl NetworkBuilder {
         self
     }
 
-    /// Whether streams, stores and bonds between this node and peers of the same user on the same host go past the network: through
-    /// Unix sockets, and within one process through memory. What does not leave the machine is not encrypted then. The socket
+    /// Whether streams, stores and bonds between this node and peers of the same user on the same host go past the network, through
+    /// Unix sockets. What does not leave the machine is not encrypted then. The socket
     /// is made in `$XDG_RUNTIME_DIR/mosaik`, or in the data directory; without both, or where a peer does not find it, everything
-    /// goes over QUIC. Both ends must say so. Experimental: the streams of a process that was frozen do not always come back. Default:
-    /// everything goes over QUIC.
+    /// goes over QUIC. Both ends must say so. Experimental: the streams of a process that was frozen, or started again, do not always
+    /// come back. Default: everything goes over QUIC.
     pub fn with_local_lane(mut self, on: bool) -> Self {
         self.local_lane = on;
         self

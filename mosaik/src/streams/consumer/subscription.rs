@@ -41,7 +41,7 @@ const FORGET: Duration = Duration::from_mins(10);
 /// A subscription that lasted this long was a good one: the next failure is tried again at once.
 const STABLE: Duration = Duration::from_secs(5);
 /// After a refusal that only a change at the producer can lift.
-const HOPELESS: Duration = Duration::from_mins(1);
+const INCOMPATIBLE_RETRY: Duration = Duration::from_mins(1);
 
 pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watch::Receiver<Wanted>) {
     let progress =
@@ -135,7 +135,7 @@ impl Task {
                 if is_new && let DisconnectReason::NoStream { limit } = reason {
                     tracing::warn!(peer = ?producer, ?stream, limit, "no subscription: the connection carries no more streams");
                 }
-                let hopeless = match reason {
+                let incompatible = match reason {
                     DisconnectReason::NotFiltered(why) => {
                         if is_new {
                             tracing::warn!(peer = ?producer, ?stream, "no subscription, the producer cannot apply the filter: {why}");
@@ -145,8 +145,8 @@ impl Task {
                     _ => false,
                 };
                 self.shared.events.send(Event::Disconnected { producer, reason });
-                if hopeless {
-                    let _ = timeout(HOPELESS, self.wanted.changed()).await;
+                if incompatible {
+                    let _ = timeout(INCOMPATIBLE_RETRY, self.wanted.changed()).await;
                 }
             }
             End::Incompatible { theirs, differs } => {
@@ -173,7 +173,7 @@ impl Task {
         self.channel.ended(format!("{what} differs: {ours} here, {theirs} there"), Some(CloseCode::Incompatible));
         let what = what.to_owned();
         self.shared.events.send(Event::Incompatible { producer, what, ours, theirs });
-        let _ = timeout(HOPELESS, self.wanted.changed()).await;
+        let _ = timeout(INCOMPATIBLE_RETRY, self.wanted.changed()).await;
     }
 
     /// One subscription from dialling to its end.

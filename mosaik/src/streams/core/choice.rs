@@ -1,8 +1,9 @@
 //! Which producers a consumer with a preference takes: the best few, without moving to and fro.
 //!
 //! A candidate takes the place of another one at once when that is lost, refuses or is late; otherwise only when it is clearly
-//! better ([`GAIN`]) for a while ([`HOLD`]). A few others stand by: one of them takes the place of a producer that is lost. Equal ones are spread: each consumer has an order of its own, which also counts for
-//! those that become known at the beginning ([`BEGIN`]). Times are microseconds of any monotonic clock; `K` names a producer.
+//! better ([`GAIN`]) for a while ([`HOLD`]). A few others stand by: one of them takes the place of a producer that is
+//! lost. Equal ones are spread: each consumer has an order of its own, which also counts for those that become known at the beginning
+//! ([`BEGIN`]). Times are microseconds of any monotonic clock; `K` names a producer.
 
 use super::mutants::{Mutant, Switch as Planted};
 use std::{
@@ -224,11 +225,15 @@ impl<K: Ord + Copy> Choice<K> {
         switches
     }
 
-    /// Those that stand by stay as long as they may, and the best of the others fill up.
+    /// Those that stand by stay as long as they may, and the best of the others fill up. One that fails stays if nobody is there for
+    /// its place: as long as it is heard it is known to be as late as the one that was taken.
     fn stand_by(&mut self, candidates: &[Candidate<K>]) {
         let mut standing = std::mem::take(&mut self.standing_by);
-        let may = |it: &Candidate<K>| !self.takes(&it.peer) && !self.shunned.contains_key(&it.peer) && !it.fails;
-        standing.retain(|peer| candidates.iter().any(|it| it.peer == *peer && may(it)));
+        let is_free = |it: &Candidate<K>| !self.takes(&it.peer) && !self.shunned.contains_key(&it.peer);
+        let may = |it: &Candidate<K>| is_free(it) && !it.fails;
+        let others = candidates.iter().any(|it| may(it) && !standing.contains(&it.peer));
+        let stays = |it: &Candidate<K>| if others { may(it) } else { is_free(it) };
+        standing.retain(|peer| candidates.iter().any(|it| it.peer == *peer && stays(it)));
         while standing.len() < self.standby
             && let Some(more) = best(candidates.iter().filter(|it| may(it) && !standing.contains(&it.peer)))
         {

@@ -1,8 +1,8 @@
 //! What a consumer has of one sequence that several producers publish alike: item `n` of each of them is the same item. So it goes on at
 //! the next item with another producer, and what two of them send is handed on once.
 //!
-//! Gaps are found in what each producer sends ([`progress`](super::progress)); here is only said which of them are news. A producer that
-//! trails a [standby's](Trail) heads for too long is to be replaced.
+//! Gaps are found in what each producer sends ([`progress`](super::progress)); here is only said which of them were not told yet. A
+//! producer that trails a [standby's](Trail) heads for too long is to be replaced.
 
 use std::time::Duration;
 
