@@ -41,6 +41,7 @@ pages! {
     metrics "src/metrics.md"
     protocols "src/protocols.md"
     benchmarks "src/benchmarks.md"
+    benchmarks_history "src/benchmarks/history.md"
     groups "src/groups/groups.md"
     groups_operations "src/groups/operations.md"
     leadership "src/groups/leadership.md"

@@ -165,11 +165,11 @@ impl Bonds {
     }
 
     /// Writes what was queued by [`send`](Self::send), [`call`](Self::call) and replies since the last time; until then it
-    /// waits for company. `patiently`: links with nothing to say but how much is committed wait on; true if there are any.
-    pub(crate) fn flush(&self, patiently: bool) -> bool {
+    /// waits for more. `hold_commits`: links with nothing but notices of commits wait on; true if there are any.
+    pub(crate) fn flush(&self, hold_commits: bool) -> bool {
         let mut waits = false;
         for bond in self.group().mesh().bonds() {
-            waits |= bond.queue.flush(patiently);
+            waits |= bond.queue.flush(hold_commits);
         }
         waits
     }

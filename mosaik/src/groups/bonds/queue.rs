@@ -114,9 +114,9 @@ pub(super) struct Queue {
     filled: Notify,
 }
 
-/// What is here and the writer has not been told of.
+/// What is in the queue and the writer has not been woken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Unsaid {
+enum Unflushed {
     #[default]
     Nothing,
     /// Only what tells of commits.
@@ -128,7 +128,7 @@ enum Unsaid {
 struct State {
     classes: [VecDeque<(usize, Frame)>; CLASSES],
     bytes: [usize; CLASSES],
-    unsaid: Unsaid,
+    unflushed: Unflushed,
     closed: bool,
 }
 
@@ -144,17 +144,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Has what is in the queue written. `patiently`: unless it only tells of commits, which may go with something else
-    /// soon; then true.
-    pub(super) fn flush(&self, patiently: bool) -> bool {
-        let unsaid = {
+    /// Has what is in the queue written. `hold_commits`: unless that is nothing but notices of commits, which may go with
+    /// something else soon; then true.
+    pub(super) fn flush(&self, hold_commits: bool) -> bool {
+        let unflushed = {
             let mut state = self.state();
-            if patiently && state.unsaid == Unsaid::Commits {
+            if hold_commits && state.unflushed == Unflushed::Commits {
                 return true;
             }
-            std::mem::take(&mut state.unsaid)
+            std::mem::take(&mut state.unflushed)
         };
-        if unsaid != Unsaid::Nothing {
+        if unflushed != Unflushed::Nothing {
             self.filled.notify_one();
         }
         false
@@ -170,17 +170,17 @@ impl Queue {
         if state.classes[Class::Urgent as usize].back_mut().is_some_and(|(_, last)| merges(last, &frame)) {
             return Ok(());
         }
-        let patient = tells_commit(&frame).is_some();
+        let is_notice = tells_commit(&frame).is_some();
         let (items, bytes) = LIMITS[class];
         let waiting = state.classes[class].len();
         if waiting >= items || (waiting > 0 && state.bytes[class] + size > bytes) {
             return Err(Refused::Full);
         }
-        if !patient {
+        if !is_notice {
             state.overtake(&frame);
-            state.unsaid = Unsaid::Something;
-        } else if state.unsaid == Unsaid::Nothing {
-            state.unsaid = Unsaid::Commits;
+            state.unflushed = Unflushed::Something;
+        } else if state.unflushed == Unflushed::Nothing {
+            state.unflushed = Unflushed::Commits;
         }
         state.classes[class].push_back((size, frame));
         state.bytes[class] += size;
@@ -193,7 +193,7 @@ impl Queue {
             {
                 let mut state = self.state();
                 state.take(into);
-                state.unsaid = Unsaid::Nothing;
+                state.unflushed = Unflushed::Nothing;
                 if !into.is_empty() || state.closed {
                     return;
                 }

@@ -25,13 +25,11 @@ pub(in crate::groups) struct Callers {
     waiting: Slab<Waiting>,
     /// When the session's clock began.
     epoch: Instant,
-    /// There are many, so more commands may be about to come.
-    pub many: bool,
 }
 
 impl Callers {
     pub const fn new(epoch: Instant) -> Self {
-        Self { waiting: Slab::new(), epoch, many: false }
+        Self { waiting: Slab::new(), epoch }
     }
 
     /// The session's clock at that moment, microseconds.

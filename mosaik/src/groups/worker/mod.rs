@@ -3,12 +3,13 @@
 //! A round takes everything that is waiting (messages, finished writes, applied commands, callers' requests) and hands
 //! it to the core in as few steps as possible, so that many commands become one append, one write and one frame per
 //! follower. It never waits for storage or for the machine: both answer as events. Who sends which command when is decided
-//! in [`client`](super::client). Rooms: `callers` and `queue` (the local callers), `answering` (the others), `reads`, `applier`, `replica`, `mend` and
+//! in [`client`](super::client). Rooms: `callers`, `queue` and `batching` (the local callers), `answering` (the others), `reads`, `applier`, `replica`, `mend` and
 //! `busy` (the machine), `seal` (the end of a version of it), `handover` and `standing` (another leader), `output` (what the core wants done), `marks` (what
 //! is remembered of members' storages), `publish` (what the outside sees), `departure` (leaving and shutdown).
 
 mod answering;
 mod applier;
+mod batching;
 mod busy;
 mod callers;
 mod deferred;
@@ -42,6 +43,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use self::{
     answering::Answering,
     applier::{Job, Lanes, Outcome, What},
+    batching::{Batching, Next},
     busy::Busy,
     deferred::Deferred,
     departure::Departure,
@@ -76,15 +78,6 @@ use crate::{network::Node, primitives::figures::Watch};
 
 /// Events of bonds taken in one round.
 const EVENTS: usize = 256;
-/// Callers at once from which on the worker lets others speak before it takes what the first one says.
-const CROWD: usize = 4;
-/// Turns of the scheduler that a crowd has at most to say what it has to say.
-const TURNS: u32 = 20;
-/// Rounds about something else that do not interrupt a crowd: what it has said so far would go alone.
-const DEAF: u32 = 8;
-/// Rounds for which the news of a commit waits for something that goes the same way: the answer to the command, or the
-/// next one of the caller who has just been answered. If there is a crowd of those, the last of the rounds hears it.
-const PATIENCE: u32 = 3;
 /// How soon a batch that was rejected or lost is sent again, microseconds.
 const RETRY: u64 = 15_000;
 /// A member whose incarnation is refused as an old one adds so much first, microseconds, and then twice as much each time.
@@ -179,8 +172,7 @@ struct Worker {
     next_look: Instant,
     /// When the core was last told the time, microseconds.
     ticked: u64,
-    /// Rounds since callers were listened to; from [`DEAF`] on the next one does.
-    deaf: u32,
+    batching: Batching,
 }
 
 /// What the worker waits for all its life, registered once.
@@ -295,7 +287,7 @@ impl Worker {
             durable: 0,
             next_look: now,
             ticked: 0,
-            deaf: 0,
+            batching: Batching::new(),
         }
     }
 
@@ -304,10 +296,9 @@ impl Worker {
         self.begin_start();
         // What the core has to do first: its writes, and the snapshot that it begins with.
         self.step(Input::Tick);
-        let mut patience = PATIENCE;
         loop {
             self.round();
-            let lonely = self.bonds.flush(patience > 0);
+            let is_held = self.bonds.flush(self.batching.holds_notices());
             self.write_own().await;
             if self.wiping {
                 tracing::debug!(group = ?self.board.group(), "the cluster dissolved; the local member begins again");
@@ -322,18 +313,19 @@ impl Worker {
                 self.end(&why).await;
                 return why;
             }
-            if lonely {
-                patience -= 1;
-                if patience == 0 {
-                    self.hear().await;
-                } else {
+            match self.batching.after_round(is_held) {
+                Next::Wait => {}
+                Next::Yield => {
                     tokio::task::yield_now().await;
+                    continue;
                 }
-                continue;
+                Next::Gather => {
+                    self.gather_batch().await;
+                    continue;
+                }
             }
-            patience = PATIENCE;
             match self.wait().await {
-                Woken::Callers => self.hear().await,
+                Woken::Callers => self.gather_batch().await,
                 Woken::Cancelled => self.stop = Some(StopReason::Shutdown),
                 Woken::Shutdown => self.departure.shut_down(Instant::now()),
                 Woken::Event(Some(event)) => self.event(event),
@@ -345,15 +337,10 @@ impl Worker {
         }
     }
 
-    /// With many callers one batch of all costs far less than one round for each: lets them speak until they are silent.
-    async fn hear(&mut self) {
-        self.deaf = DEAF;
-        let mut said = None;
-        for _ in 0..TURNS {
-            let before = said.replace(self.queue.submitted());
-            if !self.callers.many || before == said {
-                break;
-            }
+    /// Lets many callers submit what they have, so that the next round takes it as one batch.
+    async fn gather_batch(&mut self) {
+        let mut gather = self.batching.gather();
+        while gather.goes_on(self.queue.submitted()) {
             tokio::task::yield_now().await;
         }
     }
@@ -441,10 +428,8 @@ impl Worker {
 
     /// Commands of local callers, and those of others that came with the events, go to the core in one step.
     fn commands(&mut self) {
-        if self.callers.many && self.deaf < DEAF {
-            self.deaf += 1;
-        } else {
-            self.listen();
+        if self.batching.take_submissions() {
+            self.take_submissions();
         }
         loop {
             let cluster = self.raft.cluster();
@@ -499,7 +484,7 @@ impl Worker {
     }
 
     /// Takes the commands of local callers, as far as there is room.
-    fn listen(&mut self) {
+    fn take_submissions(&mut self) {
         if self.sealing.is_applied() {
             return self.queue.take(|_| true).into_iter().for_each(|refused| {
                 refused.answer.send(Err(CallError::Sealed));
@@ -512,11 +497,7 @@ impl Worker {
             bytes += next.body.len();
             !full
         });
-        // Nothing wakes the worker for those that found no room.
-        self.deaf = if full { DEAF } else { 0 };
-        if !taken.is_empty() {
-            self.callers.many = self.session.in_flight() + taken.len() >= CROWD;
-        }
+        self.batching.taken(taken.len(), self.session.in_flight(), full);
         let Self { session, callers, .. } = self;
         session.submit(taken.into_iter().filter_map(|submission| callers.take(submission)));
     }
@@ -654,8 +635,7 @@ impl Worker {
         }
         self.applied(&mut applied);
         self.tell_callers();
-        // They may all have something else to say at once.
-        self.callers.many |= waited >= self.session.in_flight() + CROWD;
+        self.batching.answered(waited.saturating_sub(self.session.in_flight()));
     }
 
     /// Tells the core once of everything that was applied since the last time.
