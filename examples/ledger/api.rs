@@ -378,10 +378,11 @@ fn status(ledger: &Replica<Ledger>) -> Value {
         // An observer learns for ever.
         _ => "learner",
     };
-    let members = status
-        .members()
-        .iter()
-        .map(|member| json!({"id": member.id().to_string(), "kind": member.kind().to_string(), "lag": member.lag()}));
+    let members = status.members().iter().map(|member| {
+        // A wall clock that is wrong by more than a second, milliseconds: the leader knows it of every member.
+        let skew = member.clock_skew();
+        json!({"id": member.id().to_string(), "kind": member.kind().to_string(), "lag": member.lag(), "clock_skew_ms": skew})
+    });
     json!({
         "role": role,
         "leader": status.leader().map(|leader| leader.to_string()),

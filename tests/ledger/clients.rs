@@ -5,7 +5,7 @@
 //! their answer would have been is unknown when none comes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
     sync::{
@@ -32,12 +32,15 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 type ActionOf = fn(&Value, [u64; 3]) -> Action;
 /// What happened, by account.
 type History = Arc<Mutex<BTreeMap<String, Vec<Event>>>>;
+/// What members answered instead of a result.
+type Errors = Arc<Mutex<BTreeSet<String>>>;
 
 pub struct Clients {
     started: Instant,
     stop: Arc<AtomicBool>,
     round: Arc<AtomicUsize>,
     history: History,
+    errors: Errors,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -49,12 +52,13 @@ struct Client {
     link: Option<(BufReader<TcpStream>, TcpStream)>,
     rng: SmallRng,
     seq: u64,
+    errors: Errors,
 }
 
 impl Clients {
     pub fn start(apis: &[SocketAddr]) -> Self {
-        let (started, stop, round, history) =
-            (Instant::now(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), History::default());
+        let (started, stop, round) = (Instant::now(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (history, errors) = (History::default(), Errors::default());
         let client = |name: usize| {
             let mut client = Client {
                 started,
@@ -64,6 +68,7 @@ impl Clients {
                 link: None,
                 rng: SmallRng::seed_from_u64(name as u64),
                 seq: 0,
+                errors: errors.clone(),
             };
             let (stop, round, history) = (stop.clone(), round.clone(), history.clone());
             let run = move || {
@@ -75,7 +80,7 @@ impl Clients {
             thread::Builder::new().spawn(run).unwrap()
         };
         let threads = (0..CLIENTS).map(client).collect();
-        Self { started, stop, round, history, threads }
+        Self { started, stop, round, history, errors, threads }
     }
 
     /// Other accounts from now on.
@@ -105,6 +110,11 @@ impl Clients {
             assert!(Instant::now() < deadline, "no write is acknowledged within {within:?}");
             thread::park_timeout(Duration::from_millis(5));
         }
+    }
+
+    /// Everything that members have answered instead of a result.
+    pub fn errors(&self) -> BTreeSet<String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Ends the clients and checks everything that they have seen. Returns how many operations there were, and how many of
@@ -203,6 +213,8 @@ impl Client {
         if let Some(ok) = answer.get_mut("ok") {
             return Outcome::Answer(ok.take());
         }
+        let error = answer["error"].as_str().unwrap_or_default().to_owned();
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).insert(error);
         // Somebody else may do better.
         self.leave();
         match answer["outcome"].as_str() {

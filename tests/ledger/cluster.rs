@@ -1,6 +1,7 @@
 //! Three processes of the ledger example on this machine, and what is done to them.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
@@ -103,6 +104,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until the leader names so many members whose clocks are wrong.
+    pub fn wait_skewed(&self, count: usize) {
+        let deadline = Instant::now() + SOON;
+        let named = |status: &Value| {
+            let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+            members.iter().filter(|member| !member["clock_skew_ms"].is_null()).count()
+        };
+        while !self.statuses().iter().any(|status| status["role"] == "leader" && named(status) == count) {
+            assert!(Instant::now() < deadline, "{count} wrong clocks are not named: {:?}", self.statuses());
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     fn is_whole(&self) -> bool {
         let statuses = self.statuses();
         let leaders = statuses.iter().filter(|status| status["role"] == "leader").count();
@@ -155,6 +169,7 @@ impl Branch {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MOSAIK_")) {
             command.env_remove(name);
         }
+        command.env("MOSAIK_TEST_CLOCK", self.clock());
         command.env("LEDGER_KEY", KEY).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = sync_channel(4096);
@@ -184,6 +199,17 @@ impl Branch {
     pub fn signal(&self, name: &str) {
         let pid = self.process.as_ref().unwrap().child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Sets its wall clock so many seconds ahead of the true time, or behind it.
+    pub fn set_clock(&self, seconds: i64) {
+        let next = self.clock().with_extension("next");
+        fs::write(&next, seconds.to_string()).unwrap();
+        fs::rename(next, self.clock()).unwrap();
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.data.with_extension("clock")
     }
 
     /// SIGKILL; returns when it is gone.

@@ -1,5 +1,5 @@
 //! The ledger example from outside: three real processes under clients that never stop, killed, frozen, restarted and cut
-//! off. The history that the clients have recorded must be linearizable: nothing acknowledged is lost, nothing is applied
+//! off, with clocks that jump. The history that the clients have recorded must be linearizable: nothing acknowledged is lost, nothing is applied
 //! twice.
 //!
 //! The short version is part of `cargo test`. The long one, with 50 kills and partitions between network namespaces (root
@@ -85,6 +85,34 @@ impl Trial {
         let at = self.clients.now();
         self.recoveries.push(self.clients.wait_for_write(at, SOON));
         self.cluster.wait_whole();
+    }
+
+    /// The wall clock of each member in turn jumps ahead and back, at last those of all at once and apart; so much each way.
+    /// Everybody is served on.
+    fn jump_clocks(&mut self, seconds: i64) {
+        let members = self.cluster.branches.len();
+        for member in 0..members {
+            for skew in [seconds, -seconds, 0] {
+                self.clients.next_round();
+                self.cluster.branches[member].set_clock(skew);
+                self.wait_for_service();
+                self.cluster.wait_skewed(usize::from(skew != 0));
+            }
+        }
+        for skews in [[seconds, -seconds, seconds], [-seconds, seconds, -seconds]] {
+            self.clients.next_round();
+            self.cluster.branches.iter().zip(skews).for_each(|(branch, skew)| branch.set_clock(skew));
+            self.wait_for_service();
+        }
+    }
+
+    /// Clients are answered at all times for a second.
+    fn wait_for_service(&self) {
+        for _ in 0..10 {
+            let at = self.clients.now();
+            pause(Duration::from_millis(100));
+            self.clients.wait_for_write(at, SOON);
+        }
     }
 
     /// SIGTERM and restart of one member after the other.
@@ -178,6 +206,24 @@ fn what_was_acknowledged_is_kept_through_every_fault() {
     trial.roll(Duration::from_secs(1));
     trial.kill_all();
     trial.finish("short", FAILOVER);
+}
+
+/// Two hours each way, at any member, under load; and whoever leads is killed while its clock is wrong, with commands under way.
+#[test]
+fn clocks_that_jump_by_hours_expire_nothing() {
+    const HOURS: i64 = 2 * 3600;
+    let mut trial = Trial::new(Cluster::on_loopback(LEDGER));
+    trial.jump_clocks(HOURS);
+    for skew in [-HOURS, HOURS] {
+        let leader = trial.cluster.leader();
+        trial.cluster.branches[leader].set_clock(skew);
+        trial.wait_for_service();
+        trial.kill_leader();
+    }
+    let errors = trial.clients.errors();
+    let expired: Vec<_> = errors.iter().filter(|error| error.contains("older than the group remembers")).collect();
+    assert!(expired.is_empty(), "{errors:#?}");
+    trial.finish("clocks that jump", FAILOVER);
 }
 
 #[test]

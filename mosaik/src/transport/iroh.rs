@@ -215,7 +215,10 @@ impl IrohTransport {
     #[expect(clippy::disallowed_methods, reason = "the transport is where wall time comes from")]
     pub(crate) fn wall_clock(&self) -> u64 {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX)
+        let true_time = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        #[cfg(feature = "testing")]
+        let true_time = skewed::wall_clock(true_time);
+        true_time
     }
 
     #[expect(clippy::unused_self, reason = "each simulated network has its own scope")]
@@ -226,6 +229,21 @@ impl IrohTransport {
     #[expect(clippy::unused_self, reason = "in simulation each node has its own seed")]
     pub(crate) fn random_seed(&self) -> [u8; 32] {
         fresh_bytes()
+    }
+}
+
+/// Processes under test may have a wall clock that is wrong: by as many seconds as the file says that `MOSAIK_TEST_CLOCK` names.
+#[cfg(feature = "testing")]
+mod skewed {
+    use std::{path::PathBuf, sync::LazyLock};
+
+    static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("MOSAIK_TEST_CLOCK").map(PathBuf::from));
+
+    pub(super) fn wall_clock(true_time: u64) -> u64 {
+        let Some(file) = &*FILE else { return true_time };
+        // A file that is about to be written may be empty: then the clock is right for that moment.
+        let seconds = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<i64>().ok());
+        true_time.saturating_add_signed(seconds.unwrap_or(0).saturating_mul(1_000_000))
     }
 }
 
