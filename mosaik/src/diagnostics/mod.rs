@@ -32,7 +32,7 @@ pub use self::{
     survey::{Answered, MAX_ASKED, Survey, SurveyError},
     wire::MAX_ANSWER,
 };
-use self::{gather::Sources, serve::Desk};
+use self::{gather::Sources, serve::Server};
 use crate::{
     discovery::Discovery,
     groups::Groups,
@@ -60,7 +60,7 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Diagnostics(Arc<Desk>);
+pub struct Diagnostics(Arc<Server>);
 
 impl Diagnostics {
     /// Registers the protocol.
@@ -73,7 +73,7 @@ impl Diagnostics {
         acceptors: &mut Acceptors,
     ) -> Self {
         let sources = Sources::new(node.clone(), discovery.clone(), streams.clone(), groups.clone(), stores.clone());
-        Self(Desk::open(sources, acceptors))
+        Self(Server::open(sources, acceptors))
     }
 
     /// Who this node is.

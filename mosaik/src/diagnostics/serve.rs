@@ -35,11 +35,11 @@ const BURST: u64 = 8 << 20;
 /// What an answer costs at least: a thousand small questions per second are answered.
 const MIN_COST: u64 = 4 << 10;
 /// The longest that an answer is put off for the rate's sake; a question that would have to wait longer is refused.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// Serves the protocol of a node.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Server {
     sources: Sources,
     state: Mutex<State>,
 }
@@ -51,18 +51,18 @@ struct State {
     full_at: Instant,
 }
 
-impl Desk {
+impl Server {
     /// Registers the protocol.
     pub(super) fn open(sources: Sources, acceptors: &mut Acceptors) -> Arc<Self> {
         let state = Mutex::new(State { links: BTreeMap::new(), full_at: Instant::now() });
-        let desk = Arc::new(Self { sources, state });
-        let weak = Arc::downgrade(&desk);
+        let server = Arc::new(Self { sources, state });
+        let weak = Arc::downgrade(&server);
         acceptors.accept::<Answering>(move |incoming| {
-            let Some(desk) = weak.upgrade() else { return };
-            let tasks = desk.sources.node_handle().tasks().clone();
-            tasks.spawn("diagnostics", serve(desk, incoming.link()));
+            let Some(server) = weak.upgrade() else { return };
+            let tasks = server.sources.node_handle().tasks().clone();
+            tasks.spawn("diagnostics", serve(server, incoming.link()));
         });
-        desk
+        server
     }
 
     pub(super) const fn sources(&self) -> &Sources {
@@ -73,8 +73,8 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more link of a peer.
-    fn place(self: &Arc<Self>, peer: PeerId) -> Option<Place> {
+    /// A permit for one more link of a peer.
+    fn permit(self: &Arc<Self>, peer: PeerId) -> Option<Permit> {
         let mut state = self.state();
         let all: usize = state.links.values().sum();
         let of_peer = state.links.get(&peer).copied().unwrap_or_default();
@@ -82,7 +82,7 @@ impl Desk {
             return None;
         }
         state.links.insert(peer, of_peer + 1);
-        Some(Place { desk: self.clone(), peer })
+        Some(Permit { server: self.clone(), peer })
     }
 
     /// Takes the cost of an answer from the budget: when the answer may go out, unless that is too far away.
@@ -92,7 +92,7 @@ impl Desk {
         let burst = Duration::from_micros(BURST * 1_000_000 / RATE);
         let full_at = state.full_at.max(now) + cost;
         let at = full_at.checked_sub(burst).map_or(now, |at| at.max(now));
-        if at > now + PATIENCE {
+        if at > now + MAX_DELAY {
             return None;
         }
         state.full_at = full_at;
@@ -118,15 +118,15 @@ impl Desk {
     }
 }
 
-/// A link that is being served.
-struct Place {
-    desk: Arc<Desk>,
+/// One link of a peer that is being served.
+struct Permit {
+    server: Arc<Server>,
     peer: PeerId,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.desk.state();
+        let mut state = self.server.state();
         if let Some(links) = state.links.get_mut(&self.peer) {
             *links -= 1;
             if *links == 0 {
@@ -136,17 +136,17 @@ impl Drop for Place {
     }
 }
 
-async fn serve(desk: Arc<Desk>, mut link: Link<Answering>) {
+async fn serve(server: Arc<Server>, mut link: Link<Answering>) {
     let peer = link.peer();
-    let Some(_place) = desk.place(peer) else {
+    let Some(_permit) = server.permit(peer) else {
         tracing::debug!(?peer, "too many diagnostic links");
         return link.close(CloseCode::NoCapacity);
     };
-    let cancel = desk.sources.node_handle().cancel().clone();
+    let cancel = server.sources.node_handle().cancel().clone();
     let end = tokio::select! {
         biased;
         () = cancel.cancelled() => Some(CloseCode::ShuttingDown),
-        end = converse(&desk, &mut link) => end,
+        end = converse(&server, &mut link) => end,
     };
     match end {
         Some(code) => link.close(code),
@@ -155,7 +155,7 @@ async fn serve(desk: Arc<Desk>, mut link: Link<Answering>) {
 }
 
 /// Answers until the peer has no more questions; the code with which to close the link otherwise.
-async fn converse(desk: &Desk, link: &mut Link<Answering>) -> Option<CloseCode> {
+async fn converse(server: &Server, link: &mut Link<Answering>) -> Option<CloseCode> {
     let peer = link.peer();
     for _ in 0..MAX_QUESTIONS {
         let question = match timeout(SILENCE, link.recv()).await {
@@ -168,9 +168,9 @@ async fn converse(desk: &Desk, link: &mut Link<Answering>) -> Option<CloseCode> 
             }
             Err(_) => return Some(CloseCode::Timeout),
         };
-        let answer = Message::Answer(desk.answer(question));
+        let answer = Message::Answer(server.answer(question));
         let bytes = postcard::experimental::serialized_size(&answer).unwrap_or(0);
-        let Some(at) = desk.spend(bytes, Instant::now()) else {
+        let Some(at) = server.spend(bytes, Instant::now()) else {
             tracing::debug!(?peer, "too many questions");
             return Some(CloseCode::NoCapacity);
         };
