@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Job, Worker, applier::Source};
+use super::{
+    Worker,
+    applier::{Job, Source},
+};
 use crate::groups::{
     raft::{Entry, Index, Input, Output, Token, Write},
     status::Contradicted,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use super::{Busy, Worker};
+use super::{Worker, busy::Busy};
 use crate::{
     groups::{
         bonds::Refusal,
