@@ -32,7 +32,8 @@ pub(crate) fn node(node: &model::Node) -> TokenStream {
         &quote!(::core::marker::Send + 'static),
         &quote! {
             const ROLE: #runtime::node::RoleDecl = #runtime::node::RoleDecl {
-                name: #name, ty: "", doc: "", tags: &[], clears: &[], args: &[], endpoints: &[],
+                name: #name, ty: "", doc: "", tags: &[], clears: &[], attest: ::core::option::Option::None, args: &[],
+                endpoints: &[],
             };
             async fn open(
                 _: &mut #runtime::node::Setup<'_>,

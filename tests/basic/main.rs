@@ -5,6 +5,7 @@
 
 mod api;
 mod attest;
+mod attested;
 mod branches;
 mod busy;
 mod chaos;

@@ -24,6 +24,9 @@ const RESERVED: &[&str] = &[
     "version",
 ];
 
+/// The same of a main that runs a role with `attest`.
+const ATTESTING: &[&str] = &["measurements", "collateral"];
+
 pub(crate) fn node(node: &Node, diag: &Diag) {
     super::no_generics(
         &node.generics,
@@ -36,6 +39,12 @@ pub(crate) fn node(node: &Node, diag: &Diag) {
     }
     super::tags(&node.tags, diag);
     super::labels(&node.clears, diag);
+    if let Some(file) = node.attest.as_ref().filter(|file| file.value().trim().is_empty()) {
+        diag.error(
+            file,
+            "name the file that says what may run, which is read when the role starts: `attest = \"measurements.toml\"`",
+        );
+    }
     for field in &node.fields {
         if let Type::Reference(ty) = &field.ty {
             diag.error(ty, "a role owns its fields: it lives as long as its node");
@@ -45,11 +54,13 @@ pub(crate) fn node(node: &Node, diag: &Diag) {
         }
         let Source::Arg { shape, default } = &field.source else { continue };
         let flag = model::kebab(&model::plain(&field.ident));
-        if RESERVED.contains(&flag.as_str()) {
+        let attests = node.attest.is_some() && ATTESTING.contains(&flag.as_str());
+        if attests || RESERVED.contains(&flag.as_str()) {
+            let of = if attests { " of a role with `attest`" } else { "" };
             diag.error(
                 &field.ident,
                 format!(
-                    "`--{flag}` is a flag of every generated main: give the field another name, such as `{}_{}`",
+                    "`--{flag}` is a flag of every generated main{of}: give the field another name, such as `{}_{}`",
                     node.name.text.replace('-', "_"),
                     model::plain(&field.ident)
                 ),

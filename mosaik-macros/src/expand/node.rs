@@ -47,6 +47,7 @@ pub(crate) fn node(node: &Node) -> TokenStream {
         }
     });
     let (read, wire) = (options::read(node), options::wire(node));
+    let (attest, attested) = attest(runtime, node);
     quote! {
         #[automatically_derived]
         impl #runtime::node::Role for #ident {
@@ -56,6 +57,7 @@ pub(crate) fn node(node: &Node) -> TokenStream {
                 doc: #docs,
                 tags: #tags,
                 clears: &[#(#clears),*],
+                attest: #attest,
                 args: &[#(#args),*],
                 endpoints: &[#(#endpoints),*],
             };
@@ -64,6 +66,7 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             async fn open(
                 setup: &mut #runtime::node::Setup<'_>,
             ) -> ::core::result::Result<Self, #runtime::node::RoleError> {
+                #attested
                 #read
                 #(#values)*
                 #(#before)*
@@ -84,6 +87,14 @@ pub(crate) fn node(node: &Node) -> TokenStream {
             }
         }
     }
+}
+
+/// The file of `attest`, by a macro of the runtime, which knows whether it was built with the feature; and the question whether the
+/// node asks for evidence, before the role is opened on it.
+fn attest(runtime: &TokenStream, node: &Node) -> (TokenStream, TokenStream) {
+    let Some(file) = &node.attest else { return (quote!(::core::option::Option::None), TokenStream::new()) };
+    let (runtime, name) = (super::at(runtime, file.span()), &node.name.text);
+    (quote_spanned!(file.span()=> #runtime::__attest!(#file)), quote!(setup.attested(#name)?;))
 }
 
 /// The variable that holds a field's value until the role is made. The user cannot name it.

@@ -14,6 +14,8 @@ pub(crate) struct Node {
     pub(crate) tags: Vec<Expr>,
     /// The labels of what it may receive.
     pub(crate) clears: Vec<LitStr>,
+    /// The file with what may run at those that it is connected to, itself included.
+    pub(crate) attest: Option<LitStr>,
     pub(crate) fields: Vec<Field>,
 }
 

@@ -110,7 +110,13 @@ pub(crate) const STREAM: Attribute = Attribute {
 pub(crate) const NODE: Attribute = Attribute {
     name: "#[mosaik::node]",
     first: None,
-    keys: &[key("name", Kind::Text), key("tags", Kind::Exprs), key("clears", Kind::Labels), key("crate", Kind::Path)],
+    keys: &[
+        key("name", Kind::Text),
+        key("tags", Kind::Exprs),
+        key("clears", Kind::Labels),
+        key("attest", Kind::Text),
+        key("crate", Kind::Path),
+    ],
 };
 
 /// On a field of a role: where its value comes from, or how its endpoint is set up. The names are those of the builders'

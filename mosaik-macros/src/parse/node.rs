@@ -27,6 +27,7 @@ pub(crate) fn node(attribute: TokenStream, item: TokenStream, diag: &Diag) -> Op
         docs: model::docs(&item.attrs),
         tags: args.exprs("tags").to_vec(),
         clears: args.texts("clears").to_vec(),
+        attest: args.text("attest").cloned(),
         ident: item.ident,
         generics: item.generics,
         fields,

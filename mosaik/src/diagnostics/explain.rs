@@ -21,6 +21,10 @@ use crate::{
 const COPIED_MS: u64 = 12_000;
 /// The reason of a refusal that holds also for a peer that is still known.
 const REVOKED: &str = "revoked";
+/// The reason of a refusal of evidence.
+const ATTESTATION: &str = "attestation";
+/// What the text of a missing grant has if it is one of evidence.
+const NEEDS_EVIDENCE: [&str; 2] = ["needs attested:", "needs measured:"];
 /// The reason of a refusal that is not one by the network.
 const GRANT_MISSING: &str = "grant_missing";
 
@@ -47,6 +51,8 @@ pub enum Fault {
     PredicateRefused,
     /// A ticket lacks a grant that a declaration asks for.
     GrantMissing,
+    /// A node asks for evidence of what runs at the other one, which shows none or none that it accepts.
+    NotAttested,
     /// The producer has as many consumers as it takes.
     AtCapacity,
     /// There is no subscription, or no link between members, although nothing speaks against it.
@@ -85,6 +91,7 @@ impl fmt::Display for Fault {
             Self::TagMissing => "tag missing",
             Self::PredicateRefused => "predicate refused",
             Self::GrantMissing => "grant missing",
+            Self::NotAttested => "not attested",
             Self::AtCapacity => "at capacity",
             Self::NotConnected => "not connected",
             Self::TwoPrimaries => "two primaries",
@@ -332,7 +339,8 @@ pub fn explain_stream(from: &End, to: &End, stream: &Named<StreamId>) -> Explana
     });
     // Of several consumers, the first one with a problem counts.
     let (Some(producer), false) = (from.producer(stream.id), it.fault().is_some()) else { return it };
-    let explained = to.consumers(stream.id).map(|consumer| subscription((p, producer), (c, consumer)));
+    let explained =
+        to.consumers(stream.id).map(|consumer| attested(subscription((p, producer), (c, consumer)), from, to));
     let all: Vec<_> = explained.collect();
     let worst = all.iter().find(|one| one.fault().is_some()).or_else(|| all.first()).cloned();
     it.then(|| worst.unwrap_or_default())
@@ -349,7 +357,7 @@ pub(super) fn admission(
     let mut it = Explanation::default();
     let is_over = |refusal: &AdmissionReport| {
         // Who lacks a grant is in the network.
-        refusal.reason == GRANT_MISSING || known && (connected || refusal.reason != REVOKED)
+        [GRANT_MISSING, ATTESTATION].contains(&&*refusal.reason) || known && (connected || refusal.reason != REVOKED)
     };
     let refused = refusals.iter().find(|refusal| refusal.peer == peer && !is_over(refusal));
     it.check(format_args!("{node:?} and {peer:?} admit each other"), || {
@@ -371,6 +379,21 @@ fn acquainted(one: &End, other: &End) -> Explanation {
         });
     }
     it
+}
+
+/// A grant that is missing may be one of evidence: then what both say of that is told, too.
+fn attested(mut explained: Explanation, one: &End, other: &End) -> Explanation {
+    let failed = explained.checks.iter_mut().find(|check| check.fault == Some(Fault::GrantMissing));
+    let Some(check) = failed.filter(|check| NEEDS_EVIDENCE.iter().any(|it| check.found.contains(it))) else {
+        return explained;
+    };
+    let said = [(one, other), (other, one)].into_iter().find_map(|(by, of)| {
+        let mut refusals = by.refusals.iter().filter(|it| it.peer == of.id && it.reason == ATTESTATION);
+        refusals.next().map(|refusal| format!("; {:?} says: {}", by.id, refusal.text))
+    });
+    check.fault = Some(Fault::NotAttested);
+    check.found += &said.unwrap_or_else(|| "; no evidence was shown".to_owned());
+    explained
 }
 
 fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId, &ConsumerReport)) -> Explanation {
@@ -461,12 +484,14 @@ pub fn explain_store(primary: &End, replica: &End, store: &Named<StoreId>) -> Ex
         })
     });
     let (Some(source), false) = (primary.primary(store.id), it.fault().is_some()) else { return it };
-    let all: Vec<_> = replica.replicas(store.id).map(|replica| replication((p, source), (r, replica))).collect();
+    let all: Vec<_> =
+        replica.replicas(store.id).map(|report| replication((primary, source), (replica, report))).collect();
     let worst = all.iter().find(|one| one.fault().is_some()).or_else(|| all.first()).cloned();
     it.then(|| worst.unwrap_or_default())
 }
 
-fn replication((p, primary): (PeerId, &PrimaryReport), (r, replica): (PeerId, &ReplicaReport)) -> Explanation {
+fn replication((one, primary): (&End, &PrimaryReport), (other, replica): (&End, &ReplicaReport)) -> Explanation {
+    let (p, r) = (one.id, other.id);
     let mut it = Explanation::default();
     let store = &primary.store;
     it.check("both have the same view", || {
@@ -485,7 +510,7 @@ fn replication((p, primary): (PeerId, &PrimaryReport), (r, replica): (PeerId, &R
         })
     });
     if let (Some(producer), Some(consumer)) = (&primary.deltas, &replica.deltas) {
-        it = it.then(|| subscription((p, producer), (r, consumer)));
+        it = it.then(|| attested(subscription((p, producer), (r, consumer)), one, other));
     }
     it.check("the replica is synced", || {
         unless(replica.state != SyncState::Synced, Fault::NotSynced, || {
@@ -516,7 +541,8 @@ pub fn explain_group(one: &End, other: Option<&End>, group: &str) -> Explanation
     });
     let Some(ours) = ours else { return it };
     if let Some(other) = other {
-        it = it.then(|| membership((one.id, ours), (other.id, member(other, &ours.name, Some(ours.group)))));
+        let theirs = member(other, &ours.name, Some(ours.group));
+        it = it.then(|| attested(membership((one.id, ours), (other.id, theirs)), one, other));
     }
     it.then(|| health(one.id, ours))
 }

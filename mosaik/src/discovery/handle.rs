@@ -122,9 +122,9 @@ impl Discovery {
             kept.iter().for_each(|dir| revocations::load(&shared, dir));
             node.tasks().spawn("revocations", revocations::spread(shared.clone(), kept.clone()));
             node.tasks().spawn("renewals", renewals::run(shared.clone(), kept));
-            #[cfg(feature = "attest")]
-            attest(&shared);
         }
+        #[cfg(feature = "attest")]
+        attest(&shared);
         Ok(Self { shared, shutdown })
     }
 

@@ -23,7 +23,7 @@ use super::{
     router::{self, Acceptors},
 };
 #[cfg(feature = "attest")]
-use crate::trust::attest::{Evidence, Evidences};
+use crate::trust::attest::{Demand, Evidence, Evidences};
 use crate::{
     diagnostics::Diagnostics,
     discovery::{self, Bootstrap, BootstrapError, Discovery, EntryError},
@@ -104,6 +104,10 @@ pub enum BuildError {
     /// The node could not prove that it belongs to its network.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Everybody is asked for evidence, and no verifier was given.
+    #[cfg(feature = "attest")]
+    #[error("everybody is asked for evidence, which nothing here verifies: give `with_evidence` or `with_verifier`")]
+    NoVerifier,
     /// The tags are over the limit of an entry.
     #[error("the node's own entry: {0}")]
     Entry(#[from] EntryError),
@@ -192,8 +196,8 @@ impl NetworkBuilder {
 
     /// Shows evidence of what runs on this node, and verifies that of others of the same kind: what it proves counts as grants of the
     /// peer (`attested:` and the kind, `measured:` and the name of what was measured) besides those of its ticket, for a day after it was
-    /// made. It is made at the start and every few hours. Of use in a network of an authority; elsewhere nobody asks for grants.
-    /// Default: none.
+    /// made. It is made at the start and every few hours. Declarations ask for such grants in a network of an authority,
+    /// [`with_attested_peers`](Self::with_attested_peers) in every kind. Default: none.
     #[cfg(feature = "attest")]
     pub fn with_evidence(mut self, evidence: impl Evidence) -> Self {
         self.evidence.make(evidence);
@@ -205,6 +209,23 @@ impl NetworkBuilder {
     #[cfg(feature = "attest")]
     pub fn with_verifier(mut self, evidence: impl Evidence) -> Self {
         self.evidence.verify(evidence);
+        self
+    }
+
+    /// Asks everybody for evidence: who shows none that this node accepts, and whose last one has ended, is no end of its streams, stores
+    /// and groups, whatever its ticket grants and in every kind of network. It is told what is missing, as with grants. Needs a verifier
+    /// ([`with_evidence`](Self::with_evidence), [`with_verifier`](Self::with_verifier)), whose policy says what is accepted. A
+    /// generated main sets this for a role with `attest`. Default: nobody is asked.
+    #[cfg(feature = "attest")]
+    pub fn with_attested_peers(mut self) -> Self {
+        self.evidence.demand = Demand::Everybody;
+        self
+    }
+
+    /// Roles with `attest` run and ask nobody for evidence: in a trial.
+    #[cfg(feature = "attest")]
+    pub(crate) fn with_waived_evidence(mut self) -> Self {
+        self.evidence.demand = Demand::Waived;
         self
     }
 
@@ -378,6 +399,10 @@ impl NetworkBuilder {
         };
         let credentials = credentials(self.network_id, self.key, self.authorities, self.ticket)?;
         let mut bootstrap = self.bootstrap.into_iter().collect::<Result<Vec<_>, _>>()?;
+        #[cfg(feature = "attest")]
+        if self.evidence.asks_in_vain() {
+            return Err(BuildError::NoVerifier);
+        }
         let (transport, secret, lock) = match self.transport {
             // A simulated node has a simulated disk.
             Some((transport, secret)) => (transport, secret, None),
@@ -412,7 +437,7 @@ impl NetworkBuilder {
         is_for(&credentials, transport.id()).inspect_err(|_| transport.abandon())?;
         let trust = trust(self.network_id, credentials, &transport);
         #[cfg(feature = "attest")]
-        trust.set_attestation(self.evidence);
+        trust.set_attestation(transport.id(), self.evidence);
         let node = Node::new(self.network_id, trust, transport, self.limits);
         let mut acceptors = Acceptors::default();
         let setup = discovery::Setup {

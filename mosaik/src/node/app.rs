@@ -73,7 +73,7 @@ fn printed(text: Result<String, Failure>) -> ExitCode {
 fn run_role(graph: &Graph, role: &str, matches: &ArgMatches) -> ExitCode {
     let Some(entry) = graph.role(role) else { return ExitCode::FAILURE };
     let values = ArgValues::collect(&entry.role, "", matches);
-    let (flags, network) = (NodeFlags::read(matches), graph.app.into());
+    let (flags, network) = (NodeFlags::read(matches).of_role(&entry.role), graph.app.into());
     process::run(|ending| run::run(entry, values, flags, network, ending))
 }
 

@@ -210,6 +210,7 @@ mod tests {
         doc: "",
         tags: &[],
         clears: &[],
+        attest: None,
         args: &[
             ArgDecl { flag: "id", doc: "Which.", occurs: Occurs::Computed("7"), check: u32::check },
             ArgDecl { flag: "offset", doc: "", occurs: Occurs::Required, check: i32::check },

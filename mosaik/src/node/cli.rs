@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use super::{
     announced::Announced,
     args::{clap_args, prefixed_args},
+    attested,
     config::{Config, ConfigError, config},
     decl::{EndpointDecl, RoleDecl},
     dev::Replicas,
@@ -29,7 +30,14 @@ use crate::{
 
 /// The whole command line of an app, with what a file says of its flags.
 pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigError> {
-    let flags: Vec<_> = graph.roles().map(|role| (role.name, role.args.iter().map(|arg| arg.flag).collect())).collect();
+    let own: Vec<_> = graph.roles().map(|role| (role, attested::flags(role))).collect();
+    let flags: Vec<_> = own
+        .iter()
+        .map(|(role, of_node)| {
+            let of_node = of_node.iter().map(|flag| flag.get_id().as_str());
+            (role.name, role.args.iter().map(|arg| arg.flag).chain(of_node).collect())
+        })
+        .collect();
     config.check(&node_flags(graph.app), &flags)?;
     let of_roles = |name, about| {
         let command = Command::new(name).about(about).subcommand_required(true);
@@ -93,7 +101,8 @@ pub(super) fn command(graph: &Graph, config: &Config) -> Result<Command, ConfigE
 
 /// The flags of a role that runs alone, and of its node.
 fn role_flags(app: &str, role: &RoleDecl, config: &Config) -> Result<Vec<Arg>, ConfigError> {
-    let of_node = node_flags(app);
+    let mut of_node = node_flags(app);
+    of_node.extend(attested::flags(role));
     let taken: Vec<_> = of_node.iter().filter_map(|flag| Some(flag.get_env()?.to_str()?.to_owned())).collect();
     let own = clap_args(role, &taken).into_iter().map(|arg| arg.help_heading("Flags of the role"));
     config.under(role.name, own.chain(of_node).collect())
@@ -286,6 +295,11 @@ pub(super) struct NodeFlags {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) ready_file: Option<PathBuf>,
     pub(super) tags: Vec<Tag>,
+    /// The file that the role of this node declares with `attest`, and the one that is to be read instead.
+    #[cfg(feature = "attest")]
+    pub(super) attest: Option<&'static str>,
+    #[cfg(feature = "attest")]
+    pub(super) measurements: Option<PathBuf>,
     local_lane: bool,
     #[cfg(feature = "mdns")]
     mdns: bool,
@@ -313,12 +327,29 @@ impl NodeFlags {
             data_dir: one(matches, "data-dir"),
             ready_file: one(matches, "ready-file"),
             tags: all(matches, "tag"),
+            #[cfg(feature = "attest")]
+            attest: None,
+            #[cfg(feature = "attest")]
+            measurements: one(matches, attested::MEASUREMENTS),
             local_lane: matches.try_get_one("local-lane").ok().flatten().copied().unwrap_or_default(),
             #[cfg(feature = "mdns")]
             mdns: matches.try_get_one("mdns").ok().flatten().copied().unwrap_or_default(),
             metrics: one(matches, "metrics"),
             log: one(matches, "log").unwrap_or_default(),
         }
+    }
+
+    /// The same for the node of this role.
+    #[cfg_attr(
+        not(feature = "attest"),
+        allow(unused_mut, unused_variables, reason = "nothing depends on the role then")
+    )]
+    pub(super) fn of_role(mut self, role: &RoleDecl) -> Self {
+        #[cfg(feature = "attest")]
+        {
+            self.attest = role.attest;
+        }
+        self
     }
 
     /// A node as the flags say, with the tags of its role.
@@ -329,8 +360,12 @@ impl NodeFlags {
     ) -> Result<NetworkBuilder, Failure> {
         let mut builder = Network::builder(self.network.unwrap_or(default))
             .with_tags(tags)
-            .with_tags(self.tags)
+            .with_tags(self.tags.iter().copied())
             .with_local_lane(self.local_lane);
+        #[cfg(feature = "attest")]
+        if let Some(declared) = self.attest {
+            builder = attested::configure(builder, declared, &self)?;
+        }
         if let Some(secret) = self.secret {
             builder = builder.with_secret_key(secret.load()?);
         }

@@ -416,6 +416,9 @@ pub struct RoleDecl {
     pub tags: &'static [TagDecl],
     /// The labels of what it may receive.
     pub clears: &'static [&'static str],
+    /// The file with what may run at its peers (`attest`): it makes evidence of itself, and refuses who shows none that fits. Read when
+    /// the node starts.
+    pub attest: Option<&'static str>,
     /// Its flags.
     pub args: &'static [ArgDecl],
     /// Its ends of streams and stores, its members and clients of groups.

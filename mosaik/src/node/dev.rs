@@ -111,6 +111,13 @@ impl Trial<'_> {
         let keeps = flags.data_dir.is_some();
         let builder = flags.builder(self.network, entry.role.tags.iter().map(|declared| declared.tag))?;
         let builder = if keeps { builder } else { builder.with_secret_key(secret.clone()) };
+        #[cfg(feature = "attest")]
+        let builder = if entry.role.attest.is_some() {
+            say(format_args!("[{name}] asks nobody for evidence, as this is a trial (attest)"));
+            builder.with_waived_evidence()
+        } else {
+            builder
+        };
         let network = builder.build().await?;
         say(format_args!("[{name}] listening {}", dialable(&network, None, &[])));
         let events = peers::tell(network.discovery().events(), format!("[{name}] "));

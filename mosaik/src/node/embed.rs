@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What every record begins with; the last byte is the version of what follows.
-pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x02";
+pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x03";
 /// The magic, the length of what follows the header, and its checksum.
 pub(super) const HEADER: usize = 8 + 4 + 8;
 /// The link section of the records: a name that every object format takes.
@@ -106,6 +106,10 @@ const fn put_role<const N: usize>(out: &mut Out<N>, role: &RoleDecl) {
         i += 1;
     }
     put_texts(out, role.clears);
+    out.text(match role.attest {
+        Some(file) => file,
+        None => "",
+    });
     out.number(number(role.args.len()));
     i = 0;
     while i < role.args.len() {

@@ -8,6 +8,7 @@
 mod announced;
 mod app;
 mod args;
+mod attested;
 mod board;
 mod chaos;
 mod cli;

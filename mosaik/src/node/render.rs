@@ -151,6 +151,9 @@ impl Graph {
             if !role.clears.is_empty() {
                 line(&mut out, &format!("    clears    {}", role.clears.join(", ")));
             }
+            if let Some(file) = role.attest {
+                line(&mut out, &format!("    attested  by {file}"));
+            }
             for direction in [Direction::Produces, Direction::Consumes] {
                 let streams = role.endpoints.iter().filter_map(|end| Some((end, end.stream()?)));
                 for (end, (_, stream)) in streams.filter(|(_, (its, _))| *its == direction) {
@@ -290,6 +293,7 @@ fn role_json(role: &RoleDecl) -> String {
         ("doc", string(role.doc)),
         ("tags", array(role.tags.iter().map(|tag| string(tag.name)))),
         ("clears", texts(role.clears)),
+        ("attest", optional(role.attest)),
         ("args", array(args)),
         ("endpoints", array(endpoints)),
     ])

@@ -233,6 +233,13 @@ impl<'a> Setup<'a> {
         self
     }
 
+    /// Whether the node asks for evidence, or need not as in a trial.
+    #[doc(hidden)]
+    pub fn attested(&self, role: &'static str) -> Result<(), RoleError> {
+        let trust = self.network.node().trust();
+        if trust.demands_evidence() || trust.waives_evidence() { Ok(()) } else { Err(RoleError::NotAttested { role }) }
+    }
+
     /// The role is ready for its supervisor only when this has resolved.
     pub(super) fn await_online(&mut self, online: impl Future<Output = ()> + Send + 'static) {
         self.online.push(Box::pin(online));
@@ -283,6 +290,15 @@ pub enum RoleError {
     /// A flag is missing or malformed.
     #[error(transparent)]
     Arg(#[from] ArgError),
+    /// The role declares `attest`, and its node was not told to ask for evidence.
+    #[error(
+        "the role {role} declares `attest`, and its node asks nobody for evidence: build the network with `with_evidence` and \
+         `with_attested_peers`"
+    )]
+    NotAttested {
+        /// The role's name.
+        role: &'static str,
+    },
     /// The role's `#[start]` handler failed, so the role did not start.
     #[error("the start handler `{handler}` of the role {role} failed: {error}")]
     Start {

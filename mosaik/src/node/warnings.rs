@@ -70,6 +70,15 @@ pub enum Warning {
         /// The field.
         field: &'static str,
     },
+    /// A role asks for evidence (`attest`), and one that is connected with it shows none.
+    NotAttested {
+        /// The role that shows none.
+        role: &'static str,
+        /// The role that asks for some.
+        asks: &'static str,
+        /// What connects them.
+        by: String,
+    },
     /// A type's serde container name is not its stream's name, so `produce::<T>()` means another stream than
     /// `T::producer`.
     SerdeName {
@@ -113,6 +122,10 @@ impl fmt::Display for Warning {
                     "the field {field} of the role {role} declassifies nothing: the role receives no label that it lacks"
                 )
             }
+            Self::NotAttested { role, asks, by } => write!(
+                f,
+                "the role {role} has no `attest`, and {asks} asks for evidence: they refuse each other on {by}; give {role} one, too"
+            ),
             Self::SerdeName { stream, ty } => write!(
                 f,
                 "the serde name of `{ty}` is not \"{stream}\": `produce::<{ty}>()` and `{ty}::producer(..)` are two \
@@ -151,6 +164,7 @@ impl Graph {
                 warnings.push(Warning::SerdeName { stream: stream.name, ty: stream.ty });
             }
         }
+        warnings.extend(self.unattested());
         for role in self.roles() {
             let useless = role.endpoints.iter().filter(|end| declassifies_nothing(role, end));
             warnings.extend(useless.map(|end| Warning::Declassify { role: role.name, field: end.field }));
@@ -163,6 +177,26 @@ impl Graph {
             }
         }
         warnings
+    }
+}
+
+impl Graph {
+    /// The roles that are connected with one that asks for evidence, and show none.
+    fn unattested(&self) -> Vec<Warning> {
+        let mut found: Vec<Warning> = Vec::new();
+        for asks in self.roles().filter(|role| role.attest.is_some()) {
+            for end in asks.endpoints {
+                let meets = |other: &&EndpointDecl| {
+                    end.is_of_the_same(other) && (end.sends() && other.receives() || end.receives() && other.sends())
+                };
+                let others = self.roles().filter(|role| role.attest.is_none());
+                let (kind, name) = end.target();
+                found.extend(others.filter(|other| other.endpoints.iter().any(|other| meets(&other))).map(|other| {
+                    Warning::NotAttested { role: other.name, asks: asks.name, by: format!("{kind} \"{name}\"") }
+                }));
+            }
+        }
+        found
     }
 }
 

@@ -197,14 +197,11 @@ impl Trust {
     /// before. That this node's wall clock is set takes nothing from anybody.
     pub(crate) fn grants(&self, peer: PeerId, ticket: Option<TicketDigest>) -> Grants {
         let standing = ticket.and_then(|_| self.standing(peer, ticket));
-        standing.map(|it| it.grants().clone().and(self.attested(peer))).unwrap_or_default()
-    }
-
-    /// What a peer's evidence grants.
-    #[cfg(not(feature = "attest"))]
-    #[expect(clippy::unused_self, reason = "the same as with evidence")]
-    pub(super) const fn attested(&self, _: PeerId) -> Vec<String> {
-        Vec::new()
+        match standing {
+            Some(ticket) => ticket.grants().clone().and(self.attested(peer)),
+            None if self.0.kind == NetworkKind::Authority => Grants::default(),
+            None => Grants::default().and(self.attested(peer)),
+        }
     }
 
     /// The ticket of a peer by which it has grants now; `named` is the one that stands in its entry.
@@ -381,6 +378,31 @@ fn heard(why: TicketFault, now: u64, ours: u64) -> Reason {
         TicketFault::NotYetValid(not_before) => Reason::NotYetValid { not_before, now, theirs: Some(ours) },
         TicketFault::Revoked(what) => Reason::Revoked { what },
         TicketFault::OutOfScope(authority, what) => Reason::OutOfScope { authority, what },
+    }
+}
+
+/// What there is of evidence without the feature: none is made, verified or asked for.
+#[cfg(not(feature = "attest"))]
+#[expect(clippy::unused_self, reason = "the same as with evidence")]
+impl Trust {
+    pub(super) const fn attested(&self, _: PeerId) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(crate) const fn demands_evidence(&self) -> bool {
+        false
+    }
+
+    pub(crate) const fn waives_evidence(&self) -> bool {
+        false
+    }
+
+    pub(super) const fn demanded(&self, _: PeerId) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(super) const fn verified_kinds(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

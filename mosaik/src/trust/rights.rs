@@ -2,7 +2,8 @@
 //!
 //! A declaration names the roles and grants of which a peer needs one. In a network of an authority the peer's ticket decides, at both
 //! ends, each time it is asked. In the other kinds there are no tickets and every member may do everything; see
-//! `docs/src/decisions.md`. Pure but for the tickets that [`Trust`] knows.
+//! `docs/src/decisions.md`. A node that asks everybody for evidence does so in every kind. Pure but for the tickets and the evidence that
+//! [`Trust`] knows.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -142,8 +143,13 @@ impl Needed {
         &self.of
     }
 
-    pub(crate) fn is_nothing(&self) -> bool {
+    fn is_nothing(&self) -> bool {
         !self.names_grants() && self.label.is_none()
+    }
+
+    /// Whether anything is asked for here, by the declaration or of everybody.
+    pub(crate) fn asks(&self, trust: &Trust) -> bool {
+        !self.is_nothing() || trust.demands_evidence()
     }
 
     /// Whether a declaration names grants, beside a label.
@@ -153,22 +159,30 @@ impl Needed {
 
     /// Whether a peer has the right; `ticket` is what its entry names.
     pub(crate) fn held(&self, trust: &Trust, peer: PeerId, ticket: Option<TicketDigest>) -> Held {
-        if self.is_nothing() || trust.kind() != NetworkKind::Authority {
+        let by_ticket = !self.is_nothing() && trust.kind() == NetworkKind::Authority;
+        let evidence = trust.demanded(peer);
+        if !by_ticket && evidence.is_empty() {
             return Held::Granted;
         }
         let granted: BTreeSet<String> = match trust.standing(peer, ticket) {
             Some(ticket) => ticket.grants().iter().map(str::to_owned).chain(trust.attested(peer)).collect(),
+            None if !by_ticket => trust.attested(peer).into_iter().collect(),
             None if trust.knows_ticket_of(peer) => BTreeSet::new(),
             None => return Held::Unknown,
         };
-        if self.unmet(&granted).is_empty() { Held::Granted } else { Held::Missing(self.missing(granted)) }
+        let unmet = self.unmet(by_ticket, &evidence, &granted);
+        if unmet.is_empty() { Held::Granted } else { Held::Missing(self.missing(granted, unmet)) }
     }
 
     /// What a peer lacks. One whose ticket has not come has nothing; of who is connected it has.
     pub(crate) fn lacks(&self, trust: &Trust, peer: PeerId, ticket: Option<TicketDigest>) -> Option<MissingGrant> {
         match self.held(trust, peer, ticket) {
             Held::Granted => None,
-            Held::Unknown => Some(self.missing(BTreeSet::new())),
+            Held::Unknown => {
+                let have = BTreeSet::new();
+                let unmet = self.unmet(true, &trust.demanded(peer), &have);
+                Some(self.missing(have, unmet))
+            }
             Held::Missing(missing) => Some(missing),
         }
     }
@@ -178,22 +192,28 @@ impl Needed {
         let own = trust.ticket();
         let attested = own.iter().flat_map(|ticket| trust.attested(ticket.subject()));
         let own = own.iter().flat_map(|ticket| ticket.grants().iter()).map(str::to_owned);
-        self.missing(own.chain(attested).collect())
+        let have = own.chain(attested).collect();
+        let unmet = self.unmet(true, &[], &have);
+        // Somebody else says so, who may know less.
+        let any = || self.any.iter().cloned().chain(trust.verified_kinds()).collect();
+        let need = if unmet.is_empty() { any() } else { unmet };
+        self.missing(have, need)
     }
 
-    /// What a peer with these grants needs one of; nothing when it has the right.
-    fn unmet(&self, have: &BTreeSet<String>) -> Vec<String> {
-        match self.label.as_ref().map(Label::grant) {
-            Some(clears) if !have.contains(&clears) => vec![clears],
-            _ if !self.any.is_empty() && have.is_disjoint(&self.any) => self.any.iter().cloned().collect(),
-            _ => Vec::new(),
+    /// What a peer with these grants needs one of; nothing when it has the right. `evidence`: of what it needs one whatever is declared.
+    fn unmet(&self, by_ticket: bool, evidence: &[String], have: &BTreeSet<String>) -> Vec<String> {
+        let clears = self.label.as_ref().map(Label::grant).filter(|clears| by_ticket && !have.contains(clears));
+        match clears {
+            Some(clears) => vec![clears],
+            None if !evidence.is_empty() && !evidence.iter().any(|name| have.contains(name)) => evidence.to_vec(),
+            None if by_ticket && !self.any.is_empty() && have.is_disjoint(&self.any) => {
+                self.any.iter().cloned().collect()
+            }
+            None => Vec::new(),
         }
     }
 
-    fn missing(&self, have: BTreeSet<String>) -> MissingGrant {
-        let unmet = self.unmet(&have);
-        // Somebody else says so, who may know less.
-        let need = if unmet.is_empty() { self.any.iter().cloned().collect() } else { unmet };
+    fn missing(&self, have: BTreeSet<String>, need: Vec<String>) -> MissingGrant {
         MissingGrant { right: self.right, of: self.of.clone(), have: have.into_iter().collect(), need }
     }
 }
@@ -283,7 +303,7 @@ mod tests {
         assert_eq!(look(&needed, &both), Held::Granted);
         let alone = labelled(Needed::nothing(Right::Consume));
         assert_eq!((look(&alone, &clear), need(look(&alone, &relay))), (Held::Granted, "clears:private".to_owned()));
-        assert!(!alone.is_nothing() && !alone.names_grants());
+        assert!(alone.asks(&trust) && !alone.names_grants());
     }
 
     #[test]

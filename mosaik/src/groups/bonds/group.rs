@@ -140,7 +140,7 @@ impl Group {
                     true
                 }
                 () = self.wake.notified() => false,
-                _ = recheck.tick(), if !self.needed.is_nothing() => {
+                _ = recheck.tick(), if self.needed.asks(self.node.trust()) => {
                     self.end_ungranted();
                     false
                 }

@@ -195,7 +195,7 @@ impl Lines {
                 () = self.cancel.cancelled() => return,
                 changed = catalog.changed() => if changed.is_err() { return },
                 changed = changed.changed() => if changed.is_err() { return },
-                _ = recheck.tick(), if !self.member.is_nothing() => {}
+                _ = recheck.tick(), if self.member.asks(self.node.trust()) => {}
             }
         }
     }

@@ -193,7 +193,8 @@ fn note_ungranted(registry: &Registry, client: PeerId, missing: MissingGrant) {
 
 /// Resolves when a client has lost its grant; never where none is asked for.
 async fn loses_grant(registry: &Weak<Registry>, window: &Window, client: PeerId) {
-    if window.call.is_nothing() {
+    let asks = registry.upgrade().is_some_and(|registry| window.call.asks(registry.node.trust()));
+    if !asks {
         return std::future::pending().await;
     }
     let mut recheck = interval(RECHECK);

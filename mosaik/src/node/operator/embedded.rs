@@ -44,6 +44,8 @@ pub(super) struct RoleSeen {
     pub(super) doc: String,
     pub(super) tags: Vec<String>,
     pub(super) clears: Vec<String>,
+    /// The file with what may run at those that it is connected to.
+    pub(super) attest: Option<String>,
     pub(super) args: Vec<ArgSeen>,
     pub(super) endpoints: Vec<EndpointSeen>,
 }
@@ -233,6 +235,11 @@ impl Input<'_> {
         String::from_utf8(text.to_vec()).ok()
     }
 
+    /// A text that is empty when there is none.
+    fn optional(&mut self) -> Option<Option<String>> {
+        Some(Some(self.text()?).filter(|text| !text.is_empty()))
+    }
+
     fn list<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.number().filter(|count| *count <= MAX_LIST)?;
         (0..count).map(|_| each(self)).collect()
@@ -250,6 +257,7 @@ impl Input<'_> {
             doc: self.text()?,
             tags: self.list(Self::text)?,
             clears: self.list(Self::text)?,
+            attest: self.optional()?,
             args: self.list(|input| {
                 let (flag, doc) = (input.text()?, input.text()?);
                 Some(ArgSeen { flag, doc, occurs: input.text()?, default: input.text()? })
@@ -271,8 +279,7 @@ impl Input<'_> {
 
     /// A label, and the grants of the two ends.
     fn terms(&mut self) -> Option<(Option<String>, Vec<String>, Vec<String>)> {
-        let label = Some(self.text()?).filter(|label| !label.is_empty());
-        Some((label, self.list(Self::text)?, self.list(Self::text)?))
+        Some((self.optional()?, self.list(Self::text)?, self.list(Self::text)?))
     }
 
     fn link(&mut self) -> Option<LinkSeen> {

@@ -64,6 +64,7 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
                 }
             }
         }
+        unattested(kind, name, uses, &mut findings);
         let places = || uses.iter().map(|each| format!("\n    {}", each.place())).collect::<Vec<_>>().concat();
         match (*kind, uses.iter().any(Use::sends), uses.iter().all(Use::sends)) {
             ("stream", false, _) => {
@@ -86,6 +87,21 @@ pub(super) fn check(programs: &[(String, Vec<AppSeen>)]) -> Findings {
         }
     }
     findings
+}
+
+/// Who asks for evidence and who shows none refuse each other.
+fn unattested(kind: &str, name: &str, uses: &[Use<'_>], findings: &mut Findings) {
+    let asks = uses.iter().filter(|each| each.role.attest.is_some());
+    for (asks, other) in asks.flat_map(|asks| uses.iter().map(move |other| (asks, other))) {
+        let (one, two) = (end(asks.role, asks.endpoint), end(other.role, other.endpoint));
+        if other.role.attest.is_none() && (one.sends && two.receives || one.receives && two.sends) {
+            findings.warnings.push(format!(
+                "{kind} \"{name}\": one end has `attest`, so it asks for evidence, which the other end does not show\n    {}\n    {}",
+                asks.place(),
+                other.place()
+            ));
+        }
+    }
 }
 
 fn granted(names: &[String]) -> String {
@@ -236,6 +252,9 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
             for label in &role.clears {
                 let _ = writeln!(out, "    clears {label}");
             }
+            if let Some(file) = &role.attest {
+                let _ = writeln!(out, "    attested by {file}");
+            }
             for EndpointSeen { field, file, line, optional, options, link } in &role.endpoints {
                 let what = match link {
                     LinkSeen::Stream { direction, name, ty, .. } => format!("{direction} stream {name} ({ty})"),
@@ -307,6 +326,7 @@ mod tests {
             doc: text(),
             tags: vec![],
             clears: vec![],
+            attest: None,
             args: vec![],
             endpoints: vec![endpoint],
         };

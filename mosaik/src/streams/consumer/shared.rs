@@ -169,7 +169,7 @@ impl Shared {
 
     /// Whether something is asked of producers that can change by itself.
     pub(super) fn asks(&self) -> bool {
-        self.subscribe_if.is_some() || !self.produce.is_nothing()
+        self.subscribe_if.is_some() || self.produce.asks(self.registry.node.trust())
     }
 
     /// What the ticket of a producer lets it do.

@@ -21,9 +21,17 @@ use crate::{
     node::{App, ArgValues, EndpointDecl, Handlers, RoleEntry},
     primitives::{NetworkId, watch},
 };
+#[cfg(feature = "attest")]
+use {
+    super::member::Attesting,
+    crate::trust::attest::{Policy, SimEvidence, SimPlatform},
+};
 
 /// The flags of a role's node, by its number.
 type Flags = Box<dyn Fn(usize) -> Vec<String> + Send>;
+/// What a role's node runs on, by its number.
+#[cfg(feature = "attest")]
+type Platforms = Box<dyn Fn(usize) -> SimPlatform + Send>;
 
 /// Says what a [`Cluster`] runs: one node of each role unless told otherwise, of a role with a member of a group as many as the
 /// group declares.
@@ -33,6 +41,8 @@ pub struct ClusterBuilder<A> {
     network: NetworkId,
     counts: BTreeMap<&'static str, usize>,
     flags: BTreeMap<&'static str, Flags>,
+    #[cfg(feature = "attest")]
+    platforms: BTreeMap<&'static str, Platforms>,
     durable: bool,
     faults: Faults,
     app: PhantomData<fn() -> A>,
@@ -40,8 +50,17 @@ pub struct ClusterBuilder<A> {
 
 impl<A: App> ClusterBuilder<A> {
     pub(super) fn new(world: World, network: NetworkId) -> Self {
-        let (counts, flags) = (BTreeMap::new(), BTreeMap::new());
-        Self { world, network, counts, flags, durable: false, faults: Faults::default(), app: PhantomData }
+        Self {
+            world,
+            network,
+            counts: BTreeMap::new(),
+            flags: BTreeMap::new(),
+            #[cfg(feature = "attest")]
+            platforms: BTreeMap::new(),
+            durable: false,
+            faults: Faults::default(),
+            app: PhantomData,
+        }
     }
 
     /// So many nodes of a role; with 0, none.
@@ -58,6 +77,30 @@ impl<A: App> ClusterBuilder<A> {
     pub fn with_args<R: Handlers>(mut self, flags: impl Fn(usize) -> Vec<String> + Send + 'static) -> Self {
         self.flags.insert(R::ROLE.name, Box::new(flags));
         self
+    }
+
+    /// The simulated machines that nodes of a role with `attest` run on, by the node's number. As soon as one role has some, all roles
+    /// with `attest` read their file, relative to the working directory, and ask everybody for evidence of kind `sim`; those without a
+    /// machine make none. Default: no role has any, and nobody is asked. The observer shows no evidence.
+    #[cfg(feature = "attest")]
+    pub fn with_platform<R: Handlers>(mut self, platform: impl Fn(usize) -> SimPlatform + Send + 'static) -> Self {
+        self.platforms.insert(R::ROLE.name, Box::new(platform));
+        self
+    }
+
+    /// How the node of a role is attested.
+    #[cfg(feature = "attest")]
+    fn attesting(&self, entry: &RoleEntry, member: Member) -> Result<Attesting, ClusterError> {
+        let Some(file) = entry.role.attest else { return Ok(Attesting::Nobody) };
+        if self.platforms.is_empty() {
+            return Ok(Attesting::Waived);
+        }
+        let policy =
+            Policy::from_file(file).map_err(|error| ClusterError::Measurements { member, error: error.to_string() })?;
+        let platform = self.platforms.get(entry.role.name).map(|platform| platform(member.index));
+        let makes = platform.is_some();
+        let evidence = SimEvidence::new(platform.unwrap_or_else(|| SimPlatform::new(0, 0)), policy);
+        Ok(Attesting::Everybody { evidence, makes })
     }
 
     /// Gives every node a data directory, which it keeps over restarts and which is removed with the cluster. Groups and stores
@@ -80,7 +123,10 @@ impl<A: App> ClusterBuilder<A> {
 
     /// Who will run: the roles with the numbers of their nodes.
     pub(super) fn plan(&self) -> Result<Vec<(&'static RoleEntry, usize)>, ClusterError> {
-        let unknown = self.counts.keys().chain(self.flags.keys()).find(|name| A::GRAPH.role(name).is_none());
+        let named = self.counts.keys().chain(self.flags.keys());
+        #[cfg(feature = "attest")]
+        let named = named.chain(self.platforms.keys());
+        let unknown = named.copied().find(|name| A::GRAPH.role(name).is_none());
         if let Some(role) = unknown {
             return Err(ClusterError::NoRole { role, app: A::GRAPH.app });
         }
@@ -102,6 +148,12 @@ impl<A: App> ClusterBuilder<A> {
     pub async fn start(self) -> Result<Cluster<A>, ClusterError> {
         let plan = self.plan()?;
         keys::make_up(&A::GRAPH);
+        #[cfg(feature = "attest")]
+        let attesting = plan
+            .iter()
+            .enumerate()
+            .map(|(at, (entry, index))| self.attesting(entry, Member { role: entry.role.name, index: *index, at }))
+            .collect::<Result<Vec<_>, _>>()?;
         let Self { world, network: id, flags, durable, faults, .. } = self;
         let dir = durable.then(new_dir).transpose()?;
         let mut instances = Vec::new();
@@ -110,7 +162,10 @@ impl<A: App> ClusterBuilder<A> {
             let given = flags.get(entry.role.name).map(|flags| flags(index)).unwrap_or_default();
             let values = ArgValues::parse(&entry.role, given).map_err(|error| ClusterError::Args { member, error })?;
             let dir = dir.as_ref().map(|dir| dir.join(member.to_string()));
-            instances.push(Instance::new(&world, member, entry, values, dir));
+            let instance = Instance::new(&world, member, entry, values, dir);
+            #[cfg(feature = "attest")]
+            let instance = instance.with_attesting(attesting[at].clone());
+            instances.push(instance);
         }
         let observer = network(&world, "observer", None, id).build().await;
         let observer = observer.map_err(|error| ClusterError::Observer { error: error.to_string() })?;

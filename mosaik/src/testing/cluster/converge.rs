@@ -104,7 +104,8 @@ fn unready(handle: &RoleHandle) -> Option<String> {
 fn end_of(network: &Network) -> End {
     let diagnostics: &Diagnostics = network.diagnostics();
     let (peers, streams) = (diagnostics.peers(), diagnostics.streams());
-    End::new(network.local().id(), peers, streams, diagnostics.groups(), diagnostics.stores())
+    let refusals = diagnostics.node().refusals;
+    End::new(network.local().id(), peers, streams, diagnostics.groups(), diagnostics.stores()).with_refusals(refusals)
 }
 
 fn of_endpoint(from: &Seen, endpoint: &EndpointDecl, seen: &[Seen]) -> Vec<MissingEdge> {

@@ -10,6 +10,8 @@ use std::{
 use iroh::SecretKey;
 
 use super::World;
+#[cfg(feature = "attest")]
+use crate::trust::attest::SimEvidence;
 use crate::{
     network::{Network, NetworkBuilder, TaskProbe},
     node::{ArgError, ArgValues, RoleEntry, RoleError, RoleHandle, Setup},
@@ -60,6 +62,14 @@ pub enum ClusterError {
         role: &'static str,
         /// The app's name.
         app: &'static str,
+    },
+    /// The file of a role with `attest` cannot be used.
+    #[error("what may run at {member}: {error}")]
+    Measurements {
+        /// Whose.
+        member: Member,
+        /// Why.
+        error: String,
     },
     /// A flag of a role is missing or malformed: see [`with_args`](super::ClusterBuilder::with_args).
     #[error("the flags of {member}: {error}")]
@@ -113,9 +123,38 @@ pub(super) struct Instance {
     values: ArgValues,
     machine: Machine,
     dir: Option<PathBuf>,
+    #[cfg(feature = "attest")]
+    attesting: Attesting,
     running: Mutex<Option<Running>>,
     /// The tasks of the life before, which may hold its files for a moment longer.
     former: Mutex<Option<TaskProbe>>,
+}
+
+/// Whether a node shows evidence, and whom it asks for some.
+#[cfg(feature = "attest")]
+#[derive(Clone)]
+pub(super) enum Attesting {
+    /// Its role does not declare it.
+    Nobody,
+    /// Its role does, and this is a trial.
+    Waived,
+    Everybody {
+        evidence: SimEvidence,
+        /// Whether it shows some itself.
+        makes: bool,
+    },
+}
+
+#[cfg(feature = "attest")]
+impl Attesting {
+    fn configure(self, builder: NetworkBuilder) -> NetworkBuilder {
+        match self {
+            Self::Nobody => builder,
+            Self::Waived => builder.with_waived_evidence(),
+            Self::Everybody { evidence, makes: true } => builder.with_evidence(evidence).with_attested_peers(),
+            Self::Everybody { evidence, makes: false } => builder.with_verifier(evidence).with_attested_peers(),
+        }
+    }
 }
 
 enum Machine {
@@ -135,7 +174,22 @@ impl Instance {
             World::Sim(sim) => Machine::Sim(sim.node(&member.to_string())),
             World::Loopback => Machine::Loopback(SecretKey::generate()),
         };
-        Self { member, entry, values, machine, dir, running: Mutex::new(None), former: Mutex::new(None) }
+        Self {
+            member,
+            entry,
+            values,
+            machine,
+            dir,
+            #[cfg(feature = "attest")]
+            attesting: Attesting::Nobody,
+            running: Mutex::new(None),
+            former: Mutex::new(None),
+        }
+    }
+
+    #[cfg(feature = "attest")]
+    pub(super) fn with_attesting(self, attesting: Attesting) -> Self {
+        Self { attesting, ..self }
     }
 
     pub(super) fn id(&self) -> PeerId {
@@ -169,6 +223,8 @@ impl Instance {
         let tags = self.entry.role.tags.iter().map(|declared| declared.tag);
         let builder = network(world, &member.to_string(), secret, id).with_tags(tags);
         let builder = self.dir.iter().fold(builder, NetworkBuilder::with_data_dir);
+        #[cfg(feature = "attest")]
+        let builder = self.attesting.clone().configure(builder);
         let network = builder.build().await.map_err(|error| ClusterError::Node { member, error: error.to_string() })?;
         let started = self.entry.start(&mut Setup::new(&network, &self.values)).await;
         let handle = started.map_err(|error| ClusterError::Role { member, error: Box::new(error) })?;

@@ -1,15 +1,28 @@
 //! What a node has of evidence: its own, whose it verifies, and what it has verified.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use super::{AttestError, Evidence, Shown, record::Attested};
+use super::{AttestError, Evidence, Shown, policy::ATTESTED, record::Attested};
 use crate::{primitives::PeerId, trust::Trust};
 
-/// What a node makes, and what it verifies.
+/// What a node makes, what it verifies, and of whom it asks for some.
 #[derive(Clone, Default)]
 pub(crate) struct Evidences {
     makes: Option<Arc<dyn Evidence>>,
     verifies: Vec<Arc<dyn Evidence>>,
+    pub(crate) demand: Demand,
+}
+
+/// Of whom evidence is asked for, beside what declarations name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Of nobody.
+    #[default]
+    Nobody,
+    /// Of everybody at the other end of something that is declared here.
+    Everybody,
+    /// Of nobody, although a role would ask for it: a trial.
+    Waived,
 }
 
 impl Evidences {
@@ -24,28 +37,65 @@ impl Evidences {
     pub(crate) fn verify(&mut self, evidence: impl Evidence) {
         self.verifies.push(Arc::new(evidence));
     }
+
+    /// Whether everybody is asked for what nobody here could verify.
+    pub(crate) fn asks_in_vain(&self) -> bool {
+        self.demand == Demand::Everybody && self.verifies.is_empty()
+    }
 }
 
 impl fmt::Debug for Evidences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verifies: Vec<_> = self.verifies.iter().map(|it| it.kind()).collect();
         let makes = self.makes.as_ref().map(|it| it.kind());
-        f.debug_struct("Evidences").field("makes", &makes).field("verifies", &verifies).finish()
+        let mut f = f.debug_struct("Evidences");
+        f.field("makes", &makes).field("verifies", &verifies).field("demand", &self.demand).finish()
     }
 }
 
 /// Part of the state of [`Trust`].
 #[derive(Debug, Default)]
 pub(in crate::trust) struct Held {
+    /// This node.
+    me: Option<PeerId>,
     evidences: Evidences,
     own: Option<Shown>,
     attested: Attested,
 }
 
+impl Held {
+    fn kinds(&self) -> Vec<String> {
+        let kinds = self.evidences.verifies.iter().map(|verifier| format!("{ATTESTED}{}", verifier.kind()));
+        kinds.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
 impl Trust {
     /// What this node makes, and what it verifies. Before anything else is asked.
-    pub(crate) fn set_attestation(&self, evidences: Evidences) {
-        self.state().attest = Held { evidences, ..Held::default() };
+    pub(crate) fn set_attestation(&self, me: PeerId, evidences: Evidences) {
+        self.state().attest = Held { me: Some(me), evidences, ..Held::default() };
+    }
+
+    /// Whether everybody is asked for evidence.
+    pub(crate) fn demands_evidence(&self) -> bool {
+        self.state().attest.evidences.demand == Demand::Everybody
+    }
+
+    /// Whether nobody is, although a role would.
+    pub(crate) fn waives_evidence(&self) -> bool {
+        self.state().attest.evidences.demand == Demand::Waived
+    }
+
+    /// The grants of evidence of which a peer needs one, whatever is declared; of this node nothing is asked.
+    pub(in crate::trust) fn demanded(&self, peer: PeerId) -> Vec<String> {
+        let state = self.state();
+        let asks = state.attest.evidences.demand == Demand::Everybody && state.attest.me != Some(peer);
+        if asks { state.attest.kinds() } else { Vec::new() }
+    }
+
+    /// The grants of the kinds that this node verifies.
+    pub(in crate::trust) fn verified_kinds(&self) -> Vec<String> {
+        self.state().attest.kinds()
     }
 
     /// Whether this node makes evidence.

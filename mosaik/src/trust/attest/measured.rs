@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use toml::{Table, Value};
 
 use super::AttestError;
 use crate::trust::MAX_GRANT_NAME;
@@ -19,6 +20,8 @@ pub(super) const MEASURED: &str = "measured:";
 const MAX_NAMES: usize = 256;
 /// The longest file in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// Keys of such a file that are no names.
+pub(super) const OF_POLICY: [&str; 2] = ["status", "grace_days"];
 /// How many bytes of a register are told.
 const TOLD: usize = 16;
 
@@ -45,6 +48,45 @@ pub enum MeasurementsError {
         /// What is wrong, and where.
         why: String,
     },
+    /// A file is not what it should be.
+    #[error("{file}: {why}")]
+    InFile {
+        /// The file.
+        file: String,
+        /// What is wrong, and where.
+        why: String,
+    },
+}
+
+impl MeasurementsError {
+    /// The same of what stands in a file.
+    pub(super) fn of(self, file: &Path) -> Self {
+        match self {
+            Self::Malformed { why } => Self::InFile { file: file.display().to_string(), why },
+            other => other,
+        }
+    }
+}
+
+/// The text of a file of at most 1 MiB.
+pub(super) fn text_of(file: &Path) -> Result<String, MeasurementsError> {
+    let failed = |error: &dyn std::fmt::Display| MeasurementsError::Read {
+        file: file.display().to_string(),
+        error: error.to_string(),
+    };
+    if fs::metadata(file).map_err(|error| failed(&error))?.len() > MAX_FILE {
+        return Err(failed(&"it is longer than 1 MiB"));
+    }
+    fs::read_to_string(file).map_err(|error| failed(&error))
+}
+
+/// What stands in a file, before anything is made of it.
+pub(super) fn table(text: &str) -> Result<Table, MeasurementsError> {
+    toml::from_str(text).map_err(|error| malformed(error.to_string()))
+}
+
+pub(super) fn malformed(why: impl Into<String>) -> MeasurementsError {
+    MeasurementsError::Malformed { why: why.into() }
 }
 
 impl Measurements {
@@ -54,38 +96,53 @@ impl Measurements {
     /// When it cannot be read, or as [`parse`](Self::parse).
     pub fn from_file(file: impl AsRef<Path>) -> Result<Self, MeasurementsError> {
         let file = file.as_ref();
-        let failed = |error: &dyn std::fmt::Display| MeasurementsError::Read {
-            file: file.display().to_string(),
-            error: error.to_string(),
-        };
-        if fs::metadata(file).map_err(|error| failed(&error))?.len() > MAX_FILE {
-            return Err(failed(&"it is longer than 1 MiB"));
-        }
-        Self::parse(&fs::read_to_string(file).map_err(|error| failed(&error))?)
+        Self::parse(&text_of(file)?).map_err(|error| error.of(file))
     }
 
     /// Reads what stands in such a file.
     ///
     /// # Errors
-    /// When it is no table of names, a name is no part of a grant, a value is no hex, or a name has no register.
+    /// When it is no table of names, a name is no part of a grant, a value is no hex, or a name has no register. Also when there is
+    /// something of a [`Policy`](super::Policy) in it, which reads such a file whole.
     pub fn parse(text: &str) -> Result<Self, MeasurementsError> {
-        let malformed = |why: String| MeasurementsError::Malformed { why };
-        let table: BTreeMap<String, BTreeMap<String, String>> =
-            toml::from_str(text).map_err(|error| malformed(error.to_string()))?;
+        let table = table(text)?;
+        match OF_POLICY.iter().find(|key| table.contains_key(**key)) {
+            Some(key) => Err(malformed(format!("`{key}` is part of a policy: read it with `Policy::from_file`"))),
+            None => Self::named(table),
+        }
+    }
+
+    /// Of a table of names alone.
+    pub(super) fn named(table: Table) -> Result<Self, MeasurementsError> {
         if table.len() > MAX_NAMES {
             return Err(malformed(format!("{} names, at most {MAX_NAMES} are read", table.len())));
         }
         let mut all = Self::default();
         for (name, registers) in table {
+            let Value::Table(registers) = registers else {
+                return Err(malformed(format!("`{name}` is not a table of registers, as in [{name}]")));
+            };
             let mut read = Vec::new();
             for (register, hex) in registers {
-                let value = HEXLOWER_PERMISSIVE.decode(hex.as_bytes());
-                let value = value.map_err(|_| malformed(format!("{name}.{register} is not in hex")))?;
+                let value = hex.as_str().and_then(|hex| HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok());
+                let value = value.ok_or_else(|| malformed(format!("{name}.{register} is not in hex")))?;
                 read.push((register, value));
             }
             all = all.with(&name, read)?;
         }
         Ok(all)
+    }
+
+    /// The registers of the measurement of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&BTreeMap<String, Vec<u8>>> {
+        self.0.get(name)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// One more.
@@ -97,16 +154,16 @@ impl Measurements {
         name: &str,
         registers: impl IntoIterator<Item = (impl Into<String>, impl Into<Vec<u8>>)>,
     ) -> Result<Self, MeasurementsError> {
-        let malformed = |why: String| Err(MeasurementsError::Malformed { why });
         if name.is_empty() || name.trim() != name || name.contains(',') || MEASURED.len() + name.len() > MAX_GRANT_NAME
         {
             let max = MAX_GRANT_NAME - MEASURED.len();
-            return malformed(format!("{name:?} is no name: 1 to {max} bytes, no comma, no white space at its ends"));
+            let why = format!("{name:?} is no name: 1 to {max} bytes, no comma, no white space at its ends");
+            return Err(malformed(why));
         }
         let registers: BTreeMap<String, Vec<u8>> =
             registers.into_iter().map(|(register, value)| (register.into(), value.into())).collect();
         if registers.is_empty() {
-            return malformed(format!("{name} names no register, so that it would be anything"));
+            return Err(malformed(format!("{name} names no register, so that it would be anything")));
         }
         self.0.insert(name.to_owned(), registers);
         Ok(self)

@@ -15,8 +15,8 @@ mod sim;
 
 pub use challenge::Challenge;
 pub use error::AttestError;
-pub(crate) use held::Evidences;
 pub(super) use held::Held;
+pub(crate) use held::{Demand, Evidences};
 pub use measured::{Measurements, MeasurementsError};
 pub use policy::{Policy, Report};
 pub(crate) use record::{MAX_AGE, MAX_EVIDENCE, Shown};

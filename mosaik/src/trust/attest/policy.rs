@@ -2,14 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
-use super::{AttestError, Challenge, Measurements, measured::MEASURED};
+use toml::Value;
+
+use super::{
+    AttestError, Challenge, Measurements, MeasurementsError,
+    measured::{MEASURED, OF_POLICY, malformed, table, text_of},
+};
 use crate::trust::Claims;
 
 /// What comes before the kind of evidence in the grant that it becomes.
 pub(crate) const ATTESTED: &str = "attested:";
+
+/// The longest grace of a file, in days.
+const MAX_GRACE: u32 = 3_660;
 
 /// What evidence says once its signatures are verified up to the vendor's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +57,56 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Reads a file with what may run, such as `measurements.toml`, as a role names it with `attest`. Beside the tables of
+    /// [`Measurements`], of which there must be one, it may say at its beginning which statuses are accepted, `status = ["UpToDate",
+    /// "SWHardeningNeeded"]`, and the grace, `grace_days = 14`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or as [`parse`](Self::parse).
+    pub fn from_file(file: impl AsRef<Path>) -> Result<Self, MeasurementsError> {
+        let file = file.as_ref();
+        Self::parse(&text_of(file)?).map_err(|error| error.of(file))
+    }
+
+    /// Reads what stands in such a file.
+    ///
+    /// # Errors
+    /// As [`Measurements::parse`], when it names no measurement, so that anything could run, or the statuses are no list of texts or the grace is
+    /// no number of days.
+    pub fn parse(text: &str) -> Result<Self, MeasurementsError> {
+        let mut table = table(text)?;
+        let [status, grace] = OF_POLICY.map(|key| table.remove(key));
+        let mut policy = Self::default();
+        if let Some(status) = status {
+            let names: Option<BTreeSet<String>> = match status {
+                Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
+                _ => None,
+            };
+            let names = names.filter(|names| !names.is_empty());
+            policy.statuses =
+                names.ok_or_else(|| malformed("`status` lists what is accepted, as in status = [\"UpToDate\"]"))?;
+        }
+        if let Some(grace) = grace {
+            let days = grace.as_integer().and_then(|days| u32::try_from(days).ok()).filter(|days| *days <= MAX_GRACE);
+            let days =
+                days.ok_or_else(|| malformed(format!("`grace_days` is a number of days, at most {MAX_GRACE}")))?;
+            policy.grace = Duration::from_hours(24 * u64::from(days));
+        }
+        policy.measurements = Measurements::named(table)?;
+        if policy.measurements.is_empty() {
+            return Err(malformed(
+                "it names nothing that may run, so that anything could: give a table such as [builder-7]",
+            ));
+        }
+        Ok(policy)
+    }
+
+    /// What may run.
+    #[must_use]
+    pub const fn measurements(&self) -> &Measurements {
+        &self.measurements
+    }
+
     /// Only what has one of these measurements. Default: whatever is measured, and no grant `measured:`.
     #[must_use]
     pub fn with_measurements(mut self, measurements: Measurements) -> Self {
@@ -101,5 +160,36 @@ impl Policy {
         let claims = Claims::new(0, report.collateral_until.saturating_add(grace));
         let claims = claims.with_grant(format!("{ATTESTED}{}", report.kind));
         Ok(names.into_iter().fold(claims, |claims, name| claims.with_grant(format!("{MEASURED}{name}"))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_may_run_and_what_is_accepted_besides() {
+        let policy = Policy::parse("[seven]\ncode = \"07\"").expect("is in order");
+        assert_eq!((policy.grace().as_secs(), policy.statuses.len()), (14 * 86_400, 1));
+        let text = "status = [\"UpToDate\", \"SWHardeningNeeded\"]\ngrace_days = 3\n[seven]\ncode = \"07\"";
+        let policy = Policy::parse(text).expect("is in order");
+        assert_eq!((policy.grace().as_secs(), policy.statuses.len()), (3 * 86_400, 2));
+        assert_eq!(policy.measurements().get("seven").map(|it| it["code"].clone()), Some(vec![7]));
+        for (text, part) in [
+            ("", "it names nothing that may run"),
+            ("status = \"UpToDate\"\n[seven]\ncode = \"07\"", "`status` lists what is accepted"),
+            ("status = []\n[seven]\ncode = \"07\"", "`status` lists what is accepted"),
+            ("grace_days = -1\n[seven]\ncode = \"07\"", "`grace_days` is a number of days"),
+            ("stat = 7\n[seven]\ncode = \"07\"", "`stat` is not a table of registers"),
+            ("[seven]\ncode = 7", "seven.code is not in hex"),
+            ("[seven]", "seven names no register"),
+        ] {
+            let error = Policy::parse(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let missing = Policy::from_file("/nowhere/measurements.toml").expect_err("is not there").to_string();
+        assert!(missing.starts_with("cannot read the measurements in /nowhere/measurements.toml: "), "{missing}");
+        let mixed = Measurements::parse("grace_days = 3\n[seven]\ncode = \"07\"").expect_err("is a policy");
+        assert!(mixed.to_string().contains("`Policy::from_file`"), "{mixed}");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use iroh::{SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-use super::{AttestError, Challenge, Evidence, Policy, Report};
+use super::{AttestError, Challenge, Evidence, Measurements, Policy, Report};
 use crate::{primitives::PeerId, trust::Claims};
 
 const KIND: &str = "sim";
@@ -56,6 +56,16 @@ impl SimPlatform {
             collateral_until,
             broken: false,
         }
+    }
+
+    /// The same, running what has this name there.
+    ///
+    /// # Panics
+    /// When nothing has.
+    #[must_use]
+    pub fn running(mut self, name: &str, known: &Measurements) -> Self {
+        self.registers = known.get(name).unwrap_or_else(|| panic!("nothing is named {name}")).clone();
+        self
     }
 
     fn key(&self) -> SecretKey {
@@ -189,10 +199,7 @@ impl Evidence for SimEvidence {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::{Measurements, record::Shown},
-        *,
-    };
+    use super::{super::record::Shown, *};
     use crate::primitives::NetworkId;
 
     const NOW: u64 = 100_000_000;
