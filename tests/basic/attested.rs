@@ -1,7 +1,7 @@
 //! Roles with `attest`: they serve each other when each runs what the file names, and refuse who runs something else or shows nothing;
 //! `explain` says so from both ends.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use futures::FutureExt;
 use mosaik::{
@@ -163,6 +163,33 @@ fn who_runs_something_else_or_shows_nothing_is_refused_and_told_why() {
         let missing = cluster.converged_within(Duration::from_secs(1)).await.unwrap_err();
         assert!(missing.to_string().contains("no evidence was shown"), "{missing}");
     });
+}
+
+#[test]
+fn a_generated_main_says_what_it_lacks() {
+    let vault = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_guarded"))
+            .args(["run", "vault", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = vault(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    let why = "error: cannot read the measurements in measurements.toml: ";
+    assert!(said.contains(why) && said.contains("--measurements names another file"), "{said}");
+    if !Path::new("/sys/kernel/config/tsm/report").is_dir() {
+        let (code, said) = vault(&["--measurements", "basic/measurements.toml"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("no evidence can be made here: /sys/kernel/config/tsm/report is missing"), "{said}");
+    }
+    let help = |role: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_guarded")).args(["run", role, "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(help("vault").contains("[default: measurements.toml]") && help("vault").contains("--collateral <FILE>"));
+    assert!(!help("buyer").contains("--measurements"));
 }
 
 #[test]

@@ -99,6 +99,9 @@ fn labels_and_grants_are_in_the_program_with_what_is_declassified() {
     let said = text(&mosaik(&["inspect", GUARDED]));
     assert!(said.contains("margins: consumes stream margins (Margin), labelled private  "), "{said}");
     assert!(said.contains("      consume granted to buyer\n") && said.contains("    clears private\n"), "{said}");
+    let vault = roles.iter().find(|role| role["name"] == "vault").unwrap();
+    assert_eq!((&vault["attest"], &auditor["attest"]), (&"measurements.toml".into(), &Value::Null));
+    assert!(said.contains("    attested by measurements.toml\n"), "{said}");
 
     let report = "label private\n  stream margins: seller -> auditor\ndeclassified by auditor.totals: stream totals to buyer\n  \
                   only sums\n";

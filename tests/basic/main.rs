@@ -48,6 +48,7 @@ mod stores;
 mod streams;
 mod subscribers;
 mod supervised;
+mod tdx;
 mod tickets;
 mod together;
 mod trust;

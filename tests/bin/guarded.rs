@@ -57,8 +57,15 @@ pub struct Auditor {
 #[mosaik::handlers]
 impl Auditor {}
 
+/// Runs where it is known what runs.
+#[mosaik::node(attest = "measurements.toml")]
+pub struct Vault {}
+
+#[mosaik::handlers]
+impl Vault {}
+
 /// The program.
-#[mosaik::app(name = "guarded", roles = [Seller, Buyer, Auditor])]
+#[mosaik::app(name = "guarded", roles = [Seller, Buyer, Auditor, Vault])]
 pub struct Guarded;
 
 fn main() -> std::process::ExitCode {

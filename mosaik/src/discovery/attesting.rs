@@ -2,7 +2,8 @@
 //! connection that proves whose it is. What it proves counts as grants, as long as it is fresh; `trust` decides what that is.
 //!
 //! Evidence is made anew after some hours and asked for again as often, both with jitter, so that several attempts may fail before
-//! it is too old. Who shows some is told which check it did not pass.
+//! it is too old. Who shows some is told which check it did not pass. With evidence come the digests of what its author has of the word of
+//! vendors on machines (collateral); a few pieces of that which are not known are taken along each time, so that it spreads.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,11 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::shared::Shared;
 use crate::{
-    network::{CloseCode, Family, Incoming, LinkError, OpenError, Protocol},
+    network::{CloseCode, Family, Incoming, Link, LinkError, OpenError, Protocol},
     primitives::PeerId,
     trust::{
         Reason, RefusedBy,
-        attest::{AttestError, MAX_AGE, MAX_EVIDENCE, Shown},
+        attest::{AttestError, CollateralDigest, MAX_AGE, MAX_COLLATERAL, MAX_COLLATERALS, MAX_EVIDENCE, Shown},
     },
 };
 
@@ -32,22 +33,36 @@ const REFRESH: Duration = Duration::from_hours(8);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(5);
 
-/// `attest/1`: one question, one answer, one verdict.
+/// Pieces of collateral that are taken along with one piece of evidence.
+const PIECES: usize = 4;
+/// How long before the word of its vendor is too old a node begins to warn, each time it makes evidence: long enough to get another.
+const WARNED: Duration = Duration::from_hours(10 * 24);
+
+/// `attest/2`: one question, one answer, questions for collateral, one verdict.
 pub(super) struct Attesting;
 
 impl Protocol for Attesting {
     type Message = Message;
     const FAMILY: Family = Family::DISCOVERY;
-    const NAME: &'static str = "attest/1";
-    const MAX_FRAME: usize = MAX_EVIDENCE + 1024;
+    const NAME: &'static str = "attest/2";
+    const MAX_FRAME: usize = if MAX_EVIDENCE > MAX_COLLATERAL { MAX_EVIDENCE } else { MAX_COLLATERAL } + 1024;
 }
 
-/// A message of `attest/1`.
+/// A message of `attest/2`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     Ask,
-    /// The newest evidence of who is asked; none if it could make none.
-    Shown(Option<Shown>),
+    /// What who is asked has.
+    Shown {
+        /// Its newest evidence; none if it could make none.
+        evidence: Option<Shown>,
+        /// What it has of the word of the vendor of that kind.
+        collateral: Vec<CollateralDigest>,
+    },
+    /// A question for a piece of that.
+    Give(CollateralDigest),
+    /// The piece; nothing if it is not there any more.
+    Given(Vec<u8>),
     /// Which check it did not pass, if any.
     Judged(Option<AttestError>),
 }
@@ -87,11 +102,24 @@ pub(super) async fn make(shared: Arc<Shared>) {
         let (trust, now) = (shared.node.trust().clone(), seconds(&shared));
         let me = shared.node.id();
         let Some(made) = shared.node.tasks().blocking(move || trust.make_evidence(me, now)).await else { return };
-        if let Err(error) = &made {
-            tracing::warn!(%error, "this node has no evidence that others would accept");
+        match &made {
+            Err(error) => tracing::warn!(%error, "this node has no evidence that others would accept"),
+            Ok(()) => warn_of_end(&shared, me, now),
         }
         due.done(made.is_ok(), &mut rng);
         shared.look_again();
+    }
+}
+
+/// Says when the vendor's word on this machine is about to be too old for others.
+fn warn_of_end(shared: &Shared, me: PeerId, now: u64) {
+    let left = shared.node.trust().attestable_until(me).map(|until| until.saturating_sub(now));
+    if let Some(left) = left.filter(|left| *left < WARNED.as_secs()) {
+        let hours = left / 3_600;
+        tracing::warn!(
+            hours,
+            "the vendor's word on this machine is about to be too old: then nobody accepts its evidence"
+        );
     }
 }
 
@@ -166,7 +194,8 @@ async fn ask(shared: &Arc<Shared>, peer: PeerId, addr: &EndpointAddr) -> Result<
     let mut link = shared.node.open::<Attesting>(addr).await?;
     link.send(&Message::Ask).await?;
     let judged = match link.recv().await? {
-        Some(Message::Shown(Some(shown))) => {
+        Some(Message::Shown { evidence: Some(shown), collateral }) => {
+            take_along(shared, &mut link, &shown.kind, collateral).await?;
             let (trust, now) = (shared.node.trust().clone(), seconds(shared));
             let judged = shared.node.tasks().blocking(move || trust.attest(peer, &shown, now)).await;
             judged.unwrap_or(Err(AttestError::NotShown))
@@ -178,6 +207,28 @@ async fn ask(shared: &Arc<Shared>, peer: PeerId, addr: &EndpointAddr) -> Result<
     Ok(judged)
 }
 
+/// Asks for pieces of collateral that are not known here. What is not what was asked for is nothing.
+async fn take_along(
+    shared: &Arc<Shared>,
+    link: &mut Link<Attesting>,
+    kind: &str,
+    told: Vec<CollateralDigest>,
+) -> Result<(), OpenError> {
+    let trust = shared.node.trust();
+    let Some(known) = trust.known_collateral(kind) else { return Ok(()) };
+    let unknown = told.into_iter().take(MAX_COLLATERALS).filter(|digest| !known.contains(digest));
+    for digest in unknown.take(PIECES) {
+        link.send(&Message::Give(digest)).await?;
+        let Some(Message::Given(piece)) = link.recv().await? else { return Ok(()) };
+        if *blake3::hash(&piece).as_bytes() == digest
+            && let Err(error) = trust.take_collateral(kind, &piece)
+        {
+            tracing::debug!(%error, kind, "collateral of a peer is none");
+        }
+    }
+    Ok(())
+}
+
 /// Answers one question.
 pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let peer = incoming.peer();
@@ -186,11 +237,19 @@ pub(super) async fn serve(shared: Arc<Shared>, incoming: Incoming) {
     let answered = timeout(EXCHANGE_TIMEOUT, async {
         let Some(Message::Ask) = link.recv().await? else { return Ok::<_, LinkError>(None) };
         place.spoke();
-        link.send(&Message::Shown(shared.node.trust().evidence())).await?;
-        Ok(match link.recv().await? {
-            Some(Message::Judged(error)) => error,
-            _ => None,
-        })
+        let (evidence, pieces) = (shared.node.trust().evidence(), shared.node.trust().collateral());
+        link.send(&Message::Shown { evidence, collateral: pieces.keys().copied().collect() }).await?;
+        for _ in 0..=PIECES {
+            match link.recv().await? {
+                Some(Message::Give(digest)) => {
+                    let piece = pieces.get(&digest).map_or_else(Vec::new, |piece| piece.to_vec());
+                    link.send(&Message::Given(piece)).await?;
+                }
+                Some(Message::Judged(error)) => return Ok(error),
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     });
     let end = tokio::select! {
         biased;

@@ -361,7 +361,8 @@ impl PeerEntry {
     }
 
     /// What the network's authority says of it: the roles and tags that its ticket grants, as far as this node knows the ticket
-    /// and while it holds. What the peer says of itself is in [`tags`](Self::tags). Empty in a network without an authority.
+    /// and while it holds. What the peer says of itself is in [`tags`](Self::tags). In a network without an authority
+    /// only what its evidence proves here.
     #[must_use]
     pub fn grants(&self) -> Grants {
         self.1.as_ref().map(|trust| trust.grants(self.id(), self.ticket())).unwrap_or_default()
@@ -375,7 +376,7 @@ impl PeerEntry {
 
     /// The same entry, with grants as this node knows them.
     pub(super) fn trusting(mut self, trust: &Trust) -> Self {
-        self.1 = (trust.kind() == NetworkKind::Authority).then(|| trust.clone());
+        self.1 = (trust.kind() == NetworkKind::Authority || trust.verifies_evidence()).then(|| trust.clone());
         self
     }
 

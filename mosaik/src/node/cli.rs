@@ -300,6 +300,8 @@ pub(super) struct NodeFlags {
     pub(super) attest: Option<&'static str>,
     #[cfg(feature = "attest")]
     pub(super) measurements: Option<PathBuf>,
+    #[cfg(feature = "attest-tdx")]
+    pub(super) collateral: Option<PathBuf>,
     local_lane: bool,
     #[cfg(feature = "mdns")]
     mdns: bool,
@@ -331,6 +333,8 @@ impl NodeFlags {
             attest: None,
             #[cfg(feature = "attest")]
             measurements: one(matches, attested::MEASUREMENTS),
+            #[cfg(feature = "attest-tdx")]
+            collateral: one(matches, attested::COLLATERAL),
             local_lane: matches.try_get_one("local-lane").ok().flatten().copied().unwrap_or_default(),
             #[cfg(feature = "mdns")]
             mdns: matches.try_get_one("mdns").ok().flatten().copied().unwrap_or_default(),

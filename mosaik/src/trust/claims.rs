@@ -42,6 +42,11 @@ impl Claims {
         self
     }
 
+    /// The grants, in order.
+    pub fn grants(&self) -> impl Iterator<Item = &str> {
+        self.grants.iter().map(String::as_str)
+    }
+
     /// The same with another window.
     pub(super) fn at(mut self, not_before: u64, not_after: u64) -> Self {
         (self.not_before, self.not_after) = (not_before, not_after);

@@ -397,6 +397,10 @@ impl Trust {
         false
     }
 
+    pub(crate) const fn verifies_evidence(&self) -> bool {
+        false
+    }
+
     pub(super) const fn demanded(&self, _: PeerId) -> Vec<String> {
         Vec::new()
     }

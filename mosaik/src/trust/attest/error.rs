@@ -95,6 +95,12 @@ pub enum AttestError {
         /// What is wrong.
         why: String,
     },
+    /// Nobody has told this node what the vendor says of such machines.
+    #[error("the vendor's word on platforms of the kind {platform} is not known here")]
+    NoCollateral {
+        /// The kind, as the vendor numbers it.
+        platform: String,
+    },
 }
 
 impl AttestError {
@@ -110,7 +116,8 @@ impl AttestError {
             | Self::Undecodable { why: text }
             | Self::Forged { what: text }
             | Self::Revoked { what: text }
-            | Self::Other { why: text } => cut(text),
+            | Self::Other { why: text }
+            | Self::NoCollateral { platform: text } => cut(text),
             Self::Status { status: one, accepted: other } | Self::Measurement { register: one, theirs: other } => {
                 cut(one);
                 cut(other);

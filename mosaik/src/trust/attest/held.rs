@@ -1,8 +1,12 @@
 //! What a node has of evidence: its own, whose it verifies, and what it has verified.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
-use super::{AttestError, Evidence, Shown, policy::ATTESTED, record::Attested};
+use super::{AttestError, Evidence, MAX_COLLATERAL, MAX_COLLATERALS, Shown, policy::ATTESTED, record::Attested};
 use crate::{primitives::PeerId, trust::Trust};
 
 /// What a node makes, what it verifies, and of whom it asks for some.
@@ -61,6 +65,14 @@ pub(in crate::trust) struct Held {
     evidences: Evidences,
     own: Option<Shown>,
     attested: Attested,
+}
+
+/// Names a piece of collateral: BLAKE3 of it.
+pub(crate) type CollateralDigest = [u8; 32];
+
+fn named(pieces: impl IntoIterator<Item = Arc<[u8]>>) -> BTreeMap<CollateralDigest, Arc<[u8]>> {
+    let pieces = pieces.into_iter().filter(|piece| piece.len() <= MAX_COLLATERAL).take(MAX_COLLATERALS);
+    pieces.map(|piece| (*blake3::hash(&piece).as_bytes(), piece)).collect()
 }
 
 impl Held {
@@ -124,9 +136,36 @@ impl Trust {
     /// Takes in what a peer has shown, if it is good. Blocks. `now`: seconds since the Unix epoch.
     pub(crate) fn attest(&self, peer: PeerId, shown: &Shown, now: u64) -> Result<(), AttestError> {
         let verifies = self.state().attest.evidences.verifies.clone();
-        let claims = shown.verify(verifies.iter().map(|verifier| &**verifier), self.0.network, peer, now)?;
-        self.state().attest.attested.set(peer, claims);
+        let (claims, proved_until) =
+            shown.verify(verifies.iter().map(|verifier| &**verifier), self.0.network, peer, now)?;
+        self.state().attest.attested.set(peer, claims, proved_until);
         Ok(())
+    }
+
+    /// The pieces of collateral that others are given with this node's evidence, by their digests.
+    pub(crate) fn collateral(&self) -> BTreeMap<CollateralDigest, Arc<[u8]>> {
+        let makes = self.state().attest.evidences.makes.clone();
+        named(makes.iter().flat_map(|it| it.collateral()))
+    }
+
+    /// The digests of what is known of a kind of evidence; nothing if it is not verified here.
+    pub(crate) fn known_collateral(&self, kind: &str) -> Option<BTreeSet<CollateralDigest>> {
+        let verifier = self.verifier(kind)?;
+        Some(named(verifier.collateral()).into_keys().collect())
+    }
+
+    /// Takes in a piece that a peer gave.
+    pub(crate) fn take_collateral(&self, kind: &str, piece: &[u8]) -> Result<(), AttestError> {
+        self.verifier(kind).map_or(Ok(()), |verifier| verifier.take_collateral(piece))
+    }
+
+    fn verifier(&self, kind: &str) -> Option<Arc<dyn Evidence>> {
+        self.state().attest.evidences.verifies.iter().find(|verifier| verifier.kind() == kind).cloned()
+    }
+
+    /// Until when this node's own evidence could be made anew by what is known of its machine: seconds since the Unix epoch.
+    pub(crate) fn attestable_until(&self, peer: PeerId) -> Option<u64> {
+        self.state().attest.attested.proved_until(peer)
     }
 
     /// When the evidence of a peer ends: seconds since the Unix epoch.

@@ -17,8 +17,8 @@ use crate::trust::Claims;
 /// What comes before the kind of evidence in the grant that it becomes.
 pub(crate) const ATTESTED: &str = "attested:";
 
-/// The longest grace of a file, in days.
-const MAX_GRACE: u32 = 3_660;
+/// The longest grace, in days.
+const MAX_GRACE: u32 = 90;
 
 /// What evidence says once its signatures are verified up to the vendor's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,10 +122,10 @@ impl Policy {
     }
 
     /// For how long the vendor's word on the platform counts beyond its own end, so that members are not lost while nobody can fetch
-    /// another. Default: 14 days.
+    /// another. At most 90 days; longer is cut. Default: 14 days.
     #[must_use]
-    pub const fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace.min(Duration::from_hours(24 * u64::from(MAX_GRACE)));
         self
     }
 

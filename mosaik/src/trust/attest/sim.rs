@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn judged(evidence: &SimEvidence, shown: &Shown, of: PeerId, now: u64) -> Result<Vec<String>, AttestError> {
-        let claims = shown.verify([evidence as &dyn Evidence], NetworkId::from("n"), of, now)?;
+        let (claims, _) = shown.verify([evidence as &dyn Evidence], NetworkId::from("n"), of, now)?;
         Ok(claims.grants.into_iter().collect())
     }
 
