@@ -24,6 +24,7 @@ pages! {
     stores "src/stores.md"
     streams "src/streams.md"
     choosing "src/streams/choosing.md"
+    owned "src/streams/owned.md"
     types "src/types.md"
     streams_flow "src/streams/flow.md"
     testing "src/testing.md"

@@ -50,6 +50,7 @@ pub mod groups;
 pub mod metrics;
 pub mod network;
 pub mod node;
+mod owned;
 pub mod prelude;
 pub mod primitives;
 pub mod stores;

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// The modules of the runtime crate from the bottom up; subsystems share a layer.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["primitives"],
     &["transport"],
     &["trust"],
     &["network"],
     &["discovery", "streams", "stores", "groups"],
+    &["owned"],
     &["diagnostics", "metrics"],
     &["node"],
     &["testing"],

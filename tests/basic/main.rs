@@ -36,6 +36,7 @@ mod metrics;
 mod once;
 mod operator;
 mod outside;
+mod owned;
 mod preference;
 mod private;
 mod processes;

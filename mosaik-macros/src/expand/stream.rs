@@ -1,8 +1,8 @@
 //! `#[mosaik::stream]`: serde derives and attributes on the item, the declaration, and the two builders.
 
 use proc_macro2::{Span, TokenStream};
-use quote::quote;
-use syn::{Ident, Type};
+use quote::{quote, quote_spanned};
+use syn::{Ident, Type, spanned::Spanned};
 
 use super::bytes;
 use crate::{
@@ -36,6 +36,18 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     });
     let evolve = stream.evolve.map(|variant| super::evolve(runtime, variant));
     let declared = declared(stream);
+    let owned = stream.owner.as_ref().map(|owner| {
+        let name = owner_name(runtime, owner);
+        quote!(.owned_by(#name))
+    });
+    let owner = stream.owner.as_ref().map(|owner| {
+        let runtime = super::at(runtime, owner.span());
+        quote_spanned! {owner.span()=>
+            const OWNER: ::core::option::Option<
+                fn() -> ::core::result::Result<#runtime::GroupId, #runtime::node::KeyError>,
+            > = ::core::option::Option::Some(#runtime::__private::owner::<#owner>);
+        }
+    });
     quote! {
         #item
 
@@ -50,10 +62,11 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
                 ::core::stringify!(#ident),
                 #docs,
                 #shape,
-            )#granting #labelled;
+            )#granting #labelled #owned;
             #codec
             #evolve
             #replicated
+            #owner
 
             #configure
         }
@@ -74,14 +87,24 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
     }
 }
 
+/// The name of the group that a machine is declared for.
+fn owner_name(runtime: &TokenStream, owner: &Type) -> TokenStream {
+    let runtime = super::at(runtime, owner.span());
+    quote_spanned!(owner.span()=> <#owner as #runtime::node::Declared>::MACHINE.group.name)
+}
+
 /// What the declaration asks of the ends, for who has only the type.
 fn declared(stream: &Stream) -> Option<TokenStream> {
-    let Stream { runtime, ident, produce, consume, label, .. } = stream;
-    let label = match label {
-        None if produce.is_empty() && consume.is_empty() => return None,
-        None => quote!(::core::option::Option::None),
-        Some(label) => quote!(::core::option::Option::Some(#label)),
-    };
+    let Stream { runtime, ident, produce, consume, label, owner, .. } = stream;
+    if label.is_none() && owner.is_none() && produce.is_empty() && consume.is_empty() {
+        return None;
+    }
+    let none = || quote!(::core::option::Option::None);
+    let label = label.as_ref().map_or_else(none, |label| quote!(::core::option::Option::Some(#label)));
+    let owner = owner.as_ref().map_or_else(none, |owner| {
+        let name = owner_name(runtime, owner);
+        quote!(::core::option::Option::Some(#name))
+    });
     Some(quote! {
         #runtime::__private::inventory::submit! {
             #runtime::primitives::StreamTerms {
@@ -89,6 +112,7 @@ fn declared(stream: &Stream) -> Option<TokenStream> {
                 produce: &[#(#produce),*],
                 consume: &[#(#consume),*],
                 label: #label,
+                owner: #owner,
             }
         }
     })

@@ -37,6 +37,8 @@ pub(crate) struct Stream {
     pub(crate) consume: Vec<LitStr>,
     /// Only roles that clear it receive what is sent.
     pub(crate) label: Option<LitStr>,
+    /// The machine of the group that owns the stream.
+    pub(crate) owner: Option<Type>,
     /// The declared shape in canonical text; see `parse::stream::shape`.
     pub(crate) shape: String,
 }

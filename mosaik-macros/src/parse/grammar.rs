@@ -102,6 +102,7 @@ pub(crate) const STREAM: Attribute = Attribute {
         key("produce", Kind::Grants),
         key("consume", Kind::Grants),
         key("label", Kind::Text),
+        key("owner", Kind::Type),
         key("serde", Kind::Word),
         key("crate", Kind::Path),
     ],

@@ -76,6 +76,17 @@ fn assemble(
         }
     };
     let of = args.ty("of").cloned();
+    if args.ty("owner").is_some() {
+        if let Some(key) = args.key("retain") {
+            diag.error(key, "a stream with an `owner` keeps its newest items in the group: leave `retain` out");
+        }
+        if let Some(key) = args.key("replicated") {
+            diag.error(key, "all members of the `owner` publish the same sequence already: leave `replicated` out");
+        }
+        if let Some(key) = args.key("key") {
+            diag.error(key, "the members of the `owner` do not look into items: leave `key` out");
+        }
+    }
     if let (Some(_), Some(key)) = (&of, args.key("serde")) {
         diag.error(key, "a stream of another type has no serde code of its own: leave `serde` out");
     }
@@ -115,6 +126,7 @@ fn assemble(
         produce: args.texts("produce").to_vec(),
         consume: args.texts("consume").to_vec(),
         label: args.text("label").cloned(),
+        owner: args.ty("owner").cloned(),
         key: args.expr("key").cloned(),
         retain: args.expr("retain").and_then(|expr| retain::retain(expr, diag)),
         shape: format!("{}{body}", serde_tokens(attributes)),

@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use super::report::{
     AdmissionReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport, LinkState, Named,
-    NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport,
-    SubscriberReport, SyncState,
+    NodeReport, OwnerReport, PeerReport, PrimaryReport, ProducerReport, RefusedProducer, ReplicaReport, StoreReport,
+    StreamReport, SubscriberReport, SyncState,
 };
 use crate::network::Lane;
 
@@ -160,12 +160,28 @@ impl Display for ProducerReport {
             write!(f, "\n  {} senders wait, the first for {}", self.waiting, Time::millis(self.waiting_ms))?;
             self.waiting_in.as_ref().map_or(Ok(()), |handler| write!(f, " ({handler})"))?;
         }
+        self.owner.as_ref().map_or(Ok(()), |owner| write!(f, "\n  owned by {owner}"))?;
         self.missing_grant.as_ref().map_or(Ok(()), |missing| write!(f, "\n  NOBODY SUBSCRIBES: {missing}"))?;
         subscribers.iter().try_for_each(|subscriber| write!(f, "\n  to {subscriber}"))?;
         if self.omitted > 0 {
             write!(f, "\n  and {} more", self.omitted)?;
         }
         self.endings.iter().try_for_each(|ending| write!(f, "\n  ended {ending}"))
+    }
+}
+
+impl Display for OwnerReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "the group {group:?}, ")?,
+            None => f.write_str("a group whose key is not known, ")?,
+        }
+        f.write_str(if self.leads { "led by this node" } else { "not led by this node" })?;
+        f.write_str(if self.serves {
+            ""
+        } else {
+            "; NOBODY IS SERVED yet: its member here does not run or is not up to date"
+        })
     }
 }
 

@@ -430,6 +430,13 @@ fn subscription((p, producer): (PeerId, &ProducerReport), (c, consumer): (PeerId
         let refused = consumer.refused.iter().find(|refused| refused.peer == p);
         refused.map_or(Ok(()), |refused| Err(refusal("subscribe_if", c, p, &refused.missing_tags)))
     });
+    if let Some(owner) = &producer.owner {
+        it.check(format_args!("{p:?} serves the stream of {owner}"), || {
+            unless(!owner.serves && state != LinkState::Connected, Fault::NotConnected, || {
+                format!("{p:?} does not serve {stream} yet: its member of the group does not run, or is not up to date")
+            })
+        });
+    }
     it.check(format_args!("the predicate of the producer admits {c:?}"), || {
         if state != LinkState::NotAllowed {
             return Ok(());

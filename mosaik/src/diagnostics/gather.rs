@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::report::{
     AdmissionReport, BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport,
-    LinkState, MemberReport, Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind, RefusalReport,
-    RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
+    LinkState, MemberReport, Named, NodeReport, OwnerReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
+    RefusalReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
 };
 use crate::{
     discovery::{Discovery, Life, PeerEntry},
@@ -21,7 +21,7 @@ use crate::{
     },
     streams::{
         ChannelState, Streams, WaitReason,
-        inspect::{CandidateView, ConsumerView, Ending, ProducerView, SubscriberView, Verdict},
+        inspect::{CandidateView, ConsumerView, Ending, Owned, ProducerView, SubscriberView, Verdict},
     },
     trust,
 };
@@ -266,6 +266,7 @@ fn producer(view: &ProducerView) -> ProducerReport {
         waiting_ms: view.waiting.map_or(0, |waiting| millis(waiting.time)),
         waiting_in: view.waiting.and_then(|waiting| waiting.caller).map(text),
         missing_grant: view.missing_grant.as_ref().map(text),
+        owner: view.owner.map(|Owned { group, leads, serves }| OwnerReport { group, leads, serves }),
         subscribers: view.subscribers.iter().take(MAX_LISTED).map(subscriber).collect(),
         omitted: view.subscribers.len().saturating_sub(MAX_LISTED) as u64,
         endings: view.endings.iter().map(ending).collect(),

@@ -26,8 +26,9 @@ pub use self::{
     explain::{Check, End, Explanation, Fault, explain_group, explain_peer, explain_store, explain_stream},
     report::{
         AdmissionReport, BondReport, CandidateReport, ConnectionReport, ConsumerReport, EndingReport, GroupReport,
-        LinkState, MemberReport, Named, NodeReport, PeerReport, PrimaryReport, ProducerReport, RefusalKind,
-        RefusalReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport, SyncState, Trouble,
+        LinkState, MemberReport, Named, NodeReport, OwnerReport, PeerReport, PrimaryReport, ProducerReport,
+        RefusalKind, RefusalReport, RefusedProducer, ReplicaReport, StoreReport, StreamReport, SubscriberReport,
+        SyncState, Trouble,
     },
     survey::{Answered, MAX_ASKED, Survey, SurveyError},
     wire::MAX_ANSWER,

@@ -130,6 +130,16 @@ reports! {
         age_ms: u64,
     }
 
+    /// The group that owns a stream.
+    struct OwnerReport {
+        /// The group, if its key is known here.
+        group: Option<GroupId>,
+        /// Whether the reporting node's member leads it, so that it may send.
+        leads: bool,
+        /// Whether that member serves consumers: it runs, and knows the stream's numbers.
+        serves: bool,
+    }
+
     /// A stream that a node produces.
     struct ProducerReport {
         /// The stream.
@@ -158,6 +168,8 @@ reports! {
         waiting_in: Option<String>,
         /// The grant that the node's own ticket lacks to produce it, if it does.
         missing_grant: Option<String>,
+        /// The group that owns the stream, if one does.
+        owner: Option<OwnerReport>,
         /// Those who are served or wait, in the order in which they came.
         subscribers: Vec<SubscriberReport>,
         /// How many more there are.

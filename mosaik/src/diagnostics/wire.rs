@@ -1,4 +1,4 @@
-//! The messages of `report/7`: a question of a few bytes, an answer of at most half a MiB.
+//! The messages of `report/8`: a question of a few bytes, an answer of at most half a MiB.
 //!
 //! The asking side opens a link and may put any number of questions, one after the other; each is answered before the
 //! next is read. Lists come in pages: an answer says whether there is more, and the next question where to go on.
@@ -18,7 +18,7 @@ pub const MAX_ANSWER: usize = 512 << 10;
 /// A page is full when another item would make it longer than this, in bytes. One item is shorter than [`MAX_ANSWER`] by far.
 const PAGE: usize = 192 << 10;
 
-const NAME: &str = "report/7";
+const NAME: &str = "report/8";
 
 /// The protocol as the answering side sees it.
 #[derive(Debug)]

@@ -14,13 +14,14 @@ use super::{
     key::GroupKey,
     machine::{NoOp, StateMachine, machine_id},
     options::{MemberRole, Timing},
+    outlet::Outlet,
     raft::{self, MachineId, Marks, Member, Preference, Settings, Start, Stored},
     remote::{self, Shape},
     shapes::Shapes,
     snapshots::{SnapshotError, Snapshots},
     status::node_of,
     storage::{Disk, InMemory, Storage, StorageError},
-    worker::{self, Board, Initial, Queue, RETENTION, Replica, SESSIONS, Setup, WINDOW, pack, unpack},
+    worker::{self, Board, Initial, Queue, RETENTION, Replica, SESSIONS, Setup, Unpacked, WINDOW, pack, unpack},
 };
 use crate::{
     primitives::{
@@ -254,8 +255,11 @@ impl<M: StateMachine> GroupBuilder<M> {
         let (seen, key) = (bonds.downgrade(), self.key);
         let asking = remote::asking(&replica, &queue, &board, node.tasks());
         let (board_seen, queue_seen, shape) = (board.clone(), queue.clone(), Shape::of::<M>(self.label.as_ref()));
-        let window =
-            Window { board: board_seen, bonds: seen, queue: queue_seen, key, call, size, version, shape, asking };
+        let outlet = Outlet { board: board.clone(), queue: queue.clone(), shown: replica.shown() };
+        let window = {
+            let (board, queue) = (board_seen, queue_seen);
+            Window { board, bonds: seen, queue, key, call, size, version, shape, asking, outlet }
+        };
         self.registry.show(group, window);
         let setup = Setup {
             node,
@@ -378,10 +382,10 @@ fn migrate<M: StateMachine>(
     ours: &MachineId,
     snapshot: &mut raft::Snapshot,
 ) -> Result<(), SnapshotError> {
-    let (sessions, old) = unpack(&snapshot.data)?;
-    let machine = snapshots.encode(&snapshots.migrate(version, &old)?)?;
+    let old = unpack(&snapshot.data)?;
+    let machine = snapshots.encode(&snapshots.migrate(version, &old.machine)?)?;
     snapshots.read_back(&machine)?;
-    let data = pack(&sessions, &machine)?;
+    let data = pack(&Unpacked { machine, ..old })?;
     let manifest = &mut snapshot.manifest;
     manifest.chunks = raft::chunks(&data, Settings::default().chunk);
     (manifest.machine, manifest.sealed) = (Some(ours.clone()), false);

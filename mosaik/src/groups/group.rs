@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Registry,
+    Groups, Registry,
     bonds::{Bonds, Refused},
     client::bundle::{self, Output},
     error::{CallError, LeaveError, MAX_COMMAND, SealError, StopReason},
@@ -298,6 +298,11 @@ impl<M: StateMachine> Group<M> {
 
     async fn answer(&self, answer: oneshot::Receiver<Answer>) -> Answer {
         answer.await.unwrap_or_else(|_| Err(self.interrupted()))
+    }
+
+    /// The groups of this node.
+    pub(crate) fn groups(&self) -> Groups {
+        Groups(self.handle.registry.clone())
     }
 
     pub(super) fn board(&self) -> &Board {

@@ -6,6 +6,7 @@ use super::{
     Groups,
     bonds::{Refused, WeakBonds},
     key::GroupKey,
+    outlet::Outlet,
     remote::{Asking, Shape},
     status::GroupStatus,
     worker::{Board, Queue},
@@ -33,6 +34,8 @@ pub(super) struct Window {
     pub(super) shape: Shape,
     /// For clients' queries.
     pub(super) asking: Asking,
+    /// For streams that the group owns.
+    pub(super) outlet: Outlet,
 }
 
 /// A member on this node.

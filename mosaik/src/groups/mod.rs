@@ -24,6 +24,7 @@ mod machine;
 pub(crate) mod operate;
 mod options;
 mod outdated;
+pub(crate) mod outlet;
 #[doc(hidden)]
 pub mod raft;
 mod recovery;
@@ -34,6 +35,7 @@ mod status;
 pub mod storage;
 mod survey;
 mod when;
+pub(crate) mod windows;
 mod worker;
 
 use std::{

@@ -33,6 +33,8 @@ pub struct StreamDecl {
     pub consume: &'static [&'static str],
     /// Only roles that clear it receive the stream.
     pub label: Option<&'static str>,
+    /// The name of the group that owns it, if one does.
+    pub owner: Option<&'static str>,
 }
 
 impl StreamDecl {
@@ -40,14 +42,38 @@ impl StreamDecl {
     #[must_use]
     pub const fn new(name: &'static str, ty: &'static str, doc: &'static str, shape: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(shape));
-        Self { name, id, ty, doc, shape, schema, is_foreign: false, produce: &[], consume: &[], label: None }
+        Self {
+            name,
+            id,
+            ty,
+            doc,
+            shape,
+            schema,
+            is_foreign: false,
+            produce: &[],
+            consume: &[],
+            label: None,
+            owner: None,
+        }
     }
 
     /// A stream of this name, whose items are of another type (`of`).
     #[must_use]
     pub const fn foreign(name: &'static str, ty: &'static str, doc: &'static str, of: &'static str) -> Self {
         let (id, schema) = (StreamId::from_name(name), Schema::of(of));
-        Self { name, id, ty, doc, shape: of, schema, is_foreign: true, produce: &[], consume: &[], label: None }
+        Self {
+            name,
+            id,
+            ty,
+            doc,
+            shape: of,
+            schema,
+            is_foreign: true,
+            produce: &[],
+            consume: &[],
+            label: None,
+            owner: None,
+        }
     }
 
     /// With the grants that its ends need.
@@ -63,6 +89,12 @@ impl StreamDecl {
     #[must_use]
     pub const fn labelled(self, label: &'static str) -> Self {
         Self { label: Some(checked(label)), ..self }
+    }
+
+    /// Owned by the group of this name.
+    #[must_use]
+    pub const fn owned_by(self, group: &'static str) -> Self {
+        Self { owner: Some(group), ..self }
     }
 
     /// The fingerprint of the declared shape, unless it is declared elsewhere.
@@ -509,6 +541,45 @@ pub const fn check_once(role: &RoleDecl, group: &str) {
     );
 }
 
+/// What is wrong with a role that sends on a stream which a group owns.
+pub(super) struct Owning {
+    /// It is no member of the group.
+    pub(super) is_outside: bool,
+    /// The group has another label, so members get what they may not.
+    pub(super) is_mislabelled: bool,
+}
+
+/// Looks at the owned streams on which a role sends.
+pub(super) const fn owning(role: &RoleDecl) -> Owning {
+    let mut found = Owning { is_outside: false, is_mislabelled: false };
+    let mut i = 0;
+    while i < role.endpoints.len() {
+        if let Some((Direction::Produces, stream)) = role.endpoints[i].stream()
+            && let Some(group) = stream.owner
+        {
+            let (mut j, mut is_member) = (0, false);
+            while j < role.endpoints.len() {
+                if role.endpoints[j].link.is_member_of(group) {
+                    is_member = true;
+                    found.is_mislabelled |= !same_optional(stream.label, role.endpoints[j].label());
+                }
+                j += 1;
+            }
+            found.is_outside |= !is_member;
+        }
+        i += 1;
+    }
+    found
+}
+
+const fn same_optional(a: Option<&str>, b: Option<&str>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => same_text(a, b),
+        _ => false,
+    }
+}
+
 /// Whether two declarations give one stream's name two shapes.
 pub(super) const fn streams_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
     match (a.stream(), b.stream()) {
@@ -524,6 +595,12 @@ pub(super) const fn labels_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool 
         (Some(one), Some(other)) if same_text(one, other) => false,
         _ => a.is_of_the_same(b),
     }
+}
+
+/// Whether two declarations give one stream's name two owners.
+pub(super) const fn owners_conflict(a: &EndpointDecl, b: &EndpointDecl) -> bool {
+    let (Some((_, a)), Some((_, b))) = (a.stream(), b.stream()) else { return false };
+    same_text(a.name, b.name) && !same_optional(a.owner, b.owner)
 }
 
 /// Whether two declarations give one group's name two machines.

@@ -153,6 +153,10 @@ const fn put_endpoint<const N: usize>(out: &mut Out<N>, endpoint: &EndpointDecl)
             out.text(stream.ty);
             out.text(stream.shape);
             put_terms(out, stream.label, stream.produce, stream.consume);
+            out.text(match stream.owner {
+                Some(group) => group,
+                None => "",
+            });
         }
         Link::Group(machine) => put_group(out, "replicates", machine),
         Link::Client(machine) => put_group(out, "calls", machine),

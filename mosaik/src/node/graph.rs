@@ -9,8 +9,8 @@ use super::{
     app::App,
     corridor,
     decl::{
-        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, labels_conflict, same_text, stores_conflict,
-        streams_conflict,
+        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, labels_conflict, owners_conflict, owning,
+        same_text, stores_conflict, streams_conflict,
     },
     machine::MachineDecl,
     restart::maker,
@@ -189,11 +189,23 @@ impl Graph {
 ///
 /// # Panics
 /// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
-/// machine, a store of the same name another state, or one of them another label; or when a label reaches who does not clear it
+/// machine, a store of the same name another state, one of them another label, or a stream of the same name another owner; when it
+/// sends on a stream that a group owns and is no member of that group; or when a label reaches who does not clear it
 /// (`corridor`).
 pub const fn check_role<A: App>(index: usize) {
     let roles = A::GRAPH.roles;
     let role = &roles[index].role;
+    let owning = owning(role);
+    assert!(
+        !owning.is_outside,
+        "a role of this app has a `Producer` of a stream that a group owns, and is no member of that group: give \
+         the role a field of type `Replica` of it"
+    );
+    assert!(
+        !owning.is_mislabelled,
+        "a stream of this app and the group that owns it have different labels, and all members of the group hold \
+         its items: give both the same, `label = \"..\"`"
+    );
     let mut earlier = 0;
     while earlier <= index {
         assert!(
@@ -218,6 +230,10 @@ pub const fn check_role<A: App>(index: usize) {
             "two streams, groups or stores of this app have the same name and different labels: give both the same, \
              `label = \"..\"`"
         );
+        assert!(
+            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Owner),
+            "two streams of this app have the same name and different owners: give both the same, `owner = ..`"
+        );
         earlier += 1;
     }
     corridor::check(&A::GRAPH, index);
@@ -238,6 +254,7 @@ enum Kind {
     Group,
     Store,
     Label,
+    Owner,
 }
 
 const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> bool {
@@ -251,6 +268,7 @@ const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> boo
                 Kind::Group => groups_conflict(a, b),
                 Kind::Store => stores_conflict(a, b),
                 Kind::Label => labels_conflict(a, b),
+                Kind::Owner => owners_conflict(a, b),
             };
             if conflict {
                 return true;

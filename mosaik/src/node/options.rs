@@ -111,6 +111,9 @@ impl<T: StreamType> Configure for Producer<T> {
             stream: T::STREAM.name,
             error: error.to_string(),
         };
+        if let Some(Err(error)) = T::OWNER.map(|owner| owner()) {
+            return Box::pin(ready(Err(error.into())));
+        }
         let built = builder.build().map_err(failed);
         if let Ok(producer) = &built {
             setup.await_online(producer.when().online());

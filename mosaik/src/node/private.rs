@@ -7,7 +7,7 @@ pub use serde;
 use crate::{
     groups::fence::{self, Fence},
     network::Network,
-    primitives::{StoreId, Streamed},
+    primitives::{GroupId, StoreId, Streamed},
     stores::{PrimaryBuilder, ReplicaBuilder},
     streams::{Consumer, ConsumerBuilder, Producer, ProducerBuilder, SendErrorKind},
     trust::Label,
@@ -33,6 +33,7 @@ pub use super::{
 };
 use super::{
     feed::Feeds,
+    machine::{Declared, KeyError},
     outcome::{Emits, Handled},
     role::{Consumes, Produces, StreamType},
     store::StoreType,
@@ -45,6 +46,10 @@ pub fn producer<T: StreamType>(net: &Network) -> ProducerBuilder<T> {
     let (produce, consume) = (T::STREAM.produce.iter().copied(), T::STREAM.consume.iter().copied());
     let producer = producer.with_produce_grants(produce).with_consume_grants(consume);
     let producer = T::STREAM.label.map(Label::declared).into_iter().fold(producer, ProducerBuilder::with_label);
+    let producer = match T::OWNER {
+        Some(owner) => producer.owned_in(net.groups().clone(), owner().map_err(|error| error.to_string())),
+        None => producer,
+    };
     T::configure(T::CODEC.into_iter().fold(producer, ProducerBuilder::with_codec).with_evolve(T::EVOLVE))
 }
 
@@ -55,6 +60,7 @@ pub fn consumer<T: StreamType>(net: &Network) -> ConsumerBuilder<T> {
     let consumer = consumer.with_produce_grants(T::STREAM.produce.iter().copied());
     let consumer = T::STREAM.label.map(Label::declared).into_iter().fold(consumer, ConsumerBuilder::with_label);
     let consumer = if T::REPLICATED { consumer.replicated() } else { consumer };
+    let consumer = if T::OWNER.is_some() { consumer.owned() } else { consumer };
     T::CODEC.into_iter().fold(consumer, ConsumerBuilder::with_codec).with_evolve(T::EVOLVE)
 }
 
@@ -80,6 +86,14 @@ pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
 #[must_use]
 pub fn fence() -> Fence {
     fence::running().unwrap_or(Fence::NOTHING)
+}
+
+/// The group of a declared machine, once its key is known.
+///
+/// # Errors
+/// When the key is not where the declaration says.
+pub fn owner<M: Declared>() -> Result<GroupId, KeyError> {
+    Ok(M::key()?.group_id(M::NAME))
 }
 
 /// A condition of `only_if`.
@@ -131,7 +145,7 @@ pub fn emit<T: Streamed>(producer: Option<&Producer<T>>, result: impl Emits<T::I
         match producer.try_send(item) {
             Ok(()) => done.emitted += 1,
             Err(error) => match error.kind() {
-                SendErrorKind::Offline | SendErrorKind::Full => done.dropped += 1,
+                SendErrorKind::Offline | SendErrorKind::Full | SendErrorKind::NotLeader => done.dropped += 1,
                 _ => return Err(error.to_string()),
             },
         }

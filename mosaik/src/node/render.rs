@@ -17,7 +17,7 @@ pub(super) fn summary(doc: &str) -> String {
 
 impl Graph {
     /// A Mermaid flowchart: boxes are roles, rounded boxes streams, cylinders groups, hexagons stores. A dashed arrow to a group
-    /// is that of a client.
+    /// is that of a client, one from it leads to a stream that it owns.
     #[must_use]
     pub fn to_mermaid(&self) -> String {
         let mut out = String::from("flowchart LR\n");
@@ -33,6 +33,9 @@ impl Graph {
             for role in self.members(&group.clients) {
                 line(&mut out, &format!("    r{role} -.-> g{index}"));
             }
+            for stream in self.owned_by(group) {
+                line(&mut out, &format!("    g{index} -. owns .-> s{stream}"));
+            }
         }
         for (index, used) in self.stores().iter().enumerate() {
             line(&mut out, &format!("    k{index}{{{{\"{}\"}}}}", used.store.name.replace('"', "#quot;")));
@@ -42,7 +45,7 @@ impl Graph {
     }
 
     /// A Graphviz digraph: boxes are roles, ellipses streams, cylinders groups, hexagons stores. A dashed arrow to a group is
-    /// that of a client.
+    /// that of a client, a dotted one from it leads to a stream that it owns.
     #[must_use]
     pub fn to_dot(&self) -> String {
         let mut out = format!("digraph {} {{\n    rankdir=LR;\n", quoted(self.app));
@@ -59,6 +62,9 @@ impl Graph {
             for role in self.members(&group.clients) {
                 line(&mut out, &format!("    r{role} -> g{index} [style=dashed];"));
             }
+            for stream in self.owned_by(group) {
+                line(&mut out, &format!("    g{index} -> s{stream} [style=dotted, label=owns];"));
+            }
         }
         for (index, used) in self.stores().iter().enumerate() {
             line(&mut out, &format!("    k{index} [shape=hexagon, label={}];", quoted(used.store.name)));
@@ -66,6 +72,16 @@ impl Graph {
         }
         out.push_str("}\n");
         out
+    }
+
+    /// The numbers of the streams that a group owns.
+    fn owned_by(&self, group: &GroupUse) -> impl Iterator<Item = usize> {
+        let owner = Some(group.machine.group.name);
+        self.streams()
+            .into_iter()
+            .enumerate()
+            .filter(move |(_, used)| used.stream.owner == owner)
+            .map(|(index, _)| index)
     }
 
     /// The numbers of the roles of these names.
@@ -115,6 +131,7 @@ impl Graph {
                 ("produce", texts(each.stream.produce)),
                 ("consume", texts(each.stream.consume)),
                 ("label", optional(each.stream.label)),
+                ("owner", optional(each.stream.owner)),
                 ("producers", array(each.producers.iter().map(|name| string(name)))),
                 ("consumers", array(each.consumers.iter().map(|name| string(name)))),
             ])
@@ -159,7 +176,8 @@ impl Graph {
                 for (end, (_, stream)) in streams.filter(|(_, (its, _))| *its == direction) {
                     let granted = granted(way(direction, stream.produce, stream.consume));
                     let (verb, options) = (verb(direction), declared(end));
-                    line(&mut out, &format!("    {verb:<9} {} ({}){granted}{options}", stream.name, stream.ty));
+                    let owned = stream.owner.map_or_else(String::new, |group| format!(", owned by {group}"));
+                    line(&mut out, &format!("    {verb:<9} {} ({}){owned}{granted}{options}", stream.name, stream.ty));
                 }
             }
             for (end, machine) in role.endpoints.iter().filter_map(|end| Some((end, end.machine()?))) {

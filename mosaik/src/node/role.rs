@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use crate::{
     groups::fence::Leading,
     network::Network,
-    primitives::{Evolve, Format, StreamId, Streamed},
+    primitives::{Evolve, Format, GroupId, StreamId, Streamed},
     stores::StoreError,
     streams::{Consumer, Producer, ProducerBuilder},
 };
@@ -35,6 +35,9 @@ pub trait StreamType: Streamed + Sized {
     const EVOLVE: Evolve = Evolve::Strict;
     /// Whether every producer publishes the same sequence (`replicated`).
     const REPLICATED: bool = false;
+
+    /// The group that owns the stream (`owner`), once its key is known.
+    const OWNER: Option<fn() -> Result<GroupId, KeyError>> = None;
 
     /// Sets at a producer what the declaration says of it (`key`, `retain`).
     fn configure(producer: ProducerBuilder<Self>) -> ProducerBuilder<Self> {

@@ -96,8 +96,10 @@ impl Graph {
         let of = |names: &[&'static str]| -> Vec<NodeHandle> {
             roles.iter().filter(|(name, _)| names.contains(name)).map(|(_, node)| *node).collect()
         };
+        let mut owned = Vec::new();
         for used in self.streams() {
             let node = picture.node(&format!("{}\nstream", used.stream.name), STREAM);
+            owned.extend(used.stream.owner.map(|group| (group, node)));
             of(&used.producers).into_iter().for_each(|role| picture.arrow(role, node, ONE_WAY, ""));
             of(&used.consumers).into_iter().for_each(|role| picture.arrow(node, role, ONE_WAY, ""));
         }
@@ -105,6 +107,8 @@ impl Graph {
             let node = picture.node(&format!("{}\ngroup", used.machine.group.name), GROUP);
             of(&used.members).into_iter().for_each(|role| picture.arrow(role, node, BOTH_WAYS, ""));
             of(&used.clients).into_iter().for_each(|role| picture.arrow(role, node, DASHED, ""));
+            let its = owned.iter().filter(|(group, _)| *group == used.machine.group.name);
+            its.for_each(|(_, stream)| picture.arrow(node, *stream, DASHED, "owns"));
         }
         for used in self.stores() {
             let node = picture.node(&format!("{}\nstore", used.store.name), STORE);

@@ -5,7 +5,7 @@
 
 use std::{any::TypeId, collections::BTreeMap, sync::LazyLock};
 
-/// The grants and the label of a declared stream.
+/// The grants, the label and the owner of a declared stream.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamTerms {
     /// The type that is declared.
@@ -16,13 +16,15 @@ pub struct StreamTerms {
     pub consume: &'static [&'static str],
     /// Only roles that clear it receive the stream.
     pub label: Option<&'static str>,
+    /// The name of the group that owns the stream, if one does.
+    pub owner: Option<&'static str>,
 }
 
 inventory::collect!(StreamTerms);
 
 impl StreamTerms {
     /// Nothing is asked for.
-    const NOTHING: Self = Self { ty: TypeId::of::<()>, produce: &[], consume: &[], label: None };
+    const NOTHING: Self = Self { ty: TypeId::of::<()>, produce: &[], consume: &[], label: None, owner: None };
 
     /// That of a type.
     pub(crate) fn of<T: 'static>() -> Self {

@@ -162,7 +162,7 @@ impl<V: View> PrimaryBuilder<V> {
         }
         let producer = producer.build().map_err(|error| match error {
             BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
-            BuildError::Unnamed(error) => StoreError::Delta(error.to_string()),
+            error @ (BuildError::Unnamed(_) | BuildError::NoOwner { .. }) => StoreError::Delta(error.to_string()),
             BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
         })?;
         let id = registry.random();

@@ -46,6 +46,15 @@ pub enum SendErrorKind {
     /// `try_send` only: the stream's online condition is not met.
     #[error("the stream is offline")]
     Offline,
+    /// A group owns the stream, and this node's member does not lead it.
+    #[error("the group that owns the stream is led by another member")]
+    NotLeader,
+    /// A group owns the stream, and the encoded item is larger than 512 KiB.
+    #[error("an item of {size} bytes is over the limit of 512 KiB for streams that a group owns")]
+    TooLargeForGroup {
+        /// The encoded size in bytes.
+        size: usize,
+    },
     /// `try_send` only: `send` would wait for room.
     #[error("the queues are full")]
     Full,
@@ -137,6 +146,13 @@ pub enum BuildError<T> {
         /// The Rust type of its items.
         other: &'static str,
     },
+    /// The type's declaration says that a group owns the stream, and the builder was not told which.
+    NoOwner {
+        /// The stream.
+        stream: StreamId,
+        /// The name of the group.
+        group: &'static str,
+    },
     /// The node's entry cannot list the stream, so no consumer would ever find it.
     NotAnnounced {
         /// The stream.
@@ -151,7 +167,7 @@ impl<T> BuildError<T> {
     pub fn into_existing(self) -> Option<Producer<T>> {
         match self {
             Self::Exists { existing, .. } => Some(existing),
-            Self::Unnamed(_) | Self::OtherType { .. } | Self::NotAnnounced { .. } => None,
+            Self::Unnamed(_) | Self::OtherType { .. } | Self::NoOwner { .. } | Self::NotAnnounced { .. } => None,
         }
     }
 }
@@ -170,6 +186,11 @@ impl<T> fmt::Display for BuildError<T> {
             Self::OtherType { stream, other } => {
                 write!(f, "this node already produces the stream {stream:?}, with items of type {other}")
             }
+            Self::NoOwner { stream, group } => write!(
+                f,
+                "the stream {stream:?} is declared with an owner: say `.owned_by(..)` with the member of the group \"{group}\" on this \
+                 node, or build it with `producer(..)` of its type"
+            ),
             Self::NotAnnounced { stream, error } => {
                 write!(f, "this node cannot announce the stream {stream:?}: {error}")
             }

@@ -15,10 +15,10 @@ use tokio::sync::broadcast;
 use tokio_util::sync::ReusableBoxFuture;
 
 pub use super::core::progress::GapReason;
-use super::core::{admission::WaitReason, filter::FilterRefusal};
+use super::core::{admission::WaitReason, filter::FilterRefusal, lineage::Fenced};
 use crate::{
     network::CloseCode,
-    primitives::PeerId,
+    primitives::{Fence, PeerId},
     trust::{MissingGrant, RefusedBy},
 };
 
@@ -125,7 +125,7 @@ pub enum Event {
     Incompatible {
         /// The producer.
         producer: PeerId,
-        /// What differs: `schema` or `label`.
+        /// What differs: `schema`, `label` or `owner`.
         what: String,
         /// What this node has, with the path of the first difference if that is known: `Quote.inner.bid: u64`.
         ours: String,
@@ -187,6 +187,14 @@ pub enum DisconnectReason {
     NotFiltered(FilterRefusal),
     /// An item could not be decoded.
     Undecodable(String),
+    /// A member of the group that owns the stream brought an item that is older than one that was received: of an earlier term, or
+    /// before it in the log. It was not taken.
+    Fenced {
+        /// Where the item is in the group's log.
+        brought: Fence,
+        /// Where the newest item is that was received.
+        seen: Fence,
+    },
     /// The connection was lost.
     Lost(String),
     /// The connection to the producer's node carries as many streams as it may, so there was no subscription.
@@ -194,6 +202,13 @@ pub enum DisconnectReason {
         /// How many streams one connection carries.
         limit: u32,
     },
+}
+
+impl From<Fenced> for DisconnectReason {
+    fn from(Fenced { brought, seen }: Fenced) -> Self {
+        let fence = |(term, index)| Fence::new(term, index);
+        Self::Fenced { brought: fence(brought), seen: fence(seen) }
+    }
 }
 
 impl fmt::Display for DisconnectReason {
@@ -205,6 +220,9 @@ impl fmt::Display for DisconnectReason {
             Self::NotChosen => f.write_str("another producer is preferred"),
             Self::NotFiltered(why) => write!(f, "the producer cannot apply the filter: {why}"),
             Self::Undecodable(error) => write!(f, "an item could not be decoded: {error}"),
+            Self::Fenced { brought, seen } => {
+                write!(f, "fenced: the producer brought an item at {brought}, after one at {seen}")
+            }
             Self::Lost(error) => write!(f, "connection lost: {error}"),
             Self::NoStream { limit } => {
                 write!(f, "the connection to the producer's node carries {limit} streams, which is the limit")
@@ -223,7 +241,7 @@ impl DisconnectReason {
             Self::NotGranted(_) => Some(CloseCode::NotGranted),
             Self::NotFiltered(_) => Some(CloseCode::NotFiltered),
             Self::Undecodable(_) => Some(CloseCode::Undecodable),
-            Self::Lost(_) | Self::NoStream { .. } | Self::NotChosen => None,
+            Self::Lost(_) | Self::Fenced { .. } | Self::NoStream { .. } | Self::NotChosen => None,
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     discovery::PeerEntry,
     network::CloseCode,
-    primitives::{PeerId, Schema, StreamId, Tag, names},
+    primitives::{GroupId, PeerId, Schema, StreamId, Tag, names},
     trust::MissingGrant,
 };
 
@@ -91,6 +91,17 @@ impl Verdict {
     }
 }
 
+/// A group that owns a stream, as its member here sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owned {
+    /// Unless its key is not known.
+    pub(crate) group: Option<GroupId>,
+    /// Whether the member leads.
+    pub(crate) leads: bool,
+    /// Whether it serves consumers.
+    pub(crate) serves: bool,
+}
+
 /// A producer of this node.
 #[derive(Debug)]
 pub(crate) struct ProducerView {
@@ -105,6 +116,8 @@ pub(crate) struct ProducerView {
     pub(crate) waiting: Option<Waiting>,
     /// The grant that this node's own ticket lacks to produce it.
     pub(crate) missing_grant: Option<MissingGrant>,
+    /// The group that owns the stream, if one does.
+    pub(crate) owner: Option<Owned>,
     pub(crate) subscribers: Vec<SubscriberView>,
     pub(crate) endings: Vec<Ending>,
 }

@@ -16,6 +16,7 @@ mod filter;
 mod fixtures;
 pub(crate) mod inspect;
 pub(crate) mod limits;
+pub(crate) mod owner;
 mod prefer;
 mod producer;
 mod protocol;
@@ -36,6 +37,9 @@ use std::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub use self::core::mutants::{Mutant, Switch};
 pub(crate) use self::producer::Encoded;
 pub use self::{
     conditions::{Conditions, IntoTags, Online, Subscribed, When},
@@ -45,6 +49,7 @@ pub use self::{
     events::{DisconnectReason, Event, Events, Gap, GapReason},
     filter::{Filter, FilterError},
     limits::{Buffer, ByteRate, MAX_ITEM, OnLag},
+    owner::Committed,
     prefer::Prefer,
     producer::{Producer, ProducerBuilder},
     retain::Retain,
@@ -123,14 +128,16 @@ impl Streams {
     /// # Panics
     /// When this node produces the stream of that name with items of another type (`with_stream_id` is the way out), or
     /// produces 512 streams already, which is all that its entry can list; when the type has no name
-    /// ([`Unnamed`](crate::primitives::Unnamed)). See [`producer`](Self::producer) for a way that
+    /// ([`Unnamed`](crate::primitives::Unnamed)); when a group owns it. See [`producer`](Self::producer) for a way that
     /// says so with an error.
     #[must_use]
     pub fn produce<T: Streamed>(&self) -> Producer<T> {
         match self.producer().build() {
             Ok(producer) | Err(BuildError::Exists { existing: producer, .. }) => producer,
             Err(error @ BuildError::OtherType { .. }) => panic!("{error}; give one of them `with_stream_id`"),
-            Err(error @ (BuildError::NotAnnounced { .. } | BuildError::Unnamed(_))) => panic!("{error}"),
+            Err(error @ (BuildError::NotAnnounced { .. } | BuildError::NoOwner { .. } | BuildError::Unnamed(_))) => {
+                panic!("{error}")
+            }
         }
     }
 

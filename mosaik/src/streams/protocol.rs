@@ -32,7 +32,7 @@ pub(crate) struct Subscription;
 impl Protocol for Subscription {
     type Message = Message;
     const FAMILY: Family = Family::STREAMS;
-    const NAME: &'static str = "subscribe/7";
+    const NAME: &'static str = "subscribe/8";
     const MAX_FRAME: usize = 160 << 10; // an entry of at most 64 KiB, a schema of 56 KiB, a filter of 16 KiB and little else
 }
 
@@ -58,14 +58,16 @@ pub(crate) enum Message {
         replicated: bool,
         /// It stands by: it gets heads, not items.
         heads: bool,
+        /// Whether it takes the stream for one that a group owns; one that says nothing takes either.
+        owned: Option<bool>,
     },
-    /// Batches follow, from this sequence number on. With a ticket there is something before them to be asked for, within 5 s.
-    Accepted { epoch: u64, next: u64, replay: Option<u64> },
+    /// Batches follow, from this sequence number on; `owned` says whether each item has its place in a log in front of it. With a ticket there is something before them to be asked for, within 5 s.
+    Accepted { epoch: u64, next: u64, replay: Option<u64>, owned: bool },
     /// Not now; another answer follows on this link.
     Waiting { reason: WaitReason },
-    /// No; the link ends. With what the producer declares, if that differs, unless it is too large: another label, or else another
-    /// schema.
-    Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema>, label: Option<String> },
+    /// No; the link ends. With what the producer declares, if that differs, unless it is too large: another label, or that it is
+    /// owned by a group or is not, or else another schema.
+    Refused { code: u32, fingerprint: Option<Fingerprint>, schema: Option<Schema>, label: Option<String>, owned: bool },
     /// The consumer's last word when schemas differ: its own, so that both ends can name the first difference.
     Schema(Schema),
     /// Not now, as the consumer's ticket lacks a grant; another answer follows on this link. What it has and needs.

@@ -16,7 +16,7 @@ const MAX_LINKS: usize = 16;
 
 fn asking(scene: &Scene, questions: &[[u8; 2]]) -> Vec<u8> {
     let questions: Vec<u8> = questions.iter().flat_map(|question| frame(question)).collect();
-    [preamble(scene.network, "report/7"), questions].concat()
+    [preamble(scene.network, "report/8"), questions].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,10 +70,10 @@ async fn answers_that_nobody_takes() {
     let scene = Scene::new("hostile: diagnostic silence").await;
     let attacker = Attacker::new(1).await;
     // An answer instead of a question, and a question that is too long.
-    let wrong = [preamble(scene.network, "report/7"), frame(&[1, 0])].concat();
+    let wrong = [preamble(scene.network, "report/8"), frame(&[1, 0])].concat();
     let (_one, _send, mut recv) = attacker.say(&scene, ALPN, &wrong).await;
     assert_eq!(refusal(&mut recv).await, CloseCode::Undecodable);
-    let long = [preamble(scene.network, "report/7"), frame(&[0; 129])].concat();
+    let long = [preamble(scene.network, "report/8"), frame(&[0; 129])].concat();
     let (_two, _send, mut recv) = attacker.say(&scene, ALPN, &long).await;
     assert_eq!(refusal(&mut recv).await, CloseCode::TooLarge);
     // Questions whose answers are not read: others are answered meanwhile, and the link ends in time.

@@ -245,7 +245,7 @@ async fn a_subscriber_that_shows_the_entry_of_another_peer() {
     let (known, _) = give(&scene, &attacker, vec![]).await;
     let Record { body, signature, .. } =
         known.into_iter().find(|record| subject(record) == *honest.as_bytes()).expect("known");
-    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter, label, replicated, heads }`.
+    // `Subscribe { stream, fingerprint, consumer, resume, replay, entry, readable, filter, label, replicated, heads, owned }`.
     let stream = mosaik::StreamId::from("x");
     let ask = (
         0u8,
@@ -260,9 +260,10 @@ async fn a_subscriber_that_shows_the_entry_of_another_peer() {
         None::<()>,
         false,
         false,
+        None::<bool>,
     );
     let ask = frame(&postcard::to_allocvec(&ask).expect("encodes"));
-    let bytes = [preamble(scene.network, "subscribe/7"), ask].concat();
+    let bytes = [preamble(scene.network, "subscribe/8"), ask].concat();
     let (_connection, _send, mut recv) = attacker.say(&scene, Family::STREAMS.alpn(), &bytes).await;
     // `Refused { code, .. }` is the fourth answer.
     let (answer, code, _): (u8, u32, Option<[u8; 32]>) = receive(&mut recv).await;

@@ -32,13 +32,13 @@ const PROTOCOLS: [(&str, &str); 13] = [
     (Family::DISCOVERY.alpn(), "revoke/2"),
     (Family::DISCOVERY.alpn(), "renew/1"),
     (Family::DISCOVERY.alpn(), "gossip/1"),
-    (Family::STREAMS.alpn(), "subscribe/7"),
+    (Family::STREAMS.alpn(), "subscribe/8"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
-    (Family::GROUPS.alpn(), "bond/7"),
+    (Family::GROUPS.alpn(), "bond/8"),
     (Family::GROUPS.alpn(), "operate/2"),
     (Family::GROUPS.alpn(), "call/1"),
-    (Family::DIAGNOSTICS.alpn(), "report/7"),
+    (Family::DIAGNOSTICS.alpn(), "report/8"),
 ];
 const ALPNS: [&str; 4] =
     [Family::DISCOVERY.alpn(), Family::STREAMS.alpn(), Family::GROUPS.alpn(), Family::DIAGNOSTICS.alpn()];

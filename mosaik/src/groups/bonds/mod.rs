@@ -68,7 +68,7 @@ pub(crate) struct BondProtocol;
 impl Protocol for BondProtocol {
     type Message = handshake::Message;
     const FAMILY: Family = Family::GROUPS;
-    const NAME: &'static str = "bond/7";
+    const NAME: &'static str = "bond/8";
     const MAX_FRAME: usize = 32 << 10; // the shapes of a machine and little else
 }
 

@@ -6,6 +6,9 @@
 //!
 //! A body may be fenced: after a byte 0 comes the term, a varint, in which alone it may be applied, and then the body itself.
 //!
+//! A body may carry items of a stream that the group owns, in the place of commands: a byte 128, the stream's id, the number of items
+//! (a varint) and the items as the stream frames them.
+//!
 //! Outputs follow each other in the same order, each with a head: 0 for a command that the machine could not decode, 1 and the
 //! index for one that panicked, else the size plus one, with the format as the lowest bit. Heads are varints. Whoever knows how
 //! many commands it sent knows which outputs come.
@@ -20,7 +23,7 @@ use crate::{
         raft::{Index, Term},
     },
     primitives::{
-        Datum,
+        Datum, StreamId,
         codec::{Codec, EncodeError, Format},
     },
 };
@@ -33,6 +36,8 @@ pub const BYTES: usize = 16 << 10;
 const NAMED: u8 = 0x80;
 /// The first byte of a body that is fenced.
 const FENCED: u8 = 0;
+/// The first byte of a body of items: no command that is not postcard.
+const ITEMS: u8 = NAMED;
 /// So much room is made at most for what an iterator says of its length.
 const SIZE_HINT: usize = 4_096;
 /// Room for a short command or output.
@@ -55,6 +60,35 @@ pub fn fenced(term: Term, body: &[u8]) -> Bytes {
     varint(term, &mut fenced);
     fenced.extend_from_slice(body);
     fenced.into()
+}
+
+/// Items of a stream that the group owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Items {
+    /// The stream.
+    pub stream: StreamId,
+    /// How many there are.
+    pub count: u64,
+    /// As the stream frames them.
+    pub data: Bytes,
+}
+
+/// A body of items.
+pub fn items(stream: StreamId, count: u64, framed: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(1 + 32 + 10 + framed.len());
+    body.push(ITEMS);
+    body.extend_from_slice(stream.as_bytes());
+    varint(count, &mut body);
+    body.extend_from_slice(framed);
+    body
+}
+
+/// The items of a body, if it has some.
+pub fn items_of(body: &Bytes) -> Option<Items> {
+    let (&ITEMS, rest) = parts(body).1.split_first()? else { return None };
+    let (stream, mut rest) = rest.split_first_chunk::<32>()?;
+    let count = take_varint(&mut rest)?;
+    Some(Items { stream: StreamId::from_bytes(*stream), count, data: body.slice_ref(rest) })
 }
 
 /// The term in which alone the body may be applied, if it is fenced, and the body itself.
@@ -357,11 +391,23 @@ mod tests {
         }
 
         #[test]
+        fn items_are_no_commands(
+            term in any::<u64>(), id in any::<[u8; 32]>(), count in any::<u64>(), data in prop::collection::vec(any::<u8>(), 0..50)
+        ) {
+            let body = Bytes::from(items(StreamId::from_bytes(id), count, &data));
+            let expected = Items { stream: StreamId::from_bytes(id), count, data: data.into() };
+            prop_assert_eq!(items_of(&body), Some(expected.clone()));
+            prop_assert_eq!(items_of(&fenced(term, &body)), Some(expected));
+            prop_assert_eq!(apart(&body), None);
+            prop_assert!(!joins(&body, &alone(&(Format::Postcard, vec![1]))));
+        }
+
+        #[test]
         fn anything_is_a_body_or_not(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let seen = commands(&bytes).count();
             prop_assert!(seen <= COMMANDS);
             let bytes = Bytes::from(bytes);
-            let _ = outputs(&bytes, 9).count();
+            let _ = (outputs(&bytes, 9).count(), items_of(&bytes));
         }
     }
 

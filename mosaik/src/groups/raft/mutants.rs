@@ -46,6 +46,8 @@ pub enum Mutant {
     SilentLearnersStay,
     FetchedSnapshotDropped,
     FenceIgnored,
+    WindowsNotInSnapshot,
+    FenceTakenLate,
 }
 
 /// Something odd that a correct member may do at any time, and a healthy one hardly ever does.

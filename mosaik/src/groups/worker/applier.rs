@@ -309,7 +309,7 @@ pub(super) fn make<M: StateMachine>(
     encode: impl FnOnce() -> Result<Bytes, SnapshotError>,
 ) -> Result<(Bytes, bool), SnapshotError> {
     let data = encode()?;
-    let (_, machine) = unpack(&data)?;
+    let machine = unpack(&data)?.machine;
     Ok((data, snapshots.read_back(&machine)? == ReadBack::Varies))
 }
 
@@ -319,7 +319,7 @@ fn chunk(entries: &[Entry]) -> usize {
     let mut few = |entry: &&Entry| {
         let room = commands < CHUNK;
         commands += match &entry.payload {
-            Payload::Command(command) => bundle::count(&command.body),
+            Payload::Command(command) => bundle::count(&command.body).max(1),
             _ => 1,
         };
         room

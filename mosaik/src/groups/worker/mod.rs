@@ -63,7 +63,7 @@ pub(super) use self::{
     callers::Callers,
     publish::Board,
     queue::{Answer, Ask, Queue, Slot, Submission, slots},
-    replica::{Initial, NotAsked, RETENTION, Replica, SESSIONS, WINDOW, pack, unpack},
+    replica::{Initial, NotAsked, RETENTION, Replica, SESSIONS, Unpacked, WINDOW, pack, unpack},
     setup::{Setup, fresh_session, incarnation, spawn, start},
 };
 use super::{

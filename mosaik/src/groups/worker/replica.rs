@@ -30,6 +30,7 @@ use crate::{
         machine::{ApplyContext, StateMachine},
         raft::{Command, Entry, Index, Mutant, Payload, Sessions, Switch, Verdict},
         snapshots::{SnapshotError, Snapshots},
+        windows::{Shown, Windows},
     },
     primitives::codec::{Codec, Format},
     transport::Tasks,
@@ -62,6 +63,8 @@ pub(in crate::groups) struct Replica<M: StateMachine> {
     pub(super) busy: Arc<Busy>,
     snapshots: Snapshots<M>,
     first: First<M>,
+    /// What others see of the windows.
+    shown: Arc<Shown>,
 }
 
 /// Why a query was not asked.
@@ -105,6 +108,8 @@ pub(super) struct State<M: StateMachine> {
     commands: Codec<M::Command>,
     outputs: Codec<M::Output>,
     sessions: Sessions,
+    /// The last items of the streams that the group owns.
+    windows: Windows,
     applied: Index,
     skipped: Skipped,
     /// The commands of the entry being applied that are over.
@@ -159,17 +164,23 @@ impl<M: StateMachine> Replica<M> {
     pub(in crate::groups) fn new(machine: M, initial: Option<Initial<M>>) -> Self {
         let first = First::of(&machine, initial);
         Self {
-            state: Arc::new(Mutex::new(State::new(machine, sessions(), 0))),
+            state: Arc::new(Mutex::new(State::new(machine, sessions(), Windows::default(), 0))),
             applied: AtomicU64::new(0),
             busy: Arc::new(Busy::new()),
             snapshots: M::snapshots(),
             first,
+            shown: Arc::default(),
         }
     }
 
     /// Whether a command that panicked can be undone. The same at all members, or they would differ from then on.
     pub(in crate::groups) fn can_be_made_anew(machine: &M, initial: Option<Initial<M>>) -> bool {
         First::of(machine, initial).is_known()
+    }
+
+    /// What others see of the streams that the group owns.
+    pub(in crate::groups) fn shown(&self) -> Arc<Shown> {
+        self.shown.clone()
     }
 
     /// The last index applied.
@@ -227,13 +238,14 @@ impl<M: StateMachine> Replica<M> {
 
     /// Says how far the machine is. The caller has the lock.
     pub(super) fn show(&self, state: &State<M>) {
+        self.shown.show(&state.windows);
         self.applied.store(state.applied, Ordering::Release);
     }
 
     /// What a snapshot's bytes say.
     pub(super) fn decode(&self, index: Index, data: &[u8]) -> Result<State<M>, SnapshotError> {
-        let (sessions, machine) = unpack(data)?;
-        Ok(State::new(self.snapshots.restore(&machine)?, sessions, index))
+        let Unpacked { sessions, machine, windows } = unpack(data)?;
+        Ok(State::new(self.snapshots.restore(&machine)?, sessions, windows, index))
     }
 
     /// The state before the first entry, if it can be had again.
@@ -243,7 +255,7 @@ impl<M: StateMachine> Replica<M> {
             First::Encoded(bytes) => self.snapshots.restore(bytes)?,
             First::Nothing => return Err(SnapshotError::new("its first state cannot be made again")),
         };
-        Ok(State::new(machine, sessions(), 0))
+        Ok(State::new(machine, sessions(), Windows::default(), 0))
     }
 
     /// The state now, yet to be encoded.
@@ -253,7 +265,9 @@ impl<M: StateMachine> Replica<M> {
     ) -> Option<Captured<impl FnOnce() -> Result<Bytes, SnapshotError> + Send + use<M>>> {
         let machine = self.snapshots.capture(&state.machine)?;
         let (sessions, index) = (state.sessions.clone(), state.applied);
-        Some(Captured { index, encode: move || Ok(postcard::to_allocvec(&(sessions, machine()?))?.into()) })
+        let lost = state.switch.is(Mutant::WindowsNotInSnapshot);
+        let windows = if lost { Windows::default() } else { state.windows.clone() };
+        Some(Captured { index, encode: move || pack(&Unpacked { sessions, machine: machine()?, windows }) })
     }
 }
 
@@ -264,13 +278,25 @@ impl<M: StateMachine> fmt::Debug for Replica<M> {
 }
 
 /// The parts of a snapshot's bytes.
-pub(in crate::groups) fn unpack(data: &[u8]) -> Result<(Sessions, Bytes), SnapshotError> {
-    Ok(postcard::from_bytes(data)?)
+pub(in crate::groups) struct Unpacked {
+    pub sessions: Sessions,
+    pub machine: Bytes,
+    /// Behind the rest, and only if there are some.
+    pub windows: Windows,
+}
+
+/// The parts of a snapshot's bytes.
+pub(in crate::groups) fn unpack(data: &[u8]) -> Result<Unpacked, SnapshotError> {
+    let ((sessions, machine), rest) = postcard::take_from_bytes(data)?;
+    let windows = if rest.is_empty() { Windows::default() } else { postcard::from_bytes(rest)? };
+    Ok(Unpacked { sessions, machine, windows })
 }
 
 /// The bytes of a snapshot with these parts.
-pub(in crate::groups) fn pack(sessions: &Sessions, machine: &Bytes) -> Result<Bytes, SnapshotError> {
-    Ok(postcard::to_allocvec(&(sessions, machine))?.into())
+pub(in crate::groups) fn pack(parts: &Unpacked) -> Result<Bytes, SnapshotError> {
+    let Unpacked { sessions, machine, windows } = parts;
+    let packed = postcard::to_allocvec(&(sessions, machine))?;
+    Ok(if windows.is_empty() { packed } else { postcard::to_extend(windows, packed)? }.into())
 }
 
 /// What a panic said.
@@ -280,12 +306,13 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl<M: StateMachine> State<M> {
-    fn new(machine: M, sessions: Sessions, applied: Index) -> Self {
+    fn new(machine: M, sessions: Sessions, windows: Windows, applied: Index) -> Self {
         Self {
             machine,
             commands: Codec::of(),
             outputs: Codec::of(),
             sessions,
+            windows,
             applied,
             skipped: BTreeSet::new(),
             part: Part { done: 0, outputs: Vec::new(), whole: 0 },
@@ -393,6 +420,7 @@ impl<M: StateMachine> State<M> {
     /// Begins again, as before the first entry: no command was ever applied. False if one was, and has panicked.
     pub(super) fn reset(&mut self) -> bool {
         self.sessions = sessions();
+        self.windows = Windows::default();
         self.applied = 0;
         self.skipped.clear();
         !self.broken
@@ -446,6 +474,9 @@ impl<M: StateMachine> State<M> {
 
     /// The outputs of a body of commands; `None`: the only one cannot be decoded.
     fn run(&mut self, command: &Command, entry: &Entry) -> Option<Bytes> {
+        if let Some(items) = bundle::items_of(&command.body) {
+            return self.windows.push(&items, entry.term, entry.index).then(Bytes::new);
+        }
         let ctx = ApplyContext::of(entry);
         let count = bundle::count(&command.body);
         self.part.outputs.reserve(OUTPUT * count);

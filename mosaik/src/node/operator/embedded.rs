@@ -80,6 +80,8 @@ pub(super) enum LinkSeen {
         label: Option<String>,
         produce: Vec<String>,
         consume: Vec<String>,
+        /// The group that owns it.
+        owner: Option<String>,
     },
     Group {
         direction: String,
@@ -288,7 +290,8 @@ impl Input<'_> {
             "produces" | "consumes" => {
                 let (name, ty, shape) = (self.text()?, self.text()?, self.text()?);
                 let (label, produce, consume) = self.terms()?;
-                LinkSeen::Stream { direction, name, ty, shape, label, produce, consume }
+                let owner = Some(self.text()?).filter(|owner| !owner.is_empty());
+                LinkSeen::Stream { direction, name, ty, shape, label, produce, consume, owner }
             }
             "replicates" | "calls" => {
                 let (name, ty, key_variable) = (self.text()?, self.text()?, self.text()?);

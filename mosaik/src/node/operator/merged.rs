@@ -153,7 +153,13 @@ fn difference(name: &str, one: &LinkSeen, other: &LinkSeen) -> Option<String> {
         return Some(format!("labels {} and {}", shown(one), shown(other)));
     }
     match (one, other) {
-        (LinkSeen::Stream { shape: one, .. }, LinkSeen::Stream { shape: other, .. }) => shapes(name, one, other),
+        (LinkSeen::Stream { shape: a, owner: b, .. }, LinkSeen::Stream { shape: other_a, owner: other_b, .. }) => {
+            if b != other_b {
+                let shown = |owner: &Option<String>| owner.clone().unwrap_or_else(|| String::from("nobody"));
+                return Some(format!("owned by {} and by {}", shown(b), shown(other_b)));
+            }
+            shapes(name, a, other_a)
+        }
         (LinkSeen::Store { delta: a, version: b, .. }, LinkSeen::Store { delta: other_a, version: other_b, .. }) => {
             if b != other_b {
                 return Some(format!("versions {b} and {other_b}"));
@@ -257,7 +263,10 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
             }
             for EndpointSeen { field, file, line, optional, options, link } in &role.endpoints {
                 let what = match link {
-                    LinkSeen::Stream { direction, name, ty, .. } => format!("{direction} stream {name} ({ty})"),
+                    LinkSeen::Stream { direction, name, ty, owner, .. } => {
+                        let owner = owner.as_ref().map_or_else(String::new, |group| format!(", owned by {group}"));
+                        format!("{direction} stream {name} ({ty}){owner}")
+                    }
                     LinkSeen::Group { direction, name, ty, size, version, .. } => {
                         format!("{direction} group {name} ({ty}, {size} founders, version {version})")
                     }

@@ -81,7 +81,7 @@ fn is_produced(network: &Network, stream: StreamId) -> bool {
 }
 
 async fn items(network: &Network, stream: StreamId, matches: &ArgMatches) -> Result<(), Failure> {
-    let mut builder = network.streams().consumer::<()>().with_stream_id(stream);
+    let mut builder = network.streams().consumer::<()>().with_stream_id(stream).of_any_owner();
     if !matches.get_flag("replay") {
         builder = builder.live_only();
     }

@@ -47,7 +47,7 @@ pub struct ConsumerBuilder<T> {
 
 impl<T: Streamed> ConsumerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
-        let StreamTerms { produce, label, .. } = StreamTerms::of::<T>();
+        let StreamTerms { produce, label, owner, .. } = StreamTerms::of::<T>();
         Self {
             registry,
             stream: T::stream_id(),
@@ -70,6 +70,8 @@ impl<T: Streamed> ConsumerBuilder<T> {
                 begin: None,
                 filter: None,
                 replicated: false,
+                owned: owner.is_some(),
+                any_owner: false,
             },
             datum: PhantomData,
         }
@@ -163,6 +165,24 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// while another is taken is not asked for.
     pub fn replicated(mut self) -> Self {
         self.options.replicated = true;
+        self
+    }
+
+    /// The stream is owned by a group ([`owned_by`](crate::streams::ProducerBuilder::owned_by)), all of whose members have the same items
+    /// under the same numbers. So each item is handed on once and in order, whichever member brings it first, and when one is lost
+    /// the others go on: it is a [replicated](Self::replicated) stream. [`Origin::fence`](crate::streams::Origin::fence) is an item's place in
+    /// the group's log. Who brings items of an older term than were seen is left, told by
+    /// [`DisconnectReason::Fenced`](crate::streams::DisconnectReason::Fenced). Default: what the type's declaration says, else nobody
+    /// owns it.
+    pub fn owned(mut self) -> Self {
+        self.options.owned = true;
+        self
+    }
+
+    /// Takes items whether a group owns the stream or not, each as often as a member sends it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_any_owner(mut self) -> Self {
+        self.options.any_owner = true;
         self
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Batch {
     pub(super) first: u64,
     pub(super) items: u64,
     pub(super) data: Bytes,
+    /// Each item has its place in a log in front of it.
+    pub(super) owned: bool,
 }
 
 #[derive(Debug, Default)]

@@ -36,11 +36,12 @@ use super::{
         progress::{GapReason, Missed},
     },
     events::{Event, Events},
+    owner::split_place,
     producer::item_format,
     stats::{ChannelInfo, Stats},
 };
 use crate::primitives::{
-    Format, PeerId, StreamId, Streamed,
+    Fence, Format, PeerId, StreamId, Streamed,
     codec::{Codec, DecodeError, Untyped},
 };
 
@@ -84,6 +85,8 @@ struct Current {
     at: usize,
     /// The first of the items just before `next` that could not be decoded.
     undecodable: Option<u64>,
+    /// Each item has its place in a log in front of it.
+    owned: bool,
 }
 
 /// Where an item comes from.
@@ -96,6 +99,9 @@ pub struct Origin {
     pub epoch: u64,
     /// The item's number within the epoch, counted from 0.
     pub seq: u64,
+    /// Of a stream that a [group owns](ConsumerBuilder::owned): where the item is in the group's log, and in which term. It grows, or stays
+    /// as it was, from item to item. The epoch then names the group's cluster.
+    pub fence: Option<Fence>,
 }
 
 impl<T: Streamed> Consumer<T> {
@@ -161,7 +167,8 @@ impl<T: Streamed> Consumer<T> {
             self.current = None;
             let Some(batch) = ready!(self.shared.merge.poll_pop(cx)) else { return Poll::Ready(None) };
             let (channel, epoch, next, data) = (batch.channel, batch.epoch, batch.first, batch.data);
-            self.current = Some(Current { channel, epoch, next, data, at: 0, undecodable: None });
+            let owned = batch.owned;
+            self.current = Some(Current { channel, epoch, next, data, at: 0, undecodable: None, owned });
         }
     }
 
@@ -216,9 +223,15 @@ impl Current {
         let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
         self.at += bytes;
         self.next += 1;
+        let (fence, payload) = match self.owned.then(|| split_place(payload)) {
+            None => (None, payload),
+            // Nothing is left to be decoded.
+            Some(None) => (None, &[][..]),
+            Some(Some(((term, index), payload))) => (Some(Fence::new(term, index)), payload),
+        };
         Some(decode(format, payload).map(|item| {
             self.channel.delivered(bytes);
-            (item, Origin { producer: self.channel.peer, epoch: self.epoch, seq })
+            (item, Origin { producer: self.channel.peer, epoch: self.epoch, seq, fence })
         }))
     }
 

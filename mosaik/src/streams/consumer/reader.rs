@@ -54,6 +54,8 @@ pub(super) enum End {
     },
     /// The producer declares this label, or none.
     Labelled(Option<String>),
+    /// The producer declares that a group owns the stream, or that none does.
+    Owned(bool),
 }
 
 impl From<DisconnectReason> for End {

@@ -76,7 +76,7 @@ impl Task {
                     Frame::Items { first, count, data } => {
                         let step = self.progress.replayed(first, u64::from(count)).map_err(malformed)?;
                         items += u64::from(count) - step.skip;
-                        self.take_items(first, u64::from(count), &data, step, epoch);
+                        self.take_items(first, u64::from(count), &data, step, epoch)?;
                         if !self.channel.has_room() {
                             reader.wait_for_room(&self.shared, &self.channel, &mut self.wanted).await?;
                         }

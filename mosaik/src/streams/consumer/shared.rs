@@ -27,6 +27,8 @@ use crate::{
         conditions::{Conditions, Topology},
         core::{
             filter,
+            lineage::Lineage,
+            mutants::Switch,
             progress::{Missed, Resume},
             union::{Trail, Union},
         },
@@ -63,6 +65,8 @@ pub(in crate::streams) struct Shared {
     pub(super) filter: Option<filter::Asked>,
     /// What is had of the one sequence that all producers publish, if they do.
     pub(super) replicated: Option<Replicated>,
+    /// It takes items whether a group owns the stream or not.
+    pub(super) any_owner: bool,
     began: Instant,
     /// Tells this consumer apart from others of this node.
     pub(super) id: u64,
@@ -98,23 +102,38 @@ pub(super) struct Options {
     pub(super) begin: Option<(PeerId, Resume)>,
     pub(super) filter: Option<filter::Asked>,
     pub(super) replicated: bool,
+    pub(super) owned: bool,
+    pub(super) any_owner: bool,
 }
 
 /// One sequence of several producers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Replicated {
     union: Mutex<Union>,
     /// Of each that stands by: how far the items trail its heads.
     trails: Mutex<BTreeMap<PeerId, Trail>>,
+    /// Whose numbers these are, if a group owns the stream. Locked after the union, and only with that.
+    lineage: Option<Mutex<Lineage>>,
 }
 
 impl Replicated {
+    fn new(owned: bool) -> Self {
+        let switch = Switch::of_this_thread();
+        let lineage = owned.then(|| Mutex::new(Lineage::with(switch)));
+        Self { union: Mutex::new(Union::with(switch)), trails: Mutex::default(), lineage }
+    }
+
     pub(super) fn union(&self) -> MutexGuard<'_, Union> {
         self.union.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn trails(&self) -> MutexGuard<'_, BTreeMap<PeerId, Trail>> {
         self.trails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of an owned stream.
+    pub(super) fn lineage(&self) -> Option<MutexGuard<'_, Lineage>> {
+        Some(self.lineage.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -132,7 +151,19 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options { produce, label, subscribe_if, deadline, backoff, replay, begin, filter, replicated } = options;
+        let Options {
+            produce,
+            label,
+            subscribe_if,
+            deadline,
+            backoff,
+            replay,
+            begin,
+            filter,
+            replicated,
+            owned,
+            any_owner,
+        } = options;
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
@@ -149,7 +180,8 @@ impl Shared {
             replay,
             begin,
             filter,
-            replicated: replicated.then(Replicated::default),
+            any_owner,
+            replicated: (replicated || owned).then(|| Replicated::new(owned)),
             began: Instant::now(),
             merge: Merge::default(),
             events: EventSender::new(),
@@ -253,6 +285,16 @@ impl Shared {
         let peers: Vec<_> = channels.by_peer.values().filter_map(|channel| channel.connected()).collect();
         let online = Conditions::default().met(&peers);
         self.topology.send_replace(Topology { online, peers });
+    }
+
+    /// Whether a group owns the stream.
+    pub(super) fn is_owned(&self) -> bool {
+        self.replicated.as_ref().is_some_and(|replicated| replicated.lineage.is_some())
+    }
+
+    /// Whether some producer serves this consumer now.
+    pub(super) fn is_served(&self) -> bool {
+        !self.topology.borrow().peers.is_empty()
     }
 
     /// A producer that stands by says what comes next there.

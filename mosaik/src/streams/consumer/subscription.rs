@@ -25,11 +25,13 @@ use crate::{
         core::{
             admission::WaitReason,
             frames::{Frame, FrameError, split_item},
+            lineage::{Joins, Place},
             pace::Backoff,
             progress::{GapReason, Missed, Progress, Resume, Step},
         },
         events::{DisconnectReason, Event},
         limits::HANDSHAKE,
+        owner::{ownership, split_place},
         protocol::{Message, Subscription, difference, sendable, show},
         stats::ChannelState,
     },
@@ -47,7 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, channel: Arc<Channel>, wanted: watc
     let progress =
         shared.begin.filter(|(peer, _)| *peer == channel.peer).map_or_else(Progress::default, |(_, at)| at.into());
     let backoff = shared.backoff.map_or_else(Backoff::default, |(first, longest)| Backoff::new(first, longest));
-    let mut task = Task { shared, channel, wanted, progress, backoff };
+    let mut task = Task { shared, channel, wanted, progress, backoff, owned: false };
     let cancel = task.shared.cancel.clone();
     // Links close inside, with a code; so the loop looks at the token itself, and only idling is cut off here.
     while !cancel.is_cancelled() {
@@ -76,6 +78,8 @@ struct Accepted {
     next: u64,
     /// With what the replay before it is to be asked for, if there is one.
     replay: Option<u64>,
+    /// Whether each item has its place in a log in front of it.
+    owned: bool,
 }
 
 pub(super) struct Task {
@@ -84,6 +88,8 @@ pub(super) struct Task {
     pub(super) wanted: watch::Receiver<Wanted>,
     pub(super) progress: Progress,
     backoff: Backoff,
+    /// Whether each item has its place in a log in front of it.
+    owned: bool,
 }
 
 impl Task {
@@ -163,6 +169,10 @@ impl Task {
                 let ours = self.shared.label.as_ref().map(Label::as_str);
                 self.differs("label", told(ours).to_owned(), told(theirs.as_deref()).to_owned()).await;
             }
+            End::Owned(theirs) => {
+                let ours = self.shared.is_owned();
+                self.differs("owner", ownership(ours).to_owned(), ownership(theirs).to_owned()).await;
+            }
         }
     }
 
@@ -178,21 +188,23 @@ impl Task {
 
     /// One subscription from dialling to its end.
     async fn attempt(&mut self, entry: &PeerEntry, heads: bool) -> End {
-        let cancel = self.shared.cancel.clone();
+        let (cancel, resume) = (self.shared.cancel.clone(), self.resume());
         let opening = async {
             let mut link = timeout(HANDSHAKE, self.shared.registry.node.open::<Subscription>(entry.addr())).await??;
             let subscribe = Message::Subscribe {
                 stream: self.shared.stream,
                 fingerprint: self.shared.items.fingerprint,
                 consumer: self.shared.id,
-                resume: self.resume(),
+                resume,
                 replay: self.shared.replay,
                 entry: self.shared.registry.discovery.signed_local(),
                 readable: self.shared.items.readable.as_ref().and_then(sendable),
                 filter: self.shared.filter.clone(),
                 label: self.shared.label.as_ref().map(Label::to_string),
-                replicated: self.shared.replicated.is_some(),
+                // The numbers of an owned stream count in its epoch only.
+                replicated: self.shared.replicated.is_some() && !self.shared.is_owned(),
                 heads,
+                owned: (!self.shared.any_owner).then(|| self.shared.is_owned()),
             };
             link.send(&subscribe).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(link)
@@ -215,7 +227,7 @@ impl Task {
                 link.close(CloseCode::Normal);
                 end
             }
-            Ok(accepted) => self.live(link.into_raw(), entry, accepted).await,
+            Ok(accepted) => self.live(link.into_raw(), entry, resume, accepted).await,
             Err(end) => {
                 link.close(CloseCode::Normal);
                 end
@@ -226,7 +238,11 @@ impl Task {
     /// What is had of the items already: of a sequence that several producers publish, whoever sent it.
     fn resume(&self) -> Option<Resume> {
         match &self.shared.replicated {
-            Some(replicated) => replicated.union().next().map(|next| Resume { epoch: 0, next }),
+            Some(replicated) => {
+                let union = replicated.union();
+                let epoch = replicated.lineage().map_or(Some(0), |lineage| lineage.epoch());
+                Some(Resume { epoch: epoch?, next: union.next()? })
+            }
             None => self.progress.resume(),
         }
     }
@@ -276,7 +292,9 @@ impl Task {
             };
             answered = true;
             match message {
-                Ok(Some(Message::Accepted { epoch, next, replay })) => return Ok(Accepted { epoch, next, replay }),
+                Ok(Some(Message::Accepted { epoch, next, replay, owned })) => {
+                    return Ok(Accepted { epoch, next, replay, owned });
+                }
                 Ok(Some(Message::Waiting { reason })) => {
                     self.channel.set_state(ChannelState::Waiting(reason));
                     self.shared.events.send(Event::Waiting { producer, reason });
@@ -287,13 +305,16 @@ impl Task {
                     self.shared.events.send(Event::Waiting { producer, reason });
                     self.shared.not_granted(producer, RefusedBy::Them, missing.heard());
                 }
-                Ok(Some(Message::Refused { code, fingerprint, schema, label })) => {
+                Ok(Some(Message::Refused { code, fingerprint, schema, label, owned })) => {
                     let code = CloseCode::from(code);
                     if code != CloseCode::Incompatible {
                         return Err(DisconnectReason::Closed(code).into());
                     }
                     if label.as_deref() != self.shared.label.as_ref().map(Label::as_str) {
                         return Err(End::Labelled(label));
+                    }
+                    if !self.shared.any_owner && owned != self.shared.is_owned() {
+                        return Err(End::Owned(owned));
                     }
                     if let Some(ours) = sendable(self.shared.items.compared) {
                         // For the producer's own report; ours does not depend on it.
@@ -321,18 +342,17 @@ impl Task {
     }
 
     /// Reads items until the subscription ends, and closes the link.
-    async fn live(&mut self, link: RawLink, entry: &PeerEntry, accepted: Accepted) -> End {
-        let Accepted { epoch, next, replay } = accepted;
+    async fn live(&mut self, mut link: RawLink, entry: &PeerEntry, asked: Option<Resume>, accepted: Accepted) -> End {
+        let Accepted { epoch, next, replay, owned } = accepted;
+        self.owned = owned;
         let producer = self.channel.peer;
+        if let Err(end) = self.join(asked, accepted) {
+            link.send.reset(CloseCode::Normal.code());
+            link.recv.stop(CloseCode::Normal.code());
+            return end;
+        }
         self.channel.clear_failure();
         self.channel.flows(link.recv.lane());
-        if let Some(replicated) = &self.shared.replicated {
-            let mut union = replicated.union();
-            self.progress = union.next().map_or_else(Progress::default, |next| Resume { epoch, next }.into());
-            if replay.is_none() {
-                union.begins(next);
-            }
-        }
         let resumed = self.progress.resume().is_some_and(|resume| resume.epoch == epoch);
         self.shared.events.send(Event::Connected { producer, epoch, next, resumed });
         let joined = self.progress.joined(epoch, next, replay.is_some());
@@ -368,6 +388,37 @@ impl Task {
         end
     }
 
+    /// Takes part in one sequence of several producers, if it is one, with what is had of it by now. Not with a member of an owned
+    /// stream that is of a cluster which was left, or that lacks what another one may yet bring.
+    fn join(&mut self, asked: Option<Resume>, Accepted { epoch, next, replay, .. }: Accepted) -> Result<(), End> {
+        let Some(replicated) = &self.shared.replicated else { return Ok(()) };
+        let mut union = replicated.union();
+        let mut of = epoch;
+        if let Some(mut lineage) = replicated.lineage() {
+            let is_current = lineage.epoch() == Some(epoch);
+            if is_current && union.next().is_some_and(|had| had < next) {
+                let lacks = asked.is_some_and(|asked| asked.within(epoch) < next);
+                // One that was not asked for it may have it all the same, and so may others.
+                if !lacks || self.shared.is_served() {
+                    return Err(End::Unreachable);
+                }
+            }
+            match lineage.join(epoch) {
+                Joins::Same => {}
+                Joins::Left => return Err(End::Unreachable),
+                Joins::Other { from } => {
+                    of = from;
+                    union.restart();
+                }
+            }
+        }
+        self.progress = union.next().map_or_else(Progress::default, |next| Resume { epoch: of, next }.into());
+        if replay.is_none() {
+            union.begins(next);
+        }
+        Ok(())
+    }
+
     /// Queues all whole items that were read.
     fn hand_on(&mut self, reader: &mut Reader, epoch: u64) -> Result<(), End> {
         loop {
@@ -386,7 +437,7 @@ impl Task {
         match frame {
             Frame::Items { first, count, data } => {
                 let step = self.progress.received(first, u64::from(count));
-                self.take_items(first, u64::from(count), &data, step, epoch);
+                self.take_items(first, u64::from(count), &data, step, epoch)?;
             }
             Frame::Mark { reason, next } => {
                 let missed = self.progress.marked(next, reason);
@@ -413,33 +464,73 @@ impl Task {
     }
 
     /// Queues those of the items that are new.
-    pub(super) fn take_items(&mut self, first: u64, count: u64, data: &Bytes, step: Step, epoch: u64) {
+    pub(super) fn take_items(
+        &mut self,
+        first: u64,
+        count: u64,
+        data: &Bytes,
+        step: Step,
+        epoch: u64,
+    ) -> Result<(), End> {
         // Held until they are queued: what two producers send is queued in order and once.
         let mut union = self.shared.replicated.as_ref().map(Replicated::union);
+        let lineage = self.shared.replicated.as_ref().and_then(Replicated::lineage);
+        let before = union.as_deref().copied();
         let step = union.as_mut().map_or(step, |union| union.received(first, count, step));
+        if let Some(mut lineage) = lineage {
+            let is_left = lineage.epoch() != Some(epoch);
+            let taken = if is_left { Ok(()) } else { lineage.take(places(&behind(data, step.skip))) };
+            if let (Some(union), Some(before)) = (&mut union, before)
+                && (is_left || taken.is_err())
+            {
+                // Others bring them.
+                **union = before;
+            }
+            if is_left {
+                return Err(DisconnectReason::Closed(CloseCode::Normal).into());
+            }
+            taken.map_err(DisconnectReason::from)?;
+        }
         if let Some(missed) = step.missed {
             self.shared.missed(&self.channel, missed);
         }
         let items = count - step.skip;
         if items == 0 {
-            return;
+            return Ok(());
         }
         if self.shared.has_deadline() {
             self.channel.heard();
         }
         let (data, first) = (behind(data, step.skip), first + step.skip);
-        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data });
+        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data, owned: self.owned });
+        Ok(())
     }
 
     pub(super) fn missed(&self, missed: Option<Missed>) {
         let missed = match &self.shared.replicated {
-            Some(replicated) => missed.and_then(|missed| replicated.union().missed(missed)),
+            Some(replicated) => missed.and_then(|missed| {
+                let mut union = replicated.union();
+                // What a cluster that was left lacks is of no interest.
+                let is_left = replicated.lineage().is_some_and(|lineage| lineage.epoch() != self.progress.epoch());
+                if is_left { None } else { union.missed(missed) }
+            }),
             None => missed,
         };
         if let Some(missed) = missed {
             self.shared.missed(&self.channel, missed);
         }
     }
+}
+
+/// Where items of an owned stream are in the group's log.
+fn places(framed: &[u8]) -> impl Iterator<Item = Place> {
+    let mut rest = framed;
+    std::iter::from_fn(move || {
+        let (payload, behind) = split_item(rest)?;
+        rest = behind;
+        Some(split_place(payload).map(|(place, _)| place))
+    })
+    .flatten()
 }
 
 /// The items behind the first `skip` ones.

@@ -15,7 +15,7 @@ use super::{
 /// Why a subscription waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WaitReason {
-    /// The producer's predicate does not admit this peer at present.
+    /// The producer's predicate does not admit this peer at present; or its member of the group that owns the stream does not run yet.
     NotAllowed,
     /// The producer has as many consumers as it takes.
     NoCapacity,

@@ -8,6 +8,7 @@
 //! * [`frames`], [`batches`]: the bytes of a subscription: batches written, batches read.
 //! * [`progress`]: order, gaps and epochs as a consumer sees them.
 //! * [`choice`], [`union`]: which producers a consumer takes and which stand by, and one sequence of several producers.
+//! * [`lineage`]: whose numbers those of an owned stream are, and the fence against older terms.
 //! * [`pace`]: egress limit and reconnect delays.
 //!
 //! The workers of `producer/` and `consumer/` call them; they import nothing from there.
@@ -20,6 +21,7 @@ pub(crate) mod filter;
 pub(crate) mod frames;
 pub(crate) mod key;
 pub(crate) mod lag;
+pub(crate) mod lineage;
 pub(crate) mod log;
 pub(crate) mod mutants;
 pub(crate) mod pace;

@@ -5,7 +5,8 @@
 /// A planted bug; docs/src/streams/flow.md explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "planted in simulations only"))]
-pub(crate) enum Mutant {
+#[allow(missing_docs, reason = "the page explains them")]
+pub enum Mutant {
     ResumeRepeats,
     RingOffByOne,
     ResumeAtHead,
@@ -30,11 +31,17 @@ pub(crate) enum Mutant {
     StandbyTakesPlace,
     StandbyNotPreferred,
     FailedStaysTaken,
+    OldTermTaken,
+}
+
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    static OF_THIS_THREAD: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
 /// Which bug is planted, if any.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Switch {
+pub struct Switch {
     #[cfg(any(test, feature = "testing"))]
     mutant: Option<Mutant>,
 }
@@ -45,6 +52,26 @@ impl Switch {
     #[allow(dead_code, reason = "planted in simulations only")]
     pub(crate) const fn plant(mutant: Option<Mutant>) -> Self {
         Self { mutant }
+    }
+
+    /// For consumers that are made on this thread from now on, as all of a simulation are. Returns what it was before.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "planted in simulations only")]
+    pub fn set_for_this_thread(mutant: Option<Mutant>) -> Option<Mutant> {
+        OF_THIS_THREAD.replace(mutant)
+    }
+
+    /// What was set for this thread.
+    #[cfg(any(test, feature = "testing"))]
+    #[allow(dead_code, reason = "simulations of the core pass it on themselves")]
+    pub(crate) fn of_this_thread() -> Self {
+        Self { mutant: OF_THIS_THREAD.get() }
+    }
+
+    /// What was set for this thread: nothing.
+    #[cfg(not(any(test, feature = "testing")))]
+    pub(crate) const fn of_this_thread() -> Self {
+        Self {}
     }
 
     #[cfg(any(test, feature = "testing"))]

@@ -141,6 +141,12 @@ impl Progress {
         self.known().map(|(epoch, next)| Resume { epoch, next: next.saturating_sub(back) })
     }
 
+    /// The run of the producer that the numbers are of.
+    #[allow(dead_code, reason = "simulations of the core do without")]
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        self.at.map(|(epoch, _)| epoch)
+    }
+
     /// Epoch and next expected sequence number of a subscription that has ended, perhaps in the middle of its replay.
     fn known(&self) -> Option<(u64, u64)> {
         match self.replaying {

@@ -20,9 +20,8 @@ pub(crate) struct Union {
 }
 
 impl Union {
-    /// One with a planted bug.
-    #[cfg(any(test, feature = "testing"))]
-    #[allow(dead_code, reason = "for simulations")]
+    /// One with a planted bug, or none.
+    #[allow(dead_code, reason = "for simulations and consumers")]
     pub(crate) fn with(switch: Switch) -> Self {
         Self { next: None, switch }
     }
@@ -31,6 +30,12 @@ impl Union {
     pub(crate) fn next(&self) -> Option<u64> {
         let ahead = u64::from(self.switch.is(Mutant::HandOverLoses));
         self.next.map(|next| next + ahead)
+    }
+
+    /// Other numbers count from now on, of which nothing is had.
+    #[allow(dead_code, reason = "simulations of the core do without")]
+    pub(crate) fn restart(&mut self) {
+        self.next = Some(0);
     }
 
     /// A producer whose items nobody has is accepted from `next` on.

@@ -27,14 +27,21 @@ use crate::{
         error::{BuildError, SendErrorKind},
         filter::key as key_of,
         limits::{Buffer, ByteRate, OnLag, REPLAY_PACE},
+        owner::{Owned, Run},
         protocol::Fingerprint,
         retain::Retain,
     },
+    transport::Tasks,
     trust::{Label, Needed, Right},
 };
 
 /// What is kept by default for consumers that come back.
 const REPLAY: usize = 1 << 20;
+/// The same of a stream that is owned: items and bytes, more than its owner keeps, with the place of each item.
+const KEPT: (usize, usize) = (2 * 65_536, 8 << 20);
+
+/// Makes the owner of a stream.
+type MakeOwner = Box<dyn FnOnce(StreamId, Run, &Tasks) -> Owned + Send>;
 
 /// Configures a producer; made by [`Streams::producer`](super::super::Streams::producer).
 #[must_use = "a builder does nothing until built"]
@@ -45,13 +52,16 @@ pub struct ProducerBuilder<T: Streamed> {
     declared: Option<Fingerprint>,
     retain: Option<Retain<T::Item>>,
     undelivered: Option<mpsc::Sender<T::Item>>,
+    /// The name of the group that owns the stream, as its type declares.
+    declared_owner: Option<&'static str>,
+    owner: Option<MakeOwner>,
     datum: PhantomData<fn(T)>,
 }
 
 impl<T: Streamed> ProducerBuilder<T> {
     pub(in crate::streams) fn new(registry: Arc<Registry>) -> Self {
         let named = T::stream_id();
-        let StreamTerms { produce, consume, label, .. } = StreamTerms::of::<T>();
+        let StreamTerms { produce, consume, label, owner: declared_owner, .. } = StreamTerms::of::<T>();
         let config = Config {
             // One that has no name is not built.
             stream: named.unwrap_or(StreamId::from_bytes([0; 32])),
@@ -77,6 +87,7 @@ impl<T: Streamed> ProducerBuilder<T> {
             replay_pace: REPLAY_PACE,
             undelivered: OnceLock::new(),
             begin: None,
+            owner: OnceLock::new(),
         };
         Self {
             registry,
@@ -85,6 +96,8 @@ impl<T: Streamed> ProducerBuilder<T> {
             declared: None,
             retain: None,
             undelivered: None,
+            declared_owner,
+            owner: None,
             datum: PhantomData,
         }
     }
@@ -241,6 +254,12 @@ impl<T: Streamed> ProducerBuilder<T> {
         Ok(self)
     }
 
+    /// The items are put in order elsewhere. The function makes the owner of this stream once its producer is there.
+    pub(crate) fn with_owner(mut self, make: impl FnOnce(StreamId, Run, &Tasks) -> Owned + Send + 'static) -> Self {
+        self.owner = Some(Box::new(make));
+        self
+    }
+
     /// The fingerprint of what both ends must agree on, in the place of that of the type's shape.
     #[doc(hidden)]
     pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
@@ -279,12 +298,18 @@ impl<T: Streamed> ProducerBuilder<T> {
     ///
     /// # Errors
     /// When the type has no name ([`Unnamed`]) and the stream was given none with [`with_stream_id`](Self::with_stream_id).
+    /// When its declaration says that a group owns the stream, and [`owned_by`](Self::owned_by) does not.
     /// When this node already produces the stream; the error carries a handle to that producer. When the node's entry cannot
     /// list another stream: it lists 512 ([`MAX_STREAMS`](crate::discovery::MAX_STREAMS)), and 64 KiB in all.
     pub fn build(self) -> Result<Producer<T>, BuildError<T>> {
-        let Self { registry, mut config, unnamed, declared, retain, undelivered, .. } = self;
+        let Self { registry, mut config, unnamed, declared, retain, undelivered, declared_owner, owner, .. } = self;
         if let Some(error) = unnamed {
             return Err(BuildError::Unnamed(error));
+        }
+        if let (Some(group), None) = (declared_owner, &owner)
+            && registry.find(config.stream).is_none()
+        {
+            return Err(BuildError::NoOwner { stream: config.stream, group });
         }
         config.format = config.evolve.format(config.format);
         if let Some(items) = undelivered {
@@ -292,6 +317,14 @@ impl<T: Streamed> ProducerBuilder<T> {
         }
         let codec = Codec::<T::Item>::chosen(config.format);
         config.fingerprint = config.fingerprint.or_else(|| codec.compared(declared, config.evolve));
+        if owner.is_some() {
+            config.replay = Buffer::items(KEPT.0).bytes(KEPT.1);
+            (config.retention, config.key, config.lifespan) = (None, None, None);
+            // The log takes items also without consumers.
+            config.online_when = Conditions::default().minimum_of(0);
+            config.on_lag = OnLag::Disconnect;
+        }
+        let retain = retain.filter(|_| owner.is_none());
         if let Some(retain) = retain {
             config.retention = Some(retain.retention(config.lifespan));
             config.opens =
@@ -304,6 +337,11 @@ impl<T: Streamed> ProducerBuilder<T> {
         registry.node.asks_for([&config.produce, &config.consume]);
         let epoch = config.begin.as_ref().map_or_else(|| registry.next_epoch(), |begin| begin.epoch);
         let shared = Shared::new(config, epoch, registry.node.clone(), registry.discovery.clone());
+        if let Some(make) = owner {
+            let owned = make(stream, Run(Arc::downgrade(&shared)), registry.node.tasks());
+            // It is new, so nobody else has set it.
+            let _ = shared.config.owner.set(owned);
+        }
         let handle = Arc::new(Handle { shared: shared.clone(), registry: registry.clone() });
         *shared.handle.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::downgrade(&handle);
         let datum_name = std::any::type_name::<T::Item>(); // for error messages only

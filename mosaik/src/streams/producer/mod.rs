@@ -40,8 +40,12 @@ pub(super) use self::{
 use super::{
     Registry,
     conditions::When,
-    core::{frames::split_item, retain::Label},
+    core::{
+        frames::{ITEM_HEADER, split_item},
+        retain::Label,
+    },
     error::{SendError, SendErrorKind, TrySendError},
+    owner::Committed,
     producer::shared::Push,
     stats::{ChannelInfo, Stats},
 };
@@ -191,9 +195,19 @@ impl<T: Streamed> Producer<T> {
             Push::Sent => return Ok(()),
             Push::Full => SendErrorKind::Full,
             Push::Offline => SendErrorKind::Offline,
-            Push::Closed => SendErrorKind::Closed,
+            other => refused(other, scratch.framed().len()),
         };
         Err(TrySendError::new(kind, Some(item)))
+    }
+
+    /// Resolves when it is known what became of everything that was sent before on a stream that a
+    /// [group owns](ProducerBuilder::owned_by), to counts of all that this producer has sent. Of other streams nothing is counted.
+    /// Cancellation-safe.
+    pub async fn committed(&self) -> Committed {
+        match self.shared().config.owner.get() {
+            Some(owner) => owner.committed().await,
+            None => Committed::default(),
+        }
     }
 
     /// Whether the online condition holds.
@@ -286,7 +300,7 @@ impl<T: Streamed> Sink<T::Item> for Producer<T> {
                 Poll::Ready(Ok(()))
             }
             Push::Full | Push::Offline => Poll::Pending,
-            Push::Closed => Poll::Ready(Err(SendError::new(SendErrorKind::Closed, None))),
+            other => Poll::Ready(Err(SendError::new(refused(other, 0), None))),
         }
     }
 
@@ -296,8 +310,8 @@ impl<T: Streamed> Sink<T::Item> for Producer<T> {
             return Err(SendError::new(kind, Some(item)));
         }
         match self.shared().push_reserved(scratch.framed(), self.shared().label_of(&item)) {
-            Push::Closed => Err(SendError::new(SendErrorKind::Closed, Some(item))),
-            _ => Ok(()),
+            Push::Sent => Ok(()),
+            other => Err(SendError::new(refused(other, scratch.framed().len()), Some(item))),
         }
     }
 
@@ -328,6 +342,7 @@ impl<T: Datum> Future for Sending<'_, T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let coop = ready!(coop::poll_proceed(cx));
         let Self { shared, codec, item, encoded, waiting } = &mut *self;
+        let mut size = 0;
         let push = if let Some((framed, label)) = encoded {
             shared.push(framed, label, Some((waiting, cx)))
         } else {
@@ -337,6 +352,7 @@ impl<T: Datum> Future for Sending<'_, T> {
                 return Poll::Ready(Err(SendError::new(kind, item.take())));
             }
             let mut label = shared.label_of(datum);
+            size = scratch.framed().len();
             let push = shared.push(scratch.framed(), &mut label, Some((waiting, cx)));
             if matches!(push, Push::Full | Push::Offline) {
                 *encoded = Some((scratch.keep(), label));
@@ -351,8 +367,17 @@ impl<T: Datum> Future for Sending<'_, T> {
                 Poll::Ready(Ok(()))
             }
             Push::Full | Push::Offline => Poll::Pending,
-            Push::Closed => Poll::Ready(Err(SendError::new(SendErrorKind::Closed, item.take()))),
+            other => Poll::Ready(Err(SendError::new(refused(other, size), item.take()))),
         }
+    }
+}
+
+/// Why an item of so many bytes, framed, will never be sent.
+const fn refused(push: Push, framed: usize) -> SendErrorKind {
+    match push {
+        Push::NotLeader => SendErrorKind::NotLeader,
+        Push::TooLarge => SendErrorKind::TooLargeForGroup { size: framed.saturating_sub(ITEM_HEADER) },
+        Push::Sent | Push::Full | Push::Offline | Push::Closed => SendErrorKind::Closed,
     }
 }
 

@@ -12,8 +12,42 @@ use super::{
 use crate::{
     network::CloseCode,
     primitives::{caller::Caller, figures},
-    streams::core::{SubId, frames::split_item, lag::Room, log::LARGE, retain::Label},
+    streams::{
+        core::{
+            SubId,
+            frames::{ITEM_HEADER, split_item},
+            key::Key,
+            lag::Room,
+            log::LARGE,
+            retain::Label,
+        },
+        owner::{Offer, Owned},
+    },
 };
+
+/// The most bytes of an item that a group takes.
+const OWNED_ITEM: usize = 512 << 10;
+
+/// Gives an item to the owner of its stream.
+fn offer(state: &State, owner: &Owned, framed: &[u8], reserved: bool) -> Push {
+    if state.closing.is_some() {
+        return Push::Closed;
+    }
+    if framed.len() > OWNED_ITEM + ITEM_HEADER {
+        return Push::TooLarge;
+    }
+    owner.offer(framed, reserved).into()
+}
+
+impl From<Offer> for Push {
+    fn from(offer: Offer) -> Self {
+        match offer {
+            Offer::Taken => Self::Sent,
+            Offer::Full => Self::Full,
+            Offer::NotLeader => Self::NotLeader,
+        }
+    }
+}
 
 impl Shared {
     /// Appends one framed item if it may be sent now. If not, and `waiter` is given, its task is woken when it is worth
@@ -25,6 +59,11 @@ impl Shared {
         waiter: Option<(&mut Option<u64>, &Context<'_>)>,
     ) -> Push {
         let mut state = self.state();
+        if let Some(owner) = self.config.owner.get() {
+            let push = offer(&state, owner, framed, false);
+            self.wait(&mut state, push, waiter);
+            return push;
+        }
         match self.room(&mut state) {
             Push::Sent => {}
             not_now => {
@@ -39,7 +78,11 @@ impl Shared {
     /// Whether an item could be sent now; registers `waiter` if not.
     pub(super) fn poll_room(&self, waiter: (&mut Option<u64>, &Context<'_>)) -> Push {
         let mut state = self.state();
-        let room = self.room(&mut state);
+        let room = match self.config.owner.get() {
+            Some(_) if state.closing.is_some() => Push::Closed,
+            Some(owner) => owner.room().into(),
+            None => self.room(&mut state),
+        };
         self.wait(&mut state, room, Some(waiter));
         room
     }
@@ -48,11 +91,64 @@ impl Shared {
     /// comes after a `poll_ready` that found room.
     pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, label: Label) -> Push {
         let state = self.state();
+        if let Some(owner) = self.config.owner.get() {
+            return offer(&state, owner, framed, true);
+        }
         if state.closing.is_some() {
             return Push::Closed;
         }
         self.append(state, framed, label);
         Push::Sent
+    }
+
+    /// Appends framed items that their owner has put in order. A subscriber that lags too far behind is closed, and comes back with what
+    /// it has; nothing waits for it.
+    pub(in crate::streams) fn deliver(&self, framed: &[u8]) {
+        let mut state = self.state();
+        if state.closing.is_some() {
+            return;
+        }
+        let _ = self.room(&mut state);
+        if state.log.is_timed() {
+            state.log.tick(self.now());
+        }
+        let mut rest = framed;
+        while let Some((_, behind)) = split_item(rest) {
+            let item = &rest[..rest.len() - behind.len()];
+            state.sent.items += 1;
+            state.sent.bytes += item.len() as u64;
+            if item.len() >= LARGE {
+                state.log.append_chunk(Bytes::copy_from_slice(item), Key::default());
+            } else {
+                state.log.append(item, Key::default());
+            }
+            if state.standbys > 0 && behind.is_empty() {
+                state.last.clear();
+                state.last.extend_from_slice(item);
+            }
+            rest = behind;
+        }
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Ends all subscriptions: what their numbers mean is not known for now.
+    pub(in crate::streams) fn end_run(&self) {
+        let mut state = self.state();
+        let served: Vec<SubId> = state.subs.keys().copied().collect();
+        served.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
+        self.refresh(&mut state);
+    }
+
+    /// Lets those who wait for room try again.
+    pub(in crate::streams) fn wake_senders(&self) {
+        self.state().waits.wake();
+    }
+
+    /// Looks again at those who wait to be served.
+    pub(in crate::streams) fn look_again(&self) {
+        self.attention.notify_one();
     }
 
     /// `Sent` means that an item may be sent.

@@ -27,6 +27,7 @@ use crate::{
             log::take::Taken,
         },
         limits::{DRAIN, HANDSHAKE, HEADS, HEARTBEAT},
+        owner::ownership,
         protocol::{Fingerprint, Message, Subscription, compatible, difference, sendable, show},
     },
     transport::{RecvStream, SendStream},
@@ -45,7 +46,7 @@ const NOTES: usize = 64;
 pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Subscription>) {
     let peer = link.peer();
     let request = timeout(HANDSHAKE, link.recv()).await;
-    let (stream, fingerprint, entry, readable, label, asked, wanted) = match request {
+    let (stream, fingerprint, entry, readable, label, owned, asked, wanted) = match request {
         Ok(Ok(Some(Message::Subscribe {
             stream,
             fingerprint,
@@ -58,9 +59,10 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
             label,
             replicated,
             heads,
+            owned,
         }))) => {
             let asked = Asked { consumer, resume, replay, filter: None, replicated, heads };
-            (stream, fingerprint, entry, readable, label, asked, filter)
+            (stream, fingerprint, entry, readable, label, owned, asked, filter)
         }
         Ok(Ok(Some(_))) => return link.close(CloseCode::Undecodable),
         Ok(Ok(None)) => return link.close(CloseCode::Normal),
@@ -76,6 +78,9 @@ pub(in crate::streams) async fn serve(registry: Arc<Registry>, mut link: Link<Su
         return refuse_label(link, &shared, label).await;
     }
     let ours = shared.config.fingerprint;
+    if let Some(theirs) = owned.filter(|owned| *owned != shared.config.is_owned()) {
+        return refuse_owner(link, &shared, theirs).await;
+    }
     if !compatible(ours, fingerprint) {
         return refuse_schema(link, &shared, fingerprint, None).await;
     }
@@ -128,7 +133,7 @@ fn known(shared: &Shared, peer: PeerId, offered: &SignedEntry) -> Option<PeerEnt
 }
 
 async fn refuse(mut link: Link<Subscription>, code: CloseCode) {
-    let refused = Message::Refused { code: code.code(), fingerprint: None, schema: None, label: None };
+    let refused = Message::Refused { code: code.code(), fingerprint: None, schema: None, label: None, owned: false };
     said(&mut link, &refused).await;
     link.close(code);
 }
@@ -148,8 +153,21 @@ async fn refuse_label(mut link: Link<Subscription>, shared: &Shared, theirs: Opt
     let (ours, theirs) = (told(label.as_deref()).to_owned(), told(theirs.as_deref()));
     let stream = figures::label(config.stream.as_bytes(), config.stream);
     tracing::warn!(?peer, stream, ours, theirs, "subscriber declares another label; refused");
-    said(&mut link, &Message::Refused { code: code.code(), fingerprint: config.fingerprint, schema: None, label })
-        .await;
+    let (code_sent, fingerprint, owned) = (code.code(), config.fingerprint, config.is_owned());
+    said(&mut link, &Message::Refused { code: code_sent, fingerprint, schema: None, label, owned }).await;
+    link.close(code);
+}
+
+/// Refuses a subscriber that says that a group owns the stream, or does not say so, other than this producer.
+async fn refuse_owner(mut link: Link<Subscription>, shared: &Shared, theirs: bool) {
+    let (peer, code, config) = (link.peer(), CloseCode::Incompatible, &shared.config);
+    shared.refused(peer, code);
+    let (ours, theirs) = (ownership(config.is_owned()), ownership(theirs));
+    let stream = figures::label(config.stream.as_bytes(), config.stream);
+    tracing::warn!(?peer, stream, ours, theirs, "subscriber declares another owner; refused");
+    let (code_sent, fingerprint, owned) = (code.code(), config.fingerprint, config.is_owned());
+    let label = config.label.as_ref().map(Label::to_string);
+    said(&mut link, &Message::Refused { code: code_sent, fingerprint, schema: None, label, owned }).await;
     link.close(code);
 }
 
@@ -164,7 +182,8 @@ async fn refuse_schema(
     shared.refused(peer, code);
     let (fingerprint, schema) = (config.fingerprint, sendable(config.compared));
     let label = config.label.as_ref().map(Label::to_string);
-    let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema, label }).await;
+    let owned = config.is_owned();
+    let answer = said(&mut link, &Message::Refused { code: code.code(), fingerprint, schema, label, owned }).await;
     link.close(code);
     let differs = differs.or_else(|| match answer {
         Some(Message::Schema(theirs)) => difference(config.compared, Some(&theirs)),
@@ -200,7 +219,8 @@ async fn run(present: Present, mut signal: watch::Receiver<Signal>, mut link: Li
                 missing.flatten().map_or(Message::Waiting { reason }, Message::NotGranted)
             }
             Signal::Serve { epoch, next, replay } => {
-                Message::Accepted { epoch, next, replay: replay.then_some(present.id) }
+                let owned = present.shared.config.is_owned();
+                Message::Accepted { epoch, next, replay: replay.then_some(present.id), owned }
             }
             Signal::Close(code) => return link.close(code),
         };

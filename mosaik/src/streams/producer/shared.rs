@@ -40,6 +40,7 @@ use crate::{
         },
         inspect::{Counts, Endings, ProducerView, SubscriberView, Verdict},
         limits::{Buffer, ByteRate, MAX_WAITING, OnLag},
+        owner::Owned,
         protocol::Fingerprint,
         stats::{ChannelInfo, ChannelState, Stats},
     },
@@ -98,9 +99,16 @@ pub(super) struct Config {
     pub(super) undelivered: OnceLock<Undelivered>,
     /// What is continued of an earlier life of the producer.
     pub(super) begin: Option<Begin>,
+    /// Who puts the items in order, if it is not this producer.
+    pub(super) owner: OnceLock<Owned>,
 }
 
 impl Config {
+    /// Whether a group owns the stream.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.get().is_some()
+    }
+
     /// How the log is to be.
     fn settings(&self) -> Settings {
         Settings {
@@ -215,6 +223,8 @@ pub(super) enum Push {
     Full,
     Offline,
     Closed,
+    NotLeader,
+    TooLarge,
 }
 
 /// What a session writes next.
@@ -288,12 +298,18 @@ impl Shared {
 
     /// See [`Producer::begin_anew`](super::Producer::begin_anew). What is kept for late joiners is of the old run, and goes.
     pub(super) fn begin_anew(&self, epoch: u64) {
+        self.begin_run(epoch, 0);
+    }
+
+    /// Another run, whose items count from `first` on.
+    pub(in crate::streams) fn begin_run(&self, epoch: u64, first: u64) {
         let mut state = self.state();
         let served: Vec<SubId> = state.subs.keys().copied().collect();
         served.into_iter().for_each(|id| state.end(id, CloseCode::Normal));
         state.epoch = epoch;
         state.log = Log::new(self.config.settings());
         state.last.clear();
+        state.log.begin_at(first);
         state.retained = self.config.retention.map(|retention| Retained::new(retention, Switch::default()));
         state.check_at = None;
         self.refresh(&mut state);
@@ -401,6 +417,7 @@ impl Shared {
             stats: self.stats(),
             waiting: self.waiting(),
             missing_grant: self.lacks_itself(),
+            owner: self.config.owner.get().map(|owner| owner.view()),
             subscribers,
             endings,
         }

@@ -31,6 +31,9 @@ impl Shared {
         if self.lacks(entry).is_some() {
             return Some(WaitReason::NotGranted);
         }
+        if self.config.owner.get().is_some_and(|owner| !owner.is_bound()) {
+            return Some(WaitReason::NotAllowed);
+        }
         let accept = self.config.accept_if.as_ref()?;
         (!ask(accept, &entry.measured(self.node.rtt(entry.id())))).then_some(WaitReason::NotAllowed)
     }
@@ -108,7 +111,9 @@ impl Shared {
             let (epoch, next) = (state.epoch, state.log.head());
             return (Signal::Serve { epoch, next, replay: false }, None);
         }
-        let from = asked.from(state.epoch);
+        // What the owner keeps is there for all.
+        let kept = self.config.owner.get().filter(|_| asked.replay).map(|_| 0);
+        let from = asked.from(state.epoch).or(kept);
         let next = state.log.join_filtered(id, from, asked.filter.clone());
         let retained = state.retained.as_mut().filter(|_| asked.replay);
         let filter = asked.filter.clone();
