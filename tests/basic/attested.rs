@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 /// When a simulation begins, seconds since the Unix epoch.
 const BEGIN: u64 = 1_767_225_600;
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 #[mosaik::stream(name = "attested.bids")]
 struct Bid(u64);
@@ -37,6 +37,7 @@ struct Matcher {
 #[mosaik::handlers]
 impl Matcher {
     #[on(bids)]
+    #[expect(clippy::needless_pass_by_value, reason = "handlers have this form")]
     fn take(&mut self, bid: Bid) {
         assert_eq!(bid.0, 1, "of who does not run what it should");
         self.taken += 1;

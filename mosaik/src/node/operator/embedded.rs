@@ -220,6 +220,11 @@ fn records(mut section: &[u8]) -> Result<Vec<AppSeen>, &'static str> {
     Ok(apps)
 }
 
+/// A text that is empty when there is none.
+fn present(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
 /// A record that is being decoded; `None` is the end of what can be understood.
 struct Input<'a>(&'a [u8]);
 
@@ -235,11 +240,6 @@ impl Input<'_> {
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         String::from_utf8(text.to_vec()).ok()
-    }
-
-    /// A text that is empty when there is none.
-    fn optional(&mut self) -> Option<Option<String>> {
-        Some(Some(self.text()?).filter(|text| !text.is_empty()))
     }
 
     fn list<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
@@ -259,7 +259,7 @@ impl Input<'_> {
             doc: self.text()?,
             tags: self.list(Self::text)?,
             clears: self.list(Self::text)?,
-            attest: self.optional()?,
+            attest: present(self.text()?),
             args: self.list(|input| {
                 let (flag, doc) = (input.text()?, input.text()?);
                 Some(ArgSeen { flag, doc, occurs: input.text()?, default: input.text()? })
@@ -281,7 +281,7 @@ impl Input<'_> {
 
     /// A label, and the grants of the two ends.
     fn terms(&mut self) -> Option<(Option<String>, Vec<String>, Vec<String>)> {
-        Some((self.optional()?, self.list(Self::text)?, self.list(Self::text)?))
+        Some((present(self.text()?), self.list(Self::text)?, self.list(Self::text)?))
     }
 
     fn link(&mut self) -> Option<LinkSeen> {
