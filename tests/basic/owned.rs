@@ -115,14 +115,15 @@ impl Seen {
     }
 }
 
+async fn receive(ticks: &mut Consumer<Tick>, seen: &mut Seen, until: u64) {
+    while seen.items.last_key_value().is_none_or(|(last, _)| *last < until) {
+        let (item, origin) = ticks.recv_from().await.expect("the network runs");
+        seen.take(item, origin);
+    }
+}
+
 async fn read(ticks: &mut Consumer<Tick>, seen: &mut Seen, until: u64) {
-    let reading = async {
-        while seen.items.last_key_value().is_none_or(|(last, _)| *last < until) {
-            let (item, origin) = ticks.recv_from().await.expect("the network runs");
-            seen.take(item, origin);
-        }
-    };
-    timeout(SOON, reading).await.expect("goes on");
+    timeout(SOON, receive(ticks, seen, until)).await.expect("goes on");
 }
 
 fn last(seen: &Seen) -> u64 {
@@ -138,7 +139,8 @@ async fn one_sequence(cluster: Cluster<Ticking>) {
     let (mut sparing, mut seen_sparing) = (sparing.build(), Seen::default());
     tokio::select! {
         biased;
-        () = read(&mut early, &mut seen, 30) => {}
+        // Amid the faults there may be no majority for long.
+        () = receive(&mut early, &mut seen, 30) => {}
         () = cluster.calm() => {}
     }
     let (mut late, mut seen_late) = (cluster.tap::<Tick>(), Seen::default());
@@ -450,4 +452,18 @@ fn the_rate_in_one_process() {
         println!("{rate:.0} items of 32 bytes per second, committed by three members and received by one consumer");
         assert_eq!(sending.await.expect("ends").refused, 0);
     });
+}
+
+/// Whoever looks at the app's declarations sees who owns what.
+#[test]
+fn the_graph_shows_the_owner() {
+    let graph = Ticking::GRAPH;
+    assert!(graph.to_json().contains("\"owner\":\"owned.clock\""), "{}", graph.to_json());
+    assert!(
+        graph.to_listing().contains("produces  owned.ticks (Tick), owned by owned.clock"),
+        "{}",
+        graph.to_listing()
+    );
+    assert!(graph.to_mermaid().contains("g0 -. owns .-> s0"), "{}", graph.to_mermaid());
+    assert!(graph.to_dot().contains("g0 -> s0 [style=dotted, label=owns];"), "{}", graph.to_dot());
 }
