@@ -70,8 +70,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
                 begin: None,
                 filter: None,
                 replicated: false,
-                owned: owner.is_some(),
-                any_owner: false,
+                owned: Some(owner.is_some()),
             },
             datum: PhantomData,
         }
@@ -175,14 +174,14 @@ impl<T: Streamed> ConsumerBuilder<T> {
     /// [`DisconnectReason::Fenced`](crate::streams::DisconnectReason::Fenced). Default: what the type's declaration says, else nobody
     /// owns it.
     pub fn owned(mut self) -> Self {
-        self.options.owned = true;
+        self.options.owned = Some(true);
         self
     }
 
     /// Takes items whether a group owns the stream or not, each as often as a member sends it.
     #[cfg(feature = "cli")]
     pub(crate) fn of_any_owner(mut self) -> Self {
-        self.options.any_owner = true;
+        self.options.owned = None;
         self
     }
 

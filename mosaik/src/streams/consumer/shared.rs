@@ -102,8 +102,8 @@ pub(super) struct Options {
     pub(super) begin: Option<(PeerId, Resume)>,
     pub(super) filter: Option<filter::Asked>,
     pub(super) replicated: bool,
-    pub(super) owned: bool,
-    pub(super) any_owner: bool,
+    /// Whether a group owns the stream; `None`: it takes items either way.
+    pub(super) owned: Option<bool>,
 }
 
 /// One sequence of several producers.
@@ -151,19 +151,9 @@ impl Shared {
     }
 
     pub(super) fn new(registry: Arc<Registry>, stream: StreamId, items: Items, options: Options) -> Self {
-        let Options {
-            produce,
-            label,
-            subscribe_if,
-            deadline,
-            backoff,
-            replay,
-            begin,
-            filter,
-            replicated,
-            owned,
-            any_owner,
-        } = options;
+        let Options { produce, label, subscribe_if, deadline, backoff, replay, begin, filter, replicated, owned } =
+            options;
+        let (owned, any_owner) = (owned == Some(true), owned.is_none());
         let mut rng = SmallRng::from_seed(registry.node.transport().random_seed());
         Self {
             id: rng.random(),
