@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_file_says_what_is_wrong_with_it() {
         for (text, says) in [
-            ("x = 5", "invalid type"),
+            ("x = 5", "is not a table of registers"),
             ("[a]\nmrtd = \"xyz\"", "a.mrtd is not in hex"),
             ("[a]", "names no register"),
             ("[\" a\"]\nmrtd = \"00\"", "is no name"),
