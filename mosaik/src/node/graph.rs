@@ -239,14 +239,6 @@ pub const fn check_role<A: App>(index: usize) {
     corridor::check(&A::GRAPH, index);
 }
 
-/// The part of [`check_role`] that is about labels, to be measured by itself.
-///
-/// # Panics
-/// As there.
-pub const fn check_corridors<A: App>(index: usize) {
-    corridor::check(&A::GRAPH, index);
-}
-
 /// What two declarations may disagree about.
 #[derive(Clone, Copy)]
 enum Kind {

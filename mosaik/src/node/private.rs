@@ -24,7 +24,7 @@ pub use super::{
     corridor::assert_no_path,
     decl::{TagDecl, check_late, check_once},
     embed::{record, record_size},
-    graph::{check_corridors, check_role},
+    graph::check_role,
     machine::{key_from_env, key_from_file},
     outcome::{Call, Done, Outcome},
     program::{Program, main_with},
