@@ -20,6 +20,7 @@ pub(crate) mod private;
 pub(crate) mod schema;
 mod terms;
 pub(crate) mod throttle;
+pub(crate) mod varint;
 pub(crate) mod watch;
 
 pub use codec::Format;

@@ -13,6 +13,7 @@ use super::{
     inspect,
     producer::Shared,
 };
+use crate::primitives::varint::{take_varint, varint};
 
 /// What became of an item that was offered to the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,29 +133,6 @@ pub(super) fn split_place(mut payload: &[u8]) -> Option<((u64, u64), &[u8])> {
     let term = take_varint(&mut payload)?;
     let index = take_varint(&mut payload)?;
     Some(((term, index), payload))
-}
-
-/// LEB128, as elsewhere on the wire.
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7F) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push((value & 0x7F) as u8);
-}
-
-#[inline]
-fn take_varint(input: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = input.split_first()?;
-        *input = rest;
-        value |= u64::from(byte & 0x7F) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// An owner with the stream that it owns.
