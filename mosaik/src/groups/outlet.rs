@@ -14,7 +14,7 @@ use super::{
     fence::{self, Fence},
     raft::{Mutant, Switch},
     status::Facts,
-    windows::{News, Shown},
+    windows::{Shown, Tail},
     worker::{Answer, Board, Queue, Slot, Submission},
 };
 use crate::primitives::{GroupId, StreamId, watch};
@@ -71,8 +71,8 @@ impl Outlet {
     }
 
     /// What there is of a stream from this number on.
-    pub(crate) fn news(&self, stream: StreamId, next: u64) -> News {
-        self.shown.news(stream, next)
+    pub(crate) fn tail(&self, stream: StreamId, next: u64) -> Tail {
+        self.shown.tail(stream, next)
     }
 
     /// Tells when a window has changed.

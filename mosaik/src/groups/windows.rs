@@ -97,9 +97,9 @@ impl Windows {
     }
 }
 
-/// What of one stream is new to who asks.
+/// The end of one stream, from the number that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct Tail {
     /// In order and without a hole; they begin later than was asked when that is not kept any more.
     pub(crate) slices: Vec<Slice>,
     /// The number of the stream's next item; below what was asked when the member began again.
@@ -156,10 +156,10 @@ impl Shown {
     }
 
     /// What there is of a stream from this number on.
-    pub(crate) fn news(&self, stream: StreamId, next: u64) -> News {
+    pub(crate) fn tail(&self, stream: StreamId, next: u64) -> Tail {
         let shown = self.windows();
-        let Some(window) = shown.0.get(&stream) else { return News { slices: Vec::new(), next: 0 } };
-        News { slices: window.from(next).cloned().collect(), next: window.next }
+        let Some(window) = shown.0.get(&stream) else { return Tail { slices: Vec::new(), next: 0 } };
+        Tail { slices: window.from(next).cloned().collect(), next: window.next }
     }
 
     /// Tells when something has changed.
@@ -187,12 +187,12 @@ mod tests {
         assert!(windows.push(&items("b", 1, 5), 1, 11));
         let shown = Shown::default();
         shown.show(&windows);
-        let News { slices, next } = shown.news(StreamId::from("a"), 0);
+        let Tail { slices, next } = shown.tail(StreamId::from("a"), 0);
         assert_eq!((slices[0].first, slices.len(), next), (18, 4, 30), "4 MiB");
-        let News { slices, .. } = shown.news(StreamId::from("a"), 28);
+        let Tail { slices, .. } = shown.tail(StreamId::from("a"), 28);
         assert_eq!((slices[0].first, slices[0].index, slices.len()), (27, 10, 1));
-        assert_eq!(shown.news(StreamId::from("a"), 30), News { slices: vec![], next: 30 });
-        assert_eq!(shown.news(StreamId::from("c"), 0).next, 0);
+        assert_eq!(shown.tail(StreamId::from("a"), 30), Tail { slices: vec![], next: 30 });
+        assert_eq!(shown.tail(StreamId::from("c"), 0).next, 0);
     }
 
     #[test]
@@ -219,9 +219,9 @@ mod tests {
         again.push(&items("a", 2, 10), 3, 1);
         shown.show(&again);
         assert!(changes.changed().now_or_never().is_some());
-        let News { slices, next } = shown.news(stream, 0);
+        let Tail { slices, next } = shown.tail(stream, 0);
         assert_eq!((slices[0].term, slices[0].count, next), (3, 2, 2));
         shown.show(&Windows::default());
-        assert_eq!(shown.news(stream, 0).next, 0);
+        assert_eq!(shown.tail(stream, 0).next, 0);
     }
 }

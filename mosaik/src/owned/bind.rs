@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outbox::{Batch, Outbox};
 use crate::{
-    groups::{CallError, Groups, Outcome, outlet::Outlet},
+    groups::{CallError, Groups, Outcome, StopReason, outlet::Outlet},
     primitives::{GroupId, StreamId},
     streams::owner::{Run, placed},
 };
@@ -43,6 +43,10 @@ impl Binding {
                 self.outbox.attach(Some(outlet.clone()));
                 self.serve(&outlet).await;
                 self.outbox.attach(None);
+                // What the member did not take while it ran never gets into the log.
+                while let Some(Batch { count, .. }) = self.outbox.take() {
+                    self.settle((count, Err(CallError::Stopped(StopReason::Shutdown))));
+                }
                 self.unbind();
                 self.run.wake();
             }
@@ -126,17 +130,17 @@ impl Binding {
             // It may be far behind; others serve meanwhile.
             return;
         }
-        let news = outlet.news(self.stream, known.unwrap_or(0));
-        let first = news.slices.first().map_or(news.next, |slice| slice.first);
-        let goes_on = known.is_some_and(|next| first <= next && news.next >= next);
+        let tail = outlet.tail(self.stream, known.unwrap_or(0));
+        let first = tail.slices.first().map_or(tail.next, |slice| slice.first);
+        let goes_on = known.is_some_and(|next| first <= next && tail.next >= next);
         if !goes_on {
             self.run.begin(epoch, first);
             self.outbox.set_bound(true);
             self.run.admit();
         }
-        for slice in &news.slices {
+        for slice in &tail.slices {
             self.run.deliver(&placed(&slice.data, (slice.term, slice.index)));
         }
-        *at = Some((epoch, news.next));
+        *at = Some((epoch, tail.next));
     }
 }
