@@ -1,6 +1,9 @@
 //! Declared types: fields of bytes, a forced codec, streams of types that are declared elsewhere.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use mosaik::{
@@ -337,5 +340,50 @@ fn what_has_not_grown_but_changed_is_refused_by_its_path() {
     Sim::run(8, |sim| async move {
         let (ours, _) = refused::<wrong::strict::Order>(&sim).await;
         assert!(ours.contains("evolve"), "{ours}");
+    });
+}
+
+/// How many of these were decoded.
+static DECODED: AtomicU64 = AtomicU64::new(0);
+
+/// What counts how often it is decoded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Counted(u64);
+
+impl<'de> Deserialize<'de> for Counted {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename = "Counted")]
+        struct Plain(u64);
+        DECODED.fetch_add(1, Relaxed);
+        Plain::deserialize(deserializer).map(|plain| Self(plain.0))
+    }
+}
+
+#[mosaik::stream(name = "counted", of = Counted, codec = "messagepack")]
+struct CountedStream;
+
+/// Of a consumer that does not read, what came first is left to it, and the rest is decoded by then.
+#[test]
+fn a_slow_consumer_finds_its_items_decoded() {
+    const ITEMS: u64 = 20_000;
+    Sim::run(11, |sim| async move {
+        let (one, other) = two(&sim).await;
+        let (producer, mut consumer) =
+            (CountedStream::producer(&one).build().unwrap(), CountedStream::consumer(&other).build());
+        producer.when().subscribed().await;
+        for n in 0..ITEMS {
+            producer.send(Counted(n)).await.unwrap();
+        }
+        let arrived = || consumer.stats().queue().0 == ITEMS;
+        assert!(eventually(Duration::from_secs(30), arrived).await, "{:?}", consumer.stats());
+        let ahead = DECODED.load(Relaxed);
+        assert!(ahead > ITEMS / 2 && ahead < ITEMS + 100, "{ahead} were decoded");
+        for n in 0..ITEMS {
+            assert_eq!(consumer.recv_from().await.map(|(item, origin)| (item, origin.seq)), Some((Counted(n), n)));
+        }
+        // Each once; some were read back by the sender.
+        assert!(DECODED.load(Relaxed) < ITEMS + 100, "{} were decoded", DECODED.load(Relaxed));
+        assert_eq!((consumer.stats().datums(), consumer.stats().queue().0), (ITEMS, 0));
     });
 }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Consumer,
+    ahead::Ahead,
     preference::Preference,
     shared::{Items, Options, Shared},
     worker,
@@ -287,7 +288,7 @@ impl<T: Streamed> ConsumerBuilder<T> {
         options.produce = options.produce.about(figures::label(stream.as_bytes(), stream));
         registry.node.asks_for([&options.produce]);
         registry.consumer_opened(stream, fingerprint);
-        let items = Items { fingerprint, format, schema: codec.schema(), compared, readable };
+        let items = Items { fingerprint, format, schema: codec.schema(), compared, readable, ahead: Ahead::new(codec) };
         let tasks = registry.node.tasks().clone();
         let shared = Arc::new(Shared::new(registry, stream, items, options));
         shared.registry.add_consumer(&shared);

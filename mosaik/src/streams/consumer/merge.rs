@@ -13,11 +13,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::channel::Channel;
+use super::{ahead::Decoded, channel::Channel};
 use crate::streams::limits::CONSUMER_BUFFER;
 
 /// Whole framed items of one subscription.
-#[derive(Debug)]
 pub(super) struct Batch {
     pub(super) channel: Arc<Channel>,
     pub(super) epoch: u64,
@@ -27,12 +26,14 @@ pub(super) struct Batch {
     pub(super) data: Bytes,
     /// Each item has its place in a log in front of it.
     pub(super) owned: bool,
+    /// The items, if they were decoded ahead.
+    pub(super) decoded: Option<Decoded>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Merge(Mutex<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     batches: VecDeque<Batch>,
     reader: Option<Waker>,
@@ -54,6 +55,11 @@ impl Merge {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Whether the handle has more to do than the batch that it works on.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.inner().batches.is_empty()
     }
 
     /// The next batch; `None` after [`close`](Self::close) when all are taken.

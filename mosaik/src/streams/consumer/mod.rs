@@ -3,6 +3,7 @@
 //! One worker decides which producers to subscribe to ([`worker`]), one task per producer keeps the subscription and
 //! reads it ([`subscription`]), and the handle decodes items from the batches that they queue ([`merge`]).
 
+mod ahead;
 mod builder;
 mod channel;
 mod merge;
@@ -27,17 +28,16 @@ use futures::{FutureExt, Stream};
 use tokio::task::coop;
 
 pub use self::builder::ConsumerBuilder;
-use self::channel::Channel;
+use self::{
+    ahead::{Decoded, Framed},
+    channel::Channel,
+    merge::Batch,
+};
 pub(super) use self::{channel::Standing, shared::Shared};
 use super::{
     conditions::When,
-    core::{
-        frames::{ITEM_HEADER, split_item},
-        progress::{GapReason, Missed},
-    },
+    core::progress::{GapReason, Missed},
     events::{Event, Events},
-    owner::split_place,
-    producer::item_format,
     stats::{ChannelInfo, Stats},
 };
 use crate::primitives::{
@@ -50,7 +50,7 @@ use crate::primitives::{
 ///
 /// Items of one producer come in order, each at most once; those of several are mixed as they arrive. What is missed is
 /// told by [`events`](Self::events) and counted in [`stats`](Self::stats). A consumer that is not read holds up to 512 KiB per
-/// producer (and one item more), then the network's flow control holds the producer back.
+/// producer (and one item more; what is written with MessagePack may be decoded by then), then the network's flow control holds the producer back.
 ///
 /// ```no_run
 /// # async fn example(network: &mosaik::Network) {
@@ -87,6 +87,8 @@ struct Current {
     undecodable: Option<u64>,
     /// Each item has its place in a log in front of it.
     owned: bool,
+    /// Its items, if they were decoded ahead.
+    decoded: Option<Decoded>,
 }
 
 /// Where an item comes from.
@@ -133,20 +135,23 @@ impl<T: Streamed> Consumer<T> {
     /// The next item as it was sent, whatever its type, and where it comes from. Cancellation-safe.
     #[cfg(feature = "cli")]
     pub(crate) async fn recv_encoded(&mut self) -> Option<((Format, Vec<u8>), Origin)> {
-        std::future::poll_fn(|cx| self.poll_decoded(cx, |format, payload| Ok((format, payload.to_vec())))).await
+        std::future::poll_fn(|cx| self.poll_decoded(cx, |item, _| Ok((item.format, item.payload.to_vec())))).await
     }
 
     /// See [`recv_from`](Self::recv_from).
     pub fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T::Item, Origin)>> {
         let codec = self.codec.typed::<T::Item>();
-        self.poll_decoded(cx, |format, payload| codec.decode(format, payload))
+        self.poll_decoded(cx, |item, decoded| match decoded.as_mut().and_then(Decoded::next) {
+            Some(value) => Ok(value),
+            None => codec.decode(item.format, item.payload),
+        })
     }
 
     #[inline]
     fn poll_decoded<R>(
         &mut self,
         cx: &mut Context<'_>,
-        decode: impl Fn(Format, &[u8]) -> Result<R, DecodeError>,
+        decode: impl Fn(&Framed<'_>, &mut Option<Decoded>) -> Result<R, DecodeError>,
     ) -> Poll<Option<(R, Origin)>> {
         let coop = ready!(coop::poll_proceed(cx));
         loop {
@@ -166,9 +171,8 @@ impl<T: Streamed> Consumer<T> {
             }
             self.current = None;
             let Some(batch) = ready!(self.shared.merge.poll_pop(cx)) else { return Poll::Ready(None) };
-            let (channel, epoch, next, data) = (batch.channel, batch.epoch, batch.first, batch.data);
-            let owned = batch.owned;
-            self.current = Some(Current { channel, epoch, next, data, at: 0, undecodable: None, owned });
+            let Batch { channel, epoch, first: next, items: _, data, owned, decoded } = batch;
+            self.current = Some(Current { channel, epoch, next, data, at: 0, undecodable: None, owned, decoded });
         }
     }
 
@@ -216,20 +220,13 @@ impl Current {
     #[inline]
     fn next<R>(
         &mut self,
-        decode: impl Fn(Format, &[u8]) -> Result<R, DecodeError>,
+        decode: impl Fn(&Framed<'_>, &mut Option<Decoded>) -> Result<R, DecodeError>,
     ) -> Option<Result<(R, Origin), DecodeError>> {
-        let format = item_format(&self.data[self.at..]);
-        let (payload, _) = split_item(&self.data[self.at..])?;
-        let (seq, bytes) = (self.next, ITEM_HEADER + payload.len());
+        let item = Framed::first_of(&self.data[self.at..], self.owned)?;
+        let (seq, bytes, fence) = (self.next, item.bytes, item.fence);
         self.at += bytes;
         self.next += 1;
-        let (fence, payload) = match self.owned.then(|| split_place(payload)) {
-            None => (None, payload),
-            // Nothing is left to be decoded.
-            Some(None) => (None, &[][..]),
-            Some(Some(((term, index), payload))) => (Some(Fence::new(term, index)), payload),
-        };
-        Some(decode(format, payload).map(|item| {
+        Some(decode(&item, &mut self.decoded).map(|item| {
             self.channel.delivered(bytes);
             (item, Origin { producer: self.channel.peer, epoch: self.epoch, seq, fence })
         }))

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    ahead::Ahead,
     channel::{Channel, Lateness, Standing},
     merge::Merge,
 };
@@ -89,6 +90,7 @@ pub(super) struct Items {
     pub(super) compared: &'static Schema,
     /// What can be read, of a type that may grow.
     pub(super) readable: Option<Readable>,
+    pub(super) ahead: Ahead,
 }
 
 /// What a consumer is configured with.

@@ -501,8 +501,12 @@ impl Task {
         if self.shared.has_deadline() {
             self.channel.heard();
         }
-        let (data, first) = (behind(data, step.skip), first + step.skip);
-        self.shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data, owned: self.owned });
+        let (data, first, owned) = (behind(data, step.skip), first + step.skip, self.owned);
+        let shared = &self.shared;
+        // Not while others wait for what is held here.
+        let decoded =
+            (union.is_none() && shared.merge.is_behind()).then(|| shared.items.ahead.decode(&data, owned)).flatten();
+        shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data, owned, decoded });
         Ok(())
     }
 
