@@ -420,6 +420,19 @@ mod tests {
         }
     }
 
+    /// A body with as many bytes as the limit is full.
+    #[test]
+    fn bodies_end_at_their_limit() {
+        for (size, fits) in [(16_383, true), (16_384, false)] {
+            let body = alone(&(Format::Postcard, vec![7; size - 11]));
+            assert_eq!(joins(&body, &alone(&(Format::Postcard, vec![8; 9]))), fits, "{size}");
+            // The encoding of a text has its length before it, in a byte or two.
+            let texts = ["7".repeat(size - 12), "8".repeat(9)];
+            let packed = pack(Codec::of(), texts, 1 << 20).expect("below the limit");
+            assert_eq!(packed.len() == 1, fits, "{size}");
+        }
+    }
+
     #[test]
     fn no_command_is_too_long_for_a_body_by_itself() {
         let packed =

@@ -113,12 +113,13 @@ mod tests {
     #[test]
     fn the_first_leaves_and_the_rest_is_found() {
         let mut ordered = Ordered::default();
+        assert!(ordered.is_empty());
         (5..9).for_each(|key| ordered.insert(key, key * 10));
         assert_eq!(ordered.pop_first(), Some((5, 50)));
         assert_eq!((ordered.get(5), ordered.get(7), ordered.get(9)), (None, Some(&70), None));
         assert_eq!(ordered.remove(7), Some(70));
         assert_eq!(ordered.range_mut(7).map(|(key, _)| key).collect::<Vec<_>>(), [8]);
-        assert!(ordered.reaches(8) && !ordered.reaches(9));
+        assert!(ordered.reaches(8) && !ordered.reaches(9) && !ordered.is_empty());
     }
 
     proptest! {

@@ -224,6 +224,23 @@ mod tests {
         let mut table = Sessions::new(2, 1000, 8);
         assert_eq!(table.open(SessionId(1), 1, 5000, NONE), Some(1));
         assert_eq!(table.admit(&command(1, 1, 1, 3999), 5000, NONE), Verdict::Expired);
+        assert_eq!(table.admit(&command(1, 1, 1, 4000), 5000, NONE), Verdict::Apply);
         assert_eq!(table.admit(&command(1, 9, 1, 5000), 5000, NONE), Verdict::TooFar);
+        assert_eq!(table.admit(&command(1, 8, 1, 5000), 5000, NONE), Verdict::Apply);
+    }
+
+    /// Sixteen times in a retention, at times that the log alone decides.
+    #[test]
+    fn sessions_that_ended_are_swept_now_and_then() {
+        let mut table = Sessions::new(10, 1600, 8);
+        assert!(table.is_empty());
+        let mut open = |id, time| {
+            assert_eq!(table.open(SessionId(id), 1, time, NONE), Some(1));
+            (table.len(), table.is_empty())
+        };
+        assert_eq!(open(1, 0), (1, false));
+        assert_eq!(open(2, 1600), (2, false), "the first has not ended");
+        assert_eq!(open(3, 1699), (3, false), "it has, and is not swept yet");
+        assert_eq!(open(4, 1700), (3, false), "swept");
     }
 }

@@ -250,3 +250,55 @@ fn a_session_is_opened_once() {
     assert!(router.take(opening(), Source::Remote(4), LEADS).is_none());
     assert_eq!(router.proposals().len(), 1, "it is proposed again");
 }
+
+/// Another session that comes in does not disturb the order of those that are known.
+#[test]
+fn sessions_follow_their_own_order() {
+    let mut router: Router<u64> = Router::new();
+    assert!(router.take(batch(0, [1]), Source::Local(1), LEADS).is_none());
+    let other = Batch { session: SessionId(8), ..batch(0, [1]) };
+    assert!(router.take(other, Source::Local(2), LEADS).is_none());
+    assert!(router.take(batch(1, [2]), Source::Local(3), LEADS).is_none());
+}
+
+/// What the core refused from the first command of a batch on is not in its log.
+#[test]
+fn a_local_batch_is_rejected_or_lost() {
+    for (refused, taken, expected) in [(2, 2, "[Queued(1), Rejected(2, NotLeader)]"), (3, 3, "[Queued(1), Lost(2)]")] {
+        let mut router: Router<u64> = Router::new();
+        assert!(router.take(batch(0, [1, 2]), Source::Local(1), LEADS).is_none());
+        assert!(router.take(batch(2, [3, 4]), Source::Local(2), LEADS).is_none());
+        assert_eq!(router.proposals().len(), 4);
+        let notices = router.decided(Some((refused, Refusal::NotLeader(None))));
+        assert_eq!(format!("{notices:?}"), expected, "{taken} were appended");
+    }
+}
+
+/// Only so many sessions that wait for nothing are remembered, and none that waits is forgotten.
+#[test]
+fn sessions_that_wait_for_nothing_are_bounded() {
+    let mut router: Router<u64> = Router::new();
+    let more = 10;
+    let session = |n: usize| SessionId(n as u128);
+    for n in 0..SESSIONS + more {
+        let one = Batch { session: session(n), ..batch(0, [1, 2]) };
+        assert!(router.take(one, Source::Local(0), LEADS).is_none());
+    }
+    let _ = (router.proposals(), router.decided(None));
+    router.applied(session(0), &done(1, 0), 5, |_| {});
+    assert_eq!(router.waiting.len(), SESSIONS + more, "it waits for its other command");
+    for (n, sequence) in (0..SESSIONS + more).flat_map(|n| [(n, 1), (n, 2)]) {
+        router.applied(session(n), &done(sequence, 0), 5, |_| {});
+    }
+    assert_eq!(router.waiting.len(), SESSIONS);
+}
+
+#[test]
+fn outputs_of_a_response_are_added_up() {
+    let mut router: Router<u64> = Router::new();
+    assert!(router.take(batch(0, [1, 2, 3]), Source::Remote(1), LEADS).is_none());
+    let _ = (router.proposals(), router.decided(None));
+    assert!(applied(&mut router, &done(1, 2_000)).is_empty() && applied(&mut router, &done(2, 2_000)).is_empty());
+    let told = applied(&mut router, &done(3, RESPONSE_BYTES - 4_000));
+    assert_eq!(told, [(1, vec![done(1, 2_000), done(2, 2_000), done(3, RESPONSE_BYTES - 4_000)])]);
+}

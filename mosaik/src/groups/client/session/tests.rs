@@ -1,5 +1,7 @@
 //! When a session is opened again, what goes into the next one, and when strong callers are answered.
 
+mod limits;
+
 use super::*;
 use crate::groups::raft::{Digest, NodeId};
 
