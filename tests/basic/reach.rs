@@ -126,6 +126,37 @@ async fn a_relay_may_go_and_come_back() {
     server.shutdown().await.unwrap();
 }
 
+/// A relay that goes before its peers have found a direct way: what was on its way is lost with the connection, and the next one
+/// is direct.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_may_go_before_there_is_a_direct_way() {
+    let (server, url) = relay(0).await;
+    let id = NetworkId::random();
+    let builder = || apart(id).with_relays([url.clone()]);
+    let first = builder().build().await.unwrap();
+    let at = EndpointAddr::new(first.local().id().into()).with_relay_url(url.clone());
+    let second = builder().with_bootstrap(at).build().await.unwrap();
+    let producer: Producer<u64> = first.streams().produce();
+    let mut consumer = second.streams().consume::<u64>();
+    soon("subscribed", producer.when().subscribed()).await;
+    server.shutdown().await.unwrap();
+    let sending = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        for item in 0.. {
+            tick.tick().await;
+            producer.send(item).await.unwrap();
+        }
+    };
+    let receiving = async {
+        // The last of these was sent long after the relay had gone.
+        while consumer.recv().await.unwrap() < 100 {}
+    };
+    soon("items", async {
+        tokio::select! { () = sending => unreachable!(), () = receiving => {} }
+    })
+    .await;
+}
+
 /// With multicast or without: a node starts, and an ordinary bootstrap peer is reached.
 #[tokio::test(flavor = "multi_thread")]
 async fn multicast_dns_is_harmless() {
