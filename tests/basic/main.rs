@@ -11,6 +11,8 @@ mod busy;
 mod chaos;
 mod clean;
 mod cluster;
+#[cfg(target_os = "linux")]
+mod compile_time;
 mod corridors;
 mod declarative;
 mod declared_options;

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
-use syn::{Ident, spanned::Spanned};
+use syn::spanned::Spanned;
 
 use crate::model::App;
 
@@ -13,10 +13,10 @@ pub(crate) fn app(app: &App) -> TokenStream {
         let runtime = super::at(runtime, role.span());
         quote_spanned!(role.span()=> #runtime::node::RoleEntry::of::<#role>())
     });
+    let count = app.roles.len();
     let checks = app.roles.iter().enumerate().map(|(index, role)| {
         let runtime = super::at(runtime, role.span());
-        let app = Ident::new(&ident.to_string(), role.span());
-        quote_spanned!(role.span()=> const _: () = #runtime::__private::check_role::<#app>(#index);)
+        quote_spanned!(role.span()=> const _: () = #runtime::__private::check_role(GRAPH, #index, CLASHES[#index]);)
     });
     quote! {
         #[automatically_derived]
@@ -29,7 +29,12 @@ pub(crate) fn app(app: &App) -> TokenStream {
             };
         }
 
-        #(#checks)*
+        const _: () = {
+            const GRAPH: &#runtime::node::Graph = &<#ident as #runtime::node::App>::GRAPH;
+            const CLASHES: [::core::option::Option<#runtime::__private::Clash>; #count] =
+                #runtime::__private::clashes::<#count, { #runtime::__private::slots(GRAPH) }>(GRAPH);
+            #(#checks)*
+        };
 
         // Kept by the linker, for who looks at the program without running it.
         #[cfg(target_os = "linux")]

@@ -68,7 +68,7 @@ impl Message {
 /// When it does not clear the label of something that it receives, when it passes on what lacks a label that it receives without saying
 /// why, and when it says why on a field that sends nothing.
 #[expect(clippy::manual_assert, reason = "a message is put together only when it is told")]
-pub(super) const fn check(graph: &Graph, index: usize) {
+pub(super) const fn check(graph: &'static Graph, index: usize) {
     let role = &graph.roles[index].role;
     let (labels, mut i) = (labels(role), 0);
     while i < role.endpoints.len() {

@@ -64,14 +64,19 @@ const fn number(value: usize) -> u32 {
 
 impl<const N: usize> Out<N> {
     const fn raw(&mut self, part: &[u8]) {
-        if N > 0 {
+        if N > 0 && !part.is_empty() {
             self.bytes.split_at_mut(self.at).1.split_at_mut(part.len()).0.copy_from_slice(part);
         }
         self.at += part.len();
     }
 
     const fn number(&mut self, value: u32) {
-        self.raw(&value.to_le_bytes());
+        // They are zero until they are filled, and most texts are empty.
+        if N > 0 && value > 0 {
+            let at = self.at;
+            [self.bytes[at], self.bytes[at + 1], self.bytes[at + 2], self.bytes[at + 3]] = value.to_le_bytes();
+        }
+        self.at += 4;
     }
 
     const fn text(&mut self, text: &str) {

@@ -6,13 +6,10 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use super::{
-    app::App,
     corridor,
-    decl::{
-        Direction, EndpointDecl, RoleDecl, StreamDecl, groups_conflict, labels_conflict, owners_conflict, owning,
-        same_text, stores_conflict, streams_conflict,
-    },
+    decl::{Direction, EndpointDecl, RoleDecl, StreamDecl, owning},
     machine::MachineDecl,
+    names::Clash,
     restart::maker,
     role::{Handlers, RoleError, Setup},
     runner::{RoleHandle, run},
@@ -185,17 +182,15 @@ impl Graph {
     }
 }
 
-/// Checks one role of an app against those before it. Called in a constant, so that a violation is a compile error.
+/// Checks one role of an app, of which [`clashes`](super::names::clashes) says whether its names are those of something else. Called in a
+/// constant, so that a violation is a compile error.
 ///
 /// # Panics
-/// When an earlier role has the same name, a stream of the same name has another shape, a group of the same name another
-/// machine, a store of the same name another state, one of them another label, or a stream of the same name another owner; when it
-/// sends on a stream that a group owns and is no member of that group; or when a label reaches who does not clear it
-/// (`corridor`).
-pub const fn check_role<A: App>(index: usize) {
-    let roles = A::GRAPH.roles;
-    let role = &roles[index].role;
-    let owning = owning(role);
+/// When there is a clash; when the role sends on a stream that a group owns and is no member of that group; or when a label reaches
+/// who does not clear it (`corridor`).
+#[expect(clippy::manual_assert, reason = "there is a message for each clash")]
+pub const fn check_role(graph: &'static Graph, index: usize, clash: Option<Clash>) {
+    let owning = owning(&graph.roles[index].role);
     assert!(
         !owning.is_outside,
         "a role of this app has a `Producer` of a stream that a group owns, and is no member of that group: give \
@@ -206,68 +201,8 @@ pub const fn check_role<A: App>(index: usize) {
         "a stream of this app and the group that owns it have different labels, and all members of the group hold \
          its items: give both the same, `label = \"..\"`"
     );
-    let mut earlier = 0;
-    while earlier <= index {
-        assert!(
-            earlier == index || !same_text(roles[earlier].role.name, role.name),
-            "two roles of this app have the same name: give one of them another, `#[mosaik::node(name = \"..\")]`"
-        );
-        assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Stream),
-            "two streams of this app have the same name and different shapes: rename one, `#[mosaik::stream(name = \"..\")]`"
-        );
-        assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Group),
-            "two groups of this app have the same name and different machines: rename one, `#[mosaik::group(name = \"..\")]`"
-        );
-        assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Store),
-            "two stores of this app have the same name and different states, deltas or versions: rename one, \
-             `#[mosaik::store(name = \"..\")]`"
-        );
-        assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Label),
-            "two streams, groups or stores of this app have the same name and different labels: give both the same, \
-             `label = \"..\"`"
-        );
-        assert!(
-            !any_conflict(roles[earlier].role.endpoints, role.endpoints, Kind::Owner),
-            "two streams of this app have the same name and different owners: give both the same, `owner = ..`"
-        );
-        earlier += 1;
+    if let Some(clash) = clash {
+        panic!("{}", clash.text());
     }
-    corridor::check(&A::GRAPH, index);
-}
-
-/// What two declarations may disagree about.
-#[derive(Clone, Copy)]
-enum Kind {
-    Stream,
-    Group,
-    Store,
-    Label,
-    Owner,
-}
-
-const fn any_conflict(a: &[EndpointDecl], b: &[EndpointDecl], kind: Kind) -> bool {
-    let mut i = 0;
-    while i < a.len() {
-        let mut j = 0;
-        while j < b.len() {
-            let (a, b) = (&a[i], &b[j]);
-            let conflict = match kind {
-                Kind::Stream => streams_conflict(a, b),
-                Kind::Group => groups_conflict(a, b),
-                Kind::Store => stores_conflict(a, b),
-                Kind::Label => labels_conflict(a, b),
-                Kind::Owner => owners_conflict(a, b),
-            };
-            if conflict {
-                return true;
-            }
-            j += 1;
-        }
-        i += 1;
-    }
-    false
+    corridor::check(graph, index);
 }

@@ -26,6 +26,7 @@ mod log;
 mod machine;
 mod members;
 mod metrics;
+mod names;
 #[cfg(feature = "cli")]
 mod operator;
 #[doc(hidden)]

@@ -26,6 +26,7 @@ pub use super::{
     embed::{record, record_size},
     graph::check_role,
     machine::{key_from_env, key_from_file},
+    names::{Clash, clashes, slots},
     outcome::{Call, Done, Outcome},
     program::{Program, main_with},
     snapshots::{Probe, SnapshotsCloned, SnapshotsNone, SnapshotsSerde},
