@@ -79,7 +79,7 @@ fn compiled(dir: &Path, program: &str, how: &[&str]) -> Duration {
     let output = Command::new("bash")
         .args(["-c", "TIMEFORMAT=%U; time \"$0\" \"$@\"", &rustc, "--edition=2024", "--crate-name=ring"])
         .args(how)
-        .args([library("mosaik"), library("tokio"), format!("-Ldependency={}", built().display())])
+        .args([library("mosaik"), format!("-Ldependency={}", built().display())])
         .arg("--out-dir")
         .args([dir, &source])
         .output()

@@ -188,7 +188,6 @@ impl Graph {
 /// # Panics
 /// When there is a clash; when the role sends on a stream that a group owns and is no member of that group; or when a label reaches
 /// who does not clear it (`corridor`).
-#[expect(clippy::manual_assert, reason = "there is a message for each clash")]
 pub const fn check_role(graph: &'static Graph, index: usize, clash: Option<Clash>) {
     let owning = owning(&graph.roles[index].role);
     assert!(

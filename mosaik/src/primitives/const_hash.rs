@@ -72,7 +72,6 @@ macro_rules! mix {
     };
 }
 
-#[expect(clippy::many_single_char_names, reason = "names of the paper")]
 const fn compress(cv: [u32; 8], mut m: [u64; 16], block_len: u32, flags: u32) -> [u32; 8] {
     let [mut a0, mut a1, mut a2, mut a3, mut b0, mut b1, mut b2, mut b3] = wide(cv);
     let [mut c0, mut c1, mut c2, mut c3, ..] = wide(IV);
@@ -95,14 +94,30 @@ const fn compress(cv: [u32; 8], mut m: [u64; 16], block_len: u32, flags: u32) ->
 }
 
 const fn wide(words: [u32; 8]) -> [u64; 8] {
-    let [a, b, c, d, e, f, g, h] = words;
-    [a as u64, b as u64, c as u64, d as u64, e as u64, f as u64, g as u64, h as u64]
+    [
+        words[0] as u64,
+        words[1] as u64,
+        words[2] as u64,
+        words[3] as u64,
+        words[4] as u64,
+        words[5] as u64,
+        words[6] as u64,
+        words[7] as u64,
+    ]
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "all have at most 32 bits")]
 const fn narrow(words: [u64; 8]) -> [u32; 8] {
-    let [a, b, c, d, e, f, g, h] = words;
-    [a as u32, b as u32, c as u32, d as u32, e as u32, f as u32, g as u32, h as u32]
+    [
+        words[0] as u32,
+        words[1] as u32,
+        words[2] as u32,
+        words[3] as u32,
+        words[4] as u32,
+        words[5] as u32,
+        words[6] as u32,
+        words[7] as u32,
+    ]
 }
 
 #[cfg(test)]
