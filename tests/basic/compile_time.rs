@@ -54,6 +54,87 @@ fn ring(roles: usize, ends: usize, times: usize) -> String {
     out
 }
 
+const ROLES: usize = 30;
+/// Of each role: so many that it sends on, and as many that it receives, each of another role.
+const STREAMS: usize = 2;
+
+/// The streams of the two programs that do the same. By hand, only serde is asked to.
+fn types(attribute: &str) -> String {
+    let all = (0..ROLES).flat_map(|role| (0..STREAMS).map(move |stream| (role, stream)));
+    all.fold(String::from("use mosaik::prelude::*;\n"), |mut out, (role, stream)| {
+        let attribute = attribute.replace("NAME", &format!("s{role}x{stream}"));
+        let _ = writeln!(out, "{attribute}\npub struct S{role}x{stream} {{ pub value: u64, pub at: u64 }}");
+        out
+    })
+}
+
+/// The fields of a role, and for each stream that it receives the method that passes it on.
+fn role(role: usize, on: &str) -> (String, String) {
+    let before = (role + ROLES - 1) % ROLES;
+    let (mut fields, mut methods) = (String::new(), String::new());
+    for stream in 0..STREAMS {
+        let _ = writeln!(
+            fields,
+            "    i{stream}: Consumer<S{before}x{stream}>,\n    o{stream}: Producer<S{role}x{stream}>,"
+        );
+        let _ = writeln!(
+            methods,
+            "    {}\n    async fn pass{stream}(&mut self, item: S{before}x{stream}) -> Result<(), \
+             mosaik::streams::SendError<S{role}x{stream}>> {{\n        self.o{stream}.send(S{role}x{stream} {{ value: \
+             item.value, at: item.at + 1 }}).await\n    }}",
+            on.replace("FIELD", &format!("i{stream}"))
+        );
+    }
+    (fields, methods)
+}
+
+/// An app of attributes.
+fn declared() -> String {
+    let mut out = types("#[mosaik::stream(name = \"NAME\")]");
+    for index in 0..ROLES {
+        let (fields, methods) = role(index, "#[on(FIELD)]");
+        let _ = writeln!(out, "#[mosaik::node]\npub struct R{index} {{\n{fields}}}");
+        let _ = writeln!(out, "#[mosaik::handlers]\nimpl R{index} {{\n{methods}}}");
+    }
+    let roles = (0..ROLES).map(|role| format!("R{role}")).collect::<Vec<_>>().join(", ");
+    let _ = writeln!(out, "#[mosaik::app(name = \"ring\", roles = [{roles}])]\npub struct Ring;");
+    out + "fn main() -> std::process::ExitCode { Ring::main() }\n"
+}
+
+/// The same of builders and loops: no command line, no graph, no restart, no metrics of roles.
+fn by_hand() -> String {
+    let attribute =
+        "#[derive(Serialize, Deserialize)]\n#[serde(crate = \"mosaik::__private::serde\", rename = \"NAME\")]";
+    let mut out = types(attribute);
+    out += "type Failure = Box<dyn std::error::Error + Send + Sync>;\n";
+    let mut roles = String::new();
+    for index in 0..ROLES {
+        let (fields, methods) = role(index, "");
+        let _ = writeln!(out, "pub struct R{index} {{\n{fields}}}\nimpl R{index} {{\n{methods}");
+        let all = |text: &str| (0..STREAMS).map(|n| text.replace('#', &n.to_string())).collect::<String>();
+        let opened = all("i#: net.streams().consumer().build(), o#: net.streams().producer().build()?, ");
+        let _ = writeln!(
+            out,
+            "    fn open(net: &Network) -> Result<Self, Failure> {{\n        Ok(Self {{ {opened} }})\n    }}"
+        );
+        let arms = all("                item = self.i#.next() => match item {\n                    \
+            Some(item) => self.pass#(item).await?,\n                    None => return Ok(()),\n                },\n");
+        let _ = writeln!(
+            out,
+            "    async fn run(mut self) -> Result<(), Failure> {{\n        loop {{\n            tokio::select! \
+             {{\n{arms}            }}\n        }}\n    }}\n}}"
+        );
+        let _ = writeln!(roles, "        \"r{index}\" => R{index}::open(&net)?.run().await?,");
+    }
+    let _ = writeln!(
+        out,
+        "#[tokio::main]\nasync fn main() -> Result<(), Failure> {{\n    let net = Network::builder(\"ring\").build().await?;\n    \
+         match &*std::env::args().nth(1).unwrap_or_default() {{\n{roles}        _ => return Err(\"which role?\".into()),\n    \
+         }}\n    net.shutdown().await;\n    Ok(())\n}}"
+    );
+    out
+}
+
 /// The directory of what cargo has built for this test.
 fn built() -> PathBuf {
     std::env::current_exe().unwrap().parent().unwrap().to_owned()
@@ -79,7 +160,7 @@ fn compiled(dir: &Path, program: &str, how: &[&str]) -> Duration {
     let output = Command::new("bash")
         .args(["-c", "TIMEFORMAT=%U; time \"$0\" \"$@\"", &rustc, "--edition=2024", "--crate-name=ring"])
         .args(how)
-        .args([library("mosaik"), format!("-Ldependency={}", built().display())])
+        .args([library("mosaik"), library("tokio"), format!("-Ldependency={}", built().display())])
         .arg("--out-dir")
         .args([dir, &source])
         .output()
@@ -119,4 +200,13 @@ fn a_thousand_ends_are_checked_in_less_than_a_second() {
         roles * ends
     );
     assert!(once < LIMIT, "{once:?}");
+}
+
+/// An app of thirty roles and sixty streams, in both forms. Without code generation.
+#[test]
+#[ignore = "figures: minutes of a compiler's time"]
+fn an_app_of_attributes_beside_one_by_hand() {
+    let (declared, by_hand) = (declared(), by_hand());
+    let [declared, by_hand] = medians([&declared, &by_hand], &["--crate-type=bin", "--emit=metadata"]);
+    println!("{ROLES} roles, {} streams: {declared:.2?} declared, {by_hand:.2?} by hand", ROLES * STREAMS);
 }
