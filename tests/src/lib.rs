@@ -1,1 +1,3 @@
 //! The shared parts of the integration tests.
+
+pub mod feed;
