@@ -2,8 +2,8 @@
 //! --bootstrap ..`, each flag with a value. While it leads it sends items at that rate, per second, until its stdin ends.
 //! Then it waits to be killed.
 //!
-//! It prints, each on a line of its own: `leads` or `follows` with the time of the wall clock, `online` when it is,
-//! `settled` with its life, a range of item numbers and what became of those (`committed`, `refused`, or `unknown`, also when not all of
+//! It prints, each on a line of its own: `leads` or `follows` with the time of the wall clock, `applied` with the place in the log up to
+//! which it has everything, `settled` with its life, a range of item numbers and what became of those (`committed`, `refused`, or `unknown`, also when not all of
 //! them had the same fate), and at the end `done`.
 
 use std::{
@@ -19,11 +19,15 @@ use mosaik::{
 use mosaik_tests::feed::{Item, KEY, NETWORK, STREAM};
 use tokio::{
     io::{self, AsyncReadExt},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{Instant, sleep},
 };
 
 /// How often items are sent.
 const TICK: Duration = Duration::from_millis(1);
+/// How often it is said how far a member is.
+const SAY: Duration = Duration::from_millis(20);
+/// What was not sent for longer than this is not made up for.
+const AT_MOST: Duration = Duration::from_millis(100);
 /// How often it is looked what became of them.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -42,25 +46,32 @@ async fn say_who_leads(group: &Group<NoOp>) {
     }
 }
 
+/// Says up to where it has applied the log, while it knows a leader.
+async fn say_how_far(group: &Group<NoOp>) {
+    loop {
+        group.when().is_online().await;
+        println!("applied {}", group.committed());
+        sleep(SAY).await;
+    }
+}
+
 /// Sends while it leads, so many items per second, until stdin ends.
 async fn feed(group: &Group<NoOp>, items: &Producer<[u8; 32]>, life: u64, rate: u64) -> anyhow::Result<()> {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut number, mut due) = (0, 0);
+    let (mut number, mut due, mut looked) = (0, 0, Instant::now());
     loop {
         group.when().is_leader().await;
-        ticks.tick().await;
-        // Thousandths of an item.
-        due += rate;
-        while due >= 1000 {
-            due -= 1000;
+        sleep(TICK).await;
+        // Millionths of an item.
+        due += rate * u64::try_from(looked.elapsed().min(AT_MOST).as_micros())?;
+        looked = Instant::now();
+        while due >= 1_000_000 {
+            due -= 1_000_000;
             let item = Item { life, number, sent: wall_clock() };
             match items.send(item.to_bytes()).await {
                 Ok(()) => number += 1,
                 // Not at all, or not any more.
                 Err(error) if matches!(error.kind(), SendErrorKind::NotLeader) => {
                     due = 0;
-                    sleep(TICK).await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -98,12 +109,7 @@ async fn main() -> anyhow::Result<()> {
     let group = network.groups().with_key(GroupKey::from_secret(KEY)).with_state_machine(NoOp);
     let group = group.with_size(3).with_timing(Timing::lan()).join().await?;
     let items = network.streams().producer::<[u8; 32]>().with_stream_id(STREAM).owned_by(&group).build()?;
-    let (online, rate) = (group.when().is_online(), one("--rate")?.parse()?);
-    let first = async {
-        online.await;
-        println!("online");
-        std::future::pending::<()>().await;
-    };
+    let rate = one("--rate")?.parse()?;
     let mut settled = Committed::default();
     let settling = async {
         loop {
@@ -113,7 +119,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let (mut stdin, mut end) = (io::stdin(), Vec::new());
     tokio::select! {
-        () = first => {}
+        () = say_how_far(&group) => {}
         () = say_who_leads(&group) => {}
         () = settling => {}
         ended = feed(&group, &items, life, rate) => ended?,

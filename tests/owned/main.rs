@@ -34,7 +34,9 @@ use tokio::runtime::Runtime;
 
 /// For what has no promise of its own.
 const SOON: Duration = Duration::from_mins(1);
-/// From the election of a leader to its first item at a consumer: many times what a machine with nothing else to do needs.
+/// From the election of a leader to its first item at a consumer, on a machine with nothing else to do.
+const WANTED: Duration = Duration::from_millis(300);
+/// The same on any machine.
 const NEXT_ITEM: Duration = Duration::from_secs(3);
 
 /// A promised time, stretched by how much more the machine has to do than it can.
@@ -156,7 +158,7 @@ impl Trial {
         let mut members = Members::new(rate);
         let readers = [Takes::All, Takes::OneOfTwo].map(|takes| Reader::start(&runtime, members.contacts(), takes));
         (0..3).for_each(|n| members.spawn(n));
-        (0..3).for_each(|n| members.wait_online(n));
+        (0..3).for_each(|n| members.wait_caught_up(n));
         for reader in &readers {
             reader.wait_until("the first items", |seen| seen.next() > 0);
         }
@@ -176,7 +178,11 @@ impl Trial {
         self.readers[0].wait_until("items of another leader", |seen| seen.first_after(term).is_some());
         let item = self.readers[0].seen().sequence.first_after(term).unwrap();
         let elected = self.members.elected_before(item).unwrap_or(fault);
-        self.outages.push((item.saturating_sub(fault), item.saturating_sub(elected)));
+        let (outage, next) = (item.saturating_sub(fault), item.saturating_sub(elected));
+        if next > WANTED {
+            println!("outage {}: {outage:?}, of which {next:?} behind the election", self.outages.len());
+        }
+        self.outages.push((outage, next));
     }
 
     /// SIGKILL of the leader; it comes back when another one sends.
@@ -186,7 +192,7 @@ impl Trial {
         self.members.kill(leader);
         self.wait_for_successor(term, at);
         self.members.spawn(leader);
-        self.members.wait_online(leader);
+        self.members.wait_caught_up(leader);
         self.wait_for_items();
     }
 
@@ -200,6 +206,7 @@ impl Trial {
         self.members.signal(leader, "CONT");
         // Until it knows that it does not lead any more.
         self.members.leader();
+        self.members.wait_caught_up(leader);
         self.wait_for_items();
     }
 

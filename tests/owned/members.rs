@@ -33,7 +33,7 @@ pub struct Told {
     /// Who began to lead, in the order of what was heard, and when.
     elections: Vec<(usize, Duration)>,
     leads: BTreeMap<usize, bool>,
-    online: BTreeMap<usize, bool>,
+    applied: BTreeMap<usize, u64>,
     done: usize,
     /// By life, of so many items what became of them.
     pub settled: BTreeMap<u64, Vec<(Range<u64>, Fate)>>,
@@ -52,7 +52,7 @@ impl Told {
                 self.leads.insert(member, true);
             }
             "follows" => _ = self.leads.insert(member, false),
-            "online" => _ = self.online.insert(member, true),
+            "applied" => _ = self.applied.insert(member, word(&mut words)?),
             "settled" => {
                 let (life, from, to) = (word(&mut words)?, word(&mut words)?, word(&mut words)?);
                 let fate = match words.next()? {
@@ -130,8 +130,10 @@ impl Members {
         thread::Builder::new().spawn(move || listen(n, stdout, &told)).unwrap();
     }
 
-    pub fn wait_online(&self, n: usize) {
-        wait_for("a member is online", || self.told().online.get(&n).copied().unwrap_or_default());
+    /// Waits until a member has all that any of them has now.
+    pub fn wait_caught_up(&self, n: usize) {
+        let all = self.told().applied.values().copied().max().unwrap_or_default();
+        wait_for("a member has caught up", || self.told().applied.get(&n).is_some_and(|applied| *applied >= all));
     }
 
     /// The one that leads, once only one says so.
@@ -164,7 +166,7 @@ impl Members {
         }
         let mut told = self.told();
         told.leads.remove(&n);
-        told.online.remove(&n);
+        told.applied.remove(&n);
     }
 
     /// Nobody sends any more; returns when all know what became of what they have sent.
