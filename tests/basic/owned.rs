@@ -13,9 +13,9 @@ use mosaik::{
     groups::raft::{self, Mutant},
     prelude::*,
     streams::{self, BuildError, Event, GapReason, Origin, SendErrorKind},
-    testing::{Cluster, FaultKind, Plan, Sim, SimNode, eventually, run},
+    testing::{Cluster, FaultKind, LinkQuality, Plan, Sim, SimNode, eventually, run},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -402,55 +402,41 @@ fn an_end_that_does_not_know_the_owner_is_told() {
     });
 }
 
-/// Three members and a consumer in this process, over memory: prints how many items of 32 bytes are committed and received per second, and how
-/// long one alone takes. `cargo test --release --test basic -- --ignored --nocapture owned::the_rate`
+/// On its way to a consumer an item of an owned stream makes one round trip more than one of another stream: to a majority and back.
 #[test]
-#[ignore = "measures"]
-fn the_rate_in_one_process() {
-    const ITEMS: u64 = 200_000;
-    const ALONE: u32 = 200;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
-    runtime.block_on(async {
-        let id = mosaik::NetworkId::random();
-        let node = || Network::builder(id).with_listen("127.0.0.1:0".parse().expect("an address")).build();
-        let mut nodes = Vec::new();
-        for _ in 0..4 {
-            nodes.push(node().await.expect("starts"));
-        }
-        let (reader, nodes) = nodes.split_last().expect("four");
-        let mut members = Vec::new();
-        for network in nodes {
-            let key = GroupKey::from_secret("a key for an owned stream");
-            let group = network.groups().with_key(key).with_state_machine(NoOp).with_size(3).join().await;
-            let group = group.expect("joins");
-            let items = network.streams().producer::<[u8; 32]>().with_stream_id("items").owned_by(&group);
-            members.push((group, items.build().expect("is new")));
-        }
-        let mut items = reader.streams().consumer::<[u8; 32]>().with_stream_id("items").owned().build();
-        assert!(eventually(SOON, || items.producers().count() == 3).await);
-        assert!(eventually(SOON, || members.iter().any(|(group, _)| group.fence().is_some())).await);
-        let (_, leader) = members.iter().find(|(group, _)| group.fence().is_some()).expect("one leads");
-        let started = std::time::Instant::now();
-        for _ in 0..ALONE {
-            leader.send([0; 32]).await.expect("it leads");
-            items.recv().await.expect("runs");
-        }
-        println!("one item alone: {:?} from send to receipt", started.elapsed() / ALONE);
-        let started = std::time::Instant::now();
-        let sender = leader.clone();
-        let sending = tokio::spawn(async move {
-            for n in 0..ITEMS {
-                sender.send([n.to_le_bytes()[0]; 32]).await.expect("it leads");
+fn an_item_takes_one_round_trip_longer() {
+    const ITEMS: usize = 101;
+    const ONE_WAY: Duration = millis(10);
+    Sim::run(11, |sim| async move {
+        sim.default_link(LinkQuality::lan().with_latency(ONE_WAY));
+        let members = members(&sim).await;
+        let (_, network) = reader(&sim, "reader").await;
+        let mut numbers = network.streams().consumer::<u64>().owned().build();
+        let mut plain = network.streams().consumer::<u64>().with_stream_id("plain").build();
+        assert!(eventually(SOON, || numbers.producers().count() == 3).await);
+        let (leader, _, sender) = members.iter().find(|(_, group, _)| group.fence().is_some()).expect("one leads");
+        let other = leader.streams().producer::<u64>().with_stream_id("plain").build().expect("is new");
+        assert!(eventually(SOON, || plain.producers().count() == 1).await);
+        let (mut owned, mut direct) = (Vec::new(), Vec::new());
+        for n in 0..ITEMS as u64 {
+            for (producer, consumer, delays) in [(sender, &mut numbers, &mut owned), (&other, &mut plain, &mut direct)]
+            {
+                let sent = Instant::now();
+                producer.send(n).await.expect("is sent");
+                timeout(SOON, consumer.recv()).await.expect("comes").expect("runs");
+                delays.push(sent.elapsed());
+                // Nothing is on its way any more.
+                sleep(millis(500 + n)).await;
             }
-            sender.committed().await
-        });
-        for n in 0..ITEMS {
-            let (_, origin) = items.recv_from().await.expect("runs");
-            assert_eq!(origin.seq, n + u64::from(ALONE));
         }
-        let rate = ITEMS as f64 / started.elapsed().as_secs_f64();
-        println!("{rate:.0} items of 32 bytes per second, committed by three members and received by one consumer");
-        assert_eq!(sending.await.expect("ends").refused, 0);
+        let [owned, direct] = [owned, direct].map(|mut delays| {
+            delays.sort_unstable();
+            delays[ITEMS / 2]
+        });
+        let added = owned.saturating_sub(direct);
+        let round_trips = added.as_secs_f64() / (2.0 * ONE_WAY.as_secs_f64());
+        println!("{owned:?} instead of {direct:?}: {round_trips} round trips more");
+        assert!(round_trips <= 1.2, "{owned:?} instead of {direct:?}");
     });
 }
 

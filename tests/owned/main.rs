@@ -1,5 +1,5 @@
 //! A stream that a group owns, from outside: its three members are processes with data directories on this machine, and the one that
-//! leads is killed and frozen while it sends. Whatever happens, each consumer has one sequence without gaps, doubles and
+//! leads is killed and frozen while it sends, or all are killed. Whatever happens, each consumer has one sequence without gaps, doubles and
 //! reordering, which holds all that was acknowledged and nothing that was refused.
 //!
 //! By default a few faults and items are part of `cargo test`. More of them:
@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod members;
+mod rate;
 mod sequence;
 
 use std::{
@@ -196,6 +197,16 @@ impl Trial {
         self.wait_for_items();
     }
 
+    /// SIGKILL of all members at once; what they had comes back from their directories.
+    fn kill_all(&mut self) {
+        let (term, at) = (self.readers[0].seen().sequence.term(), wall_clock());
+        (0..3).for_each(|n| self.members.kill(n));
+        (0..3).for_each(|n| self.members.spawn(n));
+        self.wait_for_successor(term, at);
+        (0..3).for_each(|n| self.members.wait_caught_up(n));
+        self.wait_for_items();
+    }
+
     /// SIGSTOP of the leader for so long.
     fn freeze_leader(&mut self, time: Duration) {
         let leader = self.members.leader();
@@ -264,18 +275,23 @@ fn report(what: &str, mut times: Vec<Duration>) -> Duration {
     longest
 }
 
-/// `OWNED_KILLS` and `OWNED_FREEZES` (default 2 each) in turn, under `OWNED_RATE` (default 2,000) items per second.
+/// `OWNED_KILLS` and `OWNED_FREEZES` of the leader (default 2 each) in turn with `OWNED_ALL` kills of all members (default 1), under
+/// `OWNED_RATE` (default 2,000) items per second.
 #[test]
 fn one_sequence_through_killed_and_frozen_leaders() {
-    let (kills, freezes) = (number("OWNED_KILLS", 2), number("OWNED_FREEZES", 2));
+    let [kills, freezes] = ["OWNED_KILLS", "OWNED_FREEZES"].map(|name| number(name, 2));
+    let all = number("OWNED_ALL", 1);
     let mut trial = Trial::new(number("OWNED_RATE", 2000));
-    for round in 0..kills.max(freezes) {
+    for round in 0..kills.max(freezes).max(all) {
         if round < kills {
             trial.kill_leader();
         }
         if round < freezes {
             // From 1 to 5 s.
             trial.freeze_leader(Duration::from_millis(1000 + round * 2472 % 4001));
+        }
+        if round < all {
+            trial.kill_all();
         }
         if (round + 1) % 10 == 0 {
             let next = trial.readers[0].seen().sequence.next();
