@@ -37,7 +37,9 @@ use tokio::runtime::Runtime;
 const SOON: Duration = Duration::from_mins(1);
 /// From the election of a leader to its first item at a consumer, on a machine with nothing else to do.
 const WANTED: Duration = Duration::from_millis(300);
-/// The same on any machine.
+/// An outage of which it is said when it was.
+const LONG: Duration = Duration::from_secs(2);
+/// The same as `WANTED`, on any machine.
 const NEXT_ITEM: Duration = Duration::from_secs(3);
 
 /// A promised time, stretched by how much more the machine has to do than it can.
@@ -180,8 +182,8 @@ impl Trial {
         let item = self.readers[0].seen().sequence.first_after(term).unwrap();
         let elected = self.members.elected_before(item).unwrap_or(fault);
         let (outage, next) = (item.saturating_sub(fault), item.saturating_sub(elected));
-        if next > WANTED {
-            println!("outage {}: {outage:?}, of which {next:?} behind the election", self.outages.len());
+        if next > WANTED || outage > LONG {
+            println!("outage {} at {fault:?}: {outage:?}, of which {next:?} behind the election", self.outages.len());
         }
         self.outages.push((outage, next));
     }
