@@ -144,8 +144,8 @@ fn built() -> PathBuf {
 fn library(name: &str) -> String {
     let prefix = format!("lib{name}-");
     let fits = |file: &fs::DirEntry| {
-        let file = file.file_name().to_string_lossy().into_owned();
-        file.starts_with(&prefix) && file.ends_with(".rlib")
+        let is_library = file.path().extension().is_some_and(|it| it == "rlib");
+        is_library && file.file_name().to_string_lossy().starts_with(&prefix)
     };
     let libraries = fs::read_dir(built()).unwrap().filter_map(Result::ok).filter(fits);
     let newest = libraries.max_by_key(|file| file.metadata().and_then(|it| it.modified()).ok()).unwrap().path();

@@ -59,7 +59,7 @@ fn a_batch_ends_before_what_would_exceed_its_bytes() {
 #[test]
 fn a_batch_has_so_many_commands() {
     // Fenced, so that each has a body of its own.
-    let fenced = |id| Call { body: crate::groups::client::bundle::fenced(1, &[1, 7]).into(), ..call(id, false) };
+    let fenced = |id| Call { body: crate::groups::client::bundle::fenced(1, &[1, 7]), ..call(id, false) };
     let mut session = submitted((0..=BATCH_COMMANDS).map(fenced));
     let (first, batch) = poll(&mut session, 40).expect("the first");
     assert_eq!(batch.commands.len(), BATCH_COMMANDS);
@@ -111,9 +111,9 @@ fn after_a_loss_there_is_a_pause() {
         let mut session = submitted([call(1, false)]);
         let (flight, _) = poll(&mut session, 40).expect("the command");
         if is_lost {
-            session.lost(flight, 700, 50)
+            session.lost(flight, 700, 50);
         } else {
-            session.rejected(flight, Rejection::Busy, 700, 50)
+            session.rejected(flight, Rejection::Busy, 700, 50);
         }
         assert_eq!(session.wake_at(60), Some(750));
         assert!(poll(&mut session, 749).is_none());
