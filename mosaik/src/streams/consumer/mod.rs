@@ -41,7 +41,7 @@ use super::{
     stats::{ChannelInfo, Stats},
 };
 use crate::primitives::{
-    Fence, Format, PeerId, StreamId, Streamed,
+    Fence, PeerId, StreamId, Streamed,
     codec::{Codec, DecodeError, Untyped},
 };
 
@@ -134,7 +134,7 @@ impl<T: Streamed> Consumer<T> {
 
     /// The next item as it was sent, whatever its type, and where it comes from. Cancellation-safe.
     #[cfg(feature = "cli")]
-    pub(crate) async fn recv_encoded(&mut self) -> Option<((Format, Vec<u8>), Origin)> {
+    pub(crate) async fn recv_encoded(&mut self) -> Option<((crate::primitives::Format, Vec<u8>), Origin)> {
         std::future::poll_fn(|cx| self.poll_decoded(cx, |item, _| Ok((item.format, item.payload.to_vec())))).await
     }
 
