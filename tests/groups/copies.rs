@@ -211,6 +211,45 @@ fn a_copy_that_runs_beside_its_original_is_refused_and_both_say_so() {
     });
 }
 
+/// One member cannot reach the original, so it has no sign of life of it. It asks those that have one before it lets the copy in.
+#[test]
+fn a_copy_is_not_let_in_by_who_has_lost_the_original() {
+    for (seed, lost) in [(4, false), (5, true)] {
+        Sim::run(seed, async |sim| {
+            let (lab, leader) = three(&sim).await;
+            let (original, other) = Lab::followers(leader);
+            lab.add(leader, 1).await;
+            lab.all_have(1).await;
+            let copy = lab.disk(original).copied();
+            sim.partition(&lab.nodes([original]), &lab.nodes([other]));
+            if lost {
+                until("the link is given up", || lab.group(other).status().bonds() == 1).await;
+            }
+            let twin = sim.twin(&lab.node(original), "twin");
+            let mut network = twin.restart(lab.network);
+            for at in [leader, other] {
+                network = network.with_bootstrap(lab.node(at).addr());
+            }
+            let network = network.build().await.unwrap();
+            let builder = network.groups().with_key(lab.key.clone()).with_state_machine(Counter::default());
+            let group = builder.with_storage(copy).with_size(3).join().await.unwrap();
+            let id = lab.node(original).id();
+            until("refused by who has lost the original, too", || {
+                [leader, other].iter().all(|at| lab.has_refused(*at, id, &Refusal::SecondStart, false))
+            })
+            .await;
+            until("the original says so", || lab.group(original).status().is_copied()).await;
+            assert!(!group.status().is_online());
+            assert_eq!(lab.add(original, 1).await, 2, "seed {seed}: the original goes on");
+            network.shutdown().await;
+            sim.heal();
+            lab.elected().await;
+            lab.all_have(2).await;
+            lab.end().await;
+        });
+    }
+}
+
 /// What an operator does too early.
 #[test]
 fn a_recovery_asks_who_lives() {

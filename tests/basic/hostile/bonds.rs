@@ -14,7 +14,7 @@ use mosaik::{
 use super::{Attacker, Scene, frame, node, preamble, refusal, soon};
 
 const ALPN: &str = Family::GROUPS.alpn();
-const PROTOCOL: &str = "bond/8";
+const PROTOCOL: &str = "bond/9";
 /// Handshakes that a node serves at once.
 const MAX_PENDING: usize = 128;
 

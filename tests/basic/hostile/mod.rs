@@ -35,7 +35,7 @@ const PROTOCOLS: [(&str, &str); 13] = [
     (Family::STREAMS.alpn(), "subscribe/8"),
     (Family::STREAMS.alpn(), "replay/1"),
     (Family::STREAMS.alpn(), "snapshot/3"),
-    (Family::GROUPS.alpn(), "bond/8"),
+    (Family::GROUPS.alpn(), "bond/9"),
     (Family::GROUPS.alpn(), "operate/2"),
     (Family::GROUPS.alpn(), "call/1"),
     (Family::DIAGNOSTICS.alpn(), "report/8"),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::raft::{ClusterId, Envelope, Extent, Member, Start},
+    claims::Claim,
     queue::{Queue, Refused},
     wire::{Frame, MAX_BODY},
 };
@@ -71,8 +72,12 @@ pub(super) struct Bond {
 struct Calls {
     next: u64,
     bytes: usize,
-    waiting: BTreeMap<u64, (usize, oneshot::Sender<Result<Bytes, CallFailed>>)>,
+    waiting: BTreeMap<u64, (usize, oneshot::Sender<Answer>)>,
 }
+
+type Answer = Result<Bytes, CallFailed>;
+/// The number of a call, and where its answer will be.
+type Queued = (u64, oneshot::Receiver<Answer>);
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,11 +199,19 @@ impl Bond {
     }
 
     /// Queues a call now; the future is its answer.
-    pub(super) fn call(
-        self: &Arc<Self>,
-        request: Bytes,
-    ) -> impl Future<Output = Result<Bytes, CallFailed>> + Send + use<> {
-        let queued = self.queue_call(request);
+    pub(super) fn call(self: &Arc<Self>, request: Bytes) -> impl Future<Output = Answer> + Send + use<> {
+        let len = request.len();
+        self.answer(self.queue_call(len, |id| Frame::Call { id, body: request }))
+    }
+
+    /// Asks whether the other side knows of another start of that storage. As a call, but sent at once.
+    pub(super) fn ask(self: &Arc<Self>, claim: Claim) -> impl Future<Output = Answer> + Send + use<> {
+        let queued = self.queue_call(0, |id| Frame::Ask { id, claim });
+        self.queue.flush(false);
+        self.answer(queued)
+    }
+
+    fn answer(self: &Arc<Self>, queued: Result<Queued, CallFailed>) -> impl Future<Output = Answer> + Send + use<> {
         let bond = self.clone();
         async move {
             let (id, answer) = queued?;
@@ -207,8 +220,7 @@ impl Bond {
         }
     }
 
-    fn queue_call(&self, body: Bytes) -> Result<(u64, oneshot::Receiver<Result<Bytes, CallFailed>>), CallFailed> {
-        let len = body.len();
+    fn queue_call(&self, len: usize, frame: impl FnOnce(u64) -> Frame) -> Result<Queued, CallFailed> {
         if len > MAX_BODY {
             return Err(CallFailed::TooLarge { len, limit: MAX_BODY });
         }
@@ -219,7 +231,7 @@ impl Bond {
             return Err(CallFailed::NotSent);
         }
         let id = calls.next;
-        self.queue.add(Frame::Call { id, body }).map_err(|_| CallFailed::NotSent)?;
+        self.queue.add(frame(id)).map_err(|_| CallFailed::NotSent)?;
         calls.next += 1;
         calls.bytes += len;
         calls.waiting.insert(id, (len, sender));
@@ -227,7 +239,7 @@ impl Bond {
     }
 
     /// The answer to a call of ours; one that nobody waits for any more is dropped.
-    pub(super) fn answered(&self, id: u64, answer: Result<Bytes, CallFailed>) {
+    pub(super) fn answered(&self, id: u64, answer: Answer) {
         let waiting = self.forget(id);
         if let Some(sender) = waiting {
             // An error says that the caller went in this instant.
@@ -235,7 +247,7 @@ impl Bond {
         }
     }
 
-    fn forget(&self, id: u64) -> Option<oneshot::Sender<Result<Bytes, CallFailed>>> {
+    fn forget(&self, id: u64) -> Option<oneshot::Sender<Answer>> {
         let mut calls = self.calls();
         let (len, sender) = calls.waiting.remove(&id)?;
         calls.bytes -= len;
@@ -245,7 +257,7 @@ impl Bond {
     /// Nothing is sent any more: what is still queued has not left, all other calls may have.
     pub(super) fn end_calls(&self) {
         for frame in self.queue.close() {
-            if let Frame::Call { id, .. } = frame {
+            if let Frame::Call { id, .. } | Frame::Ask { id, .. } = frame {
                 self.answered(id, Err(CallFailed::NotSent));
             }
         }
@@ -285,6 +297,13 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// As [`send`](Self::send), without waiting for more to go with it.
+    pub(super) fn send_now(self, body: Bytes) {
+        let bond = self.bond.clone();
+        self.send(body);
+        bond.queue.flush(false);
+    }
+
     /// Answers. Never blocks; what finds no room in the queue or is over the limit is lost for the caller.
     pub(crate) fn send(mut self, body: Bytes) {
         let fits = body.len() <= MAX_BODY;

@@ -3,12 +3,14 @@
 use bytes::Bytes;
 
 use super::{
-    BondProtocol, handshake,
+    BondProtocol,
+    claims::Claim,
+    handshake,
     wire::{self, Frame},
 };
 use crate::{
     discovery::SignedEntry,
-    groups::raft::{Entry, Envelope, Mark, Member, Message, NodeId},
+    groups::raft::{Entry, Envelope, Mark, Member, Message, NodeId, Start},
     network::Protocol,
     primitives::fixtures::{Fixture, samples},
 };
@@ -30,10 +32,13 @@ fn messages_are_as_they_were() {
         encoded(&Frame::Raft(Envelope { from, to, cluster: None, term: 3, body: body.clone() }))
     };
     let body = Bytes::from_static(b"body");
+    let start = Start { number: 3, run: 4, term: 5, last: 6 };
+    let claim = Claim { peer: iroh::SecretKey::from_bytes(&[1; 32]).public().into(), incarnation: 2, start };
     let frames = [
         ("Call", Frame::Call { id: 1, body: body.clone() }),
         ("Reply", Frame::Reply { id: 1, body }),
         ("Dropped", Frame::Dropped { id: 1 }),
+        ("Ask", Frame::Ask { id: 1, claim }),
         ("Ping", Frame::Ping { at: 2 }),
         ("Pong", Frame::Pong { at: 2 }),
         ("Gossip", Frame::Gossip(samples::<SignedEntry>())),

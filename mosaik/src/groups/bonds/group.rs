@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BondEvent, BondProtocol,
     bond::{Bond, Made},
+    claims::Claim,
     handshake::{EXPORTER_LABEL, Handshake, Proven, Refusal, Role, Setup, Step, Terms},
     io::{self, End},
     limits::{HANDSHAKE, INBOX_BYTES, VERDICT},
@@ -64,7 +65,7 @@ pub(super) struct Admitted {
 
 /// Why a handshake came to nothing.
 #[derive(Debug)]
-enum Failed {
+pub(super) enum Failed {
     /// One side refused; true: the other one.
     Refused(Refusal, bool),
     Duplicate,
@@ -194,19 +195,6 @@ impl Group {
         }
         tracing::debug!(group = ?self.id, ?by, "a copy of the local storage was refused");
         self.refused(self.node.id(), &Refusal::SecondStart, false);
-    }
-
-    /// Whether another process is bonded with the identity of a peer that has just proved the key, and lives. Then that
-    /// one was first, and both are told.
-    async fn refuse_second(&self, peer: PeerId, hello: &super::handshake::Hello) -> Result<(), Failed> {
-        let Some(present) = self.mesh().rival(peer, hello).cloned() else { return Ok(()) };
-        if !present.answers().await {
-            return Ok(());
-        }
-        if present.queue.push(Frame::Copied).is_err() {
-            tracing::debug!(?peer, "no room to tell a member of a copy of its storage; the copy tries again");
-        }
-        Err(ours(Refusal::SecondStart))
     }
 
     /// Hands an event to the worker, waiting for room; false when the bond or the group ended first.
@@ -401,18 +389,20 @@ impl Group {
         mut message: super::handshake::Message,
     ) -> Result<Admitted, Failed> {
         let mut handshake = self.handshake(link, Role::Acceptor, hello)?;
+        let mut open = None;
         loop {
             match handshake.on(message).map_err(ours)? {
                 Step::Send(answer) => {
                     if let Some(proven) = handshake.proven() {
-                        self.refuse_second(link.peer(), &proven.hello).await?;
-                        self.mesh().admits(link.peer(), &proven.hello).map_err(Failed::from)?;
+                        open = Some(self.examine(Claim::new(link.peer(), &proven.hello)).await?);
                     }
                     link.send(&answer).await.map_err(Failed::from)?;
                 }
                 Step::Finish { proven, agreed, .. } => {
                     agreed.map_err(ours)?;
-                    return self.admit(link, me, &proven, None);
+                    let admitted = self.admit(link, me, &proven, None);
+                    drop(open);
+                    return admitted;
                 }
             }
             message = next(link).await?;
@@ -432,11 +422,11 @@ impl Group {
             match handshake.on(next(link).await?).map_err(ours)? {
                 Step::Send(answer) => link.send(&answer).await.map_err(Failed::from)?,
                 Step::Finish { proven, owed, agreed } => {
-                    let admitted = match agreed.map_err(ours) {
-                        Ok(()) => self.refuse_second(link.peer(), &proven.hello).await,
+                    let open = match agreed.map_err(ours) {
+                        Ok(()) => self.examine(Claim::new(link.peer(), &proven.hello)).await,
                         Err(differs) => Err(differs),
                     };
-                    let admitted = admitted.and_then(|()| self.admit(link, me, &proven, Some(dial)));
+                    let admitted = open.and_then(|_open| self.admit(link, me, &proven, Some(dial)));
                     // The other side learns the terms even if they do not agree, so that both operators see why.
                     let told = match &owed {
                         Some(owed) if !matches!(admitted, Err(Failed::Duplicate | Failed::Lost)) => {
@@ -531,8 +521,7 @@ impl From<NotAdmitted> for Failed {
     fn from(reason: NotAdmitted) -> Self {
         match reason {
             NotAdmitted::Duplicate => Self::Duplicate,
-            NotAdmitted::OldIncarnation => Self::Refused(Refusal::OldIncarnation, false),
-            NotAdmitted::OlderCopy => Self::Refused(Refusal::OlderCopy, false),
+            NotAdmitted::Refused(reason) => Self::Refused(reason, false),
             NotAdmitted::Over => Self::Lost,
         }
     }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{
     BondEvent,
     bond::{Bond, CallFailed},
+    claims::Claim,
     group::Group,
     handshake::Refusal,
     wire::{self, Frame, MAX_GOSSIP, Received, WireError},
@@ -130,7 +131,7 @@ fn encode(bond: &Bond, frames: &mut Vec<Frame>) -> Bytes {
         let Err(error) = wire::encode(&frame, &mut buffer) else { continue };
         tracing::warn!(peer = ?bond.peer, %error, "a message of a group cannot be sent");
         match frame {
-            Frame::Call { id, .. } => bond.answered(id, Err(CallFailed::NotSent)),
+            Frame::Call { id, .. } | Frame::Ask { id, .. } => bond.answered(id, Err(CallFailed::NotSent)),
             Frame::Reply { id, .. } => _ = wire::encode(&Frame::Dropped { id }, &mut buffer),
             _ => {}
         }
@@ -218,6 +219,7 @@ impl Reader {
             },
             Received::Reply { id, body } => return bond.answered(id, Ok(body)),
             Received::Dropped { id } => return bond.answered(id, Err(CallFailed::Lost)),
+            Received::Ask { id, claim } => return self.judge(id, claim),
             Received::Ping { at } => return self.answer_ping(at),
             Received::Pong { at } => return bond.pong(at),
             Received::Gossip(entries) => return self.meet(&entries),
@@ -226,6 +228,20 @@ impl Reader {
             Received::Goodbye => return,
         };
         self.group.tell(event, if len >= WEIGHTY { len } else { 0 }, bond).await;
+    }
+
+    /// The answer may wait for a sign of life of another member.
+    fn judge(&self, id: u64, claim: Claim) {
+        let group = self.group.clone();
+        if let Some(reply) = self.bond.serve(id) {
+            self.group.node.tasks().spawn("bond-judge", async move {
+                tokio::select! {
+                    biased;
+                    () = group.cancel.cancelled() => {}
+                    () = group.judge(claim, reply) => {}
+                }
+            });
+        }
     }
 
     fn answer_ping(&self, at: u64) {

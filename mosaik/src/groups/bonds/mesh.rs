@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{
     super::raft::{ClusterId, Extent, Mark, Member, NodeId, Stale, Start},
     bond::Bond,
+    claims::Claim,
     handshake::{Hello, Refusal},
     limits::HANDSHAKE,
     marks::Table,
@@ -82,8 +83,7 @@ pub(super) enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotAdmitted {
     Duplicate,
-    OldIncarnation,
-    OlderCopy,
+    Refused(Refusal),
     /// The local identity has changed or the group is over.
     Over,
 }
@@ -124,6 +124,8 @@ pub(super) struct Mesh {
     session: u64,
     dials: u64,
     peers: BTreeMap<PeerId, Peer>,
+    /// Those that are being looked into.
+    claims: Vec<Claim>,
     refusals: VecDeque<Refused>,
     rng: SmallRng,
     /// How long the higher id of a pair waits for the lower one.
@@ -150,6 +152,7 @@ impl Mesh {
             session,
             dials: 0,
             peers: BTreeMap::new(),
+            claims: Vec::new(),
             refusals: VecDeque::new(),
             rng,
             patience: YIELD,
@@ -218,8 +221,29 @@ impl Mesh {
     }
 
     /// The bond of another process that has the identity of the speaker, and was there before it.
-    pub(super) fn rival(&self, peer: PeerId, hello: &Hello) -> Option<&Arc<Bond>> {
-        self.bond(peer).filter(|bond| hello.incarnation <= bond.member.incarnation && hello.start != bond.start)
+    pub(super) fn rival(&self, claim: &Claim) -> Option<&Arc<Bond>> {
+        self.bond(claim.peer).filter(|bond| claim.incarnation <= bond.member.incarnation && claim.start != bond.start)
+    }
+
+    /// Begins to look into a claim, unless another one of the same member is being looked into.
+    pub(super) fn begin_claim(&mut self, claim: Claim) -> Result<(), NotAdmitted> {
+        if self.is_contested(&claim) {
+            return Err(NotAdmitted::Duplicate);
+        }
+        self.claims.push(claim);
+        Ok(())
+    }
+
+    /// Ends what [`begin_claim`](Self::begin_claim) has begun.
+    pub(super) fn end_claim(&mut self, claim: &Claim) {
+        if let Some(at) = self.claims.iter().position(|other| other == claim) {
+            self.claims.swap_remove(at);
+        }
+    }
+
+    /// Whether another process of the same member is just being let in.
+    pub(super) fn is_contested(&self, claim: &Claim) -> bool {
+        self.claims.iter().any(|other| other.contradicts(claim))
     }
 
     /// A new identity: every bond is made anew. Returns the old ones, to be closed.
@@ -387,7 +411,8 @@ impl Mesh {
         if self.closed || new.me != self.me {
             return Err(NotAdmitted::Over);
         }
-        self.check(new.peer, new.member.incarnation, new.start)?;
+        let claim = Claim { peer: new.peer, incarnation: new.member.incarnation, start: new.start };
+        self.check(&claim).map_err(NotAdmitted::Refused)?;
         if !self.peers.contains_key(&new.peer) && self.proven() >= MAX_PEERS {
             self.forget_one();
         }
@@ -405,21 +430,18 @@ impl Mesh {
         Ok(former)
     }
 
-    /// Whether the speaker's storage can be the one that was seen last.
-    pub(super) fn admits(&self, peer: PeerId, hello: &Hello) -> Result<(), NotAdmitted> {
-        self.check(peer, hello.incarnation, hello.start)
-    }
-
-    fn check(&self, peer: PeerId, incarnation: u64, start: Start) -> Result<(), NotAdmitted> {
+    /// Whether the claimant's storage can be the one that was seen last.
+    pub(super) fn check(&self, claim: &Claim) -> Result<(), Refusal> {
+        let Claim { peer, incarnation, start } = *claim;
         if incarnation < self.peers.get(&peer).map_or(0, |peer| peer.incarnation) {
-            return Err(NotAdmitted::OldIncarnation);
+            return Err(Refusal::OldIncarnation);
         }
         let Some(mark) = self.marks.get(NodeId::from_bytes(*peer.as_bytes())) else { return Ok(()) };
         mark.admits(incarnation, start).map_err(|stale| match stale {
-            Stale::Incarnation => NotAdmitted::OldIncarnation,
+            Stale::Incarnation => Refusal::OldIncarnation,
             Stale::Start | Stale::End => {
                 tracing::debug!(?peer, ?stale, ?mark, ?start, "an older copy of a member's storage");
-                NotAdmitted::OlderCopy
+                Refusal::OlderCopy
             }
         })
     }

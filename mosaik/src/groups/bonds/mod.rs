@@ -2,11 +2,12 @@
 //!
 //! [`Bonds`] is what the group's worker holds: it sends messages and calls by member, and [`BondEvents`] brings what the
 //! others say. Members are found through discovery and through each other. `handshake` proves the key, `mesh` decides who
-//! is dialled and which of two links stays, `group` dials and `registry` accepts, `io` moves frames (`wire`) through the
+//! is dialled and which of two links stays, `claims` asks who knows of a copy, `group` dials and `registry` accepts, `io` moves frames (`wire`) through the
 //! bounded `queue` of each `bond`. Nothing here knows what the messages mean, and no quorum depends on who is bonded.
 //! The protocol: `docs/src/groups/bonds.md`.
 
 mod bond;
+mod claims;
 mod entries;
 #[cfg(test)]
 mod fixtures;
@@ -68,7 +69,7 @@ pub(crate) struct BondProtocol;
 impl Protocol for BondProtocol {
     type Message = handshake::Message;
     const FAMILY: Family = Family::GROUPS;
-    const NAME: &'static str = "bond/8";
+    const NAME: &'static str = "bond/9";
     const MAX_FRAME: usize = 32 << 10; // the shapes of a machine and little else
 }
 

@@ -17,6 +17,7 @@ use super::{
         encoding,
         raft::{ClusterId, Entry, Envelope, Mark, Message, NodeId, Term},
     },
+    claims::Claim,
     entries,
 };
 use crate::discovery::SignedEntry;
@@ -49,6 +50,11 @@ pub(super) enum Frame {
     Dropped {
         id: u64,
     },
+    /// Whether the receiver would let that start of a storage in. Answered as a call, by the number of a close code.
+    Ask {
+        id: u64,
+        claim: Claim,
+    },
     /// Microseconds since the bond was made, by the clock of its author, who gets them back.
     Ping {
         at: u64,
@@ -73,6 +79,7 @@ pub(super) enum Received {
     Call { id: u64, body: Bytes },
     Reply { id: u64, body: Bytes },
     Dropped { id: u64 },
+    Ask { id: u64, claim: Claim },
     Ping { at: u64 },
     Pong { at: u64 },
     Gossip(Vec<SignedEntry>),
@@ -103,6 +110,7 @@ mod kind {
     pub(super) const ENTRIES: u8 = 8;
     pub(super) const MARKS: u8 = 9;
     pub(super) const COPIED: u8 = 10;
+    pub(super) const ASK: u8 = 11;
 }
 
 #[derive(Serialize)]
@@ -142,6 +150,7 @@ pub(super) fn encode(frame: &Frame, buffer: &mut Vec<u8>) -> Result<(), WireErro
             buffer.extend_from_slice(body);
         }
         Frame::Dropped { id } => numbered(kind::DROPPED, *id, buffer),
+        Frame::Ask { id, claim } => postcard_into(kind::ASK, &(id, claim), buffer),
         Frame::Ping { at } => numbered(kind::PING, *at, buffer),
         Frame::Pong { at } => numbered(kind::PONG, *at, buffer),
         Frame::Gossip(entries) => postcard_into(kind::GOSSIP, entries, buffer),
@@ -236,6 +245,10 @@ pub(super) fn decode(frame: &[u8]) -> Result<Received, WireError> {
         kind::CALL => with_body().map(|(id, body)| Received::Call { id, body })?,
         kind::REPLY => with_body().map(|(id, body)| Received::Reply { id, body })?,
         kind::DROPPED => Received::Dropped { id: number()? },
+        kind::ASK => {
+            let (id, claim) = whole(body)?;
+            Received::Ask { id, claim }
+        }
         kind::PING => Received::Ping { at: number()? },
         kind::PONG => Received::Pong { at: number()? },
         kind::GOSSIP => {

@@ -102,7 +102,7 @@ async fn a_new_run_of_a_peer_replaces_its_old_one_and_an_old_life_is_refused() {
     let returned = bond(low, high, &Spec { id: 2, session: 8, dialled: false, incarnation: 2, ..FIRST });
     assert!(mesh.admit(&returned, 0).is_ok_and(|former| former.is_some_and(|former| former.id == 1)));
     let ghost = bond(low, high, &Spec { id: 3, session: 9, dialled: false, ..FIRST });
-    assert_eq!(mesh.admit(&ghost, 0).err(), Some(NotAdmitted::OldIncarnation));
+    assert_eq!(mesh.admit(&ghost, 0).err(), Some(NotAdmitted::Refused(Refusal::OldIncarnation)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -125,4 +125,20 @@ async fn refusals_are_bounded_and_counted() {
         mesh.refused(peer(seed), &Refusal::NotMember, true, Instant::now());
     }
     assert_eq!(mesh.refusals().count(), MAX_REFUSALS);
+}
+
+#[tokio::test]
+async fn two_starts_of_one_storage_are_not_looked_into_at_once() {
+    let (low, high) = two();
+    let mut mesh = mesh(low);
+    let claim = |peer, number| Claim { peer, incarnation: 1, start: Start { number, ..Start::default() } };
+    let (third, fourth) = (claim(high, 3), claim(high, 4));
+    assert_eq!(mesh.begin_claim(third), Ok(()));
+    assert_eq!(mesh.begin_claim(third), Ok(()), "two links of one process");
+    assert_eq!(mesh.begin_claim(fourth), Err(NotAdmitted::Duplicate));
+    assert_eq!(mesh.begin_claim(claim(peer(9), 4)), Ok(()), "of another member");
+    mesh.end_claim(&third);
+    assert!(mesh.is_contested(&fourth), "one of the two is left");
+    mesh.end_claim(&third);
+    assert_eq!(mesh.begin_claim(fourth), Ok(()));
 }
