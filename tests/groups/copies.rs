@@ -94,6 +94,43 @@ fn a_follower_whose_disk_was_put_back_begins_anew_and_nothing_is_lost() {
     }
 }
 
+/// A group without a declared size begins with whoever is alone. Who was refused knows that there is one, however long it is cut off.
+#[test]
+fn who_has_discarded_its_storage_founds_nothing() {
+    for seed in 1..=5 {
+        Sim::run(seed, async |sim| {
+            let mut lab: Lab = Lab::durable(&sim, 0);
+            for n in 0..3 {
+                lab.start(n).await;
+                lab.elected().await;
+            }
+            lab.settled(3).await;
+            let leader = lab.elected().await;
+            let (victim, other) = Lab::followers(leader);
+            lab.add(leader, 1).await;
+            lab.all_have(1).await;
+            let copy = lab.disk(victim).copied();
+            lab.crash(other);
+            lab.add(leader, 10).await;
+            let id = lab.node(victim).id();
+            let before = lab.incarnation(leader, id).unwrap();
+            lab.crash(victim);
+            lab.disk(victim).put_back(&copy);
+            lab.start(victim).await;
+            let leader_id = lab.node(leader).id();
+            until("refused", || lab.has_refused(victim, leader_id, &Refusal::OlderCopy, true)).await;
+            sim.partition(&lab.nodes([victim]), &lab.nodes([leader, other]));
+            sleep(Duration::from_secs(30)).await;
+            sim.heal();
+            lab.start(other).await;
+            until("a new incarnation", || lab.incarnation(other, id).is_some_and(|now| now > before)).await;
+            lab.settled(3).await;
+            lab.all_have(11).await;
+            lab.end().await;
+        });
+    }
+}
+
 /// Everybody was down meanwhile: what the others have witnessed is on their disks.
 #[test]
 fn what_was_witnessed_survives_a_restart_of_all() {

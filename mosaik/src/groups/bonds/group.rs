@@ -422,24 +422,23 @@ impl Group {
             match handshake.on(next(link).await?).map_err(ours)? {
                 Step::Send(answer) => link.send(&answer).await.map_err(Failed::from)?,
                 Step::Finish { proven, owed, agreed } => {
-                    let open = match agreed.map_err(ours) {
-                        Ok(()) => self.examine(Claim::new(link.peer(), &proven.hello)).await,
-                        Err(differs) => Err(differs),
-                    };
-                    let admitted = open.and_then(|_open| self.admit(link, me, &proven, Some(dial)));
-                    // The other side learns the terms even if they do not agree, so that both operators see why.
-                    let told = match &owed {
-                        Some(owed) if !matches!(admitted, Err(Failed::Duplicate | Failed::Lost)) => {
-                            link.send(owed).await
+                    if let Err(differs) = agreed {
+                        // The other side learns the terms, too, and says no by itself: both operators see why.
+                        if let Some(owed) = &owed
+                            && link.send(owed).await.is_ok()
+                        {
+                            let _ = timeout(VERDICT, link.recv()).await;
                         }
-                        _ => Ok(()),
-                    };
-                    match (&admitted, told) {
-                        (Ok(_), _) => {}
-                        (Err(_), Ok(())) => _ = timeout(VERDICT, link.recv()).await,
-                        (Err(_), Err(_)) => {}
+                        return Err(ours(differs));
                     }
-                    return admitted;
+                    let _open = self.examine(Claim::new(link.peer(), &proven.hello)).await?;
+                    let admitted = self.admit(link, me, &proven, Some(dial))?;
+                    if let Some(owed) = &owed
+                        && let Err(error) = link.send(owed).await
+                    {
+                        tracing::trace!(peer = ?link.peer(), %error, "a bond is lost as it begins");
+                    }
+                    return Ok(admitted);
                 }
             }
         }

@@ -664,3 +664,26 @@ fn a_mark_of_another_member_refuses_a_bond_that_was_made_before() {
         assert!(refusal_seen(&one, nodes[1].id(), &Refusal::OlderCopy, false));
     });
 }
+
+/// The refused one takes the link for its bond already when it is the one that was dialled.
+#[test]
+fn whoever_is_refused_hears_the_reason() {
+    for seed in 1..=10 {
+        Sim::run(seed, |sim| async move {
+            let nodes = nodes(&sim, 2);
+            let seen = Mark::first(1, Start { number: 5, run: 50, term: 3, last: 10 }, 3);
+            let start = Start { number: 2, run: 2, ..Start::default() };
+            let others = [(NodeId::from_bytes(*nodes[1].id().as_bytes()), seen)].into();
+            let one = nodes[0].restart("net").build().await.expect("starts");
+            let me = member(one.local().id(), 1);
+            let marks = Marks { start, others };
+            let one = Peer::with(one, Identity { marks, ..identity(spec().key, spec().terms, me) });
+            let other = Peer::durable(nodes[1].restart("net").build().await.expect("starts"), (4, 40), (3, 10));
+            assert!(eventually(SOON, || refusal_seen(&other, nodes[0].id(), &Refusal::OlderCopy, true)).await);
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            let refusals = other.bonds.refusals();
+            assert!(refusals.iter().all(|it| it.reason == Refusal::OlderCopy), "seed {seed}: {refusals:?}");
+            assert!(one.bonded().is_empty());
+        });
+    }
+}

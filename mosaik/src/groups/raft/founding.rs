@@ -84,6 +84,8 @@ pub(super) struct Founder {
     resend_at: u64,
     /// When a member of some cluster was last heard.
     pub cluster_seen: Option<u64>,
+    /// This node was a member of a cluster and has discarded its storage: it founds nothing, however long it is alone.
+    expects_cluster: bool,
 }
 
 impl Founder {
@@ -97,6 +99,7 @@ impl Founder {
             propose_at: now.mono,
             resend_at: now.mono,
             cluster_seen: None,
+            expects_cluster: false,
         }
     }
 }
@@ -181,7 +184,7 @@ impl Raft {
         }
         let refused = record.refused.get(&from).is_some_and(|number| *number >= ballot.number);
         let outranked = record.open.is_some() && self.me < from;
-        if refused || outranked || record.accepted.is_some() {
+        if refused || outranked || record.accepted.is_some() || self.founder.expects_cluster {
             let number = self.founder.record.refused.entry(from).or_insert(0);
             if *number < ballot.number {
                 *number = ballot.number;
@@ -361,7 +364,13 @@ impl Raft {
     }
 
     pub(super) fn sees_cluster(&self) -> bool {
-        self.founder.cluster_seen.is_some_and(|at| self.now.mono < at + 3 * self.settings.founding_delay)
+        let lately = |at| self.now.mono < at + 3 * self.settings.founding_delay;
+        self.founder.expects_cluster || self.founder.cluster_seen.is_some_and(lately)
+    }
+
+    /// The storage is blank because its owner has discarded it: there is a cluster, which this node joins or waits for.
+    pub const fn expect_cluster(&mut self) {
+        self.founder.expects_cluster = true;
     }
 
     /// Other blank members that said lately that they would found.

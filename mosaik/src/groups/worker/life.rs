@@ -87,6 +87,9 @@ impl Worker {
         self.epoch = Instant::now();
         self.ticked = 0;
         self.raft = Raft::new(self.settings.clone(), me, Stored::default(), seed(&self.node), self.now());
+        if self.cluster.is_some() {
+            self.raft.expect_cluster();
+        }
         (self.submitted, self.durable) = (0, 0);
         let start = start(&self.node, self.settings.volatile, 0, Extent::default());
         self.marking = Marking::new(start, self.epoch);
