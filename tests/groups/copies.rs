@@ -7,9 +7,9 @@ use mosaik::{
     groups::{MemberKind, RecoverError, Refusal, StopReason, WhyOffline},
     testing::{Sim, SimDisk},
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::lab::{Counter, Lab, until};
+use crate::lab::{Counter, LIMIT, Lab, until};
 
 impl Lab<Counter> {
     fn disk(&self, n: usize) -> SimDisk {
@@ -118,7 +118,13 @@ fn who_has_discarded_its_storage_founds_nothing() {
             lab.disk(victim).put_back(&copy);
             lab.start(victim).await;
             let leader_id = lab.node(leader).id();
-            until("refused", || lab.has_refused(victim, leader_id, &Refusal::OlderCopy, true)).await;
+            // Cut off before it can come back.
+            let refused = async {
+                while !lab.has_refused(victim, leader_id, &Refusal::OlderCopy, true) {
+                    sleep(Duration::from_micros(50)).await;
+                }
+            };
+            timeout(LIMIT, refused).await.unwrap();
             sim.partition(&lab.nodes([victim]), &lab.nodes([leader, other]));
             sleep(Duration::from_secs(30)).await;
             sim.heal();
