@@ -127,6 +127,7 @@ fn who_has_discarded_its_storage_founds_nothing() {
             timeout(LIMIT, refused).await.unwrap();
             sim.partition(&lab.nodes([victim]), &lab.nodes([leader, other]));
             sleep(Duration::from_secs(30)).await;
+            assert_eq!(lab.incarnation(victim, id), None, "seed {seed}: it has founded a cluster of its own");
             sim.heal();
             lab.start(other).await;
             until("a new incarnation", || lab.incarnation(other, id).is_some_and(|now| now > before)).await;
