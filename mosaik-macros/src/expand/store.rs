@@ -22,6 +22,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
     };
     let evolve = store.evolve.map(|variant| super::evolve(runtime, variant));
     let (granting, labelled) = (super::granting(&store.primary, &store.replica), super::labelled(store.label.as_ref()));
+    let owner = store.owner.as_ref().map(|owner| super::stream::owner(runtime, owner));
     let builders = builders(store);
     // What the state lacks, such as `Clone`, is reported on its name, and once.
     let there = Span::call_site().located_at(ty.span());
@@ -51,6 +52,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
                 #shape,
                 #version,
             )#granting #labelled;
+            #owner
         }
     };
     quote! {

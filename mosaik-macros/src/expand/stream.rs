@@ -40,14 +40,7 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
         let name = owner_name(runtime, owner);
         quote!(.owned_by(#name))
     });
-    let owner = stream.owner.as_ref().map(|owner| {
-        let runtime = super::at(runtime, owner.span());
-        quote_spanned! {owner.span()=>
-            const OWNER: ::core::option::Option<
-                fn() -> ::core::result::Result<#runtime::GroupId, #runtime::node::KeyError>,
-            > = ::core::option::Option::Some(#runtime::__private::owner::<#owner>);
-        }
-    });
+    let owner = stream.owner.as_ref().map(|owner| self::owner(runtime, owner));
     quote! {
         #item
 
@@ -88,6 +81,16 @@ pub(crate) fn stream(stream: &Stream, item: TokenStream) -> TokenStream {
 }
 
 /// The name of the group that a machine is declared for.
+/// The constant that tells which group owns a stream or a store.
+pub(super) fn owner(runtime: &TokenStream, owner: &Type) -> TokenStream {
+    let runtime = super::at(runtime, owner.span());
+    quote_spanned! {owner.span()=>
+        const OWNER: ::core::option::Option<
+            fn() -> ::core::result::Result<#runtime::GroupId, #runtime::node::KeyError>,
+        > = ::core::option::Option::Some(#runtime::__private::owner::<#owner>);
+    }
+}
+
 fn owner_name(runtime: &TokenStream, owner: &Type) -> TokenStream {
     let runtime = super::at(runtime, owner.span());
     quote_spanned!(owner.span()=> <#owner as #runtime::node::Declared>::MACHINE.group.name)

@@ -25,6 +25,8 @@ pub(crate) struct Store {
     pub(crate) replica: Vec<LitStr>,
     /// Only roles that clear it receive what is sent.
     pub(crate) label: Option<LitStr>,
+    /// The group whose log has the deltas.
+    pub(crate) owner: Option<Type>,
     /// Missing when no method has that name.
     pub(crate) fold: Option<Fold>,
     /// The other functions, which `fold` may call.

@@ -252,6 +252,7 @@ pub(crate) const STORE: Attribute = Attribute {
         key("primary", Kind::Grants),
         key("replica", Kind::Grants),
         key("label", Kind::Text),
+        key("owner", Kind::Type),
         key("crate", Kind::Path),
     ],
 };

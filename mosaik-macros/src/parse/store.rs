@@ -53,6 +53,7 @@ pub(crate) fn store(attribute: TokenStream, item: TokenStream, diag: &Diag) -> O
         primary: args.texts("primary").to_vec(),
         replica: args.texts("replica").to_vec(),
         label: args.text("label").cloned(),
+        owner: args.ty("owner").cloned(),
         generics: item.generics,
         ty: *item.self_ty,
         ident,

@@ -31,10 +31,15 @@ pub(crate) struct Outlet {
 pub(crate) struct Offered(oneshot::Receiver<Answer>);
 
 impl Offered {
-    /// Resolves when they are committed and applied by the leader, or it is known that they will not be, or nothing can be known.
-    pub(crate) async fn outcome(self) -> Result<(), CallError> {
+    /// Resolves to the number of the first when they are committed and applied by the leader, or when it is known that they will not be,
+    /// or nothing can be known.
+    pub(crate) async fn outcome(self) -> Result<u64, CallError> {
         match self.0.await {
-            Ok(answer) => answer.map(|_| ()),
+            Ok(answer) => {
+                let (_, output) = answer?;
+                let first = output[..].try_into().map_err(|_| CallError::UndecodableOutput("no number".to_owned()))?;
+                Ok(u64::from_le_bytes(first))
+            }
             Err(_) => Err(CallError::Interrupted(StopReason::Shutdown)),
         }
     }

@@ -86,14 +86,15 @@ impl Windows {
         self.0.is_empty()
     }
 
-    /// Applies an entry with items. False: there are too many streams.
-    pub(super) fn push(&mut self, items: &bundle::Items, term: Term, index: Index) -> bool {
+    /// Applies an entry with items; the number of the first. Nothing: there are too many streams.
+    pub(super) fn push(&mut self, items: &bundle::Items, term: Term, index: Index) -> Option<u64> {
         if self.0.len() >= STREAMS && !self.0.contains_key(&items.stream) {
-            return false;
+            return None;
         }
         let window = self.0.entry(items.stream).or_default();
-        window.push(Slice { first: window.next, count: items.count, term, index, data: items.data.clone() });
-        true
+        let first = window.next;
+        window.push(Slice { first, count: items.count, term, index, data: items.data.clone() });
+        Some(first)
     }
 }
 
@@ -182,9 +183,9 @@ mod tests {
     fn numbers_go_on_from_entry_to_entry_and_the_newest_are_kept() {
         let mut windows = Windows::default();
         for index in 1..=10 {
-            assert!(windows.push(&items("a", 3, 1 << 20), 1, index));
+            assert_eq!(windows.push(&items("a", 3, 1 << 20), 1, index), Some(3 * (index - 1)));
         }
-        assert!(windows.push(&items("b", 1, 5), 1, 11));
+        assert_eq!(windows.push(&items("b", 1, 5), 1, 11), Some(0));
         let shown = Shown::default();
         shown.show(&windows);
         let Tail { slices, next } = shown.tail(StreamId::from("a"), 0);
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(windows.0[&StreamId::from("a")].slices.len(), 1, "the newest stays");
         (2..200_000).for_each(|index| _ = windows.push(&items("a", 1, 1), 1, index));
         assert_eq!(windows.0[&StreamId::from("a")].slices.len() as u64, WINDOW_ITEMS);
-        let full = (0..100).filter(|n| windows.push(&items(&format!("s{n}"), 1, 1), 1, 200_000)).count();
+        let full = (0..100).filter(|n| windows.push(&items(&format!("s{n}"), 1, 1), 1, 200_000).is_some()).count();
         assert_eq!(full, STREAMS - 1);
     }
 

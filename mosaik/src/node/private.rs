@@ -72,6 +72,10 @@ pub fn primary<V: StoreType>(net: &Network) -> PrimaryBuilder<V> {
     let (granted, replicas) = (V::STORE.primary.iter().copied(), V::STORE.replica.iter().copied());
     let primary = primary.with_primary_grants(granted).with_replica_grants(replicas);
     let primary = V::STORE.label.map(Label::declared).into_iter().fold(primary, PrimaryBuilder::with_label);
+    let primary = match V::OWNER {
+        Some(owner) => primary.owned_in(net.groups().clone(), owner().map_err(|error| error.to_string())),
+        None => primary,
+    };
     if net.stores().has_data_dir() { primary.durable() } else { primary }
 }
 
@@ -80,6 +84,7 @@ pub fn replica<V: StoreType>(net: &Network) -> ReplicaBuilder<V> {
     let replica = net.stores().replica(StoreId::from(V::STORE.name));
     let replica = replica.with_primary_grants(V::STORE.primary.iter().copied());
     let replica = V::STORE.label.map(Label::declared).into_iter().fold(replica, ReplicaBuilder::with_label);
+    let replica = if V::OWNER.is_some() { replica.owned() } else { replica };
     if net.stores().has_data_dir() { replica.durable() } else { replica }
 }
 

@@ -3,11 +3,12 @@
 
 use super::{
     decl::{Direction, Link, Schema, checked, same_text},
+    machine::KeyError,
     options::Configure,
     role::{Endpoint, Opening, Setup},
 };
 use crate::{
-    primitives::StoreId,
+    primitives::{GroupId, StoreId},
     stores::{Primary, StoreReplica, View},
 };
 
@@ -81,6 +82,9 @@ impl StoreDecl {
 pub trait StoreType: View {
     /// The declaration.
     const STORE: StoreDecl;
+
+    /// The group that owns the store (`owner`), once its key is known.
+    const OWNER: Option<fn() -> Result<GroupId, KeyError>> = None;
 }
 
 impl<V: StoreType> Endpoint for Primary<V> {

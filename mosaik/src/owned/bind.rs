@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Entries on their way at once; what is sent meanwhile goes together.
 const UNDER_WAY: usize = 8;
 /// How long an entry may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Binding {
     pub(super) groups: Groups,
@@ -39,7 +39,7 @@ impl Binding {
         let gone = self.gone.clone();
         let bound = async {
             loop {
-                let outlet = self.member().await;
+                let outlet = member(&self.groups, self.group).await;
                 self.outbox.attach(Some(outlet.clone()));
                 self.serve(&outlet).await;
                 self.outbox.attach(None);
@@ -52,15 +52,6 @@ impl Binding {
             }
         };
         gone.run_until_cancelled(bound).await;
-    }
-
-    async fn member(&self) -> Outlet {
-        loop {
-            if let Some(outlet) = self.groups.outlet(self.group).filter(|outlet| !outlet.has_ended()) {
-                return outlet;
-            }
-            sleep(LOOK).await;
-        }
     }
 
     fn unbind(&self) {
@@ -87,7 +78,9 @@ impl Binding {
                 && let Some(Batch { fence, count, framed }) = self.outbox.take()
             {
                 match outlet.offer(fence, (self.stream, count, &framed), TIMEOUT) {
-                    Ok(offered) => under_way.push_back(offered.outcome().map(move |outcome| (count, outcome)).boxed()),
+                    Ok(offered) => {
+                        under_way.push_back(offered.outcome().map(move |outcome| (count, outcome.map(|_| ()))).boxed())
+                    }
                     Err(why) => self.settle((count, Err(CallError::Stopped(why)))),
                 }
                 self.run.wake();
@@ -142,5 +135,15 @@ impl Binding {
             self.run.deliver(&placed(&slice.data, (slice.term, slice.index)));
         }
         *at = Some((epoch, tail.next));
+    }
+}
+
+/// The group's member on this node, once it runs.
+pub(super) async fn member(groups: &Groups, group: GroupId) -> Outlet {
+    loop {
+        if let Some(outlet) = groups.outlet(group).filter(|outlet| !outlet.has_ended()) {
+            return outlet;
+        }
+        sleep(LOOK).await;
     }
 }

@@ -1,5 +1,5 @@
 //! Owned streams: their items are entries in the log of a group. Only its leader sends, an item is visible once it is committed, and
-//! every member serves every consumer, from wherever that was.
+//! every member serves every consumer, from wherever that was. The deltas of an owned store (`store`) are such items.
 //!
 //! `groups` numbers the items as it applies them and keeps the newest (`groups/windows.rs`); `streams` moves them. This room
 //! puts the two together, so that neither knows the other: `outbox` is what was sent and is not in the log yet, `bind` the
@@ -7,6 +7,7 @@
 
 mod bind;
 mod outbox;
+mod store;
 #[cfg(test)]
 mod tests;
 

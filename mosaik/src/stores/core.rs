@@ -410,6 +410,13 @@ impl Cut {
         }
     }
 
+    /// The state is as it was when `next` was the next one, and goes on from there.
+    pub(super) fn back_to(&mut self, next: u64) {
+        if let Some(at) = &mut self.at {
+            at.next = next;
+        }
+    }
+
     fn epoch_of(&self, primary: PeerId) -> Option<u64> {
         self.connected.get(&primary).map(|(epoch, _)| *epoch)
     }

@@ -31,6 +31,20 @@ pub enum StoreError {
     /// store goes on.
     #[error("the view panicked on the delta, which was not applied: {0}")]
     Panicked(String),
+    /// The store belongs to a group, and this node does not lead it. Nothing was applied.
+    #[error("this node does not lead the group that owns the store")]
+    NotLeader,
+    /// The store belongs to a group, which has not taken the delta: another member leads, or no majority was reached in time. It was not
+    /// applied and never will be.
+    #[error("the group that owns the store has not taken the delta: {0}")]
+    NotCommitted(String),
+    /// The store belongs to a group, and nothing answered in time: the delta may have been applied, or may still be.
+    #[error("it is not known whether the group that owns the store has taken the delta: {0}")]
+    OutcomeUnknown(String),
+    /// The store belongs to a group, whose members all begin with the same state and leave out the same deltas: that cannot be said at one
+    /// of them.
+    #[error("a store that a group owns has no `{0}`: its members could differ")]
+    Owned(&'static str),
     /// The store's file has deltas on which the view panics, so it cannot be opened. Build the primary with
     /// [`skip_delta`](super::PrimaryBuilder::skip_delta) for each, or write their numbers into the file `word`.
     #[error(

@@ -28,6 +28,8 @@ const DIAL: Duration = Duration::from_secs(5);
 /// Why there is no snapshot, or no check. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
+    #[error("no other member of the group that owns the store is known")]
+    Nobody,
     #[error("the primary is not in the catalog")]
     Unknown,
     #[error("the primary is not reached: {0}")]
@@ -71,15 +73,16 @@ impl fmt::Display for Progress {
     }
 }
 
-/// A state of the wanted run; if `continues` names an epoch, only of a run that continues that one.
+/// A state of the wanted run, from the primary or whoever has the same; if `continues` names an epoch, only of a run that continues that one.
 pub(super) async fn fetch<V: View>(
     registry: &Registry,
     store: StoreId,
     wanted: Wanted,
+    from: PeerId,
     continues: Option<u64>,
     progress: &Progress,
 ) -> Result<Fetched<V>, FetchError> {
-    let mut link = open(registry, wanted.primary).await?;
+    let mut link = open(registry, from).await?;
     let ask = Message::Ask { store, epoch: wanted.epoch, at_least: wanted.at_least };
     link.send(&ask).await.map_err(|error| FetchError::Broken(error.to_string()))?;
     let (seq, bytes, hash, start, parents) = loop {

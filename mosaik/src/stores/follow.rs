@@ -4,19 +4,27 @@
 //! consumer that is not read would be closed as too slow, and could not come back while its queue is full.
 
 mod ask;
+mod member;
 mod status;
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+};
 
 use futures::FutureExt;
 use tokio::time::{Instant, sleep_until};
 
+pub(super) use self::member::Member;
 use super::{
     Registry,
     core::{At, Claim, Cut, Verdict, Wanted},
     disk::Failure,
     fetch::{FetchError, Fetched, Progress},
     lineage::Witness,
+    owned,
     protocol::codec,
     replica::{Published, ReplicaState, ReplicaStats, consumer},
     save::Saver,
@@ -48,6 +56,19 @@ const FOLLOW: &str = "follow";
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Fetching<V> = Later<Result<Fetched<V>, FetchError>>;
 type Checking = Later<Result<Option<Witness>, FetchError>>;
+/// The run, its epoch and the number of a delta.
+type Place = (PeerId, u64, u64);
+
+/// What happens beside deltas.
+enum Beside<V: View> {
+    /// An operator has named a primary.
+    Word,
+    Looked(bool),
+    Checked(Result<Option<Witness>, FetchError>),
+    Fetched(Result<Fetched<V>, FetchError>),
+    Saved(Result<Option<usize>, Failure>),
+    SaveDue,
+}
 
 pub(super) struct Worker<V: View> {
     registry: Arc<Registry>,
@@ -58,7 +79,7 @@ pub(super) struct Worker<V: View> {
     published: watch::Sender<Published<V>>,
     cut: Cut,
     state: V,
-    held: VecDeque<(V::Delta, Origin, usize)>,
+    held: VecDeque<(V::Delta, Place, usize)>,
     held_bytes: usize,
     fetching: Option<(Wanted, Fetching<V>)>,
     progress: Arc<Progress>,
@@ -69,8 +90,14 @@ pub(super) struct Worker<V: View> {
     failure: Option<String>,
     /// How the last connection to a primary has ended.
     last_end: Option<String>,
+    /// A group owns the store: all producers of its deltas are one primary.
+    is_owned: bool,
+    /// Those of them that are connected.
+    connected: BTreeSet<PeerId>,
+    /// At a member of that group.
+    member: Option<Member<V>>,
     /// By this the registry knows the replica.
-    number: u64,
+    number: Option<u64>,
     /// How long snapshots take.
     watch: Watch,
     saver: Option<Saver>,
@@ -82,7 +109,12 @@ pub(super) struct Worker<V: View> {
 
 impl<V: View> Drop for Worker<V> {
     fn drop(&mut self) {
-        self.registry.replicas().remove(&self.number);
+        if let Some(number) = self.number {
+            self.registry.replicas().remove(&number);
+        }
+        if let Some(member) = &self.member {
+            self.registry.remove_primary(self.store, &member.snapshots);
+        }
         self.published.send_modify(|published| {
             published.closed = true;
             published.state = ReplicaState::Alone;
@@ -110,7 +142,9 @@ pub(super) struct Parts<V: View> {
     pub(super) primary: (Needed, Option<Label>),
     pub(super) subscribe_if: Option<Predicate>,
     pub(super) published: watch::Sender<Published<V>>,
-    pub(super) number: u64,
+    pub(super) is_owned: bool,
+    pub(super) member: Option<Member<V>>,
+    pub(super) number: Option<u64>,
     pub(super) saver: Option<Saver>,
     pub(super) kept: Option<(V, At, Witness)>,
     pub(super) word: watch::Receiver<Option<PeerId>>,
@@ -118,7 +152,8 @@ pub(super) struct Parts<V: View> {
 
 impl<V: View> Worker<V> {
     pub(super) fn new(parts: Parts<V>) -> Self {
-        let Parts { registry, store, primary, subscribe_if, published, number, saver, kept, word } = parts;
+        let Parts { registry, store, primary, subscribe_if, published, is_owned, member, number, saver, kept, word } =
+            parts;
         let (state, cut) = kept
             .map_or_else(|| (V::default(), Cut::default()), |(state, at, witness)| (state, Cut::restored(at, witness)));
         let mut worker = Self {
@@ -127,7 +162,8 @@ impl<V: View> Worker<V> {
             primary,
             subscribe_if,
             published,
-            cut: cut.guarded(saver.is_some()),
+            // Whose run an owned store continues its group decides.
+            cut: cut.guarded(saver.is_some() && !is_owned),
             state,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -138,6 +174,9 @@ impl<V: View> Worker<V> {
             stats: ReplicaStats::default(),
             failure: None,
             last_end: None,
+            is_owned,
+            connected: BTreeSet::new(),
+            member,
             number,
             watch: Watch::new(figures::STORE_SNAPSHOT, "store", figures::label(store.as_bytes(), store)),
             saver,
@@ -159,11 +198,17 @@ impl<V: View> Worker<V> {
     /// Runs until it is cancelled or the network ends.
     pub(super) async fn run(mut self) {
         let store = self.store;
+        if let Some(member) = &self.member {
+            return self.fold_log(member.log.clone()).await;
+        }
         loop {
             let mut builder = consumer::<V>(&self.registry, store, self.primary.clone(), self.subscribe_if.as_ref());
-            if let Some(At { primary, epoch, next }) = self.cut.at() {
+            if self.is_owned {
+                builder = builder.owned();
+            } else if let Some(At { primary, epoch, next }) = self.cut.at() {
                 builder = builder.begin_at(primary, epoch, next);
             }
+            self.connected.clear();
             let Ok((mut deltas, mut events)) = builder.build_watched() else {
                 tracing::error!(?store, "the stream of a store has a name and no filter, and cannot be consumed");
                 return;
@@ -187,40 +232,11 @@ impl<V: View> Worker<V> {
         self.publish();
         loop {
             self.ask();
-            let save_at = self.saver.as_ref().and_then(|saver| saver.due(self.cut.at(), self.cut.witness()));
-            let saver = &mut self.saver;
-            let saved = async {
-                match saver {
-                    Some(saver) => saver.written().await,
-                    None => std::future::pending().await,
-                }
-            };
             let taken = tokio::select! {
                 biased;
-                Ok(()) = self.word.changed() => {
-                    let named = *self.word.borrow_and_update();
-                    named.into_iter().for_each(|primary| self.cut.follow(primary));
-                    Ok(())
-                }
                 // Before answers: those of a primary that has started again are not of the connection that it had.
                 event = events.recv() => self.take(event),
-                found = later(&mut self.looking) => {
-                    self.looked(found);
-                    Ok(())
-                }
-                result = job(&mut self.checking) => {
-                    self.checked(result);
-                    Ok(())
-                }
-                result = job(&mut self.fetching) => self.fetched(result),
-                result = saved => {
-                    self.was_saved(result);
-                    Ok(())
-                }
-                () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => {
-                    self.save();
-                    Ok(())
-                }
+                beside = self.beside() => self.did(beside),
                 delta = deltas.recv_from() => self.fold_batch(delta, deltas, events),
             };
             if let Err(over) = taken {
@@ -228,6 +244,42 @@ impl<V: View> Worker<V> {
             }
             self.publish();
         }
+    }
+
+    /// What is due, or comes, beside deltas. Cancellation-safe.
+    async fn beside(&mut self) -> Beside<V> {
+        let save_at = self.saver.as_ref().and_then(|saver| saver.due(self.cut.at(), self.cut.witness()));
+        let saver = &mut self.saver;
+        let saved = async {
+            match saver {
+                Some(saver) => saver.written().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Ok(()) = self.word.changed() => Beside::Word,
+            found = later(&mut self.looking) => Beside::Looked(found),
+            result = job(&mut self.checking) => Beside::Checked(result),
+            result = job(&mut self.fetching) => Beside::Fetched(result),
+            result = saved => Beside::Saved(result),
+            () = sleep_until(save_at.unwrap_or_else(Instant::now)), if save_at.is_some() => Beside::SaveDue,
+        }
+    }
+
+    fn did(&mut self, beside: Beside<V>) -> Result<(), Over> {
+        match beside {
+            Beside::Word => {
+                let named = *self.word.borrow_and_update();
+                named.into_iter().for_each(|primary| self.cut.follow(primary));
+            }
+            Beside::Looked(found) => self.looked(found),
+            Beside::Checked(result) => self.checked(result),
+            Beside::Fetched(result) => return self.fetched(result),
+            Beside::Saved(result) => self.was_saved(result),
+            Beside::SaveDue => self.save(),
+        }
+        Ok(())
     }
 
     /// Folds this delta and some that are there behind it.
@@ -245,7 +297,7 @@ impl<V: View> Worker<V> {
             while let Some(event) = events.recv().now_or_never() {
                 self.take(event)?;
             }
-            self.fold(delta, origin);
+            self.fold(delta, (self.run_of(origin.producer), origin.epoch, origin.seq));
             next = deltas.recv_from().now_or_never().flatten();
         }
         Ok(())
@@ -255,11 +307,21 @@ impl<V: View> Worker<V> {
         let before = (self.cut.primaries(), self.cut.standing());
         match &event.ok_or(Over::Ended)? {
             Event::Lost { .. } => return Err(Over::Lost),
-            &Event::Connected { producer, epoch, next, resumed } => self.cut.connected(producer, epoch, next, resumed),
+            &Event::Connected { producer, epoch, next, resumed } => {
+                self.connected.insert(producer);
+                // A member may be behind the one whose deltas came before.
+                let has = self.cut.at().filter(|at| self.is_owned && at.epoch == epoch).map_or(0, |at| at.next);
+                self.cut.connected(self.run_of(producer), epoch, next.max(has), resumed);
+            }
             Event::Disconnected { producer, reason } => {
                 self.last_end = Some(format!("{producer:?} {reason}"));
-                let again = !self.cut.survives(*producer);
-                self.cut.disconnected(*producer);
+                self.connected.remove(producer);
+                if self.is_owned && !self.connected.is_empty() {
+                    return Ok(());
+                }
+                let run = self.run_of(*producer);
+                let again = !self.cut.survives(run);
+                self.cut.disconnected(run);
                 if again {
                     return Err(Over::Disconnected);
                 }
@@ -268,13 +330,13 @@ impl<V: View> Worker<V> {
                 self.last_end =
                     Some(format!("{producer:?} is refused, the {what} differs: {ours} here, {theirs} there"));
             }
-            &Event::Gap { producer, to, .. } => self.cut.missed(producer, to),
+            &Event::Gap { producer, to, .. } => self.cut.missed(self.run_of(producer), to),
             _ => return Ok(()),
         }
         // What waits for a run that is not followed any more never has its turn.
         let runs = [self.cut.wanted().map(|it| (it.primary, it.epoch)), self.cut.at().map(|it| (it.primary, it.epoch))];
-        if self.held.front().is_some_and(|(_, it, _)| !runs.contains(&Some((it.producer, it.epoch)))) {
-            self.held.retain(|(_, it, _)| runs.contains(&Some((it.producer, it.epoch))));
+        if self.held.front().is_some_and(|(_, it, _)| !runs.contains(&Some((it.0, it.1)))) {
+            self.held.retain(|(_, it, _)| runs.contains(&Some((it.0, it.1))));
             self.held_bytes = self.held.iter().map(|(_, _, bytes)| bytes).sum();
         }
         if before.0 < 2 && self.cut.primaries() > 1 {
@@ -286,22 +348,28 @@ impl<V: View> Worker<V> {
         Ok(())
     }
 
-    fn fold(&mut self, delta: V::Delta, origin: Origin) {
+    fn fold(&mut self, delta: V::Delta, place: Place) {
+        let (run, epoch, seq) = place;
         let room = self.held.len() < HELD.0 && self.held_bytes < HELD.1;
-        match self.cut.delta(origin.producer, origin.epoch, origin.seq, room) {
+        match self.cut.delta(run, epoch, seq, room) {
+            Verdict::Fold if self.member.as_ref().is_some_and(|member| member.shared.is_skipped(seq)) => {
+                // A file would fold it.
+                self.saver.iter_mut().for_each(Saver::replaced);
+            }
             Verdict::Fold => {
                 if let Some(saver) = &mut self.saver {
                     saver.folds::<V>(&delta);
                 }
                 match tried(&mut self.state, delta) {
                     Ok(()) => self.stats.deltas += 1,
-                    Err(panic) => self.unfoldable(origin.seq, &panic),
+                    Err(panic) if self.member.is_some() => self.skip(seq, &panic),
+                    Err(panic) => self.unfoldable(seq, &panic),
                 }
             }
             Verdict::Hold => {
                 let bytes = encoded_size(&delta) + size_of::<V::Delta>();
                 self.held_bytes += bytes;
-                self.held.push_back((delta, origin, bytes));
+                self.held.push_back((delta, place, bytes));
             }
             Verdict::Drop => {}
         }
@@ -323,9 +391,18 @@ impl<V: View> Worker<V> {
     /// Asks about everything again that was held.
     fn fold_held(&mut self) {
         self.held_bytes = 0;
-        for (delta, origin, _) in std::mem::take(&mut self.held) {
-            self.fold(delta, origin);
+        for (delta, place, _) in std::mem::take(&mut self.held) {
+            self.fold(delta, place);
         }
+    }
+
+    /// By whom the core knows what comes from this producer.
+    fn run_of(&self, producer: PeerId) -> PeerId {
+        if self.is_owned { self.identity() } else { producer }
+    }
+
+    fn identity(&self) -> PeerId {
+        owned::identity(self.store)
     }
 
     fn release(&mut self) {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     primitives::{
-        StoreId,
+        Fence, StoreId,
         figures::{self, Watch},
         watch,
     },
@@ -36,7 +36,8 @@ pub(super) const COMMANDS: usize = 1024;
 const RETRY: Duration = Duration::from_secs(1);
 
 type Answer = oneshot::Sender<Result<Position, StoreError>>;
-pub(super) type Command<V> = (<V as View>::Delta, Answer);
+/// A delta, of a store that a group owns the leadership under which it is applied, and who waits for it.
+pub(super) type Command<V> = (<V as View>::Delta, Option<Fence>, Answer);
 /// A delta that was folded, and is to be written and sent.
 type Ready<V> = (Encoded<<V as View>::Delta>, Answer);
 
@@ -108,7 +109,7 @@ impl<V: View> Worker<V> {
     /// Applies a batch and answers all of it. False when the store cannot go on.
     async fn apply(&mut self, batch: &mut Vec<Command<V>>) -> bool {
         let mut good: Vec<Ready<V>> = Vec::with_capacity(batch.len());
-        for (delta, answer) in batch.drain(..) {
+        for (delta, _, answer) in batch.drain(..) {
             let folded = self.producer.encode(&delta).map_err(|kind| StoreError::Delta(kind.to_string()));
             let folded = folded.and_then(|encoded| match tried(&mut self.state, delta) {
                 Ok(()) => Ok(encoded),

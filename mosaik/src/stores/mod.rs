@@ -20,6 +20,7 @@ pub(crate) mod inspect;
 mod lead;
 mod lineage;
 mod mutants;
+pub(crate) mod owned;
 mod primary;
 mod protocol;
 mod replica;

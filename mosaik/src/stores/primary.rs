@@ -11,16 +11,20 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry, StoreError,
     disk::{Disk, Kept, Origin, Part, word},
+    follow,
     lead::{COMMANDS, Command, Durable, Worker},
     lineage::Run,
+    owned::{self, Log, MakeLog},
     protocol::{Shape, fingerprint, named_deltas},
+    replica,
     serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
 use crate::{
     discovery::PeerEntry,
-    primitives::{StoreId, figures, watch},
+    primitives::{StoreId, StreamId, Streamed, figures, watch},
     streams::{Buffer, BuildError, ChannelInfo, Producer, ProducerBuilder},
+    transport::Tasks,
     trust::{Label, Needed, Right},
 };
 
@@ -39,9 +43,10 @@ pub struct PrimaryBuilder<V: View> {
     granted: (Needed, Needed),
     label: Option<Label>,
     accept_if: Option<Predicate>,
-    initial: V,
+    initial: Option<V>,
     durable: bool,
     skipped: BTreeSet<u64>,
+    owner: Option<MakeLog>,
 }
 
 impl<V: View> PrimaryBuilder<V> {
@@ -58,10 +63,23 @@ impl<V: View> PrimaryBuilder<V> {
             granted: (Needed::nothing(Right::Primary), Needed::nothing(Right::Replica)),
             label: None,
             accept_if: None,
-            initial: V::default(),
+            initial: None,
             durable: false,
             skipped: BTreeSet::new(),
+            owner: None,
         }
+    }
+
+    /// Deltas are put in order elsewhere, and come back through a log.
+    pub(crate) fn with_owner(
+        mut self,
+        producer: impl FnOnce(ProducerBuilder<V::Delta>) -> ProducerBuilder<V::Delta>,
+        log: impl FnOnce(StreamId, &Tasks, CancellationToken) -> Arc<dyn Log> + Send + 'static,
+    ) -> Self {
+        self.producer = producer(self.producer);
+        let (stream, tasks) = (named_deltas(self.store), self.registry.node.tasks().clone());
+        self.owner = Some(Box::new(move |ends| log(stream, &tasks, ends)));
+        self
     }
 
     /// Serves only replicas on peers for which this holds; as [`ProducerBuilder::accept_if`].
@@ -125,7 +143,7 @@ impl<V: View> PrimaryBuilder<V> {
 
     /// The state to begin with, unless there is one on disk. Default: `V::default()`.
     pub fn with_state(mut self, state: V) -> Self {
-        self.initial = state;
+        self.initial = Some(state);
         self
     }
 
@@ -135,7 +153,8 @@ impl<V: View> PrimaryBuilder<V> {
     /// When this node is the primary of that store already. Of a durable one: when there is no data directory, or the file
     /// cannot be read or written, is in use, holds another view or version, or has a delta on which the view panics.
     pub fn build(self) -> Result<Primary<V>, StoreError> {
-        let Self { registry, store, producer, granted, label: cleared, accept_if, initial, durable, skipped } = self;
+        let Self { registry, store, producer, granted, label: cleared, accept_if, initial, durable, skipped, owner } =
+            self;
         let label = figures::label(store.as_bytes(), store);
         let (primary, replica) = (granted.0.about(&*label), granted.1.about(label).clearing(cleared.as_ref()));
         let producer = producer.granted(primary, replica.clone());
@@ -143,11 +162,24 @@ impl<V: View> PrimaryBuilder<V> {
         if registry.primaries().contains_key(&store) {
             return Err(StoreError::Exists { store });
         }
+        if let Some(owner) = owner {
+            return owned(Owned {
+                registry,
+                store,
+                producer,
+                replica: (replica, accept_if),
+                initial,
+                durable,
+                skipped,
+                owner,
+            });
+        }
         let opened = durable
             .then(|| Disk::open::<V>(registry.file(store, Part::Primary)?, Part::Primary))
             .transpose()?
             .map(|(disk, kept)| (Arc::new(disk), kept));
         let (disk, kept) = opened.map_or((None, None), |(disk, kept)| (Some(disk), kept));
+        let initial = initial.unwrap_or_default();
         let (mut state, mut seq, mut bytes, mut origin, mut renew) = (initial, 0, (0, 0), Origin::default(), true);
         let mut before = None;
         if let Some(kept) = kept {
@@ -160,11 +192,7 @@ impl<V: View> PrimaryBuilder<V> {
             let begun = producer.begin_at(position.epoch, seq - tail.len() as u64, &tail);
             producer = begun.map_err(|kind| StoreError::Delta(kind.to_string()))?;
         }
-        let producer = producer.build().map_err(|error| match error {
-            BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
-            error @ (BuildError::Unnamed(_) | BuildError::NoOwner { .. }) => StoreError::Delta(error.to_string()),
-            BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
-        })?;
+        let producer = producer.build().map_err(|error| refused(store, error))?;
         let id = registry.random();
         if let Some(epoch) = before {
             // What was skipped is in the history that replicas know: it must not go on.
@@ -201,9 +229,88 @@ impl<V: View> PrimaryBuilder<V> {
             cancel: cancel.clone(),
         };
         registry.node.tasks().spawn_essential("primary", worker.run(received));
-        let inner = Inner { commands, producer, published, snapshots, store, cancel };
+        let inner = Inner { commands, log: None, producer, published, snapshots, store, cancel };
         Ok(Primary { inner: Arc::new(inner), view: PhantomData })
     }
+}
+
+fn refused<T: Streamed>(store: StoreId, error: BuildError<T>) -> StoreError {
+    match error {
+        BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
+        error @ (BuildError::Unnamed(_) | BuildError::NoOwner { .. }) => StoreError::Delta(error.to_string()),
+        BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
+    }
+}
+
+/// What the primary of a store is built from that a group owns.
+struct Owned<V: View> {
+    registry: Arc<Registry>,
+    store: StoreId,
+    producer: ProducerBuilder<V::Delta>,
+    replica: (Needed, Option<Predicate>),
+    initial: Option<V>,
+    durable: bool,
+    skipped: BTreeSet<u64>,
+    owner: MakeLog,
+}
+
+/// A member of the owner: it folds what the group's log has, and offers deltas when it leads.
+fn owned<V: View>(parts: Owned<V>) -> Result<Primary<V>, StoreError> {
+    let Owned { registry, store, producer, replica, initial, durable, skipped, owner } = parts;
+    if initial.is_some() {
+        return Err(StoreError::Owned("with_state"));
+    }
+    if !skipped.is_empty() {
+        return Err(StoreError::Owned("skip_delta"));
+    }
+    let (saver, kept) = match durable {
+        true => replica::restore::<V>(store, registry.file(store, Part::Replica)?)?,
+        false => (None, None),
+    };
+    let value = replica::shown(kept.as_ref());
+    let producer = producer.build().map_err(|error| refused(store, error))?;
+    let cancel = registry.cancel.child_token();
+    let (log, shared) = (owner(cancel.clone()), owned::Shared::new());
+    let shown = watch::Sender::new(value.clone());
+    let Position { epoch, seq } = value.position();
+    let run = Run { epoch, end: seq, lineage: None };
+    let snapshots = Snapshots::new(store, &shown, replica, run, cancel.clone());
+    registry.add_primary(store, snapshots.clone());
+    let member = follow::Member {
+        log: log.clone(),
+        shared: shared.clone(),
+        shown: shown.clone(),
+        snapshots: snapshots.clone(),
+        bound: None,
+    };
+    let worker = follow::Worker::new(follow::Parts {
+        registry: registry.clone(),
+        store,
+        primary: (Needed::nothing(Right::Primary), None),
+        subscribe_if: None,
+        published: watch::Sender::new(replica::Published::new(value)),
+        is_owned: true,
+        member: Some(member),
+        number: None,
+        saver,
+        kept,
+        word: watch::channel(None).1,
+    });
+    let until = cancel.clone();
+    registry.node.tasks().spawn_essential("owned store", async move {
+        until.run_until_cancelled(worker.run()).await;
+    });
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let lead = owned::Lead {
+        log: log.clone(),
+        producer: producer.clone(),
+        published: shown.subscribe(),
+        shared,
+        cancel: cancel.clone(),
+    };
+    registry.node.tasks().spawn_essential("owned store leads", owned::lead(lead, received));
+    let inner = Inner { commands, log: Some(log), producer, published: shown, snapshots, store, cancel };
+    Ok(Primary { inner: Arc::new(inner), view: PhantomData })
 }
 
 /// Whether a file has deltas on which the view panics, all of which may be skipped.
@@ -245,6 +352,8 @@ pub struct Primary<V: View> {
 
 struct Inner<V: View> {
     commands: mpsc::Sender<Command<V>>,
+    /// Of a store that a group owns.
+    log: Option<Arc<dyn Log>>,
     producer: Producer<V::Delta>,
     published: watch::Sender<Versioned<V>>,
     snapshots: Arc<Snapshots>,
@@ -266,10 +375,17 @@ impl<V: View> Primary<V> {
     ///
     /// # Errors
     /// When the store is closed, the delta cannot be sent, the view panics on it ([`StoreError::Panicked`]: nothing was changed, and
-    /// the store goes on), or it cannot be written; after the last the store is closed. A full disk is no error: it waits.
+    /// the store goes on), or it cannot be written; after the last the store is closed. A full disk is no error: it waits. Of a store
+    /// that a [group owns](PrimaryBuilder::owned_by) also [`NotLeader`](StoreError::NotLeader),
+    /// [`NotCommitted`](StoreError::NotCommitted) and [`OutcomeUnknown`](StoreError::OutcomeUnknown).
     pub async fn apply(&self, delta: V::Delta) -> Result<Position, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.inner.commands.send((delta, answer)).await.map_err(|_| StoreError::Closed)?;
+        let fence = match &self.inner.log {
+            // Of the handler that is running, which the task behind the channel is not.
+            Some(log) => Some(log.fence().ok_or(StoreError::NotLeader)?),
+            None => None,
+        };
+        self.inner.commands.send((delta, fence, answer)).await.map_err(|_| StoreError::Closed)?;
         answered.await.unwrap_or(Err(StoreError::Closed))
     }
 

@@ -1,6 +1,6 @@
 //! A replica of a store: the handle [`StoreReplica`], its state and the futures that wait for it.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, path::PathBuf, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +9,7 @@ use super::{
     core::At,
     disk::{Disk, Kept, Part},
     follow, inspect,
+    lineage::Witness,
     protocol::{Shape, fingerprint, named_deltas},
     save::Saver,
     view::{Position, Versioned, View},
@@ -70,6 +71,13 @@ pub(super) struct Published<V> {
     pub(super) closed: bool,
 }
 
+impl<V> Published<V> {
+    pub(super) fn new(value: Versioned<V>) -> Self {
+        let (state, stats) = (ReplicaState::default(), ReplicaStats::default());
+        Self { value, state, stats, trouble: None, closed: false }
+    }
+}
+
 /// Configures a replica; made by [`Stores::replica`](super::Stores::replica).
 #[must_use = "a builder does nothing until built"]
 pub struct ReplicaBuilder<V: View> {
@@ -79,13 +87,23 @@ pub struct ReplicaBuilder<V: View> {
     label: Option<Label>,
     subscribe_if: Option<follow::Predicate>,
     durable: bool,
+    owned: bool,
     view: PhantomData<fn() -> V>,
 }
 
 impl<V: View> ReplicaBuilder<V> {
     pub(super) fn new(registry: Arc<Registry>, store: StoreId) -> Self {
         let primary = Needed::nothing(Right::Primary);
-        Self { registry, store, primary, label: None, subscribe_if: None, durable: false, view: PhantomData }
+        Self {
+            registry,
+            store,
+            primary,
+            label: None,
+            subscribe_if: None,
+            durable: false,
+            owned: false,
+            view: PhantomData,
+        }
     }
 
     /// Follows only primaries whose ticket grants one of these roles or grants; as
@@ -116,49 +134,30 @@ impl<V: View> ReplicaBuilder<V> {
         self
     }
 
+    /// The store belongs to a group ([`owned_by`](super::PrimaryBuilder::owned_by)): every member serves it, and the replica goes on at any
+    /// of them where it was. A [position](Position) then names the group's cluster and is the same at all of them. Default: it has one
+    /// primary.
+    pub fn owned(mut self) -> Self {
+        self.owned = true;
+        self
+    }
+
     /// Starts to follow the store. Of a durable replica it reads the file, which blocks; one that cannot be used is told in
     /// the log, and the replica begins without it, as all that it held can be had from the primary.
     pub fn build(self) -> StoreReplica<V> {
-        let Self { registry, store, primary, label, subscribe_if, durable, .. } = self;
+        let Self { registry, store, primary, label, subscribe_if, durable, owned, .. } = self;
         let primary = primary.about(figures::label(store.as_bytes(), store));
         let cancel = registry.cancel.child_token();
-        let opened = durable.then(|| Disk::open::<V>(registry.file(store, Part::Replica)?, Part::Replica));
-        let (disk, kept) = match opened {
-            None => (None, None),
-            Some(Ok((disk, kept))) => (Some(Arc::new(disk)), kept),
-            Some(Err(error)) => {
-                tracing::error!(?store, %error, "a replica is not kept on disk");
-                (None, None)
-            }
-        };
-        let (mut saver, mut restored) = (None, None);
-        if let Some(Kept { primary: Some(primary), state, position, tail, unfoldable, origin, bytes }) = kept {
-            let at = At { primary, epoch: position.epoch, next: position.seq + tail.len() as u64 };
-            let mut known = disk.clone().map(|disk| Saver::new(disk, Some((at, origin.witness)), bytes));
-            if let (Some(number), Some(known)) = (unfoldable.first(), &mut known) {
-                tracing::error!(
-                    ?store,
-                    number,
-                    "the view panics on a delta that a replica keeps; it begins before that"
-                );
-                known.replaced();
-            }
-            (saver, restored) = (known, Some((state, at, origin.witness)));
-        }
-        let saver = saver.or_else(|| disk.map(|disk| Saver::new(disk, None, (0, 0))));
-        let value = restored.as_ref().map_or_else(
-            || Versioned::new(V::default(), Position::default()),
-            |(state, at, _)| Versioned::new(state.clone(), Position { epoch: at.epoch, seq: at.next }),
-        );
-        let published = Published {
-            value,
-            state: ReplicaState::default(),
-            stats: ReplicaStats::default(),
-            trouble: None,
-            closed: cancel.is_cancelled(),
-        };
+        let file = durable.then(|| registry.file(store, Part::Replica));
+        let restored = file.map(|file| file.and_then(|file| restore::<V>(store, file)));
+        let (saver, restored) = restored.unwrap_or(Ok((None, None))).unwrap_or_else(|error| {
+            tracing::error!(?store, %error, "a replica is not kept on disk");
+            (None, None)
+        });
+        let mut published = Published::new(shown(restored.as_ref()));
+        published.closed = cancel.is_cancelled();
         let (sender, receiver) = watch::channel(published);
-        let number = registry.add_replica(inspect::look(store, receiver.clone()));
+        let number = Some(registry.add_replica(inspect::look(store, receiver.clone())));
         let (word, words) = watch::channel(None);
         let worker = follow::Worker::new(follow::Parts {
             registry: registry.clone(),
@@ -166,6 +165,8 @@ impl<V: View> ReplicaBuilder<V> {
             primary: (primary, label),
             subscribe_if,
             published: sender,
+            is_owned: owned,
+            member: None,
             number,
             saver,
             kept: restored,
@@ -177,6 +178,33 @@ impl<V: View> ReplicaBuilder<V> {
         });
         StoreReplica { published: receiver, inner: Arc::new(Inner { store, word, cancel }) }
     }
+}
+
+/// What a file has: the state, where it is, and who vouches for it.
+pub(super) type Restored<V> = Option<(V, At, Witness)>;
+
+/// Opens the file of a replica.
+pub(super) fn restore<V: View>(store: StoreId, file: PathBuf) -> Result<(Option<Saver>, Restored<V>), StoreError> {
+    let (disk, kept) = Disk::open::<V>(file, Part::Replica)?;
+    let disk = Arc::new(disk);
+    let Some(Kept { primary: Some(primary), state, position, tail, unfoldable, origin, bytes }) = kept else {
+        return Ok((Some(Saver::new(disk, None, (0, 0))), None));
+    };
+    let at = At { primary, epoch: position.epoch, next: position.seq + tail.len() as u64 };
+    let mut saver = Saver::new(disk, Some((at, origin.witness)), bytes);
+    if let Some(number) = unfoldable.first() {
+        tracing::error!(?store, number, "the view panics on a delta that a replica keeps; it begins before that");
+        saver.replaced();
+    }
+    Ok((Some(saver), Some((state, at, origin.witness))))
+}
+
+/// The same as it is shown.
+pub(super) fn shown<V: View>(restored: Option<&(V, At, Witness)>) -> Versioned<V> {
+    restored.map_or_else(
+        || Versioned::new(V::default(), Position::default()),
+        |(state, at, _)| Versioned::new(state.clone(), Position { epoch: at.epoch, seq: at.next }),
+    )
 }
 
 /// The consumer of a store's deltas.

@@ -21,6 +21,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// also wait for the next write at most.
 pub(super) const COMPACT: usize = 4 << 20;
 
+/// So many deltas, or bytes of them, do not wait for that.
+const MANY: (usize, usize) = (8192, 512 << 10);
+
 /// What a delta costs beside its bytes, in memory and on disk.
 const ENTRY: usize = 24;
 
@@ -93,10 +96,18 @@ impl Saver {
         self.waiting = 0;
     }
 
+    /// By how many deltas, and about how many bytes of them, the file is behind a state.
+    pub(super) fn behind(&self, at: Option<At>) -> (u64, usize) {
+        let Some(at) = at else { return (0, 0) };
+        let saved = self.saved.filter(|(saved, _)| (saved.primary, saved.epoch) == (at.primary, at.epoch));
+        (saved.map_or(0, |(saved, _)| at.next.saturating_sub(saved.next)), self.waiting)
+    }
+
     /// When to write, if there is anything to write and nothing is being written.
     pub(super) fn due(&self, at: Option<At>, witness: Witness) -> Option<Instant> {
         let changed = at.is_some_and(|at| self.saved != Some((at, witness)));
-        (changed && self.writing.is_none()).then_some(self.due)
+        let many = self.unsaved.len() >= MANY.0 || self.waiting >= MANY.1;
+        (changed && self.writing.is_none()).then(|| if many { Instant::now() } else { self.due })
     }
 
     /// Begins to write.

@@ -11,9 +11,12 @@ use futures::future::BoxFuture;
 use super::{
     core::frames::{is_message_pack, item_header, split_item},
     inspect,
-    producer::Shared,
+    producer::{Shared, item_format},
 };
-use crate::primitives::varint::{take_varint, varint};
+use crate::primitives::{
+    Format,
+    varint::{take_varint, varint},
+};
 
 /// What became of an item that was offered to the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +128,16 @@ pub(crate) fn placed(framed: &[u8], (term, index): (u64, u64)) -> Vec<u8> {
         rest = behind;
     }
     placed
+}
+
+/// The items of a run of framed ones: their format and their bytes.
+pub(crate) fn items(mut framed: &[u8]) -> impl Iterator<Item = (Format, &[u8])> {
+    std::iter::from_fn(move || {
+        let format = item_format(framed);
+        let (payload, rest) = split_item(framed)?;
+        framed = rest;
+        Some((format, payload))
+    })
 }
 
 /// The place in front of an item, and the item; nothing if there is none.

@@ -5,6 +5,7 @@ mod durable;
 mod faults;
 mod grown;
 mod histories;
+mod owned;
 mod swarm;
 
 use std::time::Duration;

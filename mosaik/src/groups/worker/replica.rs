@@ -475,7 +475,8 @@ impl<M: StateMachine> State<M> {
     /// The outputs of a body of commands; `None`: the only one cannot be decoded.
     fn run(&mut self, command: &Command, entry: &Entry) -> Option<Bytes> {
         if let Some(items) = bundle::items_of(&command.body) {
-            return self.windows.push(&items, entry.term, entry.index).then(Bytes::new);
+            let first = self.windows.push(&items, entry.term, entry.index)?;
+            return Some(Bytes::copy_from_slice(&first.to_le_bytes()));
         }
         let ctx = ApplyContext::of(entry);
         let count = bundle::count(&command.body);

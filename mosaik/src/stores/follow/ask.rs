@@ -14,6 +14,7 @@ use super::{
     },
     FOLLOW, Fetching, Over, Worker,
 };
+use crate::{discovery::PeerEntry, primitives::PeerId};
 
 /// Between attempts to get a snapshot: from the first to the second, doubling.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -70,6 +71,7 @@ impl<V: View> Worker<V> {
     /// Gets a snapshot, after a pause if the last attempts failed.
     fn fetch(&mut self, wanted: Wanted) -> Fetching<V> {
         let (registry, store, watch) = (self.registry.clone(), self.store, self.watch.clone());
+        let from = self.source(wanted);
         let (pause, continues) = (self.pause(), self.cut.must_continue());
         self.progress = Arc::default();
         let progress = self.progress.clone();
@@ -77,10 +79,25 @@ impl<V: View> Worker<V> {
         Box::pin(async move {
             sleep(pause).await;
             let began = watch.start();
-            let fetched = fetch::<V>(&registry, store, wanted, continues, &progress).await;
+            let fetched = match from {
+                Some(from) => fetch::<V>(&registry, store, wanted, from, continues, &progress).await,
+                None => Err(FetchError::Nobody),
+            };
             watch.stop(began.filter(|_| fetched.is_ok()));
             fetched
         })
+    }
+
+    /// Who is asked: the primary, or of a store that a group owns one member after the other.
+    fn source(&self, wanted: Wanted) -> Option<PeerId> {
+        if !self.is_owned {
+            return Some(wanted.primary);
+        }
+        let (me, catalog) = (self.registry.node.id(), self.registry.discovery.catalog());
+        let serve = |entry: &&PeerEntry| entry.id() != me && entry.stores().contains(&self.store);
+        let known: Vec<PeerId> = catalog.peers().filter(serve).map(PeerEntry::id).collect();
+        let turn = self.failures as usize % known.len().max(1);
+        known.get(turn).copied()
     }
 
     pub(super) fn fetched(&mut self, result: Result<Fetched<V>, FetchError>) -> Result<(), Over> {

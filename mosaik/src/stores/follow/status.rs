@@ -4,11 +4,13 @@ use super::{
     super::{
         core::Standing,
         disk::word,
+        lineage::Run,
         replica::ReplicaState,
-        view::{Versioned, View},
+        view::{Position, Versioned, View},
     },
     FOLLOW, Worker,
 };
+use crate::primitives::PeerId;
 
 impl<V: View> Worker<V> {
     /// What an operator should know: why it is not in step, or not on disk.
@@ -48,20 +50,45 @@ impl<V: View> Worker<V> {
         [why, disk].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"))
     }
 
+    /// The node behind what the core knows: of an owned store a member that is connected, or the local one.
+    fn named(&self, primary: PeerId) -> PeerId {
+        if !self.is_owned {
+            return primary;
+        }
+        self.connected.first().copied().unwrap_or_else(|| self.registry.node.id())
+    }
+
+    /// At a member of the owner: what handles read and others are given, and how far the file is behind.
+    fn show(&self, value: Option<&Versioned<V>>, trouble: Option<&String>) {
+        let Some(member) = &self.member else { return };
+        if let Some(value) = value {
+            let Position { epoch, seq } = value.position();
+            *member.snapshots.run() = Run { epoch, end: seq, lineage: None };
+            member.shown.send_replace(value.clone());
+        }
+        let behind = self.saver.as_ref().map_or((0, 0), |saver| saver.behind(self.cut.at()));
+        member.shared.behind.send_if_modified(|known| std::mem::replace(known, behind) != behind);
+        if member.snapshots.trouble().as_ref() != trouble {
+            member.snapshots.set_trouble(trouble.cloned());
+        }
+    }
+
     /// Publishes the state, and how the replica stands.
     pub(super) fn publish(&mut self) {
         let standing = self.cut.standing();
         let state = match standing {
             Standing::Alone => ReplicaState::Alone,
-            Standing::Synced(primary) => ReplicaState::Synced { primary },
-            Standing::Catching(primary) => ReplicaState::Catching { primary },
+            Standing::Synced(primary) => ReplicaState::Synced { primary: self.named(primary) },
+            Standing::Catching(primary) => ReplicaState::Catching { primary: self.named(primary) },
             Standing::Refused(primary) => ReplicaState::OtherHistory { primary },
         };
+        // All members of an owner are one primary.
         (self.stats.resumed, self.stats.primaries) = (self.cut.resumed, self.cut.primaries());
         let position = self.position();
         let known = self.published.borrow().value.position();
         let value = (known != position).then(|| Versioned::new(self.state.clone(), position));
         let (stats, trouble) = (self.stats, self.trouble(standing));
+        self.show(value.as_ref(), trouble.as_ref());
         self.published.send_modify(|published| {
             published.state = state;
             published.stats = stats;

@@ -103,6 +103,11 @@ impl<T: Datum> Encoded<T> {
         marked
     }
 
+    /// The item as it is sent.
+    pub(crate) fn framed(&self) -> &[u8] {
+        &self.framed
+    }
+
     /// The item once more.
     pub(crate) fn decode(&self) -> Result<T, DecodeError> {
         let (format, payload) = self.parts();

@@ -1,0 +1,199 @@
+//! A store that a group owns: its deltas are put in order by the group's log, and every member folds them and serves replicas.
+//!
+//! The group numbers the deltas, so the position of a store is the same at all members, and a replica goes on at any of them where it
+//! was. A member reads from its own [`Log`] instead of a subscription; what the log has no longer comes as a snapshot from another
+//! member. Only the leader offers deltas: [`lead`] is the task behind [`Primary::apply`](super::Primary::apply).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    StoreError,
+    lead::{COMMANDS, Command},
+    view::{Position, Versioned, View},
+};
+use crate::{
+    primitives::{Fence, PeerId, StoreId, watch},
+    streams::Producer,
+};
+
+/// Bytes of deltas in one entry of the log, beyond which no further one is added.
+const ENTRY: usize = 128 << 10;
+/// Entries on their way at once.
+const UNDER_WAY: usize = 8;
+/// Deltas, and their bytes, by which the file of a durable store may be behind before its leader takes no more: half of what a group
+/// keeps, so that whoever starts from the file finds the rest in the log.
+pub(super) const BEHIND: (u64, usize) = (32_768, 2 << 20);
+/// Panics that are remembered, to be told to who has applied the delta.
+const PANICS: usize = 1024;
+
+/// What a group has decided about the deltas of a store, as its member on this node sees it.
+pub(crate) trait Log: Send + Sync {
+    /// Names the cluster in which deltas are counted, while there is a member that has come as far as the others.
+    fn epoch(&self) -> Option<u64>;
+    /// The deltas from this number on.
+    fn tail(&self, next: u64) -> Tail;
+    /// The leadership under which a delta may be applied now.
+    fn fence(&self) -> Option<Fence>;
+    /// Offers framed deltas under a leadership, which get consecutive numbers; resolves to the first of them once they are committed.
+    fn offer(
+        &self,
+        fence: Fence,
+        count: u64,
+        framed: &[u8],
+    ) -> Result<BoxFuture<'static, Result<u64, StoreError>>, StoreError>;
+    /// Tells when something has changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// The newest deltas of a log.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    /// The number of the first one: later than was asked for when that is not kept any more.
+    pub(crate) first: u64,
+    /// The number behind the last one.
+    pub(crate) next: u64,
+    /// The deltas, framed, without a hole.
+    pub(crate) parts: Vec<Bytes>,
+}
+
+/// Makes the log of a store once its producer is there. It ends with the token.
+pub(crate) type MakeLog = Box<dyn FnOnce(CancellationToken) -> Arc<dyn Log> + Send>;
+
+/// The one primary that all members of the owner are to the core of a replica: their runs are one run.
+pub(super) fn identity(store: StoreId) -> PeerId {
+    iroh::SecretKey::from_bytes(store.as_bytes()).public().into()
+}
+
+/// What the tasks of one member share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Deltas on which the view has panicked, by number: they changed nothing, at any member.
+    panics: Mutex<BTreeMap<u64, String>>,
+    /// Deltas and bytes by which the file is behind the state.
+    pub(super) behind: watch::Sender<(u64, usize)>,
+}
+
+impl Shared {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { panics: Mutex::default(), behind: watch::Sender::new((0, 0)) })
+    }
+
+    fn panics(&self) -> MutexGuard<'_, BTreeMap<u64, String>> {
+        self.panics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_skipped(&self, number: u64) -> bool {
+        self.panics().contains_key(&number)
+    }
+
+    pub(super) fn skip(&self, number: u64, panic: String) {
+        let mut panics = self.panics();
+        panics.insert(number, panic);
+        if panics.len() > PANICS {
+            panics.pop_first();
+        }
+    }
+}
+
+/// What [`lead`] works with.
+pub(super) struct Lead<V: View> {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) producer: Producer<V::Delta>,
+    pub(super) published: watch::Receiver<Versioned<V>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) cancel: CancellationToken,
+}
+
+type Answer = oneshot::Sender<Result<Position, StoreError>>;
+
+/// Offers what is applied, and answers when the local state has it.
+pub(super) async fn lead<V: View>(lead: Lead<V>, mut commands: mpsc::Receiver<Command<V>>) {
+    let mut under_way = FuturesUnordered::new();
+    let (mut batch, mut behind) = (Vec::new(), lead.shared.behind.subscribe());
+    loop {
+        let is_behind = {
+            let (deltas, bytes) = *behind.borrow_and_update();
+            deltas >= BEHIND.0 || bytes >= BEHIND.1
+        };
+        tokio::select! {
+            biased;
+            () = lead.cancel.cancelled() => return,
+            Some(()) = under_way.next(), if !under_way.is_empty() => {}
+            changed = behind.changed(), if is_behind => if changed.is_err() { return },
+            taken = commands.recv_many(&mut batch, COMMANDS), if !is_behind && under_way.len() < UNDER_WAY => {
+                if taken == 0 {
+                    return;
+                }
+                lead.offer(&mut batch, |offered| under_way.push(offered));
+            }
+        }
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+impl<V: View> Lead<V> {
+    fn offer(&self, batch: &mut Vec<Command<V>>, mut take: impl FnMut(BoxFuture<'static, ()>)) {
+        let (mut framed, mut answers, mut under) = (Vec::new(), Vec::new(), Fence::NOTHING);
+        for (delta, fence, answer) in batch.drain(..) {
+            let encoded = self.producer.encode(&delta).map_err(|kind| StoreError::Delta(kind.to_string()));
+            match fence.ok_or(StoreError::NotLeader).and_then(|fence| Ok((fence, encoded?))) {
+                Ok((fence, encoded)) => {
+                    if framed.len() >= ENTRY || (fence != under && !answers.is_empty()) {
+                        take(self.entry(under, &std::mem::take(&mut framed), std::mem::take(&mut answers)));
+                    }
+                    under = fence;
+                    framed.extend_from_slice(encoded.framed());
+                    answers.push(answer);
+                }
+                // Who asked may be gone; so below.
+                Err(error) => _ = answer.send(Err(error)),
+            }
+        }
+        if !answers.is_empty() {
+            take(self.entry(under, &framed, answers));
+        }
+    }
+
+    /// One entry of the log, and the answers to what is in it.
+    fn entry(&self, fence: Fence, framed: &[u8], answers: Vec<Answer>) -> BoxFuture<'static, ()> {
+        let count = answers.len() as u64;
+        let offered = self.log.epoch().ok_or(StoreError::NotLeader).and_then(|epoch| {
+            let offered = self.log.offer(fence, count, framed)?;
+            Ok((epoch, offered))
+        });
+        let (mut published, shared) = (self.published.clone(), self.shared.clone());
+        async move {
+            let settled = match offered {
+                Ok((epoch, offered)) => offered.await.map(|first| Position { epoch, seq: first }),
+                Err(refused) => Err(refused),
+            };
+            let settled = match settled {
+                Ok(Position { epoch, seq }) => {
+                    let has = |now: &Versioned<V>| {
+                        let at = now.position();
+                        at.epoch == epoch && at.seq >= seq + count
+                    };
+                    published.wait_for(has).await.map_or(Err(StoreError::Closed), |_| Ok((epoch, seq)))
+                }
+                Err(refused) => Err(refused),
+            };
+            let panics = shared.panics().clone();
+            for (number, answer) in (0..).zip(answers) {
+                let told = settled.clone().and_then(|(epoch, first)| match panics.get(&(first + number)) {
+                    Some(panic) => Err(StoreError::Panicked(panic.clone())),
+                    None => Ok(Position { epoch, seq: first + number + 1 }),
+                });
+                let _ = answer.send(told);
+            }
+        }
+        .boxed()
+    }
+}
