@@ -44,4 +44,25 @@ impl Keeper {}
 #[mosaik::app(roles = [Keeper])]
 struct Labelled;
 
+#[derive(Default, Clone, Serialize, Deserialize)]
+struct Stock(u64);
+
+#[mosaik::store(owner = Ledger)]
+impl Stock {
+    fn fold(&mut self, by: u64) {
+        self.0 += by;
+    }
+}
+
+#[mosaik::node]
+struct Clerk {
+    stock: mosaik::stores::Primary<Stock>,
+}
+
+#[mosaik::handlers]
+impl Clerk {}
+
+#[mosaik::app(roles = [Clerk])]
+struct Shop;
+
 fn main() {}

@@ -22,6 +22,10 @@ pub(crate) fn store(store: &Store) -> TokenStream {
     };
     let evolve = store.evolve.map(|variant| super::evolve(runtime, variant));
     let (granting, labelled) = (super::granting(&store.primary, &store.replica), super::labelled(store.label.as_ref()));
+    let owned = store.owner.as_ref().map(|owner| {
+        let name = super::stream::owner_name(runtime, owner);
+        quote!(.owned_by(#name))
+    });
     let owner = store.owner.as_ref().map(|owner| super::stream::owner(runtime, owner));
     let builders = builders(store);
     // What the state lacks, such as `Clone`, is reported on its name, and once.
@@ -51,7 +55,7 @@ pub(crate) fn store(store: &Store) -> TokenStream {
                 #docs,
                 #shape,
                 #version,
-            )#granting #labelled;
+            )#granting #labelled #owned;
             #owner
         }
     };

@@ -91,7 +91,7 @@ pub(super) fn owner(runtime: &TokenStream, owner: &Type) -> TokenStream {
     }
 }
 
-fn owner_name(runtime: &TokenStream, owner: &Type) -> TokenStream {
+pub(super) fn owner_name(runtime: &TokenStream, owner: &Type) -> TokenStream {
     let runtime = super::at(runtime, owner.span());
     quote_spanned!(owner.span()=> <#owner as #runtime::node::Declared>::MACHINE.group.name)
 }

@@ -547,7 +547,7 @@ pub const fn check_once(role: &RoleDecl, group: &str) {
     );
 }
 
-/// What is wrong with a role that sends on a stream which a group owns.
+/// What is wrong with a role that sends on a stream, or changes a store, which a group owns.
 pub(super) struct Owning {
     /// It is no member of the group.
     pub(super) is_outside: bool,
@@ -555,19 +555,22 @@ pub(super) struct Owning {
     pub(super) is_mislabelled: bool,
 }
 
-/// Looks at the owned streams on which a role sends.
+/// Looks at the owned streams on which a role sends, and at the owned stores that it changes.
 pub(super) const fn owning(role: &RoleDecl) -> Owning {
     let mut found = Owning { is_outside: false, is_mislabelled: false };
     let mut i = 0;
     while i < role.endpoints.len() {
-        if let Some((Direction::Produces, stream)) = role.endpoints[i].stream()
-            && let Some(group) = stream.owner
-        {
+        let (owner, label) = match &role.endpoints[i].link {
+            Link::Stream { direction: Direction::Produces, stream, .. } => (stream.owner, stream.label),
+            Link::Store { direction: Direction::Produces, store } => (store.owner, store.label),
+            _ => (None, None),
+        };
+        if let Some(group) = owner {
             let (mut j, mut is_member) = (0, false);
             while j < role.endpoints.len() {
                 if role.endpoints[j].link.is_member_of(group) {
                     is_member = true;
-                    found.is_mislabelled |= !same_optional(stream.label, role.endpoints[j].label());
+                    found.is_mislabelled |= !same_optional(label, role.endpoints[j].label());
                 }
                 j += 1;
             }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What every record begins with; the last byte is the version of what follows.
-pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x03";
+pub(super) const MAGIC: [u8; 8] = *b"mosaikG\x04";
 /// The magic, the length of what follows the header, and its checksum.
 pub(super) const HEADER: usize = 8 + 4 + 8;
 /// The link section of the records: a name that every object format takes.
@@ -158,10 +158,7 @@ const fn put_endpoint<const N: usize>(out: &mut Out<N>, endpoint: &EndpointDecl)
             out.text(stream.ty);
             out.text(stream.shape);
             put_terms(out, stream.label, stream.produce, stream.consume);
-            out.text(match stream.owner {
-                Some(group) => group,
-                None => "",
-            });
+            put_owner(out, stream.owner);
         }
         Link::Group(machine) => put_group(out, "replicates", machine),
         Link::Client(machine) => put_group(out, "calls", machine),
@@ -198,6 +195,15 @@ const fn put_store<const N: usize>(out: &mut Out<N>, store: &StoreDecl) {
     out.text(store.delta);
     out.number(store.version);
     put_terms(out, store.label, store.primary, store.replica);
+    put_owner(out, store.owner);
+}
+
+/// Empty without one.
+const fn put_owner<const N: usize>(out: &mut Out<N>, owner: Option<&str>) {
+    out.text(match owner {
+        Some(group) => group,
+        None => "",
+    });
 }
 
 /// A label, empty without one, and the grants of the two ends.

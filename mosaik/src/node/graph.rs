@@ -186,19 +186,19 @@ impl Graph {
 /// constant, so that a violation is a compile error.
 ///
 /// # Panics
-/// When there is a clash; when the role sends on a stream that a group owns and is no member of that group; or when a label reaches
+/// When there is a clash; when the role sends on a stream, or changes a store, that a group owns and is no member of that group; or when a label reaches
 /// who does not clear it (`corridor`).
 pub const fn check_role(graph: &'static Graph, index: usize, clash: Option<Clash>) {
     let owning = owning(&graph.roles[index].role);
     assert!(
         !owning.is_outside,
-        "a role of this app has a `Producer` of a stream that a group owns, and is no member of that group: give \
-         the role a field of type `Replica` of it"
+        "a role of this app has a `Producer` of a stream, or the `Primary` of a store, that a group owns, and is no member of that \
+         group: give the role a field of type `Replica` of it"
     );
     assert!(
         !owning.is_mislabelled,
-        "a stream of this app and the group that owns it have different labels, and all members of the group hold \
-         its items: give both the same, `label = \"..\"`"
+        "a stream or store of this app and the group that owns it have different labels, and all members of the group hold \
+         what it holds: give both the same, `label = \"..\"`"
     );
     if let Some(clash) = clash {
         panic!("{}", clash.text());

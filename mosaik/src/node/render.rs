@@ -191,7 +191,8 @@ impl Graph {
             for (end, (direction, store)) in role.endpoints.iter().filter_map(|end| Some((end, end.store()?))) {
                 let granted = granted(way(direction, store.primary, store.replica));
                 let (part, options) = (part(direction), declared(end));
-                line(&mut out, &format!("    {part:<9} {} ({}){granted}{options}", store.name, store.ty));
+                let owned = store.owner.map_or_else(String::new, |group| format!(", owned by {group}"));
+                line(&mut out, &format!("    {part:<9} {} ({}){owned}{granted}{options}", store.name, store.ty));
             }
             for arg in role.args {
                 line(&mut out, format!("    --{:<7} {}", arg.flag, summary(arg.doc)).trim_end());
@@ -261,6 +262,7 @@ fn store_json(store: &StoreDecl, primaries: &[&'static str], replicas: &[&'stati
         ("primary", texts(store.primary)),
         ("replica", texts(store.replica)),
         ("label", optional(store.label)),
+        ("owner", optional(store.owner)),
         ("primaries", array(primaries.iter().map(|name| string(name)))),
         ("replicas", array(replicas.iter().map(|name| string(name)))),
     ])

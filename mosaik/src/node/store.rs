@@ -2,7 +2,7 @@
 //! fields of a role.
 
 use super::{
-    decl::{Direction, Link, Schema, checked, same_text},
+    decl::{Direction, Link, Schema, checked, same_optional, same_text},
     machine::KeyError,
     options::Configure,
     role::{Endpoint, Opening, Setup},
@@ -35,6 +35,8 @@ pub struct StoreDecl {
     pub replica: &'static [&'static str],
     /// Only roles that clear it follow the store.
     pub label: Option<&'static str>,
+    /// The name of the group that owns it; only its leader changes it then.
+    pub owner: Option<&'static str>,
 }
 
 impl StoreDecl {
@@ -48,7 +50,7 @@ impl StoreDecl {
         version: u32,
     ) -> Self {
         let (id, schema) = (StoreId::from_name(name), Schema::of(delta));
-        Self { name, id, ty, doc, delta, schema, version, primary: &[], replica: &[], label: None }
+        Self { name, id, ty, doc, delta, schema, version, primary: &[], replica: &[], label: None, owner: None }
     }
 
     /// With the grants that its ends need.
@@ -66,10 +68,19 @@ impl StoreDecl {
         Self { label: Some(checked(label)), ..self }
     }
 
+    /// Owned by a group.
+    #[must_use]
+    pub const fn owned_by(self, group: &'static str) -> Self {
+        Self { owner: Some(group), ..self }
+    }
+
     /// Whether two declarations give one name two meanings.
     pub(super) const fn conflicts(&self, other: &Self) -> bool {
         same_text(self.name, other.name)
-            && !(self.version == other.version && same_text(self.delta, other.delta) && same_text(self.ty, other.ty))
+            && !(self.version == other.version
+                && same_text(self.delta, other.delta)
+                && same_text(self.ty, other.ty)
+                && same_optional(self.owner, other.owner))
     }
 }
 

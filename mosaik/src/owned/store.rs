@@ -46,6 +46,7 @@ impl GroupLog {
             while !outlet.has_ended() {
                 self.changed();
                 let changed = tokio::select! {
+                    biased;
                     changed = changes.changed() => changed,
                     changed = standing.changed() => changed,
                 };

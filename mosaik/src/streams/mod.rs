@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use self::core::mutants::{Mutant, Switch};
+pub(crate) use self::owner::framed_items;
 pub(crate) use self::producer::Encoded;
 pub use self::{
     conditions::{Conditions, IntoTags, Online, Subscribed, When},

@@ -131,7 +131,7 @@ pub(crate) fn placed(framed: &[u8], (term, index): (u64, u64)) -> Vec<u8> {
 }
 
 /// The items of a run of framed ones: their format and their bytes.
-pub(crate) fn items(mut framed: &[u8]) -> impl Iterator<Item = (Format, &[u8])> {
+pub(crate) fn framed_items(mut framed: &[u8]) -> impl Iterator<Item = (Format, &[u8])> {
     std::iter::from_fn(move || {
         let format = item_format(framed);
         let (payload, rest) = split_item(framed)?;

@@ -106,6 +106,7 @@ pub(super) enum LinkSeen {
         label: Option<String>,
         primary: Vec<String>,
         replica: Vec<String>,
+        owner: Option<String>,
     },
 }
 
@@ -128,6 +129,14 @@ impl LinkSeen {
     pub(super) fn label(&self) -> Option<&str> {
         let (Self::Stream { label, .. } | Self::Group { label, .. } | Self::Store { label, .. }) = self;
         label.as_deref()
+    }
+
+    /// The group that owns it.
+    pub(super) fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Stream { owner, .. } | Self::Store { owner, .. } => owner.as_deref(),
+            Self::Group { .. } => None,
+        }
     }
 
     /// The grants that its two ends need, each with its key in the declaration.
@@ -306,7 +315,8 @@ impl Input<'_> {
                 let (name, ty, delta) = (self.text()?, self.text()?, self.text()?);
                 let version = self.number()?;
                 let (label, primary, replica) = self.terms()?;
-                LinkSeen::Store { direction, name, ty, delta, version, label, primary, replica }
+                let owner = Some(self.text()?).filter(|owner| !owner.is_empty());
+                LinkSeen::Store { direction, name, ty, delta, version, label, primary, replica, owner }
             }
             _ => return None,
         })

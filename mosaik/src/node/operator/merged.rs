@@ -152,14 +152,12 @@ fn difference(name: &str, one: &LinkSeen, other: &LinkSeen) -> Option<String> {
         let shown = |link: &LinkSeen| link.label().map_or_else(|| String::from("none"), |label| format!("\"{label}\""));
         return Some(format!("labels {} and {}", shown(one), shown(other)));
     }
+    if one.owner() != other.owner() {
+        let shown = |link: &LinkSeen| link.owner().map_or_else(|| String::from("nobody"), str::to_owned);
+        return Some(format!("owned by {} and by {}", shown(one), shown(other)));
+    }
     match (one, other) {
-        (LinkSeen::Stream { shape: a, owner: b, .. }, LinkSeen::Stream { shape: other_a, owner: other_b, .. }) => {
-            if b != other_b {
-                let shown = |owner: &Option<String>| owner.clone().unwrap_or_else(|| String::from("nobody"));
-                return Some(format!("owned by {} and by {}", shown(b), shown(other_b)));
-            }
-            shapes(name, a, other_a)
-        }
+        (LinkSeen::Stream { shape: a, .. }, LinkSeen::Stream { shape: other_a, .. }) => shapes(name, a, other_a),
         (LinkSeen::Store { delta: a, version: b, .. }, LinkSeen::Store { delta: other_a, version: other_b, .. }) => {
             if b != other_b {
                 return Some(format!("versions {b} and {other_b}"));
@@ -270,7 +268,10 @@ pub(super) fn listing(apps: &[AppSeen]) -> String {
                     LinkSeen::Group { direction, name, ty, size, version, .. } => {
                         format!("{direction} group {name} ({ty}, {size} founders, version {version})")
                     }
-                    LinkSeen::Store { direction, name, ty, .. } => format!("{direction} store {name} ({ty})"),
+                    LinkSeen::Store { direction, name, ty, owner, .. } => {
+                        let owner = owner.as_ref().map_or_else(String::new, |group| format!(", owned by {group}"));
+                        format!("{direction} store {name} ({ty}){owner}")
+                    }
                 };
                 let maybe = if *optional { ", optional" } else { "" };
                 let label = link.label().map_or_else(String::new, |label| format!(", labelled {label}"));

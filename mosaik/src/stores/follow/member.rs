@@ -13,7 +13,7 @@ use super::{
     },
     BATCH, Worker,
 };
-use crate::{primitives::watch, streams::owner::items};
+use crate::{primitives::watch, streams::framed_items};
 
 /// What the worker of a member has besides.
 pub(in crate::stores) struct Member<V: View> {
@@ -70,7 +70,7 @@ impl<V: View> Worker<V> {
             return false;
         }
         let Some(from) = known else { return false };
-        let all = parts.iter().flat_map(|part| items(part));
+        let all = parts.iter().flat_map(|part| framed_items(part));
         let new = (first..).zip(all).skip_while(|(number, _)| *number < from);
         for (number, (format, payload)) in new.take(BATCH) {
             match codec::<V, V::Delta>().decode(format, payload) {
