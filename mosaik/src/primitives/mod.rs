@@ -21,6 +21,7 @@ pub(crate) mod schema;
 mod terms;
 pub(crate) mod throttle;
 pub(crate) mod varint;
+pub(crate) mod verified;
 pub(crate) mod watch;
 
 pub use codec::Format;

@@ -1,17 +1,23 @@
 //! The identity of a node.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::LazyLock};
 
 use iroh::{EndpointAddr, EndpointId, KeyParsingError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::id::write_hex;
+use super::{id::write_hex, verified::Table};
+
+/// Keys that were read are remembered, so many: whether 32 bytes are one is a square root to take, and messages name the same peers
+/// again and again.
+const KNOWN: usize = 1 << 12;
+
+static KEYS: LazyLock<Table<EndpointId>> = LazyLock::new(|| Table::new(KNOWN));
 
 /// A node's identity: its ed25519 public key.
 ///
 /// `Display` prints all 64 hex digits and `FromStr` reads them back; `Debug` prints the first 8. Converts from
 /// and into iroh's [`EndpointId`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PeerId(EndpointId);
 
 impl PeerId {
@@ -25,6 +31,22 @@ impl PeerId {
     #[must_use]
     pub const fn endpoint_id(self) -> EndpointId {
         self.0
+    }
+}
+
+/// As iroh's key, of which 32 bytes are checked once.
+impl<'de> Deserialize<'de> for PeerId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return EndpointId::deserialize(deserializer).map(Self);
+        }
+        let bytes = <[u8; 32]>::deserialize(deserializer)?;
+        if let Some(id) = KEYS.get(&bytes) {
+            return Ok(Self(id));
+        }
+        let id = EndpointId::from_bytes(&bytes).map_err(de::Error::custom)?;
+        KEYS.put(bytes, id);
+        Ok(Self(id))
     }
 }
 
@@ -69,5 +91,27 @@ impl fmt::Display for PeerId {
 impl fmt::Debug for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(f, &self.as_bytes()[..4])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use iroh::SecretKey;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_as_iroh_reads_it_and_what_is_none_is_none_again() {
+        let id = SecretKey::from_bytes(&[7; 32]).public();
+        let bytes = postcard::to_stdvec(&id).unwrap();
+        for _ in 0..2 {
+            assert_eq!(postcard::from_bytes::<PeerId>(&bytes).unwrap(), PeerId(id));
+            assert_eq!(serde_json::from_str::<PeerId>(&format!("\"{id}\"")).unwrap(), PeerId(id));
+        }
+        let none = (0..=u8::MAX).map(|n| [n; 32]).find(|bytes| EndpointId::from_bytes(bytes).is_err()).unwrap();
+        for _ in 0..2 {
+            assert!(postcard::from_bytes::<PeerId>(&none).is_err());
+            assert!(postcard::from_bytes::<PeerId>(&bytes[..31]).is_err());
+        }
     }
 }

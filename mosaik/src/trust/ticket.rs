@@ -5,7 +5,12 @@
 //! holds a license of the authority. The encoding has a version and is at most [`MAX_TICKET`] bytes long. Pure: time comes in as an
 //! argument, and what is trusted is decided by the caller.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, LazyLock, Weak},
+    time::Duration,
+};
 
 use data_encoding::BASE64URL_NOPAD;
 use iroh::{SecretKey, Signature};
@@ -16,7 +21,7 @@ use super::{
     claims::{Claims, Grants},
     license::{Issuer, License},
 };
-use crate::primitives::{NetworkId, PeerId, fresh_bytes};
+use crate::primitives::{NetworkId, PeerId, fresh_bytes, verified::Table};
 
 /// The longest encoded ticket, in bytes.
 pub const MAX_TICKET: usize = 1024;
@@ -32,6 +37,12 @@ const RENEWED_DOMAIN: &[u8] = b"mosaik renewed ticket 1:";
 const DIGEST_DOMAIN: &str = "mosaik 2026 ticket digest 1";
 /// In front of a ticket as text.
 pub(super) const PREFIX: &str = "mosaikt1";
+
+/// Tickets whose signatures were verified in this process, by their digest: each comes again with every connection of its holder, and
+/// a ticket that was renewed has four signatures. So many are remembered for as long as somebody has them.
+const KNOWN: usize = 1 << 12;
+
+static VERIFIED: LazyLock<Table<Weak<Inner>>> = LazyLock::new(|| Table::new(KNOWN));
 
 /// Why something is no ticket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,13 +237,18 @@ impl Ticket {
         Self::from_bytes(&encode(&chain)?)
     }
 
-    /// Reads a ticket and checks its form and every signature, at most nine of them.
+    /// Reads a ticket and checks its form and every signature, at most nine of them. While somebody in this process has the same one,
+    /// that costs one hash.
     ///
     /// # Errors
     /// When it is too long, no ticket, of another version, narrowed too often, wider than allowed, or wrongly signed.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
         if bytes.len() > MAX_TICKET {
             return Err(TicketError::TooLarge { len: bytes.len() });
+        }
+        let digest = *blake3::Hasher::new_derive_key(DIGEST_DOMAIN).update(bytes).finalize().as_bytes();
+        if let Some(known) = VERIFIED.get(&digest).and_then(|known| known.upgrade()) {
+            return Ok(Self(known));
         }
         let chain: Vec<Signed> = decode(bytes)?;
         let mut read = Read::default();
@@ -248,9 +264,10 @@ impl Ticket {
             return Err(TicketError::Undecodable { why: "it has no link" });
         };
         let grants = Grants::of(&last.claims);
-        let digest = *blake3::Hasher::new_derive_key(DIGEST_DOMAIN).update(bytes).finalize().as_bytes();
-        let (bytes, digest) = (bytes.to_vec(), TicketDigest(digest));
-        Ok(Self(Arc::new(Inner { bytes, chain, serials, authority, last, renewed, grants, digest })))
+        let (bytes, key, digest) = (bytes.to_vec(), digest, TicketDigest(digest));
+        let ticket = Arc::new(Inner { bytes, chain, serials, authority, last, renewed, grants, digest });
+        VERIFIED.put(key, Arc::downgrade(&ticket));
+        Ok(Self(ticket))
     }
 
     /// The encoded ticket.
