@@ -121,7 +121,7 @@ async fn act(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Rece
                 shared.node.close_excluded();
                 shared.look_again();
                 keep(&shared, dir.clone()).await;
-                let told = connected(&shared).into_iter().take(TOLD).map(|peer| compare(&shared, peer));
+                let told = shared.connected().take(TOLD).map(|peer| compare(&shared, peer));
                 let telling = futures::future::join_all(told);
                 if shared.cancel.run_until_cancelled(telling).await.is_none() {
                     return;
@@ -129,7 +129,7 @@ async fn act(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Rece
             }
             () = sleep_until(compare_at) => {
                 compare_at = Instant::now() + COMPARE_EVERY;
-                let peers = connected(&shared);
+                let peers: Vec<PeerEntry> = shared.connected().collect();
                 turn += 1;
                 if let Some(peer) = peers.get(turn % peers.len().max(1)).cloned()
                     && shared.cancel.run_until_cancelled(compare(&shared, peer)).await.is_none()
@@ -139,11 +139,6 @@ async fn act(shared: Arc<Shared>, dir: Option<PathBuf>, mut changes: watch::Rece
             }
         }
     }
-}
-
-fn connected(shared: &Shared) -> Vec<PeerEntry> {
-    let catalog = shared.catalog();
-    catalog.peers().filter(|peer| shared.node.is_connected(peer.id())).cloned().collect()
 }
 
 async fn keep(shared: &Shared, dir: Option<PathBuf>) {

@@ -19,6 +19,7 @@ use super::{
     catalog::Catalog,
     config::Config,
     core::{Core, Input, Now, Output},
+    entry::PeerEntry,
     events::Subscribers,
     serving::Serving,
     stats::Counters,
@@ -138,6 +139,13 @@ impl Shared {
 
     pub(super) fn catalog(&self) -> Catalog {
         self.catalog.borrow().clone()
+    }
+
+    /// The peers of the catalog that this node is connected to, in ascending order of their ids. Looks at the connections, of which there
+    /// are few, and not at the catalog.
+    pub(super) fn connected(&self) -> impl Iterator<Item = PeerEntry> {
+        let catalog = self.catalog();
+        self.node.connected().into_iter().filter_map(move |peer| catalog.get(peer).cloned())
     }
 
     /// Whether the catalog has the peer.

@@ -100,9 +100,8 @@ pub(super) async fn fetch(shared: Arc<Shared>) {
 
 /// Asks neighbours for a ticket, then its holder.
 async fn find(shared: &Arc<Shared>, peer: &PeerEntry, ticket: TicketDigest) -> bool {
-    let catalog = shared.catalog();
-    let neighbours = catalog.peers().filter(|it| it.id() != peer.id() && shared.node.is_connected(it.id()));
-    let asked: Vec<_> = neighbours.take(NEIGHBOURS).chain([peer]).cloned().collect();
+    let neighbours = shared.connected().filter(|it| it.id() != peer.id());
+    let asked: Vec<_> = neighbours.take(NEIGHBOURS).chain([peer.clone()]).collect();
     for neighbour in asked {
         match timeout(EXCHANGE_TIMEOUT, ask(shared, &neighbour, peer.id(), ticket)).await {
             Ok(Ok(Some(bytes))) => {

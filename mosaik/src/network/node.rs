@@ -191,6 +191,11 @@ impl Node {
         self.0.pool.is_connected(peer)
     }
 
+    /// The peers that this node is connected to, in ascending order of their ids.
+    pub(crate) fn connected(&self) -> Vec<PeerId> {
+        self.0.pool.connected()
+    }
+
     /// The live connections to a peer, one per family.
     pub(crate) fn connections(&self, peer: PeerId) -> Vec<ConnectionInfo> {
         self.0.pool.connections(peer)

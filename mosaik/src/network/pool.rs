@@ -324,6 +324,16 @@ impl Pool {
         Family::ALL.into_iter().any(|family| state.proved(peer, family).is_some())
     }
 
+    /// The peers of the connections whose other ends are known to be of this network, in ascending order.
+    pub(super) fn connected(&self) -> Vec<PeerId> {
+        let state = self.state();
+        let proved = |entry: &Arc<Entry>| entry.gate.is_open() && entry.connection.close_reason().is_none();
+        let live = state.live.iter().filter(|(_, entries)| entries.iter().any(proved));
+        let mut peers: Vec<PeerId> = live.map(|((peer, _), _)| *peer).collect();
+        peers.dedup();
+        peers
+    }
+
     pub(super) fn rtt(&self, peer: PeerId) -> Option<Duration> {
         let state = self.state();
         Family::ALL.into_iter().filter_map(|family| state.proved(peer, family)?.connection.rtt()).min()
