@@ -142,6 +142,8 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
     lane::begin(&node, &entry);
     let idle_limit = if entry.outgoing { IDLE_LIMIT } else { 2 * IDLE_LIMIT };
     let mut check_at = entry.since + if entry.outgoing { idle_limit } else { PREAMBLE_TIMEOUT };
+    // Looked at again when it is due, and at each check: not with every stream, of which there may be many.
+    let mut expires = expiry(&node, &entry);
     let unspoken = Arc::new(Semaphore::new(MAX_UNSPOKEN));
     let lost = loop {
         let next = async {
@@ -156,8 +158,9 @@ pub(super) async fn serve(node: Node, entry: Arc<Entry>, said: Option<Said>) {
                 }
                 Err(lost) => break lost,
             },
-            () = sleep_until(expiry(&node, &entry).map_or(check_at, |at| at.min(check_at))) => {
-                if expiry(&node, &entry).is_some_and(|at| at <= Instant::now()) {
+            () = sleep_until(expires.map_or(check_at, |at| at.min(check_at))) => {
+                expires = expiry(&node, &entry);
+                if expires.is_some_and(|at| at <= Instant::now()) {
                     node.expire(&entry);
                     continue;
                 }
