@@ -31,8 +31,8 @@ pub(super) struct Binding {
     pub(super) gone: CancellationToken,
 }
 
-/// A number of items, and what became of them.
-type Settled = (u64, Result<(), CallError>);
+/// A number of items, and what became of them: the number of the first, or why there is none.
+type Settled = (u64, Result<u64, CallError>);
 
 impl Binding {
     pub(super) async fn run(self) {
@@ -78,9 +78,7 @@ impl Binding {
                 && let Some(Batch { fence, count, framed }) = self.outbox.take()
             {
                 match outlet.offer(fence, (self.stream, count, &framed), TIMEOUT) {
-                    Ok(offered) => {
-                        under_way.push_back(offered.outcome().map(move |outcome| (count, outcome.map(|_| ()))).boxed())
-                    }
+                    Ok(offered) => under_way.push_back(offered.outcome().map(move |outcome| (count, outcome)).boxed()),
                     Err(why) => self.settle((count, Err(CallError::Stopped(why)))),
                 }
                 self.run.wake();
@@ -104,7 +102,7 @@ impl Binding {
             tracing::warn!(group = ?self.group, stream = ?self.stream, items, %error, "items of an owned stream were not committed");
         }
         self.outbox.settle(|settled| match outcome {
-            Ok(()) => settled.committed += items,
+            Ok(_) => settled.committed += items,
             Err(error) if error.outcome() == Outcome::None => settled.refused += items,
             Err(_) => settled.unknown += items,
         });

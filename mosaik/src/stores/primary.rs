@@ -263,10 +263,8 @@ fn owned<V: View>(parts: Owned<V>) -> Result<Primary<V>, StoreError> {
     if !skipped.is_empty() {
         return Err(StoreError::Owned("skip_delta"));
     }
-    let (saver, kept) = match durable {
-        true => replica::restore::<V>(store, registry.file(store, Part::Replica)?)?,
-        false => (None, None),
-    };
+    let file = durable.then(|| registry.file(store, Part::Replica)).transpose()?;
+    let (saver, kept) = file.map_or(Ok((None, None)), |file| replica::restore::<V>(store, file))?;
     let value = replica::shown(kept.as_ref());
     let producer = producer.build().map_err(|error| refused(store, error))?;
     let cancel = registry.cancel.child_token();
