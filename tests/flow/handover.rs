@@ -162,7 +162,7 @@ impl World {
             let Some(log) = &mut producer.log else { continue };
             while log.head() < self.source {
                 let seq = log.head();
-                log.append(&[&8_u32.to_le_bytes()[..], &seq.to_le_bytes()].concat(), Key::default());
+                log.append(&[&8_u32.to_le_bytes()[..], &seq.to_le_bytes()].concat(), &mut Key::default());
             }
         }
     }

@@ -196,9 +196,9 @@ impl World {
         if self.log.subscribers() == 0 && !self.log.has_ring() {
             self.log.skip();
         } else if framed.len() >= LARGE {
-            self.log.append_chunk(framed.into(), Key::new(&[key]));
+            self.log.append_chunk(framed.into(), &mut Key::new(&[key]));
         } else {
-            self.log.append(&framed, Key::new(&[key]));
+            self.log.append(&framed, &mut Key::new(&[key]));
         }
         let bound = self.plan.ring.bytes + self.plan.limit.bytes + 4 * CHUNK as u64;
         assert!(self.log.held() as u64 <= bound, "{} bytes are held", self.log.held());

@@ -301,13 +301,16 @@ impl<T: Serialize + DeserializeOwned + 'static> Codec<T> {
             let value = Self::decode_at(format, &out[start..])?;
             let mut again = Vec::with_capacity(out.len() - start);
             let mut sink = Sink::new(&mut again, usize::MAX);
-            let written = match (format, &known.plan) {
+            let (written, size) = match (format, &known.plan) {
                 (Format::Postcard, Ok(plan)) => {
-                    postcard::serialize_with_flavor(&plan.checked(&value), &mut sink).map_err(|error| error.to_string())
+                    let (written, size) = sink.postcard(&plan.checked(&value));
+                    (written.map_err(|error| error.to_string()), size)
                 }
-                _ => format::write(&value, &mut sink).map_err(|error| error.to_string()),
+                _ => {
+                    let written = format::write(&value, &mut sink);
+                    (written.map_err(|error| error.to_string()), sink.size())
+                }
             };
-            let size = sink.size();
             written.map(|()| again).map_err(|error| (error, size))
         };
         let Err(differs) = compare(&out[start..], again) else {
@@ -334,9 +337,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Codec<T> {
     pub(crate) fn write(self, value: &T, out: &mut Vec<u8>, limit: usize) -> Result<Format, EncodeError> {
         let Ok(plan) = &self.known.plan else { return self.message_pack(value, out, limit, false) };
         let start = out.len();
-        let mut sink = Sink::new(out, limit);
-        let written = postcard::serialize_with_flavor(&plan.checked(value), &mut sink);
-        let size = sink.size();
+        let (written, size) = Sink::new(out, limit).postcard(&plan.checked(value));
         match written {
             Ok(()) if size <= limit => Ok(Format::Postcard),
             Ok(()) => {

@@ -167,12 +167,11 @@ impl Log {
         self.clock = self.clock.max(now);
     }
 
-    /// Appends one framed item by copying it.
-    pub(crate) fn append(&mut self, framed: &[u8], key: Key) {
+    /// Appends one framed item by copying it. Its key is taken, if items have keys.
+    #[inline]
+    pub(crate) fn append(&mut self, framed: &[u8], key: &mut Key) {
         if self.open.capacity() - self.open.len() < framed.len() {
-            self.seal();
-            self.open = BytesMut::with_capacity(self.open_size.max(framed.len()));
-            self.open_size = (self.open_size * 2).min(CHUNK);
+            self.open_anew(framed.len());
         }
         if let Some(lifespan) = self.lifespan {
             // So that a chunk's age is that of its items.
@@ -185,11 +184,21 @@ impl Log {
             self.open_until = self.clock;
         }
         self.open.extend_from_slice(framed);
-        self.advance_head(framed.len(), key);
+        self.head.seq += 1;
+        self.head.bytes += framed.len() as u64;
+        self.appended(key);
     }
 
-    /// Appends one framed item as a chunk of its own, without a copy.
-    pub(crate) fn append_chunk(&mut self, framed: Bytes, key: Key) {
+    /// Opens a chunk with room for so many bytes, at least.
+    #[cold]
+    fn open_anew(&mut self, bytes: usize) {
+        self.seal();
+        self.open = BytesMut::with_capacity(self.open_size.max(bytes));
+        self.open_size = (self.open_size * 2).min(CHUNK);
+    }
+
+    /// As [`append`](Self::append), as a chunk of its own, without a copy.
+    pub(crate) fn append_chunk(&mut self, framed: Bytes, key: &mut Key) {
         self.seal();
         self.head.bytes += framed.len() as u64;
         self.head.seq += 1;
@@ -206,24 +215,24 @@ impl Log {
         self.clear();
     }
 
-    fn advance_head(&mut self, bytes: usize, key: Key) {
-        self.head.seq += 1;
-        self.head.bytes += bytes as u64;
-        self.appended(key);
-    }
-
-    fn appended(&mut self, key: Key) {
+    #[inline]
+    fn appended(&mut self, key: &mut Key) {
         if self.keyed {
-            self.keys.push_back(key);
+            self.keys.push_back(std::mem::take(key));
         }
         if self.cursors.is_empty() {
-            // Nobody writes, so nobody else lets go.
-            if self.open.len() >= CHUNK / 2 {
-                self.seal();
-            }
-            self.reached = self.head.seq;
-            self.trim(self.head.seq);
+            self.appended_for_nobody();
         }
+    }
+
+    /// Nobody writes, so nobody else lets go.
+    #[cold]
+    fn appended_for_nobody(&mut self) {
+        if self.open.len() >= CHUNK / 2 {
+            self.seal();
+        }
+        self.reached = self.head.seq;
+        self.trim(self.head.seq);
     }
 
     /// Ends the open chunk where it is; the rest of its memory goes on as the next one.

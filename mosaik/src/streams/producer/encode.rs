@@ -29,6 +29,7 @@ thread_local! {
 pub(super) struct Scratch(Vec<u8>);
 
 impl Scratch {
+    #[inline]
     pub(super) fn take() -> Self {
         Self(SPARE.take())
     }
@@ -62,6 +63,7 @@ impl Scratch {
 }
 
 impl Drop for Scratch {
+    #[inline]
     fn drop(&mut self) {
         if (1..=KEEP).contains(&self.0.capacity()) {
             SPARE.set(std::mem::take(&mut self.0));

@@ -314,7 +314,7 @@ impl<T: Streamed> Sink<T::Item> for Producer<T> {
         if let Err(kind) = scratch.encode(self.codec(), &item) {
             return Err(SendError::new(kind, Some(item)));
         }
-        match self.shared().push_reserved(scratch.framed(), self.shared().label_of(&item)) {
+        match self.shared().push_reserved(scratch.framed(), &mut self.shared().label_of(&item)) {
             Push::Sent => Ok(()),
             other => Err(SendError::new(refused(other, scratch.framed().len()), Some(item))),
         }

@@ -39,6 +39,13 @@ fn offer(state: &State, owner: &Owned, framed: &[u8], reserved: bool) -> Push {
     owner.offer(framed, reserved).into()
 }
 
+/// Wakes the sessions that wait for items.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let parked = std::mem::take(&mut state.parked);
+    drop(state);
+    parked.into_iter().for_each(|(_, waker)| waker.wake());
+}
+
 impl From<Offer> for Push {
     fn from(offer: Offer) -> Self {
         match offer {
@@ -51,7 +58,7 @@ impl From<Offer> for Push {
 
 impl Shared {
     /// Appends one framed item if it may be sent now. If not, and `waiter` is given, its task is woken when it is worth
-    /// trying again. A large item is taken out of the vector, a small one is copied; so is the label.
+    /// trying again. A large item is taken out of the vector, a small one is copied. A key is taken, too.
     pub(super) fn push(
         &self,
         framed: &mut Vec<u8>,
@@ -71,7 +78,7 @@ impl Shared {
                 return not_now;
             }
         }
-        self.append(state, framed, std::mem::take(label));
+        self.append(state, framed, label);
         Push::Sent
     }
 
@@ -89,7 +96,7 @@ impl Shared {
 
     /// Appends one framed item whether there is room or not, unless the stream is closed. For `Sink::start_send`, which
     /// comes after a `poll_ready` that found room.
-    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, label: Label) -> Push {
+    pub(super) fn push_reserved(&self, framed: &mut Vec<u8>, label: &mut Label) -> Push {
         let state = self.state();
         if let Some(owner) = self.config.owner.get() {
             return offer(&state, owner, framed, true);
@@ -118,9 +125,9 @@ impl Shared {
             state.sent.items += 1;
             state.sent.bytes += item.len() as u64;
             if item.len() >= LARGE {
-                state.log.append_chunk(Bytes::copy_from_slice(item), Key::default());
+                state.log.append_chunk(Bytes::copy_from_slice(item), &mut Key::default());
             } else {
-                state.log.append(item, Key::default());
+                state.log.append(item, &mut Key::default());
             }
             if state.standbys > 0 && behind.is_empty() {
                 state.last.clear();
@@ -128,9 +135,7 @@ impl Shared {
             }
             rest = behind;
         }
-        let parked = std::mem::take(&mut state.parked);
-        drop(state);
-        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        wake(state);
     }
 
     /// Ends all subscriptions: what their numbers mean is not known for now.
@@ -152,6 +157,7 @@ impl Shared {
     }
 
     /// `Sent` means that an item may be sent.
+    #[inline]
     pub(super) fn room(&self, state: &mut State) -> Push {
         if state.closing.is_some() {
             return Push::Closed;
@@ -174,9 +180,23 @@ impl Shared {
         if state.online { Push::Sent } else { Push::Offline }
     }
 
-    fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, label: Label) {
+    #[inline]
+    fn append(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, label: &mut Label) {
         state.sent.items += 1;
         state.sent.bytes += framed.len() as u64;
+        let is_plain = state.retained.is_none() && state.standbys == 0 && state.log.subscribers() > 0;
+        if !is_plain || state.log.is_timed() || framed.len() >= LARGE {
+            return self.append_more(state, framed, label);
+        }
+        state.log.append(framed, &mut label.key);
+        if !state.parked.is_empty() {
+            wake(state);
+        }
+    }
+
+    /// As [`append`](Self::append), of a large item, or where more is to be done than to append it.
+    #[inline(never)]
+    fn append_more(&self, mut state: MutexGuard<'_, State>, framed: &mut Vec<u8>, label: &mut Label) {
         let large = (framed.len() >= LARGE).then(|| Bytes::from(std::mem::take(framed)));
         if state.retained.is_some() {
             let kept = large.clone().unwrap_or_else(|| Bytes::copy_from_slice(framed));
@@ -191,9 +211,7 @@ impl Shared {
             state.drops += 1;
             if self.config.undelivered.get().is_some() || !state.log.has_ring() {
                 state.log.skip();
-                let parked = std::mem::take(&mut state.parked);
-                drop(state);
-                parked.into_iter().for_each(|(_, waker)| waker.wake());
+                wake(state);
                 self.hand_back(large.as_deref().unwrap_or(framed));
                 return;
             }
@@ -202,14 +220,10 @@ impl Shared {
             state.log.tick(self.now());
         }
         match large {
-            Some(large) => state.log.append_chunk(large, label.key),
-            None => state.log.append(framed, label.key),
+            Some(large) => state.log.append_chunk(large, &mut label.key),
+            None => state.log.append(framed, &mut label.key),
         }
-        if !state.parked.is_empty() {
-            let parked = std::mem::take(&mut state.parked);
-            drop(state);
-            parked.into_iter().for_each(|(_, waker)| waker.wake());
-        }
+        wake(state);
     }
 
     /// Keeps an item for late joiners, before it is appended.
@@ -276,9 +290,7 @@ impl Shared {
         let waiting: Vec<SubId> = state.subs.iter().filter(|(_, sub)| !sub.is_served()).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|id| state.end(id, code));
         self.refresh(&mut state);
-        let parked = std::mem::take(&mut state.parked);
-        drop(state);
-        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        wake(state);
         self.attention.notify_one();
     }
 

@@ -251,7 +251,7 @@ impl Shared {
         if let Some(begin) = config.begin.take() {
             log.begin_at(begin.first);
             for framed in &begin.framed {
-                if log.has_ring() { log.append(framed, Key::default()) } else { log.skip() }
+                if log.has_ring() { log.append(framed, &mut Key::default()) } else { log.skip() }
             }
         }
         let state = State {
@@ -329,8 +329,14 @@ impl Shared {
     #[inline]
     pub(super) fn label_of(&self, item: &dyn Any) -> Label {
         let Config { key, opens, .. } = &self.config;
-        let key = key.as_ref().map_or_else(Key::default, |key| key(item));
-        Label { key, opens: opens.as_ref().is_some_and(|opens| opens(item)) }
+        let mut label = Label::default();
+        if let Some(key) = key {
+            label.key = key(item);
+        }
+        if let Some(opens) = opens {
+            label.opens = opens(item);
+        }
+        label
     }
 
     /// The filter that a consumer asks for, if items can be judged by it.

@@ -61,6 +61,7 @@ impl Log {
     }
 
     /// The subscribers removed by [`room`](Self::room) since the last call: they were too slow.
+    #[inline]
     pub(crate) fn expelled(&mut self) -> Vec<SubId> {
         std::mem::take(&mut self.expelled)
     }

@@ -29,7 +29,7 @@ fn at(millis: u64) -> Duration {
 fn fill(log: &mut Log, n: u64, now: Duration) -> u64 {
     let mut items = 0;
     while items < n && log.room(|| now) == Room::Yes {
-        log.append(b"item", Key::default());
+        log.append(b"item", &mut Key::default());
         items += 1;
     }
     items
@@ -49,7 +49,7 @@ fn subscribers_share_the_bytes_and_memory_goes_with_the_last() {
     let mut log = log();
     log.join(1, None);
     log.join(2, None);
-    log.append(b"one", Key::default());
+    log.append(b"one", &mut Key::default());
     let first = log.take(1, 1 << 20).expect("one item");
     let second = log.take(2, 1 << 20).expect("the same item");
     assert_eq!(first.chunks[0].as_ptr(), second.chunks[0].as_ptr());
@@ -64,9 +64,9 @@ fn subscribers_share_the_bytes_and_memory_goes_with_the_last() {
 fn a_new_subscriber_starts_at_the_head() {
     let mut log = log();
     log.join(1, None);
-    log.append(b"before", Key::default());
+    log.append(b"before", &mut Key::default());
     assert_eq!(log.join(2, None), 1);
-    log.append(b"after", Key::default());
+    log.append(b"after", &mut Key::default());
     let taken = log.take(2, 1 << 20).expect("one item");
     assert_eq!((taken.first_seq, taken.items, &taken.chunks[0][..]), (1, 1, &b"after"[..]));
 }
@@ -235,16 +235,16 @@ fn block_closes_one_that_only_drips_and_keeps_one_that_keeps_up() {
 fn what_nobody_took_is_handed_out_when_the_last_one_leaves() {
     let mut log = log();
     log.join(1, None);
-    log.append(b"taken", Key::default());
+    log.append(b"taken", &mut Key::default());
     log.take(1, 1 << 20);
-    log.append(b"left", Key::default());
+    log.append(b"left", &mut Key::default());
     log.unsubscribe(1);
     assert_eq!(log.unclaimed(true), (1, vec![Bytes::from_static(b"left")]));
     assert_eq!(log.held(), 0);
     log.skip();
     assert_eq!(log.head(), 3);
     assert_eq!(log.join(2, None), 3);
-    log.append(b"next", Key::default());
+    log.append(b"next", &mut Key::default());
     assert_eq!(log.take(2, 1 << 20).map(|taken| taken.first_seq), Some(3));
 }
 
@@ -266,7 +266,7 @@ fn who_comes_back_gets_what_the_ring_has_from_within_a_chunk() {
     let mut log = ring(4);
     log.join(1, None);
     for item in 0..6u8 {
-        log.append(&framed(&[item]), Key::default());
+        log.append(&framed(&[item]), &mut Key::default());
     }
     drain(&mut log, 1);
     assert_eq!(log.held(), 30, "one chunk, though it has more than four items");
@@ -276,13 +276,13 @@ fn who_comes_back_gets_what_the_ring_has_from_within_a_chunk() {
     assert_eq!((taken.first_seq, taken.items, taken.before), (3, 3, Between::Nothing));
     assert_eq!(taken.chunks.concat(), [framed(&[3]), framed(&[4]), framed(&[5])].concat());
     assert_eq!(log.depth(2), Some((Depth::default(), Depth::default())), "what is repeated is no backlog");
-    log.append(&framed(&[6]), Key::default());
+    log.append(&framed(&[6]), &mut Key::default());
     assert_eq!(log.join(3, Some(0)), 0);
     drain(&mut log, 1);
     drain(&mut log, 2);
     drain(&mut log, 3);
     for item in 7..20 {
-        log.append(&framed(&[item]), Key::default());
+        log.append(&framed(&[item]), &mut Key::default());
         drain(&mut log, 1);
         drain(&mut log, 2);
         drain(&mut log, 3);
@@ -295,13 +295,13 @@ fn who_comes_back_gets_what_the_ring_has_from_within_a_chunk() {
 fn what_is_sent_to_nobody_stays_in_the_ring_unless_it_is_handed_back() {
     let mut log = ring(10);
     log.join(1, None);
-    log.append(&framed(b"a"), Key::default());
+    log.append(&framed(b"a"), &mut Key::default());
     log.unsubscribe(1);
     assert_eq!(log.unclaimed(false), (1, vec![]));
-    log.append(&framed(b"b"), Key::default());
+    log.append(&framed(b"b"), &mut Key::default());
     assert_eq!(log.join(2, Some(0)), 0);
     assert_eq!(drain(&mut log, 2), 2);
-    log.append(&framed(b"c"), Key::default());
+    log.append(&framed(b"c"), &mut Key::default());
     log.unsubscribe(2);
     assert_eq!(log.unclaimed(true), (1, vec![Bytes::from(framed(b"c"))]));
     assert_eq!(log.join(3, Some(0)), 3, "the ring has no gap, so all of it is gone");
@@ -313,13 +313,13 @@ fn what_a_conflation_kept_for_the_last_subscriber_is_handed_back() {
     log.join(1, None);
     for item in 0..5u8 {
         assert_eq!(log.room(|| at(0)), Room::Yes);
-        log.append(&framed(&[item]), Key::new(&[item % 2]));
+        log.append(&framed(&[item]), &mut Key::new(&[item % 2]));
     }
     log.unsubscribe(1);
     let left: Vec<Bytes> = [2, 3, 4].into_iter().map(|item| framed(&[item]).into()).collect();
     assert_eq!(log.unclaimed(true), (5, left), "the last of each key before the fifth item, and that");
     log.join(2, None);
-    log.append(&framed(&[5]), Key::default());
+    log.append(&framed(&[5]), &mut Key::default());
     log.unsubscribe(2);
     assert_eq!(log.unclaimed(true), (1, vec![framed(&[5]).into()]));
 }
@@ -349,9 +349,9 @@ fn every_subscriber_gets_every_item_once_in_order() {
                     let len = if rng.random_range(0..20) == 0 { LARGE } else { rng.random_range(1..3000) };
                     let item = vec![rng.random(); len];
                     if len >= LARGE {
-                        log.append_chunk(item.clone().into(), Key::default());
+                        log.append_chunk(item.clone().into(), &mut Key::default());
                     } else {
-                        log.append(&item, Key::default());
+                        log.append(&item, &mut Key::default());
                     }
                     sent.push(item);
                 }
