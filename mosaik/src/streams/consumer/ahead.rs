@@ -69,11 +69,13 @@ impl Ahead {
         Self { codec: codec.into(), decode: decode::<T> }
     }
 
+    /// Whether it pays for this batch: its first item tells.
+    pub(super) fn pays(data: &[u8]) -> bool {
+        item_format(data) == Format::MessagePack
+    }
+
     /// All items of a batch; `None` if it is left to the handle.
     pub(super) fn decode(&self, data: &[u8], owned: bool) -> Option<Decoded> {
-        if item_format(data) == Format::Postcard {
-            return None;
-        }
         (self.decode)(self.codec, data, owned)
     }
 }
@@ -124,7 +126,8 @@ mod tests {
         for left in [&[3, 1][..], &[3, 2], &[3, 0xC1]] {
             assert!(ahead.decode(&batch(left, true), false).is_none(), "{left:?}");
         }
-        assert!(ahead.decode(&batch(&[3, 4], false), false).is_none(), "postcard");
-        assert!(ahead.decode(&[], false).is_none(), "nothing");
+        assert!(Ahead::pays(&batch(&[3, 4], true)));
+        assert!(!Ahead::pays(&batch(&[3, 4], false)), "postcard");
+        assert!(!Ahead::pays(&[]), "nothing");
     }
 }

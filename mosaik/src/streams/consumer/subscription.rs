@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::{
+    ahead::Ahead,
     channel::Channel,
     merge::Batch,
     reader::{End, Reader, Wanted, interrupted},
@@ -504,8 +505,8 @@ impl Task {
         let (data, first, owned) = (behind(data, step.skip), first + step.skip, self.owned);
         let shared = &self.shared;
         // Not while others wait for what is held here.
-        let decoded =
-            (union.is_none() && shared.merge.is_behind()).then(|| shared.items.ahead.decode(&data, owned)).flatten();
+        let is_ahead = union.is_none() && Ahead::pays(&data) && shared.merge.is_behind();
+        let decoded = is_ahead.then(|| shared.items.ahead.decode(&data, owned)).flatten();
         shared.merge.push(Batch { channel: self.channel.clone(), epoch, first, items, data, owned, decoded });
         Ok(())
     }

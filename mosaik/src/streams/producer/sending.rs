@@ -165,19 +165,27 @@ impl Shared {
         if !state.online {
             return Push::Offline;
         }
-        match state.log.room(|| self.now()) {
-            Room::Yes => {}
-            Room::Wait { check_at } => {
-                if check_at.is_some_and(|at| state.check_at.is_none_or(|known| at < known)) {
-                    state.check_at = check_at;
-                    self.attention.notify_one();
-                }
-                self.expel_laggards(state);
-                return Push::Full;
-            }
+        if state.log.is_roomy() {
+            return Push::Sent;
+        }
+        self.make_room(state)
+    }
+
+    #[cold]
+    fn make_room(&self, state: &mut State) -> Push {
+        let room = state.log.room(|| self.now());
+        if let Room::Wait { check_at } = room
+            && check_at.is_some_and(|at| state.check_at.is_none_or(|known| at < known))
+        {
+            state.check_at = check_at;
+            self.attention.notify_one();
         }
         self.expel_laggards(state);
-        if state.online { Push::Sent } else { Push::Offline }
+        match room {
+            Room::Wait { .. } => Push::Full,
+            Room::Yes if state.online => Push::Sent,
+            Room::Yes => Push::Offline,
+        }
     }
 
     #[inline]

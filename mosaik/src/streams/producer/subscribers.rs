@@ -131,17 +131,12 @@ impl Shared {
         self.attention.notify_one();
     }
 
-    #[inline]
     pub(super) fn expel_laggards(&self, state: &mut State) {
         let expelled = state.log.expelled();
-        if !expelled.is_empty() {
-            self.close_laggards(state, expelled);
+        if expelled.is_empty() {
+            return;
         }
-    }
-
-    #[cold]
-    fn close_laggards(&self, state: &mut State, laggards: Vec<SubId>) {
-        for id in laggards {
+        for id in expelled {
             if let Some(sub) = state.subs.get(&id) {
                 let (peer, stream) = (sub.entry.id(), self.config.stream);
                 tracing::debug!(?peer, ?stream, "subscriber is too slow");

@@ -23,13 +23,15 @@ use super::{
 use crate::streams::limits::OnLag;
 
 impl Log {
-    /// Whether an item may be appended. Subscribers that must go for it are removed; see [`expelled`](Self::expelled).
+    /// Whether an item may be appended without a closer look.
     #[inline]
+    pub(crate) const fn is_roomy(&self) -> bool {
+        self.head.seq < self.clear_until.seq && self.head.bytes < self.clear_until.bytes
+    }
+
+    /// Whether an item may be appended. Subscribers that must go for it are removed; see [`expelled`](Self::expelled).
     pub(crate) fn room(&mut self, now: impl FnOnce() -> Duration) -> Room {
-        if self.head.seq < self.clear_until.seq && self.head.bytes < self.clear_until.bytes {
-            return Room::Yes;
-        }
-        self.make_room(now())
+        if self.is_roomy() { Room::Yes } else { self.make_room(now()) }
     }
 
     fn make_room(&mut self, now: Duration) -> Room {
@@ -61,7 +63,6 @@ impl Log {
     }
 
     /// The subscribers removed by [`room`](Self::room) since the last call: they were too slow.
-    #[inline]
     pub(crate) fn expelled(&mut self) -> Vec<SubId> {
         std::mem::take(&mut self.expelled)
     }
