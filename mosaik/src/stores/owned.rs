@@ -5,7 +5,7 @@
 //! member. Only the leader offers deltas: [`lead`] is the task behind [`Primary::apply`](super::Primary::apply).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,13 +15,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    StoreError,
+    Registry, StoreError,
+    disk::Part,
+    follow,
     lead::{COMMANDS, Command},
+    lineage::Run,
+    primary::{Primary, refused},
+    replica::{Published, restore, shown},
+    serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
 use crate::{
     primitives::{Fence, PeerId, StoreId, watch},
-    streams::Producer,
+    streams::{Producer, ProducerBuilder},
+    trust::{Needed, Right},
 };
 
 /// Bytes of deltas in one entry of the log, beyond which no further one is added.
@@ -30,7 +37,7 @@ const ENTRY: usize = 128 << 10;
 const UNDER_WAY: usize = 8;
 /// Deltas, and their bytes, by which the file of a durable store may be behind before its leader takes no more: half of what a group
 /// keeps, so that whoever starts from the file finds the rest in the log.
-pub(super) const BEHIND: (u64, usize) = (32_768, 2 << 20);
+const BEHIND: (u64, usize) = (32_768, 2 << 20);
 /// Panics that are remembered, to be told to who has applied the delta.
 const PANICS: usize = 1024;
 
@@ -72,6 +79,70 @@ pub(super) fn identity(store: StoreId) -> PeerId {
     iroh::SecretKey::from_bytes(store.as_bytes()).public().into()
 }
 
+/// What a member of the owner is built from.
+pub(super) struct Parts<V: View> {
+    pub(super) registry: Arc<Registry>,
+    pub(super) store: StoreId,
+    pub(super) producer: ProducerBuilder<V::Delta>,
+    /// What replicas need, and whom it serves.
+    pub(super) replica: (Needed, Option<Predicate>),
+    pub(super) initial: Option<V>,
+    pub(super) durable: bool,
+    pub(super) skipped: BTreeSet<u64>,
+    pub(super) owner: MakeLog,
+}
+
+/// Starts a member: it folds what the group's log has, and offers deltas when it leads.
+pub(super) fn build<V: View>(parts: Parts<V>) -> Result<Primary<V>, StoreError> {
+    let Parts { registry, store, producer, replica, initial, durable, skipped, owner } = parts;
+    if initial.is_some() {
+        return Err(StoreError::Owned("with_state"));
+    }
+    if !skipped.is_empty() {
+        return Err(StoreError::Owned("skip_delta"));
+    }
+    let file = durable.then(|| registry.file(store, Part::Replica)).transpose()?;
+    let (saver, kept) = file.map_or(Ok((None, None)), |file| restore::<V>(store, file))?;
+    let value = shown(kept.as_ref());
+    let producer = producer.build().map_err(|error| refused(store, error))?;
+    let cancel = registry.cancel.child_token();
+    let (log, shared) = (owner(cancel.clone()), Shared::new());
+    let served = watch::Sender::new(value.clone());
+    let Position { epoch, seq } = value.position();
+    let run = Run { epoch, end: seq, lineage: None };
+    let snapshots = Snapshots::new(store, &served, replica, run, cancel.clone());
+    registry.add_primary(store, snapshots.clone());
+    let member = follow::Member {
+        log: log.clone(),
+        shared: shared.clone(),
+        shown: served.clone(),
+        snapshots: snapshots.clone(),
+        bound: None,
+    };
+    let worker = follow::Worker::new(follow::Parts {
+        registry: registry.clone(),
+        store,
+        primary: (Needed::nothing(Right::Primary), None),
+        subscribe_if: None,
+        published: watch::Sender::new(Published::new(value)),
+        is_owned: true,
+        member: Some(member),
+        number: None,
+        saver,
+        kept,
+        word: watch::channel(None).1,
+    });
+    let (until, tasks) = (cancel.clone(), registry.node.tasks());
+    tasks.spawn_essential("owned store", async move {
+        until.run_until_cancelled(worker.run()).await;
+    });
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let (published, ends) = (served.subscribe(), cancel.clone());
+    let leading = Lead { log: log.clone(), producer: producer.clone(), published, shared, cancel: ends };
+    tasks.spawn_essential("owned store leads", lead(leading, received));
+    Ok(Primary::of_member(commands, log, producer, served, (store, snapshots, cancel)))
+}
+
 /// What the tasks of one member share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -82,7 +153,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new() -> Arc<Self> {
+    fn new() -> Arc<Self> {
         Arc::new(Self { panics: Mutex::default(), behind: watch::Sender::new((0, 0)) })
     }
 
@@ -104,18 +175,18 @@ impl Shared {
 }
 
 /// What [`lead`] works with.
-pub(super) struct Lead<V: View> {
-    pub(super) log: Arc<dyn Log>,
-    pub(super) producer: Producer<V::Delta>,
-    pub(super) published: watch::Receiver<Versioned<V>>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) cancel: CancellationToken,
+struct Lead<V: View> {
+    log: Arc<dyn Log>,
+    producer: Producer<V::Delta>,
+    published: watch::Receiver<Versioned<V>>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
 }
 
 type Answer = oneshot::Sender<Result<Position, StoreError>>;
 
 /// Offers what is applied, and answers when the local state has it.
-pub(super) async fn lead<V: View>(lead: Lead<V>, mut commands: mpsc::Receiver<Command<V>>) {
+async fn lead<V: View>(lead: Lead<V>, mut commands: mpsc::Receiver<Command<V>>) {
     let mut under_way = FuturesUnordered::new();
     let (mut batch, mut behind) = (Vec::new(), lead.shared.behind.subscribe());
     loop {

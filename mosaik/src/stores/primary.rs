@@ -11,12 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Registry, StoreError,
     disk::{Disk, Kept, Origin, Part, word},
-    follow,
     lead::{COMMANDS, Command, Durable, Worker},
     lineage::Run,
     owned::{self, Log, MakeLog},
     protocol::{Shape, fingerprint, named_deltas},
-    replica,
     serve::{Predicate, Snapshots},
     view::{Position, Versioned, View},
 };
@@ -163,7 +161,7 @@ impl<V: View> PrimaryBuilder<V> {
             return Err(StoreError::Exists { store });
         }
         if let Some(owner) = owner {
-            return owned(Owned {
+            return owned::build(owned::Parts {
                 registry,
                 store,
                 producer,
@@ -234,81 +232,12 @@ impl<V: View> PrimaryBuilder<V> {
     }
 }
 
-fn refused<T: Streamed>(store: StoreId, error: BuildError<T>) -> StoreError {
+pub(super) fn refused<T: Streamed>(store: StoreId, error: BuildError<T>) -> StoreError {
     match error {
         BuildError::Exists { .. } | BuildError::OtherType { .. } => StoreError::Exists { store },
         error @ (BuildError::Unnamed(_) | BuildError::NoOwner { .. }) => StoreError::Delta(error.to_string()),
         BuildError::NotAnnounced { error, .. } => StoreError::NotAnnounced { store, reason: error.to_string() },
     }
-}
-
-/// What the primary of a store is built from that a group owns.
-struct Owned<V: View> {
-    registry: Arc<Registry>,
-    store: StoreId,
-    producer: ProducerBuilder<V::Delta>,
-    replica: (Needed, Option<Predicate>),
-    initial: Option<V>,
-    durable: bool,
-    skipped: BTreeSet<u64>,
-    owner: MakeLog,
-}
-
-/// A member of the owner: it folds what the group's log has, and offers deltas when it leads.
-fn owned<V: View>(parts: Owned<V>) -> Result<Primary<V>, StoreError> {
-    let Owned { registry, store, producer, replica, initial, durable, skipped, owner } = parts;
-    if initial.is_some() {
-        return Err(StoreError::Owned("with_state"));
-    }
-    if !skipped.is_empty() {
-        return Err(StoreError::Owned("skip_delta"));
-    }
-    let file = durable.then(|| registry.file(store, Part::Replica)).transpose()?;
-    let (saver, kept) = file.map_or(Ok((None, None)), |file| replica::restore::<V>(store, file))?;
-    let value = replica::shown(kept.as_ref());
-    let producer = producer.build().map_err(|error| refused(store, error))?;
-    let cancel = registry.cancel.child_token();
-    let (log, shared) = (owner(cancel.clone()), owned::Shared::new());
-    let shown = watch::Sender::new(value.clone());
-    let Position { epoch, seq } = value.position();
-    let run = Run { epoch, end: seq, lineage: None };
-    let snapshots = Snapshots::new(store, &shown, replica, run, cancel.clone());
-    registry.add_primary(store, snapshots.clone());
-    let member = follow::Member {
-        log: log.clone(),
-        shared: shared.clone(),
-        shown: shown.clone(),
-        snapshots: snapshots.clone(),
-        bound: None,
-    };
-    let worker = follow::Worker::new(follow::Parts {
-        registry: registry.clone(),
-        store,
-        primary: (Needed::nothing(Right::Primary), None),
-        subscribe_if: None,
-        published: watch::Sender::new(replica::Published::new(value)),
-        is_owned: true,
-        member: Some(member),
-        number: None,
-        saver,
-        kept,
-        word: watch::channel(None).1,
-    });
-    let until = cancel.clone();
-    registry.node.tasks().spawn_essential("owned store", async move {
-        until.run_until_cancelled(worker.run()).await;
-    });
-    let (commands, received) = mpsc::channel(COMMANDS);
-    let lead = owned::Lead {
-        log: log.clone(),
-        producer: producer.clone(),
-        published: shown.subscribe(),
-        shared,
-        cancel: cancel.clone(),
-    };
-    registry.node.tasks().spawn_essential("owned store leads", owned::lead(lead, received));
-    let inner = Inner { commands, log: Some(log), producer, published: shown, snapshots, store, cancel };
-    Ok(Primary { inner: Arc::new(inner), view: PhantomData })
 }
 
 /// Whether a file has deltas on which the view panics, all of which may be skipped.
@@ -366,6 +295,18 @@ impl<V: View> Drop for Inner<V> {
 }
 
 impl<V: View> Primary<V> {
+    /// Of a store that a group owns.
+    pub(super) fn of_member(
+        commands: mpsc::Sender<Command<V>>,
+        log: Arc<dyn Log>,
+        producer: Producer<V::Delta>,
+        published: watch::Sender<Versioned<V>>,
+        (store, snapshots, cancel): (StoreId, Arc<Snapshots>, CancellationToken),
+    ) -> Self {
+        let inner = Inner { commands, log: Some(log), producer, published, snapshots, store, cancel };
+        Self { inner: Arc::new(inner), view: PhantomData }
+    }
+
     /// Applies a delta: when it resolves, the delta is in the state that [`read`](Self::read) gives, on disk if the store is
     /// [durable](PrimaryBuilder::durable), and on its way to every replica; the position is the one right behind it. Waits while every replica that is connected is behind, as
     /// [`OnLag::Disconnect`](crate::streams::OnLag::Disconnect) says. Deltas of one handle keep their order. When cancelled, the
