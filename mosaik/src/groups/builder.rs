@@ -201,9 +201,11 @@ impl<M: StateMachine> GroupBuilder<M> {
     /// Opens the storage and reads it.
     pub(super) async fn open(&mut self, group: GroupId) -> Result<Opened, JoinError> {
         let (given, dir) = (self.storage.take(), self.registry.dir(group));
-        let opened = self.registry.node.tasks().blocking(move || {
+        let tasks = self.registry.node.tasks();
+        let is_simulated = !tasks.has_threads();
+        let opened = tasks.blocking(move || {
             let beside = dir.clone().filter(|_| given.is_none());
-            let mut storage = open(given, dir)?;
+            let mut storage = open(given, dir, is_simulated)?;
             let stored = storage.load()?;
             let (before, ours) = (beside.as_deref().and_then(Shapes::kept), Shapes::of::<M>());
             let (stored, outdated) = admit::<M>(stored, before.as_ref().map(|before| (&ours, before)))?;
@@ -336,9 +338,15 @@ pub(super) struct Opened {
 }
 
 /// What was given, else the disk if the node has a directory, else memory.
-fn open(given: Option<Box<dyn Storage>>, dir: Option<PathBuf>) -> Result<Box<dyn Storage>, StorageError> {
+fn open(
+    given: Option<Box<dyn Storage>>,
+    dir: Option<PathBuf>,
+    #[cfg_attr(not(feature = "testing"), expect(unused_variables, reason = "nothing is simulated"))] is_simulated: bool,
+) -> Result<Box<dyn Storage>, StorageError> {
     Ok(match (given, dir) {
         (Some(storage), _) => storage,
+        #[cfg(feature = "testing")]
+        (None, Some(dir)) if is_simulated => Box::new(Disk::open(dir)?.at_once()),
         (None, Some(dir)) => Box::new(Disk::open(dir)?),
         (None, None) => Box::<InMemory>::default(),
     })

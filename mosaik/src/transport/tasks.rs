@@ -104,6 +104,11 @@ impl Tasks {
         Self(Arc::new(Shared { threads: true, awake: Awake::begin(), ..Shared::default() }))
     }
 
+    /// Whether blocking work goes to threads; in a simulation it does not.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.0.threads
+    }
+
     /// Runs a computation or system call that may take long, beside the runtime's workers; in a simulation at once. `None`
     /// when it panicked or the runtime is ending. When cancelled, it still runs to its end.
     pub(crate) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {

@@ -29,6 +29,8 @@ struct Plan {
     /// Operations until the power is lost.
     power: Option<u64>,
     dark: bool,
+    /// Nothing is synced: only the process fails, not the machine.
+    unsynced: bool,
 }
 
 #[cfg(feature = "testing")]
@@ -131,6 +133,15 @@ impl Faults {
         self.operate(|platter| platter.remove(path));
     }
 
+    pub(super) fn leave_unsynced(&self) {
+        self.change(|plan| plan.unsynced = true);
+    }
+
+    /// Whether the operating system is asked to sync.
+    pub(super) fn is_synced(&self) -> bool {
+        self.change(|plan| !plan.unsynced)
+    }
+
     pub(super) fn sync(&self, path: &Path) -> io::Result<()> {
         self.synced(|platter, works| platter.sync(path, works))
     }
@@ -219,6 +230,10 @@ impl Faults {
     pub(super) const fn rename(&self, _: &Path, _: &Path) {}
 
     pub(super) const fn remove(&self, _: &Path) {}
+
+    pub(super) const fn is_synced(&self) -> bool {
+        true
+    }
 
     pub(super) const fn sync(&self, _: &Path) -> io::Result<()> {
         Ok(())

@@ -46,6 +46,8 @@ pub struct Disk {
     dir: Arc<Dir>,
     writer: Option<Writer>,
     state: Arc<writer::Shared>,
+    /// A batch is durable when it has been submitted.
+    at_once: bool,
 }
 
 impl Disk {
@@ -68,7 +70,16 @@ impl Disk {
 
     fn with(dir: &Path, faults: Faults) -> Result<Self, StorageError> {
         let dir = Arc::new(Dir::open(dir, faults)?);
-        Ok(Self { dir, writer: None, state: Arc::default() })
+        Ok(Self { dir, writer: None, state: Arc::default(), at_once: false })
+    }
+
+    /// For a simulation, whose time would go on while the thread writes: a batch is durable when it has been submitted. Nothing is
+    /// synced, as no machine fails.
+    #[cfg(feature = "testing")]
+    pub(in crate::groups) fn at_once(mut self) -> Self {
+        self.dir.faults.leave_unsynced();
+        self.at_once = true;
+        self
     }
 }
 
@@ -85,6 +96,9 @@ impl Storage for Disk {
     fn submit(&mut self, token: Token, writes: Vec<Write>) {
         if self.writer.is_some() {
             self.state.submit(token, writes);
+            if self.at_once {
+                self.state.until_durable(token);
+            }
         } else {
             self.state.fail(StorageError::Misuse("written to before it was loaded".to_owned()));
         }

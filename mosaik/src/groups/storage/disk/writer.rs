@@ -31,6 +31,8 @@ pub(super) struct Shared {
     work: Condvar,
     /// The thread has ended.
     end: Condvar,
+    /// Something is durable, or will not be.
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,14 @@ impl Shared {
         }
     }
 
+    /// Blocks until a batch is durable, or never will be.
+    pub fn until_durable(&self, token: Token) {
+        let mut state = self.lock();
+        while state.durable < token && state.error.is_none() && !state.ended {
+            state = self.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     pub fn poll_durable(&self, cx: &mut Context<'_>) -> Poll<Result<Token, StorageError>> {
         let mut state = self.lock();
         if state.durable > state.given {
@@ -107,6 +117,7 @@ impl Shared {
     /// Fails for good, unless that has happened already.
     pub fn fail(&self, error: StorageError) {
         let waker = self.lock().fail(error);
+        self.written.notify_all();
         wake(waker);
     }
 
@@ -200,6 +211,7 @@ impl Shared {
         state.durable = token;
         let waker = state.waker.take();
         drop(state);
+        self.written.notify_all();
         wake(waker);
     }
 }
@@ -289,6 +301,7 @@ impl Drop for OnEnd<'_> {
     fn drop(&mut self) {
         self.0.lock().ended = true;
         self.0.end.notify_all();
+        self.0.written.notify_all();
         if thread::panicking() {
             self.0
                 .fail(StorageError::Other(Arc::from(Box::<dyn Error + Send + Sync>::from("the writer has panicked"))));
