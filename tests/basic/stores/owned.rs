@@ -15,7 +15,7 @@ use mosaik::{
 };
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 #[derive(Default, Clone, Serialize, Deserialize)]
 #[mosaik::group(name = "owned.desk", key = env("OWNED_STORE_TEST_KEY"), size = 3)]
