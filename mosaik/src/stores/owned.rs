@@ -256,7 +256,7 @@ impl<V: View> Lead<V> {
                 }
                 Err(refused) => Err(refused),
             };
-            let panics = shared.panics().clone();
+            let panics = shared.panics();
             for (number, answer) in (0..).zip(answers) {
                 let told = settled.clone().and_then(|(epoch, first)| match panics.get(&(first + number)) {
                     Some(panic) => Err(StoreError::Panicked(panic.clone())),

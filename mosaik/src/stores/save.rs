@@ -100,7 +100,7 @@ impl Saver {
     pub(super) fn behind(&self, at: Option<At>) -> (u64, usize) {
         let Some(at) = at else { return (0, 0) };
         let saved = self.saved.filter(|(saved, _)| (saved.primary, saved.epoch) == (at.primary, at.epoch));
-        (saved.map_or(0, |(saved, _)| at.next.saturating_sub(saved.next)), self.waiting)
+        (at.next.saturating_sub(saved.map_or(0, |(saved, _)| saved.next)), self.waiting)
     }
 
     /// When to write, if there is anything to write and nothing is being written.
